@@ -1,0 +1,124 @@
+// Trajectories recorded from PyTorch and from the papers' authors' code, replayed through the public API.
+
+#include <doctest/doctest.h>
+
+#include <cstdio>
+
+#include <gradus/gradus.hpp>
+
+#include "support/golden.hpp"
+
+namespace {
+
+// What optimizer a recorded case stands for: the recipe before the underscore, but for one that is a composition.
+template <class Visit>
+void with_recipe(const golden::recording& c, Visit&& visit)
+{
+  if (c.name == "adams_amsgrad") {
+    const auto value = [&](const char* key) { return c.hyperparameters.at(key); };
+    return visit(gradus::compose(value("lr"), gradus::first_moment::ema{.beta1 = value("beta1")},
+                                 gradus::second_moment::ema_max{.beta2 = value("beta2")},
+                                 gradus::step_size::adaptive{.eps = value("eps")},
+                                 gradus::decay::scheduled{.weight_decay = value("weight_decay")}));
+  }
+  const std::string recipe_name = c.name.substr(0, c.name.find('_'));
+  gradus::for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    if (name != recipe_name)
+      return;
+    Recipe recipe;
+    std::size_t used = 0;
+    gradus::for_each_hyperparameter(recipe, [&](std::string_view field, auto& x, gradus::range) {
+      if (const auto given = c.hyperparameters.find(std::string(field)); given != c.hyperparameters.end()) {
+        x = static_cast<std::remove_reference_t<decltype(x)>>(given->second);
+        ++used;
+      }
+    });
+    REQUIRE(used == c.hyperparameters.size());
+    if constexpr (requires { recipe.decoupled_weight_decay; })
+      recipe.decoupled_weight_decay = c.name == "radam_decoupled";
+    visit(recipe);
+  });
+}
+
+template <class Recipe>
+Recipe without_decay(Recipe recipe)
+{
+  if constexpr (requires { recipe.weight_decay; })
+    recipe.weight_decay = 0;
+  else
+    recipe.decay.weight_decay = 0;
+  return recipe;
+}
+
+// The largest difference from what was recorded, relative to 1e-3 + |x|.
+template <class T, class Backend, class Recipe>
+double worst_difference(const golden::problem& p, const golden::recording& c, const Recipe& recipe)
+{
+  golden::model<T> model(p);
+  gradus::optimizer<Recipe, T, Backend> opt(recipe);
+  const auto undecayed = opt.add_group(without_decay(opt.hyperparameters()));
+  for (auto& x : model.tensors)
+    if (&x == &model.tensors.back())
+      opt.add(x.weights, x.gradients, undecayed);
+    else
+      opt.add(x.weights, x.gradients);
+  std::vector<double> milestones;
+  for (const int drop : p.drops)
+    milestones.push_back(drop - 1);  // schedules count from 0
+  const gradus::schedule::multi_step schedule{.milestones = milestones, .gamma = 0.1};
+  double worst = 0;
+  std::size_t compared = 0;
+  for (int t = 1; t <= p.steps; ++t) {
+    model.compute_gradients(t);
+    opt.step({.lr_scale = schedule(t - 1)});
+    const auto recorded = c.at.find(t);
+    if (recorded == c.at.end())
+      continue;
+    auto expected = recorded->second.begin();
+    for (const auto& x : model.tensors)
+      for (const T w : x.weights) {
+        REQUIRE(expected != recorded->second.end());
+        const double difference = std::fabs(double(w) - *expected) / (1e-3 + std::fabs(*expected));
+        worst = difference > worst || std::isnan(difference) ? difference : worst;
+        ++expected;
+        ++compared;
+      }
+    CHECK(expected == recorded->second.end());
+  }
+  CHECK(compared == 8 * 45);
+  return worst;
+}
+
+const golden::file& recorded()
+{
+  static const golden::file f = golden::read(GRADUS_TEST_DATA "/golden/trajectories.txt");
+  return f;
+}
+
+}  // namespace
+
+TEST_CASE("the recorded trajectories are all there")
+{
+  CHECK(recorded().cases.size() == 15);
+  CHECK(recorded().problem.steps == 200);
+  // Every optimizer that gradus lists has at least one.
+  gradus::for_each_recipe([&](std::string_view name, auto) {
+    bool found = false;
+    for (const auto& c : recorded().cases)
+      found = found || c.name == name;
+    CHECK_MESSAGE(found, name);
+  });
+}
+
+TEST_CASE_TEMPLATE("trajectories of PyTorch and of the authors' code", Backend, gradus::backend::scalar,
+                   gradus::default_backend)
+{
+  for (const auto& c : recorded().cases)
+    with_recipe(c, [&](const auto& recipe) {
+      const double in_double = worst_difference<double, Backend>(recorded().problem, c, recipe);
+      const double in_float = worst_difference<float, Backend>(recorded().problem, c, recipe);
+      std::printf("%-16s double %.1e  float %.1e\n", c.name.c_str(), in_double, in_float);
+      CHECK_MESSAGE(in_double < 1e-12, c.name);
+      CHECK_MESSAGE(in_float < 5e-4, c.name);
+    });
+}
