@@ -67,7 +67,7 @@ struct decoupled {
   template <class T>
   shrink<T> prepare(const tick& k) const noexcept
   {
-    return {T(1 - k.lr * weight_decay)};
+    return {T(fma(-k.lr, weight_decay, 1.0))};
   }
 };
 

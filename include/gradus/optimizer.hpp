@@ -308,7 +308,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || rule_type::scheduled_in_one_pass))
       norm_sq = measure_gradients();
     if (norm_sq)
-      report.grad_norm = std::sqrt(*norm_sq) * o.grad_scale;
+      report.grad_norm = product(std::sqrt(*norm_sq), o.grad_scale);
     // A finite sum of squares has finite terms; an infinite one may be an overflow of finite terms.
     if (o.skip_nonfinite && !is_finite(*norm_sq) && !gradients_are_finite()) {
       report.applied = false;

@@ -86,8 +86,10 @@ struct bounded {
   template <class T>
   clipped_ratio<T> prepare(const tick& k) const noexcept
   {
-    const double final_step = final_lr * k.lr_scale, gt = gamma * k.t;
-    return {{T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps)}, T(final_step * (1 - 1 / (gt + 1))), T(final_step * (1 + 1 / gt))};
+    const double final_step = final_lr * k.lr_scale;
+    return {{T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps)},
+            T(final_step * (1 - 1 / fma(gamma, k.t, 1.0))),
+            T(final_step * (1 + 1 / (gamma * k.t)))};
   }
 };
 
