@@ -8,6 +8,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 #include <gradus/config.hpp>
@@ -105,6 +106,14 @@ template <class V, class T>
 GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
 {
   x.store(p);
+}
+
+/// Asks for the cache line so many bytes on, into the second-level cache. Past the end of memory it does nothing.
+inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) noexcept
+{
+#if defined(__GNUC__)
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + bytes), 0, 2);
+#endif
 }
 
 /// Whether x is neither infinite nor NaN, by its bits: -ffast-math folds std::isfinite to true.

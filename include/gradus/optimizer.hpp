@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <gradus/backend/default.hpp>
+#include <gradus/denormals.hpp>
 #include <gradus/range.hpp>
 #include <gradus/recipes.hpp>
 
@@ -27,6 +28,7 @@ struct step_options {
   std::optional<double> max_grad_norm = {};  ///< clip the scaled gradients' global norm to this, as PyTorch does
   std::optional<double> grad_norm_sq = {};   ///< ‖g‖² of all raw gradients that take part, if the caller has it
   bool skip_nonfinite = false;               ///< change nothing if a gradient is infinite or NaN
+  bool flush_denormals = false;              ///< take denormal numbers for zeros within the step (see denormals.hpp)
 };
 
 /// What one step did.
@@ -139,6 +141,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
           refitted.emplace_back(&x, make_state(next.rule, x.size, first_slots));
     for (auto& [x, state] : refitted)
       replace_first_moment(*x, state);
+    flat_is_current_ = false;
     groups_[index] = next;
   }
 
@@ -161,7 +164,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     added.state = make_state(groups_[g].rule, added.size, slots);
     detail::make_room(tensors_);
     detail::make_room(free_);
-    detail::make_room(cohorts_);
+    make_room_for_step(added.size);
     names_.emplace(own, index);
     // From here on nothing can fail.
     added.name = std::move(own);
@@ -184,6 +187,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     check_length(x, parameters);
     x.parameters = parameters.data();
     x.gradients = gradients.data();
+    flat_is_current_ = false;
   }
 
   /// Leaves a tensor out of the steps to come: its weights, state and step count stand still.
@@ -195,6 +199,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
         resum();
       x.active = false;
       --cohorts_[x.cohort].members;
+      flat_is_current_ = false;
     }
   }
 
@@ -214,6 +219,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     tensor& x = checked(h);
     leave_out(h);
     elements_ -= x.size;
+    blocks_ -= block_count(x.size);
     x.attached = false;
     if (state == removed_state::dropped) {
       names_.erase(x.name);
@@ -303,6 +309,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   step_report step(const step_options& o = {})
   {
     check_options(o);
+    flatten();
     step_report report;
     std::optional<double> norm_sq = o.grad_norm_sq;
     if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || rule_type::scheduled_in_one_pass))
@@ -329,15 +336,16 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       if constexpr (rule_type::scheduled_in_one_pass)
         report.mean_square = mean_square_by_norm(*norm_sq, scale, o.grad_norm_sq.has_value());
       else
-        report.mean_square = mean_square_by_moments();
+        report.mean_square = mean_square_by_moments(o.flush_denormals);
       schedule_decay(report);
     }
     constexpr pass last = rule_type::scheduled && !rule_type::scheduled_in_one_pass ? pass::weights : pass::whole;
+    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+      const denormal_guard guard(o.flush_denormals);
+      run<last>(x, begin, end);
+    });
     for (tensor& x : tensors_)
-      if (x.active) {
-        run<last>(x, 0, x.size);
-        ++x.t;
-      }
+      x.t += x.active;
     for (cohort& c : cohorts_)
       c.t += c.members > 0;
     return report;
@@ -379,6 +387,19 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     std::size_t cohort = 0;
     bool attached = false;
     bool active = false;  // takes part in steps
+  };
+
+  /// What a step reads of a tensor that takes part. In the list of these, elements and blocks (of reduce_block elements,
+  /// from each tensor's start) are counted through.
+  struct flat_tensor {
+    T* parameters;
+    const T* gradients;
+    std::array<T*, slots + 1> state;
+    std::size_t size;
+    std::size_t first_element;
+    std::size_t first_block;
+    std::size_t cohort;
+    std::size_t index;  // in tensors_
   };
 
   /// The tensors that take part and share a group and a step count, and so one set of coefficients.
@@ -495,7 +516,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     if (x.attached)
       fail("name is " + quote(x.name) + ", which another tensor has; expected a name of its own");
     check_length(x, parameters);
-    detail::make_room(cohorts_);
+    make_room_for_step(x.size);
     if (is_idle(groups_[g].rule) != is_idle(groups_[x.group].rule)) {
       memory state = make_state(groups_[g].rule, x.size, first_slots);
       replace_first_moment(x, state);
@@ -512,12 +533,50 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     x.gradients = gradients.data();
     x.attached = true;
     elements_ += x.size;
+    blocks_ += block_count(x.size);
     enlist(x);
+  }
+
+  /// All that a step over one more tensor of n elements may need, so that `step` allocates nothing.
+  void make_room_for_step(std::size_t n)
+  {
+    const std::size_t blocks = blocks_ + block_count(n);
+    detail::make_room(cohorts_);
+    if (flat_.capacity() <= tensors_.size())
+      flat_.reserve(2 * tensors_.size() + 1);
+    if (block_sums_.size() < blocks)
+      block_sums_.resize(blocks + blocks / 2);
+  }
+
+  /// Brings the flat list up to date, in the memory that it has.
+  void flatten() noexcept
+  {
+    if (flat_is_current_)
+      return;
+    flat_.clear();
+    std::size_t element = 0, block = 0;
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const tensor& x = tensors_[i];
+      if (!x.active || x.size == 0)
+        continue;
+      flat_tensor flat{x.parameters, x.gradients, {}, x.size, element, block, x.cohort, i};
+      for (std::size_t k = 0; k < slots; ++k)
+        flat.state[k] = x.state[k].get();
+      flat_.push_back(flat);
+      element += x.size;
+      block += block_count(x.size);
+    }
+    flat_elements_ = element;
+    flat_is_current_ = true;
   }
 
   /// Finds a tensor its cohort; the caller has made room for a new one.
   void enlist(tensor& x) noexcept
   {
+    flat_is_current_ = false;
+    if (last_cohort_ < cohorts_.size() && cohorts_[last_cohort_].members > 0 &&
+        cohorts_[last_cohort_].group == x.group && cohorts_[last_cohort_].t == x.t)
+      return join(x, last_cohort_);
     std::size_t i = 0, empty = cohorts_.size();
     for (; i < cohorts_.size(); ++i) {
       if (cohorts_[i].members == 0)
@@ -532,8 +591,12 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       cohorts_[i].group = x.group;
       cohorts_[i].t = x.t;
     }
+    join(x, i);
+  }
+  void join(tensor& x, std::size_t i) noexcept
+  {
     ++cohorts_[i].members;
-    x.cohort = i;
+    x.cohort = last_cohort_ = i;
     x.active = true;
   }
 
@@ -569,40 +632,104 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 
   // ── the parts of a step ────────────────────────────────────────────────────────────────────────────────────────
 
+  static constexpr std::size_t block_count(std::size_t n) noexcept { return (n + reduce_block - 1) / reduce_block; }
+
+  /// Calls f(tensor, begin, end) on ranges of elements that together are all that takes part: in pieces that the backend
+  /// may run at the same time, cut through the flat list so that all are about as long, whatever the tensors' sizes. They
+  /// begin at whole blocks of a tensor, and depend on the list alone.
+  template <class F>
+  void for_ranges(const F& f) noexcept
+  {
+    const std::size_t pieces = flat_elements_ < smallest_parallel_step
+                                   ? 1
+                                   : (flat_elements_ / smallest_piece < most_pieces ? flat_elements_ / smallest_piece
+                                                                                    : most_pieces);
+    if constexpr (requires { backend_.for_pieces(pieces, [](std::size_t) noexcept {}); })
+      if (pieces > 1)
+        return backend_.for_pieces(pieces, [&](std::size_t k) noexcept {
+          for_ranges_between(cut(k, pieces), cut(k + 1, pieces), f);
+        });
+    for_ranges_between({0, 0}, {flat_.size(), 0}, f);
+  }
+
+  static constexpr std::size_t smallest_parallel_step = 1 << 16;  // under this, threads cost more than they save
+  static constexpr std::size_t smallest_piece = 1 << 14;
+  static constexpr std::size_t most_pieces = 256;
+
+  /// An element's place in the flat list.
+  struct position {
+    std::size_t tensor, element;
+  };
+
+  /// Where piece k of n starts.
+  position cut(std::size_t k, std::size_t n) const noexcept
+  {
+    if (k == n)
+      return {flat_.size(), 0};
+    const std::size_t element = flat_elements_ / n * k;
+    std::size_t low = 0, high = flat_.size();  // the last tensor that starts at or before the element
+    while (high - low > 1) {
+      const std::size_t middle = low + (high - low) / 2;
+      (flat_[middle].first_element <= element ? low : high) = middle;
+    }
+    return {low, (element - flat_[low].first_element) / reduce_block * reduce_block};
+  }
+
+  template <class F>
+  void for_ranges_between(position begin, position end, const F& f) noexcept
+  {
+    for (std::size_t i = begin.tensor; i <= end.tensor && i < flat_.size(); ++i) {
+      const std::size_t first = i == begin.tensor ? begin.element : 0;
+      const std::size_t last = i == end.tensor ? end.element : flat_[i].size;
+      if (first < last)
+        f(flat_[i], first, last);
+    }
+  }
+
   template <pass Pass>
-  void run(const tensor& x, std::size_t begin, std::size_t n) noexcept
+  void run(const flat_tensor& x, std::size_t begin, std::size_t end) noexcept
   {
     T* pointers[slots + 1];
     for (std::size_t k = 0; k < slots; ++k)
-      pointers[k] = x.state[k].get() ? x.state[k].get() + begin : nullptr;
-    detail::run<Pass>(backend_, cohorts_[x.cohort].prepared, x.parameters + begin, x.gradients + begin, pointers, n);
+      pointers[k] = x.state[k] ? x.state[k] + begin : nullptr;
+    detail::run<Pass>(backend_, cohorts_[x.cohort].prepared, x.parameters + begin, x.gradients + begin, pointers,
+                      end - begin);
+  }
+
+  /// Calls f(tensor, begin, length), which gives a block's sum, on every block, and then g(tensor, sum) in their order.
+  template <class F, class G>
+  void sum_blocks(const F& f, const G& g) noexcept
+  {
+    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+      for (std::size_t i = begin; i < end; i += reduce_block)
+        block_sums_[x.first_block + i / reduce_block] = f(x, i, end - i < reduce_block ? end - i : reduce_block);
+    });
+    for (const flat_tensor& x : flat_) {
+      const double* const sums = &block_sums_[x.first_block];
+      g(x, x.size <= reduce_block ? *sums : reduce<plain_term>(backend_, sums, block_count(x.size)));
+    }
   }
 
   double measure_gradients() noexcept
   {
     running_sum total;
-    for (tensor& x : tensors_)
-      if (x.active) {
-        x.norm_sq = reduce<square_term>(backend_, x.gradients, x.size);
-        total.add(x.norm_sq);
-      }
+    sum_blocks(
+        [this](const flat_tensor& x, std::size_t i, std::size_t n) {
+          return block_sum<square_term>(backend_, x.gradients + i, n);
+        },
+        [&](const flat_tensor& x, double sum) {
+          tensors_[x.index].norm_sq = sum;
+          total.add(sum);
+        });
     return total.finish();
   }
 
   bool gradients_are_finite() const noexcept
   {
-    for (const tensor& x : tensors_)
-      if (x.active && !all_finite(x.gradients, x.size))
+    for (const flat_tensor& x : flat_)
+      if (!all_finite(x.gradients, x.size))
         return false;
     return true;
-  }
-
-  std::size_t active_elements() const noexcept
-  {
-    std::size_t n = 0;
-    for (const tensor& x : tensors_)
-      n += x.active ? x.size : 0;
-    return n;
   }
 
   /// Some cohort, if all have one β₂ and step count: then one sum of squares serves the whole model.
@@ -625,7 +752,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   /// whole model makes it so; otherwise each tensor has its own.
   double mean_square_by_norm(double norm_sq, double scale, bool given) noexcept
   {
-    const std::size_t n = active_elements();
+    const double n = double(flat_elements_);
     if (n == 0)
       return 0;
     const cohort* const common = common_cohort();
@@ -642,35 +769,32 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     };
     if (sum_is_shared_) {
       shared_sum_ = next(*common, shared_sum_, norm_sq);
-      return shared_sum_ / common->scalars.bc2 / double(n);
+      return shared_sum_ / common->scalars.bc2 / n;
     }
     running_sum total;
-    for (tensor& x : tensors_)
-      if (x.active) {
-        const cohort& c = cohorts_[x.cohort];
-        x.second_moment_sum = next(c, x.second_moment_sum, x.norm_sq);
-        total.add(x.second_moment_sum / c.scalars.bc2);
-      }
-    return total.finish() / double(n);
+    for (const flat_tensor& flat : flat_) {
+      tensor& x = tensors_[flat.index];
+      const cohort& c = cohorts_[x.cohort];
+      x.second_moment_sum = next(c, x.second_moment_sum, x.norm_sq);
+      total.add(x.second_moment_sum / c.scalars.bc2);
+    }
+    return total.finish() / n;
   }
 
   /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache.
-  double mean_square_by_moments() noexcept
+  double mean_square_by_moments(bool flush_denormals) noexcept
   {
-    const std::size_t n = active_elements();
+    if (flat_elements_ == 0)
+      return 0;
     running_sum total;
-    for (const tensor& x : tensors_) {
-      if (!x.active)
-        continue;
-      running_sum sum;
-      for (std::size_t i = 0; i < x.size; i += reduce_block) {
-        const std::size_t m = x.size - i < reduce_block ? x.size - i : reduce_block;
-        run<pass::moments>(x, i, m);
-        sum.add(block_sum<plain_term>(backend_, x.state[formula::value_slot].get() + i, m));
-      }
-      total.add(sum.finish() / cohorts_[x.cohort].scalars.bc2);
-    }
-    return n == 0 ? 0 : total.finish() / double(n);
+    sum_blocks(
+        [&](const flat_tensor& x, std::size_t i, std::size_t n) {
+          const denormal_guard guard(flush_denormals);
+          run<pass::moments>(x, i, i + n);
+          return block_sum<plain_term>(backend_, x.state[formula::value_slot] + i, n);
+        },
+        [&](const flat_tensor& x, double sum) { total.add(sum / cohorts_[x.cohort].scalars.bc2); });
+    return total.finish() / double(flat_elements_);
   }
 
   void schedule_decay(step_report& report) noexcept
@@ -694,6 +818,12 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   std::vector<tensor> tensors_;
   std::vector<std::size_t> free_;
   std::vector<cohort> cohorts_;
+  std::size_t last_cohort_ = 0;
+  std::vector<flat_tensor> flat_;
+  bool flat_is_current_ = false;
+  std::size_t flat_elements_ = 0;
+  std::vector<double> block_sums_;
+  std::size_t blocks_ = 0;  // of all attached tensors
   std::unordered_map<std::string, std::size_t> names_;
   double shared_sum_ = 0;            // Σv of all that takes part, while sum_is_shared_
   std::uint64_t sum_is_shared_ = 1;  // a number, so that it can be visited
