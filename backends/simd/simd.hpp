@@ -66,7 +66,12 @@ struct pack {
   friend pack operator-(pack a, pack b) noexcept { return a.x - b.x; }
   friend pack operator*(pack a, pack b) noexcept { return a.x * b.x; }
   friend pack operator/(pack a, pack b) noexcept { return a.x / b.x; }
-  friend pack operator-(pack a) noexcept { return -a.x; }
+  // Not xsimd's, which for AVX-512 is 0 − a and gives the wrong zero.
+#if defined(__GNUC__)
+  friend pack operator-(pack a) noexcept { return batch(-static_cast<typename batch::register_type>(a.x)); }
+#else
+  friend pack operator-(pack a) noexcept { return a.x * batch(T(-1)); }
+#endif
   friend mask operator>(pack a, pack b) noexcept { return a.x > b.x; }
   friend mask operator<(pack a, pack b) noexcept { return a.x < b.x; }
 

@@ -116,7 +116,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
   using numbers = std::span<const named_number>;
   using number_list = std::initializer_list<named_number>;
 
-  explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = {})
+  explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = Backend())
   {
     for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
       if (name == recipe_name)
@@ -125,7 +125,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     if (!self_)
       detail::fail_unknown("optimizer", recipe_name, recipe_names());
   }
-  any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = {})
+  any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
       : any_optimizer(recipe_name, span_of(hyperparameters), backend)
   {
   }

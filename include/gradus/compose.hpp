@@ -55,7 +55,8 @@ struct composition {
 
   /// Whether a step needs v̄, and if so, whether v̄ follows from the gradient's norm so that one pass is enough.
   static constexpr bool scheduled = reads_mean_square<Decay>;
-  static constexpr bool scheduled_in_one_pass = scheduled && SecondMoment::linear;
+  static constexpr bool scheduled_in_one_pass =
+      scheduled && SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(tick{}).gradient(1.0, 1.0); };
 
   constexpr composition rule() const noexcept { return *this; }
 

@@ -16,7 +16,7 @@
 /// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
 /// a sum. These are the two families of bits: inside one, every backend and width gives the same results.
 #if defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__aarch64__) ||                           \
-    defined(__ARM_FEATURE_FMA) || defined(__CUDA_ARCH__)
+    defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA) || defined(__CUDA_ARCH__)
 #define GRADUS_FUSED 1
 #else
 #define GRADUS_FUSED 0

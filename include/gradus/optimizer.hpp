@@ -110,7 +110,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   using value_type = T;
   using backend_type = Backend;
 
-  explicit optimizer(Recipe hyperparameters = {}, Backend backend = {}) : backend_(backend), owner_(detail::next_owner())
+  explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend), owner_(detail::next_owner())
   {
     add_group(hyperparameters);
   }
@@ -209,6 +209,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     tensor& x = checked(h);
     if (!x.active) {
       detail::make_room(cohorts_);
+      unshare_sum_before_return_of(x);
       enlist(x);
     }
   }
@@ -322,7 +323,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       return report;
     }
     double scale = o.grad_scale;
-    if (o.max_grad_norm) {
+    if (o.max_grad_norm && is_finite(*o.max_grad_norm)) {
       const double clip = *o.max_grad_norm / (*report.grad_norm + 1e-6);
       scale *= clip > 1 ? 1 : clip;
     }
@@ -521,10 +522,18 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       memory state = make_state(groups_[g].rule, x.size, first_slots);
       replace_first_moment(x, state);
     }
+    unshare_sum_before_return_of(x);
     x.group = g;
     x.generation = ++generations_;
     attach(x, parameters, gradients);
     return {owner_, index, x.generation};
+  }
+
+  /// A shared Σv knows only the tensors that were there, and one that comes back brings a second moment with it.
+  void unshare_sum_before_return_of(const tensor& x) noexcept
+  {
+    if (sum_is_shared_ && x.t > 0)
+      resum();
   }
 
   void attach(tensor& x, std::span<T> parameters, std::span<const T> gradients) noexcept

@@ -81,7 +81,7 @@ struct cosine_warm_restarts {
     const double passed = std::floor(std::log1p(t * (t_mult - 1) / t_0) / std::log(t_mult)) - 1;
     double period = t_0;
     if (passed > 0) {
-      period *= std::pow(t_mult, passed);
+      period = product(t_0, std::pow(t_mult, passed));
       t -= (period - t_0) / (t_mult - 1);
     }
     for (; t >= period; period *= t_mult)

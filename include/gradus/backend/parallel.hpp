@@ -51,7 +51,7 @@ template <class Cpu, class Executor>
 struct parallel : Cpu {
   Executor executor;
 
-  explicit parallel(Cpu cpu = {}, Executor e = {}) : Cpu(std::move(cpu)), executor(std::move(e)) {}
+  explicit parallel(Cpu cpu = Cpu(), Executor e = Executor()) : Cpu(std::move(cpu)), executor(std::move(e)) {}
 
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept

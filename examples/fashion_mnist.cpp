@@ -1,0 +1,504 @@
+// The demo: trains one small network on Fashion-MNIST with each optimizer of gradus, prints a table, draws the curves.
+//
+// Every optimizer is chosen by its name, starts from the same weights and sees the same batches in the same order.
+// The network, its forward and its backward pass are written out below; Eigen multiplies the matrices.
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <unistd.h>
+#include <zlib.h>
+
+#include <CLI/CLI.hpp>
+#include <Eigen/Core>
+
+#include <gradus/any_optimizer.hpp>
+#include <gradus/schedule.hpp>
+
+namespace {
+
+using Eigen::Index;
+using matrix = Eigen::MatrixXf;
+using vector = Eigen::VectorXf;
+using bytes = std::vector<unsigned char>;
+using clock_type = std::chrono::steady_clock;
+namespace fs = std::filesystem;
+
+constexpr Index side = 28, pixels = side * side, hidden = 256, classes = 10;
+constexpr float pixel_mean = 0.286f, pixel_deviation = 0.353f;  // of the 60 000 images, black to white being 0 to 1
+constexpr Index train_count = 60'000, test_count = 10'000;
+
+double seconds_since(clock_type::time_point start)
+{
+  return std::chrono::duration<double>(clock_type::now() - start).count();
+}
+
+// ── what is asked for ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// What an optimizer starts from instead of its recipe's defaults, which are made for longer runs. The decay is 5e-4
+/// where it goes by the gradient (L2, SGDS, SWD) and larger where it is decoupled. --lr and --weight-decay override.
+const std::map<std::string_view, std::vector<gradus::named_number>> tuned = {
+    {"sgd", {{"lr", 0.05}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
+    {"sgds", {{"lr", 0.05}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
+    {"adam", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+    {"adamw", {{"lr", 2e-3}, {"weight_decay", 1e-2}}},
+    {"adams", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+    {"amsgrad", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+    {"yogi", {{"lr", 3e-3}, {"weight_decay", 5e-4}}},
+    {"adabound", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+    {"padam", {{"lr", 0.05}, {"weight_decay", 5e-4}}},
+    {"radam", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+};
+
+/// Of the number of epochs that have passed, a fraction included, the factor on lr.
+using schedule = std::function<double(double)>;
+
+const std::map<std::string, std::function<schedule(double epochs)>> schedules = {
+    {"constant", [](double) { return [](double) { return 1.0; }; }},
+    {"multi_step", [](double n) { return gradus::schedule::multi_step{.milestones = {n / 2, n * 3 / 4}}; }},
+    {"cosine", [](double n) { return gradus::schedule::cosine{.t_max = n}; }},
+    {"warm_restarts", [](double n) { return gradus::schedule::cosine_warm_restarts{.t_0 = n / 3, .t_mult = 2}; }},
+    {"warmup_cosine",
+     [](double n) {
+       return gradus::schedule::sequence(gradus::schedule::linear_warmup{.t_warmup = n / 10}, n / 10,
+                                         gradus::schedule::cosine{.t_max = n * 9 / 10});
+     }},
+};
+
+struct options {
+  std::vector<std::string> optimizers;
+  int epochs = 10;
+  Index batch = 128, images = train_count;
+  std::optional<double> lr, weight_decay, require_test_error;
+  std::string schedule = "cosine", data = "/usr/share/datasets/fashion-mnist", output = "fashion_mnist_curves";
+  std::uint64_t seed = 1;
+};
+
+void describe(CLI::App& app, options& o)
+{
+  std::vector<std::string> names;
+  for (const std::string_view name : gradus::recipe_names())
+    names.emplace_back(name);
+  app.add_option("--optimizer", o.optimizers, "One or more; all of them if not given")->check(CLI::IsMember(names));
+  app.add_option("--epochs", o.epochs)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--batch", o.batch, "Images a step")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--lr", o.lr, "Learning rate; each optimizer's own, which the table shows, if not given");
+  app.add_option("--weight-decay", o.weight_decay, "Of the weights, not the biases; as --lr if not given");
+  app.add_option("--schedule", o.schedule)->check(CLI::IsMember(schedules))->capture_default_str();
+  app.add_option("--seed", o.seed, "Of the first weights and the order of images")->capture_default_str();
+  app.add_option("--images", o.images, "Train on the first so many")
+      ->check(CLI::Range(Index(1), train_count))
+      ->capture_default_str();
+  app.add_option("--data", o.data, "Folder of the four .gz files")->capture_default_str();
+  app.add_option("--output", o.output, "Folder for plots and numbers, created if missing")->capture_default_str();
+  app.add_option("--require-test-error", o.require_test_error, "Fail if any optimizer ends above this many percent");
+  app.callback([&o, names] {
+    // In the recipes' order, each once.
+    std::vector<std::string> chosen;
+    for (const std::string& name : names)
+      if (o.optimizers.empty() || std::count(o.optimizers.begin(), o.optimizers.end(), name))
+        chosen.push_back(name);
+    o.optimizers = chosen;
+    o.batch = std::min(o.batch, o.images);
+  });
+}
+
+// ── the data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+struct data_set {
+  bytes images, labels;
+};
+
+[[noreturn]] void refuse(const fs::path& file, const std::string& found, const std::string& expected)
+{
+  throw std::runtime_error(file.string() + ": found " + found + "; expected " + expected +
+                           " (Debian's package dataset-fashion-mnist brings this file)");
+}
+
+/// The elements of a gzipped IDX file of unsigned bytes: a magic number, the dimensions, the elements; all big-endian.
+bytes read_idx(const fs::path& file, const std::vector<Index>& dimensions)
+{
+  std::vector<Index> header = {0x800 + Index(dimensions.size())};
+  header.insert(header.end(), dimensions.begin(), dimensions.end());
+  const std::size_t start = 4 * header.size();
+  const auto elements = std::accumulate(dimensions.begin(), dimensions.end(), Index(1), std::multiplies<>());
+  const std::size_t size = start + std::size_t(elements);
+
+  const std::unique_ptr<gzFile_s, int (*)(gzFile)> gz(gzopen(file.c_str(), "rb"), gzclose);
+  if (!gz)
+    refuse(file, std::strerror(errno), "a readable file");
+  bytes content(size + 1);  // one more than there should be, so that the file's end is met and its checksum compared
+  const int count = gzread(gz.get(), content.data(), unsigned(content.size()));
+  int error = Z_OK;
+  const std::string message = gzerror(gz.get(), &error);
+  if (error != Z_OK)
+    refuse(file, message.substr(message.rfind(':') + 1).insert(0, "an unreadable file:"), "a whole gzip file");
+  content.resize(std::size_t(count));
+
+  for (std::size_t k = 0; k < header.size() && 4 * k + 4 <= content.size(); ++k) {
+    const unsigned char* b = &content[4 * k];
+    const Index found = Index(b[0]) << 24 | Index(b[1]) << 16 | Index(b[2]) << 8 | Index(b[3]);
+    const std::string what = k == 0 ? "magic number " : "dimension " + std::to_string(k) + " = ";
+    if (found != header[k])
+      refuse(file, what + std::to_string(found), std::to_string(header[k]));
+  }
+  if (content.size() != size)
+    refuse(file, (content.size() > size ? "more than " : "") + std::to_string(std::min(content.size(), size)) + " bytes",
+           std::to_string(size));
+  content.erase(content.begin(), content.begin() + std::ptrdiff_t(start));
+  return content;
+}
+
+data_set read_data(const fs::path& folder, const std::string& part, Index count)
+{
+  const fs::path labels = folder / (part + "-labels-idx1-ubyte.gz");
+  data_set read{read_idx(folder / (part + "-images-idx3-ubyte.gz"), {count, side, side}), read_idx(labels, {count})};
+  const auto largest = *std::max_element(read.labels.begin(), read.labels.end());
+  if (largest >= classes)
+    refuse(labels, "label " + std::to_string(largest), "0 to " + std::to_string(classes - 1));
+  return read;
+}
+
+// ── the network ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Random numbers that are the same everywhere: the standard's distributions and shuffle differ between libraries.
+class random_numbers {
+ public:
+  explicit random_numbers(std::uint64_t seed) : engine_(seed) {}
+  double uniform() { return double(engine_() >> 11) * 0x1p-53; }  // in [0, 1)
+  void shuffle(std::vector<Index>& order)
+  {
+    for (std::size_t i = order.size(); i > 1; --i)
+      std::swap(order[i - 1], order[std::size_t(uniform() * double(i))]);
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+/// One image a column.
+struct batch {
+  matrix x;
+  std::vector<Index> labels;
+
+  void fill(const data_set& from, const Index* which, Index count)
+  {
+    x.resize(pixels, count);
+    labels.resize(std::size_t(count));
+    for (Index j = 0; j < count; ++j) {
+      const Eigen::Map<const Eigen::Array<unsigned char, pixels, 1>> image(&from.images[std::size_t(which[j] * pixels)]);
+      x.col(j) = (image.cast<float>() / 255 - pixel_mean) / pixel_deviation;
+      labels[std::size_t(j)] = from.labels[std::size_t(which[j])];
+    }
+  }
+};
+
+struct layer {
+  matrix weight, weight_gradient;
+  vector bias, bias_gradient;
+
+  layer(Index in, Index out, random_numbers& random) : weight(out, in), weight_gradient(out, in), bias(out), bias_gradient(out)
+  {
+    const double limit = std::sqrt(6 / double(in));  // He et al., ICCV 2015
+    for (float& w : weight.reshaped())
+      w = float(limit * (2 * random.uniform() - 1));
+    bias.setZero();
+  }
+  void forward(const matrix& x, matrix& y) const
+  {
+    y.noalias() = weight * x;
+    y.colwise() += bias;
+  }
+  void backward(const matrix& x, const matrix& y_gradient)
+  {
+    weight_gradient.noalias() = y_gradient * x.transpose();
+    bias_gradient = y_gradient.rowwise().sum();
+  }
+};
+
+/// Two layers with a ReLU between them, under a softmax.
+struct network {
+  layer layer1, layer2;
+  matrix h, z;  // what the first layer gives, after its ReLU, and what the second gives; later, the loss's gradients by them
+  matrix h_gradient;
+
+  explicit network(random_numbers& random) : layer1(pixels, hidden, random), layer2(hidden, classes, random) {}
+
+  void forward(const matrix& x)
+  {
+    layer1.forward(x, h);
+    h = h.cwiseMax(0.0f);
+    layer2.forward(h, z);
+  }
+
+  /// The mean cross entropy of a batch, its gradients left in the layers.
+  double loss_and_gradients(const batch& b)
+  {
+    forward(b.x);
+    double loss = 0;
+    for (Index j = 0; j < z.cols(); ++j) {
+      const Index label = b.labels[std::size_t(j)];
+      auto column = z.col(j).array();
+      column -= column.maxCoeff();  // so that exp cannot overflow
+      loss -= double(column(label));
+      column = column.exp();
+      loss += std::log(double(column.sum()));
+      column /= column.sum();
+      column(label) -= 1;
+    }
+    z /= float(z.cols());
+    layer2.backward(h, z);
+    h_gradient.noalias() = layer2.weight.transpose() * z;
+    h_gradient = (h.array() > 0).select(h_gradient, 0);
+    layer1.backward(b.x, h_gradient);
+    return loss / double(z.cols());
+  }
+
+  Index mistakes(const batch& b)
+  {
+    forward(b.x);
+    Index wrong = 0, guess = 0;
+    for (Index j = 0; j < z.cols(); ++j) {
+      z.col(j).maxCoeff(&guess);
+      wrong += guess != b.labels[std::size_t(j)];
+    }
+    return wrong;
+  }
+};
+
+// ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// One line, rewritten some times a second where somebody watches.
+class progress {
+ public:
+  explicit progress(double images) : images_(images) {}
+
+  void show(const std::string& optimizer, int epoch, int epochs, Index more_images, double loss)
+  {
+    done_ += double(more_images);
+    if (!watched_ || seconds_since(shown_) < 0.1)
+      return;
+    shown_ = clock_type::now();
+    const double part = done_ / images_, left = seconds_since(start_) * (1 - part) / part;
+    std::fprintf(stderr, "\r%-9s epoch %d/%d  %3.0f %%  loss %.4f  %.0f s left ", optimizer.c_str(), epoch, epochs,
+                 100 * part, loss, left);
+    std::fprintf(stderr, "   \b\b\b");  // over what a longer line has left
+  }
+  void clear() const
+  {
+    if (watched_)
+      std::fprintf(stderr, "\r%*s\r", 78, "");
+  }
+
+ private:
+  bool watched_ = isatty(STDERR_FILENO) != 0;
+  double images_, done_ = 0;
+  clock_type::time_point start_ = clock_type::now(), shown_ = start_;
+};
+
+struct epoch_result {
+  double loss = 0, test_error = 0, gradient_norm = 0;
+};
+
+double test_error(network& net, const data_set& test)
+{
+  constexpr Index at_once = 500;
+  std::vector<Index> all(std::size_t{test_count});
+  std::iota(all.begin(), all.end(), 0);
+  batch b;
+  Index wrong = 0;
+  for (Index i = 0; i < test_count; i += at_once) {
+    b.fill(test, &all[std::size_t(i)], at_once);
+    wrong += net.mistakes(b);
+  }
+  return 100 * double(wrong) / double(test_count);
+}
+
+/// Trains a new network and prints a row of the table. What the last epoch gave.
+epoch_result train(const std::string& name, const options& o, const data_set& training, const data_set& test,
+                   progress& shown, std::ofstream& curves)
+{
+  const auto start = clock_type::now();
+  std::vector<gradus::named_number> numbers;
+  if (const auto known = tuned.find(name); known != tuned.end())
+    numbers = known->second;
+  if (o.lr)
+    numbers.emplace_back("lr", *o.lr);
+  if (o.weight_decay)
+    numbers.emplace_back("weight_decay", *o.weight_decay);
+
+  random_numbers random(o.seed);
+  network net(random);
+  gradus::any_optimizer<float> opt(name, numbers);
+  const gradus::group_handle biases = opt.add_group({{"weight_decay", 0.0}});
+  opt.add("layer1.weight", net.layer1.weight, net.layer1.weight_gradient);
+  opt.add("layer1.bias", net.layer1.bias, net.layer1.bias_gradient, biases);
+  opt.add("layer2.weight", net.layer2.weight, net.layer2.weight_gradient);
+  opt.add("layer2.bias", net.layer2.bias, net.layer2.bias_gradient, biases);
+
+  const schedule scale = schedules.at(o.schedule)(o.epochs);
+  std::vector<Index> order(std::size_t(o.images));
+  std::iota(order.begin(), order.end(), 0);
+  batch b;
+  epoch_result result;
+  for (int epoch = 1; epoch <= o.epochs; ++epoch) {
+    random.shuffle(order);
+    result = {};
+    for (Index i = 0, count; i < o.images; i += count) {
+      count = std::min(o.batch, o.images - i);
+      b.fill(training, &order[std::size_t(i)], count);
+      const double loss = net.loss_and_gradients(b);
+      const gradus::step_report report = opt.step({
+          .lr_scale = scale(epoch - 1 + double(i) / double(o.images)),
+          .max_grad_norm = std::numeric_limits<double>::infinity(),  // clips nothing, but has the norm measured
+          .flush_denormals = true,
+      });
+      const double share = double(count) / double(o.images);
+      result.loss += share * loss;
+      result.gradient_norm += share * report.grad_norm.value();
+      shown.show(name, epoch, o.epochs, count, result.loss * double(o.images) / double(i + count));
+    }
+    result.test_error = test_error(net, test);
+    curves << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm << '\n';
+  }
+
+  const auto value = [&](std::string_view wanted) {
+    for (const auto& [hyperparameter, number] : opt.hyperparameters())
+      if (hyperparameter == wanted)
+        return number;
+    return 0.0;
+  };
+  shown.clear();
+  std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), value("lr"), value("weight_decay"), result.loss,
+              result.test_error, result.gradient_norm, seconds_since(start));
+  std::fflush(stdout);
+  return result;
+}
+
+// ── the plots ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Draws curves.csv, which lies beside it; `names` and `epochs` are set before.
+constexpr const char* plot_script = R"(set datafile separator ","
+array heading[3] = ["train loss", "test error, %", "gradient norm"]
+array colour[10] = [0x000000, 0x888888, 0x1f77b4, 0x17becf, 0xd62728, 0xff7f0e, 0x2ca02c, 0x8c564b, 0x9467bd, 0xe377c2]
+array point[10] = [4, 5, 6, 7, 7, 8, 9, 10, 11, 13]
+left(panel) = 0.04 + 0.3 * (panel - 1)
+set xlabel "epoch"
+set xrange [0.8:epochs + 0.2]
+set xtics 1, ceil(epochs / 10.0)
+set autoscale yfix
+set offsets 0, 0, graph 0.04, graph 0.04
+set grid ytics linetype 1 linecolor rgb 0xdddddd
+set format "%g"
+set border 3
+set tics nomirror
+set tmargin at screen 0.9
+set bmargin at screen 0.14
+do for [type in "png svg"] {
+  if (type eq "png") { set terminal pngcairo size 1500, 480 font "sans,12" }
+  else { set terminal svg size 1500, 480 font "sans,15" background "white" }
+  set output "fashion_mnist." . type
+  set multiplot
+  set key off
+  do for [panel = 1:3] {
+    set title heading[panel]
+    set lmargin at screen left(panel)
+    set rmargin at screen left(panel) + 0.26
+    if (panel == 2) { unset logscale y; set ytics autofreq }
+    else {
+      set logscale y
+      set ytics ("" 1)
+      do for [power = -4:8] { do for [m in "1 1.5 2 2.5 3 4 5 6 8"] { set ytics add (m * 10.0**power) } }
+    }
+    if (panel == 3) { set key at screen 0.995, 0.9 right top Left reverse samplen 3 spacing 1.5 }
+    plot for [i = 1:words(names)] "curves.csv" \
+      using (strcol(1) eq word(names, i) ? $2 : NaN):(column(panel + 2)) title word(names, i) \
+      with linespoints linewidth 2 linecolor rgb colour[(i - 1) % 10 + 1] dashtype 2 - i % 2 pointtype point[(i - 1) % 10 + 1]
+  }
+  unset multiplot
+}
+)";
+
+/// Has gnuplot draw the curves in the current folder, by a script that is left there to change and run again.
+bool draw(const options& o)
+{
+  std::ofstream script("fashion_mnist.gp");
+  script << "epochs = " << o.epochs << "\nnames = \"";
+  for (const std::string& name : o.optimizers)
+    script << name << ' ';
+  script << "\"\n" << plot_script;
+  script.close();
+  return script && std::system("gnuplot fashion_mnist.gp") == 0;
+}
+
+int run(const options& o)
+{
+  const data_set training = read_data(o.data, "train", train_count), test = read_data(o.data, "t10k", test_count);
+  fs::create_directories(o.output);
+  fs::current_path(o.output);  // so that no name needs quoting for the shell or gnuplot
+  std::ofstream curves("curves.csv");
+  curves << "optimizer,epoch,train_loss,test_error_percent,gradient_norm\n";
+  if (!curves.flush())
+    throw std::runtime_error(o.output + " cannot be written to; expected a folder for plots and numbers");
+
+  std::printf("Fashion-MNIST: %d-%d-%d network, %d images, %d epochs in batches of %d, lr schedule %s, seed %llu.\n",
+              int(pixels), int(hidden), int(classes), int(o.images), o.epochs, int(o.batch), o.schedule.c_str(),
+              static_cast<unsigned long long>(o.seed));
+  std::printf("Loss and norm of the gradient are means over the last epoch's batches.\n\n");
+  std::printf("optimizer      lr  weight decay  train loss  test error %%  gradient norm  seconds\n");
+  progress shown(double(o.images) * o.epochs * double(o.optimizers.size()));
+  std::string above;
+  for (const std::string& name : o.optimizers) {
+    const epoch_result last = train(name, o, training, test, shown, curves);
+    if (o.require_test_error && !(last.test_error <= *o.require_test_error))
+      above += (above.empty() ? "" : ", ") + name;
+  }
+  curves.close();
+  if (draw(o))
+    std::printf("\nThe curves are in %s: fashion_mnist.png, fashion_mnist.svg and curves.csv.\n", o.output.c_str());
+  else
+    std::printf("\nThe curves are not drawn, as gnuplot is missing or failed; their numbers are in %s/curves.csv.\n",
+                o.output.c_str());
+  if (above.empty())
+    return 0;
+  std::fprintf(stderr, "fashion_mnist: test error of %s is above %g %%, which --require-test-error allows at most\n",
+               above.c_str(), *o.require_test_error);
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv)
+{
+  options o;
+  CLI::App app("Trains a small network on Fashion-MNIST with the optimizers of gradus, and draws the curves.");
+  describe(app, o);
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return run(o);
+  }
+  catch (const std::exception& e) {
+    std::fprintf(stderr, "fashion_mnist: %s\n", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,306 @@
+// Optimizers chosen by name: the same bits as those chosen by type, and names that are typed wrong.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <gradus/any_optimizer.hpp>
+
+#include "support/random.hpp"
+
+namespace {
+
+template <class T>
+struct tensor {
+  std::vector<T> weights, gradients;
+
+  tensor(std::size_t n, std::uint64_t seed) : gradients(n)
+  {
+    support::random r(seed);
+    for (std::size_t i = 0; i < n; ++i)
+      weights.push_back(T(r.uniform(-1, 1)));
+    compute(0);
+  }
+  void compute(int t)
+  {
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      gradients[i] = T(1.5 * double(weights[i]) + 0.3 * std::sin(double(i) + 0.7 * t));
+  }
+  bool operator==(const tensor& other) const
+  {
+    return std::memcmp(weights.data(), other.weights.data(), weights.size() * sizeof(T)) == 0;
+  }
+};
+
+// Values that are not the defaults, one for each hyperparameter there is.
+const std::map<std::string_view, double> unusual{{"lr", 0.03},
+                                                 {"momentum", 0.75},
+                                                 {"dampening", 0.25},
+                                                 {"nesterov", 0},
+                                                 {"beta1", 0.8},
+                                                 {"beta2", 0.95},
+                                                 {"eps", 1e-4},
+                                                 {"weight_decay", 0.07},
+                                                 {"initial_accumulator", 1e-3},
+                                                 {"final_lr", 0.2},
+                                                 {"gamma", 0.02},
+                                                 {"partial", 0.2},
+                                                 {"decoupled_weight_decay", 1}};
+
+using checkpoint = std::map<std::string, std::string>;
+
+template <class Optimizer>
+checkpoint save(Optimizer& opt)
+{
+  checkpoint c;
+  opt.visit_state([&](std::string_view name, std::string_view key, auto values) {
+    c[std::string(name) + '/' + std::string(key)].assign(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  });
+  return c;
+}
+
+template <class Optimizer>
+void restore(Optimizer& opt, const checkpoint& c)
+{
+  opt.visit_state([&](std::string_view name, std::string_view key, auto values) {
+    const std::string& bytes = c.at(std::string(name) + '/' + std::string(key));
+    REQUIRE(bytes.size() == values.size_bytes());
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+  });
+}
+
+// The same life for both: groups, a late tensor, one left out and rebound, clipping, a change of lr.
+template <class Optimizer, class Group, class Slow>
+std::vector<tensor<float>> live(Optimizer& opt, const Group& add_undecayed_group, const Slow& slow_down)
+{
+  std::vector<tensor<float>> model{{5, 1}, {67, 2}, {19, 3}};
+  const auto group = add_undecayed_group(opt);
+  opt.add("first", model[0].weights, model[0].gradients);
+  const auto second = opt.add(model[1].weights, model[1].gradients, group);
+  for (int t = 0; t < 12; ++t) {
+    if (t == 2)
+      opt.add("late", model[2].weights, model[2].gradients);
+    t == 5 ? opt.leave_out(second) : opt.take_in(second);
+    if (t == 7)
+      slow_down(opt, group);
+    if (t == 8) {
+      tensor<float> moved = model[1];
+      model[1].weights.swap(moved.weights);
+      opt.rebind(second, model[1].weights, model[1].gradients);
+    }
+    for (auto& x : model)
+      x.compute(t);
+    const auto report = opt.step({.lr_scale = t > 9 ? 0.1 : 1, .max_grad_norm = 2});
+    CHECK(report.applied);
+    CHECK(report.grad_norm > 0);
+  }
+  CHECK(opt.step_count(second) == 11);
+  CHECK(opt.parameter_count() == 91);
+  return model;
+}
+
+}  // namespace
+
+TEST_CASE("the names that there are")
+{
+  const std::vector<std::string_view> expected{"sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam"};
+  CHECK((gradus::recipe_names() == expected));
+}
+
+TEST_CASE("the hyperparameters that there are, with their defaults")
+{
+  using list = std::vector<gradus::named_number>;
+  const auto of = [](std::string_view name) { return gradus::recipe_hyperparameters(name); };
+  const list sgd{{"lr", 1e-3}, {"momentum", 0}, {"dampening", 0}, {"nesterov", 0}, {"weight_decay", 0}};
+  list adam{{"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}};
+  CHECK((of("sgd") == sgd));
+  CHECK((of("sgds") == sgd));
+  CHECK((of("adam") == adam));
+  CHECK((of("amsgrad") == adam));
+  adam.back().second = 1e-2;
+  CHECK((of("adamw") == adam));
+  adam.back().second = 1e-4;
+  CHECK((of("adams") == adam));
+  CHECK((of("yogi") == list{{"lr", 1e-2}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-3}, {"weight_decay", 0}, {"initial_accumulator", 1e-6}}));
+  CHECK((of("adabound") == list{{"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"final_lr", 0.1}, {"gamma", 1e-3}}));
+  CHECK((of("padam") == list{{"lr", 0.1}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"partial", 0.25}}));
+  CHECK((of("radam") == list{{"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"decoupled_weight_decay", 0}}));
+  // And an optimizer that is given none has just these.
+  for (const auto name : gradus::recipe_names())
+    CHECK((gradus::any_optimizer<float>(name).hyperparameters() == of(name)));
+}
+
+TEST_CASE("chosen by name, an optimizer has the bits of the one chosen by type")
+{
+  gradus::for_each_recipe([]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    CAPTURE(name);
+    Recipe recipe;
+    std::vector<gradus::named_number> numbers;
+    gradus::for_each_hyperparameter(recipe, [&](std::string_view field, auto& value, gradus::range) {
+      value = static_cast<std::remove_reference_t<decltype(value)>>(unusual.at(field));
+      numbers.emplace_back(field, unusual.at(field));
+    });
+    gradus::optimizer<Recipe> typed(recipe);
+    const auto expected = live(
+        typed,
+        [](auto& opt) {
+          Recipe r = opt.hyperparameters();
+          r.weight_decay = 0;
+          return opt.add_group(r);
+        },
+        [](auto& opt, const gradus::group_handle& g) {
+          Recipe r = opt.hyperparameters(g);
+          r.lr /= 2;
+          opt.set_hyperparameters(r, g);
+        });
+    gradus::any_optimizer<float> any(name, numbers);
+    CHECK(any.name() == name);
+    CHECK((any.hyperparameters() == numbers));
+    const auto model = live(
+        any, [](auto& opt) { return opt.add_group({{"weight_decay", 0}}); },
+        [](auto& opt, const gradus::group_handle& g) { opt.set_hyperparameters({{"lr", unusual.at("lr") / 2}}, g); });
+    CHECK((model == expected));
+    CHECK(any.state_bytes() == typed.state_bytes());
+    CHECK((save(any) == save(typed)));
+    const char* const slot = name == "sgd" || name == "sgds" ? "momentum_buffer" : "exp_avg";
+    CHECK(any.state("first", slot).size() == 5);
+    CHECK(std::as_const(any).state("tensor1", slot).size() == 67);
+    CHECK(any.state("late", slot)[18] == typed.state("late", slot)[18]);
+  });
+}
+
+TEST_CASE("groups start from the default group, not from each other")
+{
+  gradus::any_optimizer<float> opt("adamw", {{"lr", 0.5}});
+  const auto a = opt.add_group({{"weight_decay", 0}});
+  const auto b = opt.add_group({{"beta1", 0.5}});
+  using list = std::vector<gradus::named_number>;
+  CHECK((opt.hyperparameters(a) == list{{"lr", 0.5}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}}));
+  CHECK((opt.hyperparameters(b) == list{{"lr", 0.5}, {"beta1", 0.5}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 1e-2}}));
+  opt.set_hyperparameters({{"eps", 1}}, b);
+  CHECK(opt.hyperparameters(b)[3].second == 1);
+  CHECK(opt.hyperparameters(b)[1].second == 0.5);  // what is not named keeps its value
+  CHECK(opt.hyperparameters()[3].second == 1e-8);
+}
+
+TEST_CASE("saved and gone on with in another, a run keeps its bits")
+{
+  // AdamS has all kinds of state: arrays, counts, and sums in double beside arrays in float.
+  for (const int cut : {0, 1, 6}) {
+    tensor<float> a(37, 1), b(5, 2), c(37, 1), d(5, 2);
+    const std::vector<gradus::named_number> numbers{{"lr", 0.01}, {"weight_decay", 0.1}};
+    gradus::any_optimizer<float> whole("adams", numbers);
+    whole.add("a", a.weights, a.gradients);
+    whole.add("b", b.weights, b.gradients);
+    auto part = std::make_unique<gradus::any_optimizer<float>>("adams", numbers);
+    part->add("a", c.weights, c.gradients);
+    part->add("b", d.weights, d.gradients);
+    for (int t = 0; t < 10; ++t) {
+      if (t == cut) {
+        const checkpoint saved = save(*part);
+        part = std::make_unique<gradus::any_optimizer<float>>("adams", numbers);
+        part->add("a", c.weights, c.gradients);
+        part->add("b", d.weights, d.gradients);
+        restore(*part, saved);
+        CHECK((save(*part) == saved));
+      }
+      for (auto* x : {&a, &b, &c, &d})
+        x->compute(t);
+      whole.step();
+      part->step();
+    }
+    CHECK(a == c);
+    CHECK(b == d);
+  }
+}
+
+TEST_CASE("in double too, on a backend that is named; removed and moved")
+{
+  std::vector<double> w{1, 2, 3}, v = w, g{1, -1, 0.5};
+  gradus::any_optimizer<double, gradus::backend::scalar> first("adams", {{"weight_decay", 0.5}}, gradus::backend::scalar{});
+  gradus::optimizer<gradus::adams, double, gradus::backend::scalar> typed({.weight_decay = 0.5});
+  const auto h = first.add("w", w, g);
+  typed.add("w", v, g);
+  first.step();
+  typed.step();
+  gradus::any_optimizer<double, gradus::backend::scalar> opt(std::move(first));
+  const auto report = opt.step();
+  CHECK(report.mean_square == typed.step().mean_square);
+  CHECK((w == v));
+  CHECK((save(opt) == save(typed)));
+  for (double& x : opt.state("w", "exp_avg_sq"))
+    x *= 4;
+  for (double& x : typed.state("w", "exp_avg_sq"))
+    x *= 4;
+  opt.resum();
+  typed.resum();
+  CHECK(opt.step().mean_square == typed.step().mean_square);
+  CHECK((w == v));
+  opt.remove(h, gradus::removed_state::kept);
+  CHECK(opt.parameter_count() == 0);
+  CHECK(opt.step_count(opt.add("w", w, g)) == 3);
+}
+
+TEST_CASE("names that are typed wrong")
+{
+  using any = gradus::any_optimizer<float>;
+  const std::string all = ", or another of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam";
+  const auto check = [&](const char* typed, const char* meant) {
+    const std::string message = "gradus: optimizer is \"" + std::string(typed) + "\"; expected \"" + meant + '"' + all;
+    CHECK_THROWS_WITH_AS(any{typed}, message.c_str(), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(gradus::recipe_hyperparameters(typed), message.c_str(), std::invalid_argument);
+  };
+  check("amdaw", "adamw");
+  check("Adam", "adam");
+  check("SGD", "sgd");
+  check("ada_bound", "adabound");
+  check("AMSGrad", "amsgrad");
+  check("yoggi", "yogi");
+  check("radamm", "radam");
+  check("", "sgd");
+
+  CHECK_THROWS_WITH_AS(any("sgd", {{"momentun", 0.9}}),
+                       "gradus: hyperparameter of sgd is \"momentun\"; expected \"momentum\", or another of lr, momentum, dampening, nesterov, weight_decay",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("adam", {{"weightdecay", 0.9}}),
+                       "gradus: hyperparameter of adam is \"weightdecay\"; expected \"weight_decay\", or another of lr, beta1, beta2, eps, weight_decay",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("adam", {{"momentum", 0.9}}),
+                       doctest::Contains("gradus: hyperparameter of adam is \"momentum\"; expected "), std::invalid_argument);
+}
+
+TEST_CASE("values out of range, and that they change nothing")
+{
+  using any = gradus::any_optimizer<float>;
+  CHECK_THROWS_WITH_AS(any("adam", {{"beta2", 1}}), "gradus: beta2 is 1; expected a number in [0, 1)", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 0.5}}), "gradus: nesterov is 0.5; expected 0 or 1", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 1}}), doctest::Contains("gradus: nesterov is 1 with momentum 0"), std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("radam", {{"decoupled_weight_decay", -1}}), "gradus: decoupled_weight_decay is -1; expected 0 or 1", std::invalid_argument);
+
+  std::vector<float> w{1, 2, 3}, g{1, 1, 1};
+  any opt("adam", {{"lr", 0.1}});
+  opt.add("w", w, g);
+  opt.step();
+  const auto before = w;
+  const checkpoint state = save(opt);
+  const auto numbers = opt.hyperparameters();
+  // The first of the two is good, and yet nothing is taken over.
+  CHECK_THROWS_WITH_AS(opt.set_hyperparameters({{"lr", 0.5}, {"eps", -1}}), "gradus: eps is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.add_group({{"lr", 0.5}, {"lrr", 1}}),
+                       "gradus: hyperparameter of adam is \"lrr\"; expected \"lr\", or another of lr, beta1, beta2, eps, weight_decay",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.step({.lr_scale = -1}), "gradus: lr_scale is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.state("w", "momentum_buffer"), "gradus: slot of tensor \"w\" is \"momentum_buffer\"; expected \"exp_avg\" or \"exp_avg_sq\"", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.add("w", w, g), "gradus: name is \"w\", which another tensor has; expected a name of its own", std::invalid_argument);
+  // Handles of another optimizer are known as such, whatever their types.
+  any other("adam");
+  const auto group = other.add_group({});
+  CHECK_THROWS_WITH_AS(opt.hyperparameters(group), "gradus: group is of another optimizer; expected one that add_group of this optimizer returned", std::invalid_argument);
+  CHECK((opt.hyperparameters() == numbers));
+  CHECK((save(opt) == state));
+  CHECK((w == before));
+}

@@ -1,0 +1,263 @@
+// Free composition: every combination of rules that makes sense compiles and runs; the recipes are what the tables say.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <gradus/gradus.hpp>
+
+#include "support/bits.hpp"
+
+namespace {
+
+namespace first_moment = gradus::first_moment;
+namespace second_moment = gradus::second_moment;
+namespace step_size = gradus::step_size;
+namespace decay = gradus::decay;
+
+template <class... Rules, class F>
+void for_each_rule(F&& f)
+{
+  (f(std::type_identity<Rules>{}), ...);
+}
+
+template <class F, class S, class P, class D>
+concept makes_sense = gradus::step_size_is_served<S, P> && gradus::scheduled_decay_is_served<S, D> &&
+                      gradus::momentum_corrected_decay_is_served<F, D>;
+
+// Calls visit(types of the four rules) for every combination of all the rules that gradus has.
+template <class Visit>
+void for_each_combination(Visit&& visit)
+{
+  for_each_rule<first_moment::none, first_moment::momentum, first_moment::ema>([&]<class F>(std::type_identity<F> f) {
+    for_each_rule<second_moment::none, second_moment::ema, second_moment::ema_max, second_moment::yogi>(
+        [&]<class S>(std::type_identity<S> s) {
+          for_each_rule<step_size::constant, step_size::adaptive, step_size::bounded, step_size::partially_adaptive,
+                        step_size::rectified>([&]<class P>(std::type_identity<P> p) {
+            for_each_rule<decay::none, decay::l2, decay::decoupled, decay::independent, decay::scheduled,
+                          decay::momentum_corrected, decay::l2_or_decoupled>(
+                [&]<class D>(std::type_identity<D> d) { visit(f, s, p, d); });
+          });
+        });
+  });
+}
+
+constexpr std::size_t length = 19;
+
+// One combination, without its types: what runs it is compiled once.
+struct combination {
+  std::array<std::string_view, 4> kinds;
+  std::size_t slots;
+  void (*step)(std::uint64_t t, float* weights, const float* gradients, float* const* slots);
+};
+
+// Eight steps down a parabola leave the weights finite, and smaller.
+void check_descent(const combination& c)
+{
+  std::vector<float> weights(length), gradients(length), memory(length * (c.slots + 1), 1e-3f);
+  std::vector<float*> slots;
+  for (std::size_t k = 0; k < c.slots; ++k)
+    slots.push_back(&memory[length * k]);
+  for (std::size_t i = 0; i < length; ++i)
+    weights[i] = 1 + float(i) / 8;
+  const auto squares = [&] {
+    double sum = 0;
+    for (const float x : weights)
+      sum += double(x) * double(x);
+    return sum;
+  };
+  const double before = squares();
+  for (std::uint64_t t = 1; t <= 8; ++t) {
+    for (std::size_t i = 0; i < length; ++i)
+      gradients[i] = weights[i] / 2;
+    c.step(t, weights.data(), gradients.data(), slots.data());
+  }
+  const double after = squares();
+  std::string names;
+  for (const std::string_view kind : c.kinds)
+    names += std::string(kind) + " ";
+  CHECK_MESSAGE(std::isfinite(after), names);
+  CHECK_MESSAGE(after < before, names);
+}
+
+// Whether two compositions of one type hold the same numbers, by what a kernel does with them.
+template <class A, class B>
+bool same_steps(const A& a, const B& b)
+{
+  static_assert(std::is_same_v<A, B>, "a recipe's rule() and compose(...) give one type");
+  const auto run = [](const A& rule) {
+    std::vector<double> weights(length), gradients(length), memory(length * A::slots);
+    for (std::size_t i = 0; i < length; ++i)
+      weights[i] = double(i) - 9.5;
+    std::array<std::span<double>, A::slots> slots;
+    for (std::size_t k = 0; k < A::slots; ++k) {
+      slots[k] = std::span(memory).subspan(length * k, length);
+      for (double& x : slots[k])
+        x = gradus::initial_value(rule, k);
+    }
+    for (std::uint64_t t = 1; t <= 10; ++t) {
+      for (std::size_t i = 0; i < length; ++i)
+        gradients[i] = weights[i] / 3 + double(t);
+      gradus::tick k = gradus::make_tick(rule, t, 0.5);
+      k.mean_square = 0.1;
+      REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
+    }
+    weights.insert(weights.end(), memory.begin(), memory.end());
+    return weights;
+  };
+  return support::first_difference(run(a), run(b)) == -1;
+}
+
+}  // namespace
+
+TEST_CASE("every combination of rules that makes sense compiles and runs")
+{
+  int sensible = 0, all = 0;
+  for_each_combination([&]<class F, class S, class P, class D>(std::type_identity<F>, std::type_identity<S>,
+                                                               std::type_identity<P>, std::type_identity<D>) {
+    ++all;
+    if constexpr (makes_sense<F, S, P, D>) {
+      ++sensible;
+      using composition = gradus::composition<F, S, P, D>;
+      check_descent({{F::kind, S::kind, P::kind, D::kind}, composition::slots,
+                     [](std::uint64_t t, float* x, const float* g, float* const* slots) {
+                       D d{};
+                       if constexpr (requires { d.weight_decay; })
+                         d.weight_decay = 0.01;
+                       const auto rule = gradus::compose(0.01, F{}, S{}, P{}, d);
+                       gradus::tick k = gradus::make_tick(rule, t, 1);
+                       k.mean_square = 0.1;
+                       const auto formula = gradus::prepare<float>(rule, k);
+                       using kernel = gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(formula)>>;
+                       gradus::default_backend{}.sweep(kernel{formula}, x, g, slots, length);
+                     }});
+    }
+  });
+  // Step sizes and second moments: constant goes with all four, each of the other four with the three that keep something:
+  // 1 + 3·5 pairs, one of them without a second moment. Five decays go with everything; `scheduled` with the 15 pairs that
+  // have a second moment; `momentum_corrected` with one of the three first moments.
+  CHECK(all == 3 * 4 * 5 * 7);
+  CHECK(sensible == 3 * (16 * 5 + 15) + 16);
+}
+
+TEST_CASE("the concepts refuse what makes no sense")
+{
+  static_assert(!gradus::step_size_is_served<second_moment::none, step_size::adaptive>);
+  static_assert(!gradus::step_size_is_served<second_moment::none, step_size::rectified>);
+  static_assert(gradus::step_size_is_served<second_moment::none, step_size::constant>);
+  static_assert(!gradus::scheduled_decay_is_served<second_moment::none, decay::scheduled>);
+  static_assert(gradus::scheduled_decay_is_served<second_moment::yogi, decay::scheduled>);
+  static_assert(!gradus::momentum_corrected_decay_is_served<first_moment::ema, decay::momentum_corrected>);
+  static_assert(!gradus::momentum_corrected_decay_is_served<first_moment::none, decay::momentum_corrected>);
+  static_assert(gradus::momentum_corrected_decay_is_served<first_moment::momentum, decay::momentum_corrected>);
+}
+
+// docs and papers name these compositions; the numbers differ from the defaults on purpose.
+TEST_CASE("a recipe is the composition that the table gives")
+{
+  using namespace gradus;
+  const first_moment::momentum heavy{.momentum = 0.8, .dampening = 0.1, .nesterov = false};
+  const first_moment::ema average{.beta1 = 0.8};
+  const second_moment::ema square{.beta2 = 0.95};
+  const second_moment::ema_max largest{.beta2 = 0.95};
+  const second_moment::none none{};
+  const step_size::constant constant{};
+  const step_size::adaptive adaptive{.eps = 1e-4};
+  constexpr double lr = 0.03, b1 = 0.8, b2 = 0.95, eps = 1e-4, wd = 0.2;
+
+  CHECK(same_steps(sgd{lr, 0.8, 0.1, false, wd}.rule(), compose(lr, heavy, none, constant, decay::l2{wd})));
+  CHECK(same_steps(sgds{lr, 0.8, 0.1, false, wd}.rule(), compose(lr, heavy, none, constant, decay::momentum_corrected{wd})));
+  CHECK(same_steps(adam{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::l2{wd})));
+  CHECK(same_steps(adamw{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::decoupled{wd})));
+  CHECK(same_steps(adams{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::scheduled{wd})));
+  CHECK(same_steps(gradus::amsgrad{lr, b1, b2, eps, wd}.rule(), compose(lr, average, largest, adaptive, decay::l2{wd})));
+  CHECK(same_steps(gradus::yogi{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .initial_accumulator = 0.3}.rule(),
+                   compose(lr, first_moment::ema{.beta1 = b1, .initial_accumulator = 0.3},
+                           second_moment::yogi{.beta2 = b2, .initial_accumulator = 0.3}, adaptive, decay::l2{wd})));
+  CHECK(same_steps(adabound{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .final_lr = 0.3, .gamma = 0.1}.rule(),
+                   compose(lr, average, square, step_size::bounded{.eps = eps, .final_lr = 0.3, .gamma = 0.1}, decay::l2{wd})));
+  CHECK(same_steps(padam{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .partial = 0.125}.rule(),
+                   compose(lr, average, largest, step_size::partially_adaptive{.eps = eps, .partial = 0.125}, decay::l2{wd})));
+  for (const bool decoupled : {false, true})
+    CHECK(same_steps(radam{lr, b1, b2, eps, wd, decoupled}.rule(),
+                     compose(lr, average, square, step_size::rectified{.eps = eps}, decay::l2_or_decoupled{wd, decoupled})));
+}
+
+TEST_CASE("the defaults are PyTorch's, or the authors'")
+{
+  struct row {
+    std::string_view recipe, hyperparameter;
+    double value;
+  };
+  const std::vector<row> table{
+      {"sgd", "lr", 1e-3},       {"sgd", "momentum", 0},       {"sgd", "dampening", 0},
+      {"sgd", "nesterov", 0},    {"sgd", "weight_decay", 0},
+
+      {"sgds", "lr", 1e-3},      {"sgds", "momentum", 0},      {"sgds", "dampening", 0},
+      {"sgds", "nesterov", 0},   {"sgds", "weight_decay", 0},
+
+      {"adam", "lr", 1e-3},      {"adam", "beta1", 0.9},       {"adam", "beta2", 0.999},
+      {"adam", "eps", 1e-8},     {"adam", "weight_decay", 0},
+
+      {"adamw", "lr", 1e-3},     {"adamw", "beta1", 0.9},      {"adamw", "beta2", 0.999},
+      {"adamw", "eps", 1e-8},    {"adamw", "weight_decay", 1e-2},
+
+      {"adams", "lr", 1e-3},     {"adams", "beta1", 0.9},      {"adams", "beta2", 0.999},
+      {"adams", "eps", 1e-8},    {"adams", "weight_decay", 1e-4},
+
+      {"amsgrad", "lr", 1e-3},   {"amsgrad", "beta1", 0.9},    {"amsgrad", "beta2", 0.999},
+      {"amsgrad", "eps", 1e-8},  {"amsgrad", "weight_decay", 0},
+
+      {"yogi", "lr", 1e-2},      {"yogi", "beta1", 0.9},       {"yogi", "beta2", 0.999},
+      {"yogi", "eps", 1e-3},     {"yogi", "weight_decay", 0},  {"yogi", "initial_accumulator", 1e-6},
+
+      {"adabound", "lr", 1e-3},  {"adabound", "beta1", 0.9},   {"adabound", "beta2", 0.999},
+      {"adabound", "eps", 1e-8}, {"adabound", "weight_decay", 0},
+      {"adabound", "final_lr", 0.1},                           {"adabound", "gamma", 1e-3},
+
+      {"padam", "lr", 0.1},      {"padam", "beta1", 0.9},      {"padam", "beta2", 0.999},
+      {"padam", "eps", 1e-8},    {"padam", "weight_decay", 0}, {"padam", "partial", 0.25},
+
+      {"radam", "lr", 1e-3},     {"radam", "beta1", 0.9},      {"radam", "beta2", 0.999},
+      {"radam", "eps", 1e-8},    {"radam", "weight_decay", 0}, {"radam", "decoupled_weight_decay", 0},
+  };
+  std::size_t found = 0;
+  gradus::for_each_recipe([&]<class Recipe>(std::string_view recipe, std::type_identity<Recipe>) {
+    Recipe r;
+    gradus::for_each_hyperparameter(r, [&](std::string_view hyperparameter, auto value, gradus::range allowed) {
+      bool known = false;
+      for (const row& x : table)
+        if (x.recipe == recipe && x.hyperparameter == hyperparameter) {
+          known = true;
+          CHECK_MESSAGE(double(value) == x.value, std::string(recipe), " ", std::string(hyperparameter));
+          CHECK(gradus::contains(allowed, double(value)));
+        }
+      CHECK_MESSAGE(known, std::string(recipe), " ", std::string(hyperparameter));
+      ++found;
+    });
+  });
+  CHECK(found == table.size());
+}
+
+TEST_CASE("bytes of state a parameter are a constant of the composition")
+{
+  constexpr auto bytes = []<class Recipe>(Recipe) { return decltype(Recipe{}.rule())::template state_bytes<float>; };
+  CHECK(bytes(gradus::sgd{}) == 4);  // with a momentum; without one, none
+  CHECK(bytes(gradus::sgds{}) == 4);
+  CHECK(bytes(gradus::adam{}) == 8);
+  CHECK(bytes(gradus::adamw{}) == 8);
+  CHECK(bytes(gradus::adams{}) == 8);
+  CHECK(bytes(gradus::amsgrad{}) == 12);
+  CHECK(bytes(gradus::yogi{}) == 8);
+  CHECK(bytes(gradus::adabound{}) == 8);
+  CHECK(bytes(gradus::padam{}) == 12);
+  CHECK(bytes(gradus::radam{}) == 8);
+}

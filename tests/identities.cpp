@@ -1,0 +1,302 @@
+// What the equations imply, whoever wrote them down: relations between optimizers, most of them to the bit.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <gradus/gradus.hpp>
+
+#include "support/bits.hpp"
+#include "support/random.hpp"
+
+namespace {
+
+using namespace gradus;
+
+constexpr default_backend backend{};
+
+// One tensor moved by one rule at the engine layer, in one pass or in two as the rule needs.
+template <class T, class Rule>
+struct walk {
+  Rule rule;
+  std::vector<T> weights;
+  std::array<std::vector<T>, Rule::slots> slots{};
+  tick scalars{};  // of the last step
+  std::uint64_t t = 0;
+  double second_moment_sum = 0;
+
+  walk(const Rule& r, const std::vector<T>& start) : rule(r), weights(start)
+  {
+    for (std::size_t k = 0; k < Rule::slots; ++k)
+      slots[k].assign(start.size(), T(initial_value(rule, k)));
+  }
+
+  void step(const std::vector<T>& gradients, double lr_scale = 1)
+  {
+    std::array<std::span<T>, Rule::slots> state;
+    for (std::size_t k = 0; k < Rule::slots; ++k)
+      state[k] = slots[k];
+    scalars = make_tick(rule, ++t, lr_scale);
+    if constexpr (Rule::scheduled_in_one_pass) {
+      second_moment_sum = next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
+                                                    squared_norm(backend, std::span<const T>(gradients)));
+      scalars.mean_square = second_moment_sum / scalars.bc2 / double(weights.size());
+    } else if constexpr (Rule::scheduled) {
+      const auto moments = prepare<T>(rule, scalars);
+      REQUIRE(update_moments(backend, moments, weights, gradients, state));
+      scalars.mean_square =
+          sum(backend, std::span<const T>(slots[moments.value_slot])) / scalars.bc2 / double(weights.size());
+      REQUIRE(update_weights(backend, prepare<T>(rule, scalars), weights, gradients, state));
+      return;
+    }
+    REQUIRE(update(backend, prepare<T>(rule, scalars), weights, gradients, state));
+  }
+};
+template <class T, class Rule>
+walk(const Rule&, const std::vector<T>&) -> walk<T, Rule>;
+
+template <class T>
+std::vector<T> draw(support::random& r, std::size_t n = 70)
+{
+  std::vector<T> x(n);
+  for (T& e : x)
+    e = T(r.uniform(-1, 1));
+  return x;
+}
+
+template <class T>
+double largest_difference(const std::vector<T>& a, const std::vector<T>& b)
+{
+  double worst = 0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    worst = std::fmax(worst, std::fabs(double(a[i]) - double(b[i])) / (1e-3 + std::fabs(double(a[i]))));
+  return worst;
+}
+
+template <class T>
+bool equal(const std::vector<T>& a, const std::vector<T>& b)
+{
+  return support::first_difference(a, b) == -1;
+}
+
+// The same equation as `ema`, but one that does not say so: a scheduled decay then takes two passes.
+struct ema_of_unknown_sum : second_moment::ema {
+  static constexpr bool linear = false;
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("without weight decay Adam, AdamW and AdamS are one", T, float, double)
+{
+  support::random r(1);
+  const auto start = draw<T>(r);
+  walk l2(adam{.lr = 0.01, .weight_decay = 0}.rule(), start);
+  walk decoupled(adamw{.lr = 0.01, .weight_decay = 0}.rule(), start);
+  walk scheduled(adams{.lr = 0.01, .weight_decay = 0}.rule(), start);
+  walk none(compose(0.01, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{}, decay::none{}), start);
+  for (int t = 1; t <= 100; ++t) {
+    auto g = draw<T>(r);
+    for (T& x : g)
+      if (r.chance(0.1))
+        x = r.chance(0.5) ? T(0) : T(-0.0);
+    const double lr_scale = r.uniform();
+    l2.step(g, lr_scale);
+    decoupled.step(g, lr_scale);
+    scheduled.step(g, lr_scale);
+    none.step(g, lr_scale);
+    REQUIRE(equal(l2.weights, none.weights));
+    REQUIRE(equal(decoupled.weights, none.weights));
+    REQUIRE(equal(scheduled.weights, none.weights));
+  }
+}
+
+// To the bit: both divide the same numerator by √v, which a power of one leaves as it is.
+TEST_CASE_TEMPLATE("Padam with the whole root is AMSGrad, where there is no eps to stand in different places", T, float, double)
+{
+  support::random r(2);
+  const auto start = draw<T>(r);
+  walk whole_root(padam{.lr = 0.01, .beta2 = 0.9, .eps = 0, .weight_decay = 0.1, .partial = 0.5}.rule(), start);
+  walk reference(amsgrad{.lr = 0.01, .beta2 = 0.9, .eps = 0, .weight_decay = 0.1}.rule(), start);
+  for (int t = 1; t <= 100; ++t) {
+    const auto g = draw<T>(r);
+    whole_root.step(g);
+    reference.step(g);
+    REQUIRE(equal(whole_root.weights, reference.weights));
+  }
+}
+
+TEST_CASE_TEMPLATE("Padam with no root is momentum", T, float, double)
+{
+  support::random r(3);
+  const auto start = draw<T>(r);
+  walk no_root(padam{.lr = 0.01, .partial = 0}.rule(), start);
+  for (int t = 1; t <= 20; ++t) {
+    auto expected = no_root.weights;
+    no_root.step(draw<T>(r));
+    const T a = T(0.01 * std::sqrt(no_root.scalars.bc2) / no_root.scalars.bc1);
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      expected[i] = gradus::fma(-a, no_root.slots[0][i], expected[i]);
+    REQUIRE(equal(no_root.weights, expected));
+  }
+}
+
+TEST_CASE_TEMPLATE("RAdam's first five steps are the corrected momentum, its sixth is not", T, float, double)
+{
+  support::random r(4);
+  walk x(radam{.lr = 0.01}.rule(), draw<T>(r));
+  for (int t = 1; t <= 6; ++t) {
+    auto expected = x.weights;
+    x.step(draw<T>(r));
+    const T a = T(0.01 / (1 - std::pow(0.9, t)));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      expected[i] = gradus::fma(-a, x.slots[0][i], expected[i]);
+    CHECK(equal(x.weights, expected) == (t <= 5));
+  }
+}
+
+TEST_CASE_TEMPLATE("AdaBound's step tends to final_lr times the first moment, and follows the schedule", T, float, double)
+{
+  const adabound recipe{.lr = 0.01, .final_lr = 0.1, .gamma = 1e-2};
+  support::random r(5);
+  for (const double lr_scale : {1.0, 0.25}) {
+    walk x(recipe.rule(), draw<T>(r));
+    for (const std::uint64_t t : {1u, 10u, 100u, 10'000u, 1'000'000u, 100'000'000u}) {
+      x.t = t - 1;
+      x.weights.assign(x.weights.size(), T(0));  // the step is then all that is left of them
+      x.step(draw<T>(r), lr_scale);
+      double furthest = 0;
+      for (std::size_t i = 0; i < x.weights.size(); ++i)
+        furthest = std::fmax(furthest, std::fabs(double(x.weights[i]) / (-0.1 * lr_scale * double(x.slots[0][i])) - 1));
+      CHECK(furthest <= (1 + 1e-6) / (1e-2 * double(t)) + 1e-6);
+    }
+  }
+}
+
+// The paper's Section 2: without momentum the three kinds of decay are one, until the learning rate changes.
+TEST_CASE_TEMPLATE("the decays of SGD agree while lr is constant, and part once it drops", T, float, double)
+{
+  constexpr double lr = 0.1, lambda = 0.05, rounding = sizeof(T) == 4 ? 1e-4 : 1e-12;
+  support::random r(6);
+  const auto start = draw<T>(r);
+  const auto sgd_with = [&](const auto& decay) {
+    return walk(compose(lr, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay), start);
+  };
+  auto l2 = sgd_with(decay::l2{lambda});
+  auto decoupled = sgd_with(decay::decoupled{lambda});
+  auto independent = sgd_with(decay::independent{lr * lambda});
+  const auto step_all = [&](double lr_scale) {
+    const auto g = draw<T>(r);
+    l2.step(g, lr_scale);
+    decoupled.step(g, lr_scale);
+    independent.step(g, lr_scale);
+  };
+  for (int t = 1; t <= 100; ++t)
+    step_all(1);
+  CHECK(largest_difference(l2.weights, start) > 0.1);
+  CHECK(largest_difference(l2.weights, decoupled.weights) < rounding);
+  CHECK(largest_difference(l2.weights, independent.weights) < rounding);
+  for (int t = 1; t <= 100; ++t)
+    step_all(0.1);
+  CHECK(largest_difference(l2.weights, decoupled.weights) < rounding);
+  CHECK(largest_difference(l2.weights, independent.weights) > 0.1);
+}
+
+// To the bit, as every operation commutes with a power of two: m grows by c, v by c², A/√v by 1/c.
+TEST_CASE_TEMPLATE("gradients c times as large leave AdamS's step alone and divide its decay by c", T, float, double)
+{
+  for (const int exponent : {10, -7}) {
+    const double c = std::ldexp(1.0, exponent);
+    support::random r(7);
+    const auto start = draw<T>(r);
+    const auto rule = adams{.lr = 0.01, .eps = 0, .weight_decay = 0.5}.rule();
+    walk plain(rule, start), scaled(rule, start);
+    for (int t = 1; t <= 100; ++t) {
+      auto g = draw<T>(r);
+      // Of weights that are zero, the step is all that is left.
+      plain.weights.assign(start.size(), T(0));
+      scaled.weights = plain.weights;
+      plain.step(g);
+      for (T& x : g)
+        x *= T(c);
+      scaled.step(g);
+      REQUIRE(equal(plain.weights, scaled.weights));
+      REQUIRE(rule.decay.rate(plain.scalars) > 0);
+      REQUIRE(rule.decay.rate(plain.scalars) == c * rule.decay.rate(scaled.scalars));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("a scheduled decay in one pass is that in two", T, float, double)
+{
+  constexpr double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
+  support::random r(8);
+  const auto start = draw<T>(r, 3000);
+  const auto with = [&](const auto& second) {
+    return walk(compose(0.01, first_moment::ema{}, second, step_size::adaptive{}, decay::scheduled{0.1}), start);
+  };
+  auto one = with(second_moment::ema{.beta2 = 0.99});
+  auto two = with(ema_of_unknown_sum{{.beta2 = 0.99}});
+  static_assert(one.rule.scheduled_in_one_pass && !two.rule.scheduled_in_one_pass);
+  for (int t = 1; t <= 300; ++t) {
+    auto g = draw<T>(r, start.size());
+    for (T& x : g)
+      x *= T(1 / (1 + 0.1 * t));
+    one.step(g);
+    two.step(g);
+    REQUIRE(std::fabs(one.scalars.mean_square / two.scalars.mean_square - 1) < tolerance);
+    REQUIRE(largest_difference(one.weights, two.weights) < tolerance);
+  }
+  CHECK(equal(one.slots[1], two.slots[1]));
+}
+
+TEST_CASE_TEMPLATE("a scheduled decay waits for the first gradient, and never takes more than the whole weight", T, float, double)
+{
+  support::random r(9);
+  const auto start = draw<T>(r);
+  walk x(adams{.lr = 0.01, .weight_decay = 0.5}.rule(), start);
+  x.step(std::vector<T>(start.size(), T(0)));
+  CHECK(equal(x.weights, start));
+  // Gradients of 1e-7 make s = 0.01·0.5/√v̄ some ten thousand. What is left of the weight is the step, of at most lr.
+  x.step(std::vector<T>(start.size(), T(1e-7)));
+  CHECK(x.rule.decay.rate(x.scalars) > 1);
+  for (const T w : x.weights) {
+    CHECK(w < 0);
+    CHECK(w > T(-0.01));
+  }
+}
+
+TEST_CASE_TEMPLATE("SGDS is SGD with a decoupled decay times (1 - dampening)/(1 - momentum)", T, float, double)
+{
+  support::random r(10);
+  const auto start = draw<T>(r);
+  walk corrected(sgds{.lr = 0.1, .momentum = 0.9, .dampening = 0.25, .weight_decay = 1e-2}.rule(), start);
+  walk decoupled(compose(0.1, first_moment::momentum{.momentum = 0.9, .dampening = 0.25}, second_moment::none{},
+                         step_size::constant{}, decay::decoupled{1e-2 * (1 - 0.25) / (1 - 0.9)}),
+                 start);
+  for (int t = 1; t <= 100; ++t) {
+    const auto g = draw<T>(r);
+    corrected.step(g);
+    decoupled.step(g);
+    REQUIRE(largest_difference(corrected.weights, decoupled.weights) < (sizeof(T) == 4 ? 1e-4 : 1e-12));
+  }
+}
+
+TEST_CASE_TEMPLATE("AMSGrad is Adam as long as the second moment grows", T, float, double)
+{
+  support::random r(11);
+  const auto start = draw<T>(r);
+  walk running_maximum(amsgrad{.lr = 0.01, .beta2 = 0.9}.rule(), start);
+  walk average(adam{.lr = 0.01, .beta2 = 0.9}.rule(), start);
+  auto g = draw<T>(r);
+  for (int t = 1; t <= 40; ++t) {
+    for (T& x : g)
+      x *= T(t <= 30 ? -1.1 : 0.1);
+    running_maximum.step(g);
+    average.step(g);
+    REQUIRE(equal(running_maximum.weights, average.weights) == (t <= 30));
+  }
+}

@@ -1,0 +1,283 @@
+// The engine layer, for engines that own their memory: by hand it gives the optimizer's bits, and it refuses quietly.
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <gradus/gradus.hpp>
+
+#include "support/bits.hpp"
+#include "support/compositions.hpp"
+#include "support/random.hpp"
+
+namespace {
+
+constexpr gradus::default_backend backend{};
+
+// One tensor of an engine's: memory that only the engine manages, and its twin for the optimizer.
+template <class T, std::size_t Slots>
+struct twins {
+  std::vector<T> ours, theirs, gradients;
+  std::array<std::vector<T>, Slots> slots;
+
+  template <class Rule>
+  twins(std::size_t n, const Rule& rule, support::random& r) : ours(n), gradients(n)
+  {
+    for (T& x : ours)
+      x = T(r.uniform(-1, 1));
+    theirs = ours;
+    for (std::size_t k = 0; k < Slots; ++k)
+      slots[k].assign(n, T(gradus::initial_value(rule, k)));
+  }
+  std::array<std::span<T>, Slots> state()
+  {
+    std::array<std::span<T>, Slots> spans;
+    for (std::size_t k = 0; k < Slots; ++k)
+      spans[k] = slots[k];
+    return spans;
+  }
+  void draw_gradients(support::random& r)
+  {
+    for (T& g : gradients)
+      g = T(r.uniform(-1, 1));
+  }
+};
+
+// Two tensors and an optimizer of the same rule that holds their twins; `by_hand(t, lr_scale)` is the engine's step.
+template <class T, class Rule>
+struct side_by_side {
+  Rule rule;
+  support::random r{5};
+  twins<T, Rule::slots> a{53, rule, r}, b{5000, rule, r};
+  gradus::optimizer<Rule, T> opt{rule};
+
+  explicit side_by_side(const Rule& given) : rule(given)
+  {
+    opt.add("a", a.theirs, a.gradients);
+    opt.add("b", b.theirs, b.gradients);
+  }
+
+  template <class F>
+  void run(F&& by_hand)
+  {
+    for (std::uint64_t t = 1; t <= 25; ++t) {
+      a.draw_gradients(r);
+      b.draw_gradients(r);
+      const double lr_scale = 1 / (1 + 0.1 * double(t)), grad_scale = t % 2 ? 1 : 0.7;
+      const auto report = opt.step({.lr_scale = lr_scale, .grad_scale = grad_scale});
+      REQUIRE(by_hand(t, lr_scale, grad_scale, report));
+      REQUIRE(support::first_difference(a.ours, a.theirs) == -1);
+      REQUIRE(support::first_difference(b.ours, b.theirs) == -1);
+    }
+    std::size_t k = 0;
+    const auto compare_slots = [&](const auto& first_or_second) {
+      for (const gradus::slot& s : first_or_second.slots) {
+        for (auto [name, x] : {std::pair("a", &a), std::pair("b", &b)}) {
+          const auto state = opt.state(name, s.name);
+          CHECK(support::first_difference(x->slots[k], std::vector<T>(state.begin(), state.end())) == -1);
+        }
+        ++k;
+      }
+    };
+    compare_slots(rule.first_moment);
+    compare_slots(rule.second_moment);
+  }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("Adam by hand has the optimizer's bits", T, float, double)
+{
+  const auto rule = gradus::adam{.lr = 0.01, .weight_decay = 0.01}.rule();
+  side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
+  s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report&) {
+    const auto formula = gradus::prepare<T>(rule, gradus::make_tick(rule, t, lr_scale), grad_scale);
+    return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
+           gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
+  });
+}
+
+TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits", T, float, double)
+{
+  const auto rule = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
+  static_assert(rule.scheduled_in_one_pass);
+  side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
+  double second_moment_sum = 0;  // of the whole model: the tensors share t and beta2
+  s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
+    gradus::tick k = gradus::make_tick(rule, t, lr_scale);
+    const std::array<double, 2> squares{gradus::squared_norm(backend, std::span<const T>(s.a.gradients)),
+                                        gradus::squared_norm(backend, std::span<const T>(s.b.gradients))};
+    second_moment_sum = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
+                                                          gradus::sum(backend, std::span<const double>(squares)), grad_scale);
+    k.mean_square = second_moment_sum / k.bc2 / double(s.a.ours.size() + s.b.ours.size());
+    CHECK(report.mean_square == k.mean_square);
+    const auto formula = gradus::prepare<T>(rule, k, grad_scale);
+    return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
+           gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
+  });
+}
+
+TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the optimizer's bits", T, float, double)
+{
+  const auto rule = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{.beta2 = 0.9},
+                                    gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
+  static_assert(rule.scheduled && !rule.scheduled_in_one_pass);
+  side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
+  s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
+    gradus::tick k = gradus::make_tick(rule, t, lr_scale);
+    const auto moments = gradus::prepare<T>(rule, k, grad_scale);
+    bool done = gradus::update_moments(backend, moments, s.a.ours, s.a.gradients, s.a.state()) &&
+                gradus::update_moments(backend, moments, s.b.ours, s.b.gradients, s.b.state());
+    constexpr std::size_t v = decltype(moments)::value_slot;
+    const std::array<double, 2> sums{gradus::sum(backend, std::span<const T>(s.a.slots[v])) / k.bc2,
+                                     gradus::sum(backend, std::span<const T>(s.b.slots[v])) / k.bc2};
+    k.mean_square = gradus::sum(backend, std::span<const double>(sums)) / double(s.a.ours.size() + s.b.ours.size());
+    CHECK(report.mean_square == k.mean_square);
+    const auto weights = gradus::prepare<T>(rule, k, grad_scale);
+    done = done && gradus::update_weights(backend, weights, s.a.ours, s.a.gradients, s.a.state());
+    return done && gradus::update_weights(backend, weights, s.b.ours, s.b.gradients, s.b.state());
+  });
+}
+
+TEST_CASE("SGD with momentum 0 takes an empty slot, and leaves one that is there alone")
+{
+  const auto rule = gradus::sgd{.lr = 0.1, .weight_decay = 0.01}.rule();
+  support::random r(3);
+  twins<float, 1> x(37, rule, r);
+  const std::vector<float> untouched(37, 7.0f);
+  std::vector<float> with_slot = x.ours, slot = untouched;
+  gradus::optimizer<gradus::sgd> opt({.lr = 0.1, .weight_decay = 0.01});
+  opt.add(x.theirs, x.gradients);
+  for (std::uint64_t t = 1; t <= 10; ++t) {
+    x.draw_gradients(r);
+    opt.step();
+    const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, 1));
+    REQUIRE(gradus::update(backend, formula, x.ours, x.gradients, {}));
+    REQUIRE(gradus::update(backend, formula, with_slot, x.gradients, {std::span(slot)}));
+    CHECK(support::first_difference(x.ours, x.theirs) == -1);
+    CHECK(support::first_difference(with_slot, x.theirs) == -1);
+  }
+  CHECK(slot == untouched);
+  // A momentum that is not 0 needs its slot.
+  const auto moving = gradus::sgd{.momentum = 0.9}.rule();
+  CHECK_FALSE(gradus::update(backend, gradus::prepare<float>(moving, gradus::make_tick(moving, 1, 1)), x.ours, x.gradients, {}));
+  CHECK(support::first_difference(x.ours, x.theirs) == -1);
+}
+
+TEST_CASE("Yogi's slots start from its accumulator, all others from 0")
+{
+  const gradus::yogi recipe{.initial_accumulator = 0.25};
+  const auto rule = recipe.rule();
+  CHECK(gradus::initial_value(rule, 0) == 0.25);
+  CHECK(gradus::initial_value(rule, 1) == 0.25);
+  support::for_each_composition([]<class Rule>(std::string_view name, const Rule& other) {
+    if (!name.starts_with("yogi"))
+      for (std::size_t k = 0; k < Rule::slots; ++k)
+        CHECK_MESSAGE(gradus::initial_value(other, k) == 0, std::string(name));
+  });
+  side_by_side<float, std::remove_const_t<decltype(rule)>> s(rule);
+  s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report&) {
+    const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, lr_scale), grad_scale);
+    return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
+           gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
+  });
+}
+
+TEST_CASE("lengths that differ are refused, and nothing is changed")
+{
+  const auto rule = gradus::amsgrad{.lr = 0.1}.rule();
+  const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, 1, 1));
+  constexpr std::size_t n = 20;
+  // Array k of the five (weights, gradients, three slots) is one shorter, one longer, empty.
+  for (std::size_t wrong = 0; wrong < 5; ++wrong)
+    for (const std::size_t length : {n - 1, n + 1, std::size_t(0)}) {
+      std::array<std::vector<float>, 5> x;
+      for (std::size_t k = 0; k < 5; ++k)
+        x[k].assign(k == wrong ? length : n, 0.5f);
+      const auto before = x;
+      const std::array<std::span<float>, 3> slots{x[2], x[3], x[4]};
+      CHECK_FALSE(gradus::update(backend, formula, x[0], x[1], slots));
+      CHECK_FALSE(gradus::update_moments(backend, formula, x[0], x[1], slots));
+      CHECK_FALSE(gradus::update_weights(backend, formula, x[0], x[1], slots));
+      CHECK(x == before);
+    }
+  // Nothing at all is as good a length as any.
+  CHECK(gradus::update(backend, formula, {}, {}, {}));
+}
+
+TEST_CASE("half a step moves its half and no more")
+{
+  support::for_each_composition([]<class Rule>(std::string_view name, const Rule& rule) {
+    constexpr std::size_t n = 20;
+    std::vector<float> weights(n, 0.5f), gradients(n, 0.25f);
+    std::vector<float> memory(n * Rule::slots, 0.125f);
+    std::array<std::span<float>, Rule::slots> slots;
+    for (std::size_t k = 0; k < Rule::slots; ++k)
+      slots[k] = std::span(memory).subspan(n * k, n);
+    gradus::tick k = gradus::make_tick(rule, 10, 1);
+    k.mean_square = 0.01;
+    const auto formula = gradus::prepare<float>(rule, k);
+    const auto old_weights = weights, old_memory = memory;
+    const bool keeps_state = !formula.idle_first_moment || Rule::slots > 1;
+    REQUIRE(gradus::update_moments(backend, formula, weights, gradients, slots));
+    CHECK_MESSAGE(weights == old_weights, std::string(name));
+    CHECK_MESSAGE((memory != old_memory) == keeps_state, std::string(name));
+    const auto moved = memory;
+    REQUIRE(gradus::update_weights(backend, formula, weights, gradients, slots));
+    CHECK_MESSAGE(weights != old_weights, std::string(name));
+    CHECK_MESSAGE(memory == moved, std::string(name));
+    CHECK(gradients == std::vector<float>(n, 0.25f));
+  });
+}
+
+TEST_CASE("formulas can be copied as bytes, and nothing in the engine layer throws")
+{
+  int checked = 0;
+  support::for_each_composition([&]<class Rule>(std::string_view, const Rule& rule) {
+    const auto check = [&]<class T>(T) {
+      using prepared = decltype(gradus::prepare<T>(rule, gradus::tick{}));
+      static_assert(std::is_trivially_copyable_v<prepared>);
+      static_assert(std::is_standard_layout_v<gradus::tick>);
+      static_assert(sizeof(prepared) <= 128);  // small: it is handed on by value
+      using slots = std::array<std::span<T>, prepared::slots>;
+      using span = std::span<T>;
+      using gradient_span = std::span<const T>;
+      static_assert(noexcept(gradus::make_tick(rule, 1, 1.0)));
+      static_assert(noexcept(gradus::prepare<T>(rule, gradus::tick{})));
+      static_assert(noexcept(gradus::initial_value(rule, 0)));
+      static_assert(noexcept(gradus::update(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
+      static_assert(noexcept(gradus::update_moments(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
+      static_assert(noexcept(gradus::update_weights(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
+      static_assert(noexcept(gradus::squared_norm(backend, gradient_span())));
+      static_assert(noexcept(gradus::sum(backend, gradient_span())));
+      if constexpr (Rule::scheduled_in_one_pass)
+        static_assert(noexcept(gradus::next_second_moment_sum<T>(rule.second_moment, 0.0, 0.0)));
+      ++checked;
+    };
+    check(0.0f);
+    check(0.0);
+  });
+  CHECK(checked == 2 * 15);
+}
+
+TEST_CASE_TEMPLATE("the sum of the second moments follows from the gradients' norms", T, float, double)
+{
+  const auto rule = gradus::adams{.beta2 = 0.99}.rule();
+  support::random r(8);
+  twins<T, 2> x(1000, rule, r);
+  double sum = 0;
+  for (std::uint64_t t = 1; t <= 1000; ++t) {
+    x.draw_gradients(r);
+    REQUIRE(gradus::update(backend, gradus::prepare<T>(rule, gradus::make_tick(rule, t, 1), 0.3), x.ours, x.gradients, x.state()));
+    sum = gradus::next_second_moment_sum<T>(rule.second_moment, sum,
+                                            gradus::squared_norm(backend, std::span<const T>(x.gradients)), 0.3);
+  }
+  CHECK(sum == doctest::Approx(gradus::sum(backend, std::span<const T>(x.slots[1]))).epsilon(sizeof(T) == 4 ? 1e-5 : 1e-12));
+}
