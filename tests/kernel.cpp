@@ -109,14 +109,18 @@ TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits", T, floa
   const auto rule = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
   static_assert(rule.scheduled_in_one_pass);
   side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
-  double second_moment_sum = 0;  // of the whole model: the tensors share t and beta2
+  std::array<double, 2> second_moment_sums{};  // of each tensor, as the optimizer has them while no norm is given to it
   s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
     gradus::tick k = gradus::make_tick(rule, t, lr_scale);
     const std::array<double, 2> squares{gradus::squared_norm(backend, std::span<const T>(s.a.gradients)),
                                         gradus::squared_norm(backend, std::span<const T>(s.b.gradients))};
-    second_moment_sum = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
-                                                          gradus::sum(backend, std::span<const double>(squares)), grad_scale);
-    k.mean_square = second_moment_sum / k.bc2 / double(s.a.ours.size() + s.b.ours.size());
+    std::array<double, 2> corrected{};
+    for (std::size_t i = 0; i < 2; ++i) {
+      second_moment_sums[i] =
+          gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sums[i], squares[i], grad_scale);
+      corrected[i] = second_moment_sums[i] / k.bc2;
+    }
+    k.mean_square = gradus::sum(backend, std::span<const double>(corrected)) / double(s.a.ours.size() + s.b.ours.size());
     CHECK(report.mean_square == k.mean_square);
     const auto formula = gradus::prepare<T>(rule, k, grad_scale);
     return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&

@@ -694,9 +694,16 @@ TEST_CASE_TEMPLATE("a norm that is given is as good as one that is computed", Re
       norm_sq.add(gradus::squared_norm(gradus::backend::scalar{}, std::span<const float>(x.gradients)));
     const auto given = opt.step({.grad_scale = 0.5, .max_grad_norm = 2, .grad_norm_sq = norm_sq.finish()});
     CHECK(*given.grad_norm == *computed.grad_norm);
-    CHECK(given.mean_square == computed.mean_square);
-    CHECK(same(model, other));
+    // One sum for the whole model is rounded in other places than a sum for each tensor.
+    CHECK(given.mean_square.has_value() == computed.mean_square.has_value());
+    if (given.mean_square)
+      CHECK(*given.mean_square == doctest::Approx(*computed.mean_square).epsilon(1e-14));
+    else
+      CHECK(same(model, other));
   }
+  for (std::size_t i = 0; i < 3; ++i)
+    for (std::size_t k = 0; k < model[i].weights.size(); ++k)
+      CHECK(double(model[i].weights[k]) == doctest::Approx(double(other[i].weights[k])).epsilon(1e-6));
 }
 
 TEST_CASE_TEMPLATE("one number that is not finite stops a step that may be skipped", T, float, double)

@@ -43,10 +43,15 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b)
 /// Refuses a name that is none of the known ones, with the nearest of them.
 [[noreturn]] inline void fail_unknown(const std::string& what, std::string_view name, const std::vector<std::string_view>& known)
 {
+  // Of two names that are as near, the one of the more similar length.
+  const auto distance = [name](std::string_view k) {
+    const std::size_t longer = name.size() > k.size() ? name.size() - k.size() : k.size() - name.size();
+    return std::pair(edit_distance(name, k), longer);
+  };
   std::string_view nearest;
   std::string all;
   for (const std::string_view k : known) {
-    if (nearest.empty() || edit_distance(name, k) < edit_distance(name, nearest))
+    if (nearest.empty() || distance(k) < distance(nearest))
       nearest = k;
     all += (all.empty() ? "" : ", ") + std::string(k);
   }

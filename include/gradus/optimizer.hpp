@@ -147,13 +147,15 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 
   // ── tensors: `add` and `rebind`, for ranges of any kind, are range_front's ─────────────────────────────────────
 
-  /// Adds a tensor given as spans; every `add` comes down to this. An empty name stands for "tensor0", "tensor1", ….
+  /// Adds a tensor given as spans; every `add` comes down to this. An empty name stands for a free one of "tensor0", "tensor1", ….
   tensor_handle add_spans(std::string_view name, std::span<T> parameters, std::span<const T> gradients,
                           std::optional<group_handle> in = {})
   {
     const std::size_t index = free_.empty() ? tensors_.size() : free_.back();
     const std::size_t g = checked(in.value_or(group_handle{}));
-    std::string own = name.empty() ? "tensor" + std::to_string(index) : std::string(name);
+    std::string own(name);
+    for (std::size_t number = index; own.empty() || (name.empty() && names_.contains(own)); ++number)
+      own = "tensor" + std::to_string(number);
     check_memory(own, parameters, gradients);
     if (const auto known = names_.find(own); known != names_.end())
       return add_again(known->second, parameters, gradients, in ? g : tensors_[known->second].group);
@@ -478,7 +480,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       any = any || x.attached;
     if (!any)
       fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
-    if (rule_type::scheduled_in_one_pass && o.grad_norm_sq && !common_cohort())
+    if (o.grad_norm_sq && any_active() && !common_cohort())
       fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
            "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
            "the number of steps taken: leave it out and it is computed");
@@ -741,24 +743,32 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     return true;
   }
 
+  bool any_active() const noexcept
+  {
+    for (const cohort& c : cohorts_)
+      if (c.members > 0)
+        return true;
+    return false;
+  }
+
   /// Some cohort, if all have one β₂ and step count: then one sum of squares serves the whole model.
   const cohort* common_cohort() const noexcept
   {
     const cohort* common = nullptr;
-    if constexpr (rule_type::scheduled_in_one_pass)
-      for (const cohort& c : cohorts_) {
-        if (c.members == 0)
-          continue;
+    for (const cohort& c : cohorts_) {
+      if (c.members == 0)
+        continue;
+      if constexpr (rule_type::scheduled_in_one_pass)
         if (common && (c.t != common->t ||
                        groups_[c.group].rule.second_moment.beta2 != groups_[common->group].rule.second_moment.beta2))
           return nullptr;
-        common = &c;
-      }
+      common = &c;
+    }
     return common;
   }
 
-  /// v̄ by the recursion that Σv obeys. One sum is shared by the whole model while it can be, and one that is given for the
-  /// whole model makes it so; otherwise each tensor has its own.
+  /// v̄ by the recursion that Σv obeys. Each tensor has a sum of its own until a norm is given for the whole model; from then
+  /// on one sum is shared, for as long as the same tensors take part.
   double mean_square_by_norm(double norm_sq, double scale, bool given) noexcept
   {
     const double n = double(flat_elements_);
@@ -835,7 +845,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   std::size_t blocks_ = 0;  // of all attached tensors
   std::unordered_map<std::string, std::size_t> names_;
   double shared_sum_ = 0;            // Σv of all that takes part, while sum_is_shared_
-  std::uint64_t sum_is_shared_ = 1;  // a number, so that it can be visited
+  std::uint64_t sum_is_shared_ = 0;  // a number, so that it can be visited
 };
 
 }  // namespace gradus::inline GRADUS_ISA

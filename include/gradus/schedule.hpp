@@ -77,15 +77,22 @@ struct cosine_warm_restarts {
     check("eta_min", eta_min, range::at_least_zero);
     if (t_mult == 1)
       return detail::half_cosine(std::fmod(t, t_0) / t_0, eta_min);
-    // A logarithm finds the period to within rounding, so start one before it and count on.
-    const double passed = std::floor(std::log1p(t * (t_mult - 1) / t_0) / std::log(t_mult)) - 1;
     double period = t_0;
-    if (passed > 0) {
-      period = product(t_0, std::pow(t_mult, passed));
-      t -= (period - t_0) / (t_mult - 1);
+    while (t >= period) {
+      // A logarithm tells how many periods t is away, to within rounding: one is kept back, and they are added up singly
+      // where they are few, so that restarts come when they should to the bit.
+      const double log_x = std::log1p(t / period * (t_mult - 1));
+      const double passed = std::floor((log_x < 600 ? log_x : 600) / std::log(t_mult)) - 1;
+      if (passed < 64) {
+        t -= period;
+        period *= t_mult;
+      } else {
+        const double later = product(period, std::pow(t_mult, passed));
+        const double gone = (later - period) / (t_mult - 1);
+        t = gone < t ? t - gone : 0;
+        period = later;
+      }
     }
-    for (; t >= period; period *= t_mult)
-      t -= period;
     return detail::half_cosine(t / period, eta_min);
   }
 };
