@@ -14,7 +14,6 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iostream>
 #include <limits>
 #include <map>
 #include <memory>
@@ -58,16 +57,16 @@ double seconds_since(clock_type::time_point start)
 /// What an optimizer starts from instead of its recipe's defaults, which are made for longer runs. The decay is 5e-4
 /// where it goes by the gradient (L2, SGDS, SWD) and larger where it is decoupled. --lr and --weight-decay override.
 const std::map<std::string_view, std::vector<gradus::named_number>> tuned = {
-    {"sgd", {{"lr", 0.05}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
-    {"sgds", {{"lr", 0.05}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
-    {"adam", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
-    {"adamw", {{"lr", 2e-3}, {"weight_decay", 1e-2}}},
-    {"adams", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
-    {"amsgrad", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
-    {"yogi", {{"lr", 3e-3}, {"weight_decay", 5e-4}}},
-    {"adabound", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
-    {"padam", {{"lr", 0.05}, {"weight_decay", 5e-4}}},
-    {"radam", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+    {"sgd", {{"lr", 0.03}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
+    {"sgds", {{"lr", 0.03}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
+    {"adam", {{"lr", 1e-3}, {"weight_decay", 5e-4}}},
+    {"adamw", {{"lr", 1e-3}, {"weight_decay", 1e-2}}},
+    {"adams", {{"lr", 1e-3}, {"weight_decay", 5e-4}}},
+    {"amsgrad", {{"lr", 1e-3}, {"weight_decay", 5e-4}}},
+    {"yogi", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
+    {"adabound", {{"lr", 1e-3}, {"weight_decay", 5e-4}}},
+    {"padam", {{"lr", 0.03}, {"weight_decay", 5e-4}}},
+    {"radam", {{"lr", 3e-3}, {"weight_decay", 5e-4}}},  // its first hundreds of steps are short ones
 };
 
 /// Of the number of epochs that have passed, a fraction included, the factor on lr.
@@ -88,27 +87,40 @@ const std::map<std::string, std::function<schedule(double epochs)>> schedules = 
 struct options {
   std::vector<std::string> optimizers;
   int epochs = 10;
-  Index batch = 128, images = train_count;
+  Index batch = 64, images = train_count;
   std::optional<double> lr, weight_decay, require_test_error;
   std::string schedule = "cosine", data = "/usr/share/datasets/fashion-mnist", output = "fashion_mnist_curves";
-  std::uint64_t seed = 1;
+  std::int64_t seed = 1;  // signed, as CLI11 lets a negative number pass for a large unsigned one
 };
+
+/// The chosen recipe's hyperparameters. Of two numbers with one name, the later counts.
+std::vector<gradus::named_number> hyperparameters(const std::string& optimizer, const options& o)
+{
+  std::vector<gradus::named_number> numbers;
+  if (const auto known = tuned.find(optimizer); known != tuned.end())
+    numbers = known->second;
+  if (o.lr)
+    numbers.emplace_back("lr", *o.lr);
+  if (o.weight_decay)
+    numbers.emplace_back("weight_decay", *o.weight_decay);
+  return numbers;
+}
 
 void describe(CLI::App& app, options& o)
 {
   std::vector<std::string> names;
   for (const std::string_view name : gradus::recipe_names())
     names.emplace_back(name);
-  app.add_option("--optimizer", o.optimizers, "One or more; all of them if not given")->check(CLI::IsMember(names));
-  app.add_option("--epochs", o.epochs)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--batch", o.batch, "Images a step")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--lr", o.lr, "Learning rate; each optimizer's own, which the table shows, if not given");
-  app.add_option("--weight-decay", o.weight_decay, "Of the weights, not the biases; as --lr if not given");
+  const CLI::Range up_to_all(Index(1), train_count);
+  const CLI::Range whole(std::int64_t(0), std::numeric_limits<std::int64_t>::max());
+  app.add_option("--optimizer", o.optimizers, "One or more; all if not given")->check(CLI::IsMember(names));
+  app.add_option("--epochs", o.epochs)->check(CLI::Range(1, 10'000))->capture_default_str();
+  app.add_option("--batch", o.batch, "Images a step")->check(up_to_all)->capture_default_str();
+  app.add_option("--lr", o.lr, "Learning rate; if not given, each optimizer's own, which the table shows");
+  app.add_option("--weight-decay", o.weight_decay, "Of the weights, not of the biases; if not given, as --lr");
   app.add_option("--schedule", o.schedule)->check(CLI::IsMember(schedules))->capture_default_str();
-  app.add_option("--seed", o.seed, "Of the first weights and the order of images")->capture_default_str();
-  app.add_option("--images", o.images, "Train on the first so many")
-      ->check(CLI::Range(Index(1), train_count))
-      ->capture_default_str();
+  app.add_option("--seed", o.seed, "Of first weights and order of images")->check(whole)->capture_default_str();
+  app.add_option("--images", o.images, "Train on the first so many")->check(up_to_all)->capture_default_str();
   app.add_option("--data", o.data, "Folder of the four .gz files")->capture_default_str();
   app.add_option("--output", o.output, "Folder for plots and numbers, created if missing")->capture_default_str();
   app.add_option("--require-test-error", o.require_test_error, "Fail if any optimizer ends above this many percent");
@@ -135,7 +147,7 @@ struct data_set {
                            " (Debian's package dataset-fashion-mnist brings this file)");
 }
 
-/// The elements of a gzipped IDX file of unsigned bytes: a magic number, the dimensions, the elements; all big-endian.
+/// The elements of a gzipped IDX file of unsigned bytes: magic number, dimensions, elements; numbers are big-endian.
 bytes read_idx(const fs::path& file, const std::vector<Index>& dimensions)
 {
   std::vector<Index> header = {0x800 + Index(dimensions.size())};
@@ -152,7 +164,7 @@ bytes read_idx(const fs::path& file, const std::vector<Index>& dimensions)
   int error = Z_OK;
   const std::string message = gzerror(gz.get(), &error);
   if (error != Z_OK)
-    refuse(file, message.substr(message.rfind(':') + 1).insert(0, "an unreadable file:"), "a whole gzip file");
+    refuse(file, "an unreadable file:" + message.substr(message.rfind(':') + 1), "a whole gzip file");
   content.resize(std::size_t(count));
 
   for (std::size_t k = 0; k < header.size() && 4 * k + 4 <= content.size(); ++k) {
@@ -162,9 +174,10 @@ bytes read_idx(const fs::path& file, const std::vector<Index>& dimensions)
     if (found != header[k])
       refuse(file, what + std::to_string(found), std::to_string(header[k]));
   }
-  if (content.size() != size)
-    refuse(file, (content.size() > size ? "more than " : "") + std::to_string(std::min(content.size(), size)) + " bytes",
-           std::to_string(size));
+  if (content.size() > size)
+    refuse(file, "more than " + std::to_string(size) + " bytes", "no more");
+  if (content.size() < size)
+    refuse(file, std::to_string(content.size()) + " bytes", std::to_string(size));
   content.erase(content.begin(), content.begin() + std::ptrdiff_t(start));
   return content;
 }
@@ -184,7 +197,7 @@ data_set read_data(const fs::path& folder, const std::string& part, Index count)
 /// Random numbers that are the same everywhere: the standard's distributions and shuffle differ between libraries.
 class random_numbers {
  public:
-  explicit random_numbers(std::uint64_t seed) : engine_(seed) {}
+  explicit random_numbers(std::int64_t seed) : engine_(static_cast<std::uint64_t>(seed)) {}
   double uniform() { return double(engine_() >> 11) * 0x1p-53; }  // in [0, 1)
   void shuffle(std::vector<Index>& order)
   {
@@ -206,7 +219,8 @@ struct batch {
     x.resize(pixels, count);
     labels.resize(std::size_t(count));
     for (Index j = 0; j < count; ++j) {
-      const Eigen::Map<const Eigen::Array<unsigned char, pixels, 1>> image(&from.images[std::size_t(which[j] * pixels)]);
+      const auto* image_start = &from.images[std::size_t(which[j] * pixels)];
+      const Eigen::Map<const Eigen::Array<unsigned char, pixels, 1>> image(image_start);
       x.col(j) = (image.cast<float>() / 255 - pixel_mean) / pixel_deviation;
       labels[std::size_t(j)] = from.labels[std::size_t(which[j])];
     }
@@ -217,12 +231,12 @@ struct layer {
   matrix weight, weight_gradient;
   vector bias, bias_gradient;
 
-  layer(Index in, Index out, random_numbers& random) : weight(out, in), weight_gradient(out, in), bias(out), bias_gradient(out)
+  layer(Index in, Index out, random_numbers& random)
+      : weight(out, in), weight_gradient(out, in), bias(vector::Zero(out)), bias_gradient(out)
   {
     const double limit = std::sqrt(6 / double(in));  // He et al., ICCV 2015
     for (float& w : weight.reshaped())
       w = float(limit * (2 * random.uniform() - 1));
-    bias.setZero();
   }
   void forward(const matrix& x, matrix& y) const
   {
@@ -239,8 +253,8 @@ struct layer {
 /// Two layers with a ReLU between them, under a softmax.
 struct network {
   layer layer1, layer2;
-  matrix h, z;  // what the first layer gives, after its ReLU, and what the second gives; later, the loss's gradients by them
-  matrix h_gradient;
+  matrix h, h_gradient;  // what the first layer gives, after its ReLU
+  matrix z;              // what the second gives; after loss_and_gradients, the loss's gradient by that
 
   explicit network(random_numbers& random) : layer1(pixels, hidden, random), layer2(hidden, classes, random) {}
 
@@ -273,17 +287,6 @@ struct network {
     layer1.backward(b.x, h_gradient);
     return loss / double(z.cols());
   }
-
-  Index mistakes(const batch& b)
-  {
-    forward(b.x);
-    Index wrong = 0, guess = 0;
-    for (Index j = 0; j < z.cols(); ++j) {
-      z.col(j).maxCoeff(&guess);
-      wrong += guess != b.labels[std::size_t(j)];
-    }
-    return wrong;
-  }
 };
 
 // ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -300,9 +303,8 @@ class progress {
       return;
     shown_ = clock_type::now();
     const double part = done_ / images_, left = seconds_since(start_) * (1 - part) / part;
-    std::fprintf(stderr, "\r%-9s epoch %d/%d  %3.0f %%  loss %.4f  %.0f s left ", optimizer.c_str(), epoch, epochs,
-                 100 * part, loss, left);
-    std::fprintf(stderr, "   \b\b\b");  // over what a longer line has left
+    std::fprintf(stderr, "\r%-9s epoch %d/%d  %3.0f %%  loss %.4f  %.0f s left    ", optimizer.c_str(), epoch, epochs,
+                 100 * part, loss, left);  // the blanks cover what a longer line has left
   }
   void clear() const
   {
@@ -323,42 +325,52 @@ struct epoch_result {
 double test_error(network& net, const data_set& test)
 {
   constexpr Index at_once = 500;
-  std::vector<Index> all(std::size_t{test_count});
-  std::iota(all.begin(), all.end(), 0);
+  std::vector<Index> which(std::size_t{at_once});
   batch b;
-  Index wrong = 0;
+  Index wrong = 0, guess = 0;
   for (Index i = 0; i < test_count; i += at_once) {
-    b.fill(test, &all[std::size_t(i)], at_once);
-    wrong += net.mistakes(b);
+    std::iota(which.begin(), which.end(), i);
+    b.fill(test, which.data(), at_once);
+    net.forward(b.x);
+    for (Index j = 0; j < at_once; ++j) {
+      net.z.col(j).maxCoeff(&guess);
+      wrong += guess != b.labels[std::size_t(j)];
+    }
   }
   return 100 * double(wrong) / double(test_count);
 }
 
-/// Trains a new network and prints a row of the table. What the last epoch gave.
-epoch_result train(const std::string& name, const options& o, const data_set& training, const data_set& test,
-                   progress& shown, std::ofstream& curves)
+gradus::any_optimizer<float> optimizer_of(network& net, const std::string& name, const options& o)
 {
-  const auto start = clock_type::now();
-  std::vector<gradus::named_number> numbers;
-  if (const auto known = tuned.find(name); known != tuned.end())
-    numbers = known->second;
-  if (o.lr)
-    numbers.emplace_back("lr", *o.lr);
-  if (o.weight_decay)
-    numbers.emplace_back("weight_decay", *o.weight_decay);
-
-  random_numbers random(o.seed);
-  network net(random);
-  gradus::any_optimizer<float> opt(name, numbers);
+  gradus::any_optimizer<float> opt(name, hyperparameters(name, o));
   const gradus::group_handle biases = opt.add_group({{"weight_decay", 0.0}});
   opt.add("layer1.weight", net.layer1.weight, net.layer1.weight_gradient);
   opt.add("layer1.bias", net.layer1.bias, net.layer1.bias_gradient, biases);
   opt.add("layer2.weight", net.layer2.weight, net.layer2.weight_gradient);
   opt.add("layer2.bias", net.layer2.bias, net.layer2.bias_gradient, biases);
+  return opt;
+}
 
-  const schedule scale = schedules.at(o.schedule)(o.epochs);
+double number(const gradus::any_optimizer<float>& opt, std::string_view wanted)
+{
+  for (const auto& [name, value] : opt.hyperparameters())
+    if (name == wanted)
+      return value;
+  return 0;
+}
+
+/// Trains a new network, prints a row of the table, gives what the last epoch gave.
+epoch_result train(const std::string& name, const options& o, const data_set& training, const data_set& test,
+                   progress& shown, std::ofstream& curves)
+{
+  const auto start = clock_type::now();
+  random_numbers random(o.seed);
+  network net(random);
+  gradus::any_optimizer<float> opt = optimizer_of(net, name, o);
+  const schedule lr_scale = schedules.at(o.schedule)(o.epochs);
   std::vector<Index> order(std::size_t(o.images));
   std::iota(order.begin(), order.end(), 0);
+
   batch b;
   epoch_result result;
   for (int epoch = 1; epoch <= o.epochs; ++epoch) {
@@ -367,30 +379,23 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
     for (Index i = 0, count; i < o.images; i += count) {
       count = std::min(o.batch, o.images - i);
       b.fill(training, &order[std::size_t(i)], count);
-      const double loss = net.loss_and_gradients(b);
-      const gradus::step_report report = opt.step({
-          .lr_scale = scale(epoch - 1 + double(i) / double(o.images)),
-          .max_grad_norm = std::numeric_limits<double>::infinity(),  // clips nothing, but has the norm measured
-          .flush_denormals = true,
-      });
       const double share = double(count) / double(o.images);
-      result.loss += share * loss;
+      result.loss += share * net.loss_and_gradients(b);
+      const gradus::step_report report = opt.step({
+          .lr_scale = lr_scale(epoch - 1 + double(i) / double(o.images)),
+          .max_grad_norm = std::numeric_limits<double>::infinity(),  // clips nothing, but has the norm measured
+          .flush_denormals = true,  // L2 lets the weights and moments of a unit that never fires decay to these: slow
+      });
       result.gradient_norm += share * report.grad_norm.value();
       shown.show(name, epoch, o.epochs, count, result.loss * double(o.images) / double(i + count));
     }
     result.test_error = test_error(net, test);
-    curves << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm << '\n';
+    curves << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm
+           << std::endl;
   }
-
-  const auto value = [&](std::string_view wanted) {
-    for (const auto& [hyperparameter, number] : opt.hyperparameters())
-      if (hyperparameter == wanted)
-        return number;
-    return 0.0;
-  };
   shown.clear();
-  std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), value("lr"), value("weight_decay"), result.loss,
-              result.test_error, result.gradient_norm, seconds_since(start));
+  std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), number(opt, "lr"),
+              number(opt, "weight_decay"), result.loss, result.test_error, result.gradient_norm, seconds_since(start));
   std::fflush(stdout);
   return result;
 }
@@ -400,7 +405,8 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
 /// Draws curves.csv, which lies beside it; `names` and `epochs` are set before.
 constexpr const char* plot_script = R"(set datafile separator ","
 array heading[3] = ["train loss", "test error, %", "gradient norm"]
-array colour[10] = [0x000000, 0x888888, 0x1f77b4, 0x17becf, 0xd62728, 0xff7f0e, 0x2ca02c, 0x8c564b, 0x9467bd, 0xe377c2]
+array colour[10] = [0x000000, 0x888888, 0x1f77b4, 0x17becf, 0xd62728, \
+                    0xff7f0e, 0x2ca02c, 0x8c564b, 0x9467bd, 0xe377c2]
 array point[10] = [4, 5, 6, 7, 7, 8, 9, 10, 11, 13]
 left(panel) = 0.04 + 0.3 * (panel - 1)
 set xlabel "epoch"
@@ -416,14 +422,15 @@ set tmargin at screen 0.9
 set bmargin at screen 0.14
 do for [type in "png svg"] {
   if (type eq "png") { set terminal pngcairo size 1500, 480 font "sans,12" }
-  else { set terminal svg size 1500, 480 font "sans,15" background "white" }
+  else { set terminal svg size 1500, 480 font "sans,14" background "white" }
+  set pointsize (type eq "png" ? 1 : 0.6)
   set output "fashion_mnist." . type
   set multiplot
   set key off
   do for [panel = 1:3] {
     set title heading[panel]
     set lmargin at screen left(panel)
-    set rmargin at screen left(panel) + 0.26
+    set rmargin at screen left(panel) + 0.255
     if (panel == 2) { unset logscale y; set ytics autofreq }
     else {
       set logscale y
@@ -433,7 +440,8 @@ do for [type in "png svg"] {
     if (panel == 3) { set key at screen 0.995, 0.9 right top Left reverse samplen 3 spacing 1.5 }
     plot for [i = 1:words(names)] "curves.csv" \
       using (strcol(1) eq word(names, i) ? $2 : NaN):(column(panel + 2)) title word(names, i) \
-      with linespoints linewidth 2 linecolor rgb colour[(i - 1) % 10 + 1] dashtype 2 - i % 2 pointtype point[(i - 1) % 10 + 1]
+      with linespoints linewidth 2 dashtype 2 - i % 2 \
+      linecolor rgb colour[(i - 1) % 10 + 1] pointtype point[(i - 1) % 10 + 1]
   }
   unset multiplot
 }
@@ -448,24 +456,26 @@ bool draw(const options& o)
     script << name << ' ';
   script << "\"\n" << plot_script;
   script.close();
-  return script && std::system("gnuplot fashion_mnist.gp") == 0;
+  return script && std::system("gnuplot fashion_mnist.gp 2> gnuplot.log") == 0;
 }
 
 int run(const options& o)
 {
+  for (const std::string& name : o.optimizers)
+    gradus::any_optimizer<float>(name, hyperparameters(name, o));  // refuses bad numbers before anything is done
   const data_set training = read_data(o.data, "train", train_count), test = read_data(o.data, "t10k", test_count);
   fs::create_directories(o.output);
   fs::current_path(o.output);  // so that no name needs quoting for the shell or gnuplot
   std::ofstream curves("curves.csv");
-  curves << "optimizer,epoch,train_loss,test_error_percent,gradient_norm\n";
-  if (!curves.flush())
-    throw std::runtime_error(o.output + " cannot be written to; expected a folder for plots and numbers");
+  curves << "optimizer,epoch,train_loss,test_error_percent,gradient_norm" << std::endl;
+  if (!curves)
+    throw std::runtime_error("--output is " + o.output + "; expected a folder that can be written to");
 
-  std::printf("Fashion-MNIST: %d-%d-%d network, %d images, %d epochs in batches of %d, lr schedule %s, seed %llu.\n",
+  std::printf("Fashion-MNIST, %d-%d-%d network: images %d, epochs %d, batch %d, schedule %s, seed %lld.\n"
+              "Train loss and gradient norm are means over the last epoch's batches.\n\n"
+              "optimizer      lr  weight decay  train loss  test error %%  gradient norm  seconds\n",
               int(pixels), int(hidden), int(classes), int(o.images), o.epochs, int(o.batch), o.schedule.c_str(),
-              static_cast<unsigned long long>(o.seed));
-  std::printf("Loss and norm of the gradient are means over the last epoch's batches.\n\n");
-  std::printf("optimizer      lr  weight decay  train loss  test error %%  gradient norm  seconds\n");
+              static_cast<long long>(o.seed));
   progress shown(double(o.images) * o.epochs * double(o.optimizers.size()));
   std::string above;
   for (const std::string& name : o.optimizers) {
@@ -473,15 +483,17 @@ int run(const options& o)
     if (o.require_test_error && !(last.test_error <= *o.require_test_error))
       above += (above.empty() ? "" : ", ") + name;
   }
-  curves.close();
-  if (draw(o))
+
+  if (!curves)
+    std::printf("\ncurves.csv in %s is incomplete: it could not be written to the end.\n", o.output.c_str());
+  else if (draw(o))
     std::printf("\nThe curves are in %s: fashion_mnist.png, fashion_mnist.svg and curves.csv.\n", o.output.c_str());
   else
-    std::printf("\nThe curves are not drawn, as gnuplot is missing or failed; their numbers are in %s/curves.csv.\n",
-                o.output.c_str());
+    std::printf("\nThe curves are not drawn, as gnuplot is missing or failed (%s/gnuplot.log says which); "
+                "their numbers are in curves.csv there.\n", o.output.c_str());
   if (above.empty())
     return 0;
-  std::fprintf(stderr, "fashion_mnist: test error of %s is above %g %%, which --require-test-error allows at most\n",
+  std::fprintf(stderr, "fashion_mnist: the test error of %s is above the %g %% that --require-test-error allows\n",
                above.c_str(), *o.require_test_error);
   return 1;
 }

@@ -114,9 +114,6 @@ struct pack {
 #endif
   }
   friend pack sqrt(pack a) noexcept { return xsimd::sqrt(a.x); }
-  // By selection, not by xsimd's max and min: those of NEON treat NaN in another way than those of x86.
-  friend pack max(pack a, pack b) noexcept { return xsimd::select(a.x > b.x, a.x, b.x); }
-  friend pack min(pack a, pack b) noexcept { return xsimd::select(a.x < b.x, a.x, b.x); }
   friend pack abs(pack a) noexcept { return xsimd::abs(a.x); }
   friend pack select(mask m, pack a, pack b) noexcept { return xsimd::select(m, a.x, b.x); }
   friend pack sign(pack a) noexcept { return select(a > pack(T(0)), pack(T(1)), select(a < pack(T(0)), pack(T(-1)), pack(T(0)))); }
@@ -137,6 +134,18 @@ struct pack {
     return load(s);
   }
 };
+
+// By selection, not by xsimd's max and min: those of NEON treat NaN in another way than those of x86.
+template <class T, class Arch>
+pack<T, Arch>(max)(pack<T, Arch> a, pack<T, Arch> b) noexcept
+{
+  return select(a > b, a, b);
+}
+template <class T, class Arch>
+pack<T, Arch>(min)(pack<T, Arch> a, pack<T, Arch> b) noexcept
+{
+  return select(a < b, a, b);
+}
 
 /// The backend for one of xsimd's instruction sets; `simd` is that of the compiler's flags.
 template <class Arch>

@@ -36,16 +36,19 @@ GRADUS_HOST_DEVICE inline T sqrt(T a) noexcept
   return std::sqrt(a);
 }
 
+// Named in brackets here and called as max<>(a, b), lest a macro of that name (windows.h) takes them; bracketed calls would
+// not find the packs' by their arguments.
+
 /// a > b ? a : b. Of a NaN and a number it gives b, so write the operand that may be NaN second to let it through.
 template <real T>
-GRADUS_HOST_DEVICE inline T max(T a, T b) noexcept
+GRADUS_HOST_DEVICE inline T(max)(T a, T b) noexcept
 {
   return a > b ? a : b;
 }
 
 /// a < b ? a : b, with the same rule for NaN as max.
 template <real T>
-GRADUS_HOST_DEVICE inline T min(T a, T b) noexcept
+GRADUS_HOST_DEVICE inline T(min)(T a, T b) noexcept
 {
   return a < b ? a : b;
 }

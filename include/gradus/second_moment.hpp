@@ -72,7 +72,7 @@ struct ema_max {
     GRADUS_HOST_DEVICE void update(V* v, V g, V d) const noexcept
     {
       average.update(v, g, d);
-      v[1] = max(v[1], v[0]);
+      v[1] = max<>(v[1], v[0]);
     }
   };
   template <class T>

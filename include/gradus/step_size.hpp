@@ -33,7 +33,7 @@ struct clipped_ratio {
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V v) const noexcept
   {
-    return min(V(hi), max(V(lo), inner(v)));
+    return min<>(V(hi), max<>(V(lo), inner(v)));
   }
 };
 

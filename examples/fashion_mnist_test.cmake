@@ -1,0 +1,71 @@
+# Runs the demo as its user would, and looks at what it says:
+# cmake -DDEMO=PROGRAM -DCASE=NAME -P fashion_mnist_test.cmake
+
+set(data /usr/share/datasets/fashion-mnist)
+set(folder ${CMAKE_CURRENT_BINARY_DIR}/${CASE})  # a test's own, so that tests can run at once
+file(REMOVE_RECURSE ${folder})
+file(MAKE_DIRECTORY ${folder}/data)
+
+# Runs the demo with the arguments after STATUS, its expected exit status; leaves what it printed in `said`.
+function(run status)
+  execute_process(COMMAND ${DEMO} --output ${folder}/curves ${ARGN}
+                  RESULT_VARIABLE result OUTPUT_VARIABLE out ERROR_VARIABLE err)
+  if(NOT result STREQUAL status)
+    message(FATAL_ERROR "exit status ${result}, not ${status}:\n${out}${err}")
+  endif()
+  set(said "${out}${err}" PARENT_SCOPE)
+endfunction()
+
+function(expect sentence)
+  string(FIND "${said}" "${sentence}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "expected \"${sentence}\" in:\n${said}")
+  endif()
+endfunction()
+
+# refuses_data FILE SHELL SENTENCE: with what SHELL prints as that file, the others being whole, the demo says SENTENCE.
+function(refuses_data file shell sentence)
+  foreach(part train-images-idx3 train-labels-idx1 t10k-images-idx3 t10k-labels-idx1)
+    file(CREATE_LINK ${data}/${part}-ubyte.gz ${folder}/data/${part}-ubyte.gz SYMBOLIC)
+  endforeach()
+  file(REMOVE ${folder}/data/${file})
+  execute_process(COMMAND sh -c "${shell}" OUTPUT_FILE ${folder}/data/${file} COMMAND_ERROR_IS_FATAL ANY)
+  run(1 --data ${folder}/data)
+  expect("${folder}/data/${file}: found ${sentence} (Debian's package dataset-fashion-mnist brings this file)")
+endfunction()
+
+if(CASE STREQUAL determinism)
+  foreach(k 1 2)
+    run(0 --images 500 --epochs 1)
+    string(REGEX REPLACE " +[0-9.]+\n" "\n" said "${said}")  # the seconds, each row's last column
+    file(READ ${folder}/curves/curves.csv curves)
+    set(run${k} "${said}${curves}")
+  endforeach()
+  if(NOT run1 STREQUAL run2)
+    message(FATAL_ERROR "two runs differ:\n${run1}\n${run2}")
+  endif()
+elseif(CASE STREQUAL missing_data)
+  run(1 --data ${folder}/nowhere)
+  expect("${folder}/nowhere/train-images-idx3-ubyte.gz: found No such file or directory; expected a readable file (")
+elseif(CASE STREQUAL damaged_data)
+  set(images train-images-idx3-ubyte.gz)
+  set(labels t10k-labels-idx1-ubyte.gz)
+  refuses_data(${images} "head -c 100000 ${data}/${images}"
+               "an unreadable file: unexpected end of file; expected a whole gzip file")
+  refuses_data(${images} "cat ${data}/${labels}" "magic number 2049; expected 2051")
+  refuses_data(${images} "true" "0 bytes; expected 47040016")
+  refuses_data(${labels} "cat ${data}/train-labels-idx1-ubyte.gz" "dimension 1 = 60000; expected 10000")
+  refuses_data(${labels} "zcat ${data}/${labels}; echo" "more than 10008 bytes; expected no more")
+  refuses_data(${labels} "zcat ${data}/${labels} | tr '\\011' '\\012'" "label 10; expected 0 to 9")
+elseif(CASE STREQUAL unknown_optimizer)
+  run(105 --optimizer adamz)
+  expect("--optimizer: adamz not in {sgd,sgds,adam,")
+  run(1 --optimizer adam --lr -1)
+  expect("gradus: lr is -1; expected a finite number >= 0")
+elseif(CASE STREQUAL no_gnuplot)
+  set(ENV{PATH} ${folder})
+  run(0 --optimizer adam --images 500 --epochs 1)
+  expect("The curves are not drawn, as gnuplot is missing or failed (${folder}/curves/gnuplot.log says which)")
+else()
+  message(FATAL_ERROR "no case \"${CASE}\"")
+endif()

@@ -1,0 +1,13 @@
+set(compile ${COMPILER} -std=c++20 -fsyntax-only -I${INCLUDE})
+
+execute_process(COMMAND ${compile} -DFIXED ${SOURCE} RESULT_VARIABLE result ERROR_VARIABLE err)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "the fixed twin does not compile:\n${err}")
+endif()
+execute_process(COMMAND ${compile} ${SOURCE} RESULT_VARIABLE result ERROR_VARIABLE err)
+string(FIND "${err}" "${SENTENCE}" found)
+if(result EQUAL 0)
+  message(FATAL_ERROR "it compiles; expected a refusal with: ${SENTENCE}")
+elseif(found EQUAL -1)
+  message(FATAL_ERROR "expected a refusal with: ${SENTENCE}\ngot:\n${err}")
+endif()
