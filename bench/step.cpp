@@ -1,142 +1,100 @@
-// One AdamW step in float, side by side: the same bytes with next to no arithmetic, a loop written by hand in intrinsics,
-// and gradus. Rounds are interleaved and medians compared, so that a machine whose speed drifts still gives fair ratios.
+// Ratios at a glance: one step of a recipe (AdamW, or those named as arguments) in float, one thread, as a multiple of the
+// same step written by hand and of the same bytes with next to no arithmetic. Rounds are interleaved and medians of their
+// ratios printed, so that a machine whose speed drifts still gives fair ones. The suite measures the rest.
 
 #include <algorithm>
+#include <array>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <string>
-#include <vector>
+#include <string_view>
 
 #include <gradus/gradus.hpp>
 
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
-#include <immintrin.h>
-#define HAS_TWIN 1
-#else
-#define HAS_TWIN 0
-#endif
+#include "model.hpp"
+#include "twins.hpp"
 
 namespace {
 
-constexpr double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 1e-2;
-
-struct tensors {
-  std::vector<float> theta, g, m, v;
-  explicit tensors(std::size_t n) : theta(n), g(n), m(n, 0.0f), v(n, 0.0f)
-  {
-    for (std::size_t i = 0; i < n; ++i) {
-      theta[i] = float(int(i % 2001) - 1000) * 1e-3f;
-      g[i] = float(int(i * 7919 % 1999) - 999) * 1e-4f + 1e-6f;
-    }
-  }
-};
-
-// Reads and writes what AdamW reads and writes: 28 bytes a parameter. The compiler vectorises it.
-void traffic(tensors& x)
-{
-  float *__restrict theta = x.theta.data(), *__restrict m = x.m.data(), *__restrict v = x.v.data();
-  const float* __restrict g = x.g.data();
-  for (std::size_t i = 0, n = x.theta.size(); i < n; ++i) {
-    const float gi = g[i];
-    theta[i] -= gi;
-    m[i] += gi;
-    v[i] += gi;
-  }
-}
-
-#if HAS_TWIN
-#if defined(__AVX512F__)
-using reg = __m512;
-constexpr std::size_t width = 16;
-inline reg all(float x) { return _mm512_set1_ps(x); }
-inline reg load(const float* p) { return _mm512_loadu_ps(p); }
-inline void store(float* p, reg x) { _mm512_storeu_ps(p, x); }
-inline reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
-inline reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
-inline reg div(reg a, reg b) { return _mm512_div_ps(a, b); }
-inline reg root(reg a) { return _mm512_sqrt_ps(a); }
-inline reg mul_add(reg a, reg b, reg c) { return _mm512_fmadd_ps(a, b, c); }
-#else
-using reg = __m256;
-constexpr std::size_t width = 8;
-inline reg all(float x) { return _mm256_set1_ps(x); }
-inline reg load(const float* p) { return _mm256_loadu_ps(p); }
-inline void store(float* p, reg x) { _mm256_storeu_ps(p, x); }
-inline reg mul(reg a, reg b) { return _mm256_mul_ps(a, b); }
-inline reg add(reg a, reg b) { return _mm256_add_ps(a, b); }
-inline reg div(reg a, reg b) { return _mm256_div_ps(a, b); }
-inline reg root(reg a) { return _mm256_sqrt_ps(a); }
-inline reg mul_add(reg a, reg b, reg c) { return _mm256_fmadd_ps(a, b, c); }
-#endif
-
-// Exact square root and division, as gradus has them; lengths are multiples of the width.
-void by_hand(tensors& x, int t)
-{
-  const double bc1 = 1 - std::pow(beta1, t), bc2 = 1 - std::pow(beta2, t);
-  const reg b1 = all(float(beta1)), c1 = all(float(1 - beta1)), b2 = all(float(beta2)), c2 = all(float(1 - beta2));
-  const reg numerator = all(float(-lr * std::sqrt(bc2) / bc1)), e = all(float(eps * std::sqrt(bc2)));
-  const reg kept = all(float(1 - lr * weight_decay));
-  float *theta = x.theta.data(), *m = x.m.data(), *v = x.v.data();
-  const float* g = x.g.data();
-  for (std::size_t i = 0, n = x.theta.size(); i < n; i += width) {
-    const reg gi = load(g + i);
-    const reg mi = mul_add(c1, gi, mul(b1, load(m + i)));
-    const reg vi = mul_add(c2, mul(gi, gi), mul(b2, load(v + i)));
-    const reg step = div(numerator, add(root(vi), e));
-    store(m + i, mi);
-    store(v + i, vi);
-    store(theta + i, mul_add(step, mi, mul(kept, load(theta + i))));
-  }
-}
-#endif
-
-double nanoseconds(auto&& work)
+template <class F>
+double seconds(std::size_t repeats, const F& work)
 {
   const auto start = std::chrono::steady_clock::now();
-  work();
-  return double(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+  for (std::size_t k = 0; k < repeats; ++k) {
+    work();
+    bench::clobber();
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-double median(std::vector<double> x)
+constexpr std::size_t rounds = 15;
+using samples = std::array<double, rounds>;
+
+double median_ratio(const samples& a, const samples& b)
 {
-  std::nth_element(x.begin(), x.begin() + long(x.size() / 2), x.end());
-  return x[x.size() / 2];
+  samples r;
+  for (std::size_t i = 0; i < rounds; ++i)
+    r[i] = a[i] / b[i];
+  std::nth_element(r.begin(), r.begin() + rounds / 2, r.end());
+  return r[rounds / 2];
 }
 
-void measure(std::size_t n)
+template <class Recipe>
+void measure(const char* name, std::size_t n)
 {
-  tensors moved(n), twin(n), ours(n);
-  gradus::optimizer<gradus::adamw> opt(
-      {.lr = lr, .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = weight_decay});
-  opt.add(ours.theta, ours.g);
+  constexpr std::size_t slots = decltype(std::declval<Recipe>().rule())::slots;
+  const Recipe h = bench::measured<Recipe>();
+  const double norm_sq = 0.01 * double(n);
+  const bench::model<float> ours({1, n}), twin({1, n}), moved({1, n});
+  gradus::optimizer<Recipe, float> opt(h);
+  ours.add_to(opt);
+
+  std::vector<bench::buffer<float>> memory;
+  float *of_twin[slots + 1] = {}, *of_traffic[slots + 1] = {};
+  const auto rule = h.rule();
+  for (std::size_t k = 0; k < slots; ++k) {
+    of_twin[k] = memory.emplace_back(twin.stride).data();
+    of_traffic[k] = memory.emplace_back(twin.stride).data();
+    for (std::size_t i = 0; i < twin.stride; ++i)
+      of_twin[k][i] = of_traffic[k][i] = float(gradus::initial_value(rule, k));
+  }
 
   const std::size_t repeats = std::max<std::size_t>(1, (std::size_t(1) << 22) / n);
-  std::vector<double> of_traffic, of_twin, of_ours;
-  int t = 0;
-  for (int round = 0; round < 15; ++round) {
-    of_traffic.push_back(nanoseconds([&] { for (std::size_t k = 0; k < repeats; ++k) traffic(moved); }));
-#if HAS_TWIN
-    of_twin.push_back(nanoseconds([&] { for (std::size_t k = 0; k < repeats; ++k) by_hand(twin, t + 1 + int(k)); }));
+  [[maybe_unused]] double t = 0, sum = 0;
+  samples traffic, by_hand, gradus_step;
+  for (std::size_t r = 0; r < rounds; ++r) {
+    traffic[r] = seconds(repeats, [&] {
+      [&]<std::size_t... K>(std::index_sequence<K...>) {
+        twins::traffic<false>(n, moved.gradients(0), moved.parameters(0), of_traffic[K]...);
+      }(std::make_index_sequence<slots>{});
+    });
+#if TWINS
+    if constexpr (twins::exists<Recipe>)
+      by_hand[r] = seconds(repeats, [&] {
+        twins::step(h, twins::prepare(h, ++t, sum, norm_sq, double(n)), twin.parameters(0), twin.gradients(0), of_twin, n);
+      });
 #endif
-    of_ours.push_back(nanoseconds([&] { for (std::size_t k = 0; k < repeats; ++k) opt.step(); }));
-    t += int(repeats);
+    gradus_step[r] = seconds(repeats, [&] { opt.step({.grad_norm_sq = norm_sq}); });
   }
-  std::printf("%9zu  %15.2f", n, median(of_ours) / median(of_traffic));
-#if HAS_TWIN
-  const bool equal = std::memcmp(ours.theta.data(), twin.theta.data(), n * sizeof(float)) == 0;
-  std::printf("  %15.2f  %s", median(of_ours) / median(of_twin), equal ? "same bits" : "DIFFERENT BITS");
-#endif
+  std::printf("%-9s %9zu  %12.2f", name, n, median_ratio(gradus_step, traffic));
+  if constexpr (twins::exists<Recipe>) {
+    const bool same = std::memcmp(ours.parameters(0), twin.parameters(0), n * sizeof(float)) == 0;
+    std::printf("  %12.2f  %s", median_ratio(gradus_step, by_hand), same ? "same bits" : "DIFFERENT BITS");
+  }
   std::printf("\n");
 }
 
 }  // namespace
 
-int main()
+int main(int argc, char** argv)
 {
-  std::printf("AdamW, float32, one thread: time of optimizer::step() as a multiple of\n%9s  %15s  %15s\n", "elements",
-              "pure traffic", HAS_TWIN ? "hand-written" : "");
-  for (const std::size_t n : {std::size_t(1) << 12, std::size_t(1) << 16, std::size_t(1) << 20, std::size_t(1) << 24})
-    measure(n);
+  std::printf("%-9s %9s  %12s  %12s\n", "recipe", "elements", "pure traffic", "by hand");
+  gradus::for_each_recipe([&]<class Recipe>(const char* name, std::type_identity<Recipe>) {
+    bool wanted = argc < 2 && std::string_view(name) == "adamw";
+    for (int i = 1; i < argc; ++i)
+      wanted = wanted || std::string_view(argv[i]) == name || std::string_view(argv[i]) == "all";
+    if (wanted)
+      for (const std::size_t n : {std::size_t(1) << 12, std::size_t(1) << 16, std::size_t(1) << 20, std::size_t(1) << 24})
+        measure<Recipe>(name, n);
+  });
 }

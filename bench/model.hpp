@@ -1,0 +1,97 @@
+#pragma once
+// The memory that the benchmarks run on.
+
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <gradus/recipes.hpp>
+
+namespace bench {
+
+/// Uninitialised numbers from a cache line's start, or one element after it.
+template <class T>
+class buffer {
+ public:
+  explicit buffer(std::size_t n, bool unaligned = false)
+      : memory_(static_cast<T*>(::operator new((n + 1) * sizeof(T), std::align_val_t(64)))), shift_(unaligned)
+  {
+  }
+  T* data() const noexcept { return memory_.get() + shift_; }
+
+ private:
+  struct release {
+    void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, release> memory_;
+  std::size_t shift_;
+};
+
+/// So many tensors of so many elements each.
+struct shape {
+  std::size_t tensors, size;
+  std::size_t elements() const noexcept { return tensors * size; }
+  std::string name() const { return (tensors > 1 ? std::to_string(tensors) + "x" : "") + std::to_string(size); }
+};
+
+/// Parameters in [−1, 1], gradients of either sign and of a magnitude of 0.01 to 0.2: none vanishes, so that eps, which
+/// not all put in the same place, makes no difference to speak of.
+template <class T>
+T parameter(std::size_t i)
+{
+  return T(int(i % 2001) - 1000) * T(1e-3);
+}
+template <class T>
+T gradient(std::size_t i)
+{
+  const int k = int(i * 7919 % 1999) - 999;
+  return T(k + (k < 0 ? -50 : 50)) * T(2e-4);
+}
+
+/// Parameters and gradients of all tensors. Tensors lie a cache line or more apart, as allocators lay them.
+template <class T>
+struct model {
+  shape s;
+  std::size_t stride;
+  buffer<T> theta, g;
+
+  explicit model(shape of, bool unaligned = false)
+      : s(of), stride((s.size + 31) / 16 * 16), theta(s.tensors * stride, unaligned), g(s.tensors * stride, unaligned)
+  {
+    for (std::size_t k = 0; k < s.tensors; ++k)
+      for (std::size_t i = 0; i < stride; ++i) {
+        parameters(k)[i] = parameter<T>(k * s.size + i);
+        gradients(k)[i] = gradient<T>(k * s.size + i);
+      }
+  }
+  T* parameters(std::size_t k) const noexcept { return theta.data() + k * stride; }
+  T* gradients(std::size_t k) const noexcept { return g.data() + k * stride; }
+
+  template <class Optimizer>
+  void add_to(Optimizer& opt) const
+  {
+    for (std::size_t k = 0; k < s.tensors; ++k)
+      opt.add(std::span(parameters(k), s.size), std::span<const T>(gradients(k), s.size));
+  }
+};
+
+/// A recipe as it is measured: with its defaults, but for a momentum of 0, without which there would be no state to move.
+template <class Recipe>
+Recipe measured()
+{
+  Recipe h;
+  if constexpr (requires { h.momentum; })
+    h.momentum = 0.9;
+  if (h.weight_decay == 0)
+    h.weight_decay = 1e-4;
+  return h;
+}
+
+/// A number that the compiler cannot see through.
+inline void clobber() { __asm__ volatile("" : : : "memory"); }
+
+}  // namespace bench
