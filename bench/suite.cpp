@@ -226,10 +226,14 @@ void add(benchmark::State& state, std::size_t tensors)
 
 // ── which there are ──────────────────────────────────────────────────────────────────────────────────────────────
 
+/// One thread's work is measured by its processor time, which other programs on the machine do not lengthen; that of
+/// several, by the clock on the wall.
 template <class F>
-void put(const std::string& name, const shape& s, const F& f)
+void put(const std::string& name, const shape& s, const F& f, bool threaded = false)
 {
-  benchmark::RegisterBenchmark((name + "/" + s.name()).c_str(), f)->UseRealTime();
+  auto* const b = benchmark::RegisterBenchmark((name + "/" + s.name()).c_str(), f);
+  if (threaded)
+    b->UseRealTime();
 }
 
 template <class T, class Recipe, class Backend>
@@ -237,7 +241,8 @@ void put_step(const char* recipe_name, const Recipe& recipe, const std::string& 
               const variant& v = {})
 {
   put("step/" + std::string(recipe_name) + "/" + v.name + "/" + where + "/" + precision<T>::name, s,
-      [=](benchmark::State& state) { step<Recipe, T, Backend>(state, s, recipe, backend, v); });
+      [=](benchmark::State& state) { step<Recipe, T, Backend>(state, s, recipe, backend, v); },
+      requires { backend.executor; });
 }
 
 #if defined(GRADUS_HAS_SIMD)

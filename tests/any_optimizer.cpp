@@ -304,3 +304,26 @@ TEST_CASE("values out of range, and that they change nothing")
   CHECK((save(opt) == state));
   CHECK((w == before));
 }
+
+TEST_CASE("what was moved from says so, and state can be read through a const reference")
+{
+  std::vector<float> w(3, 1.0f), g(3, 0.5f);
+  gradus::any_optimizer<float> opt("adam");
+  opt.add("w", w, g);
+  gradus::any_optimizer<float> other = std::move(opt);
+  other.step();
+  CHECK_THROWS_WITH_AS(opt.step(), "gradus: the any_optimizer was moved from; expected the one that it was moved to",
+                       std::invalid_argument);
+  std::size_t keys = 0;
+  std::as_const(other).visit_state([&]<class X>(std::string_view, std::string_view, std::span<X>) {
+    static_assert(std::is_const_v<X>);
+    ++keys;
+  });
+  CHECK(keys == 3);
+
+  gradus::optimizer<gradus::adam> typed;
+  const auto moved = std::move(typed);
+  CHECK_THROWS_WITH_AS(typed.hyperparameters(),
+                       "gradus: group is of another optimizer; expected one that add_group of this optimizer returned",
+                       std::invalid_argument);
+}

@@ -135,45 +135,53 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
   {
   }
 
-  std::string_view name() const noexcept { return self_->name; }
+  std::string_view name() const { return model_of().name; }
 
-  std::vector<named_number> hyperparameters(group_handle g = {}) const { return self_->hyperparameters(g); }
+  std::vector<named_number> hyperparameters(group_handle g = {}) const { return model_of().hyperparameters(g); }
   /// A further group: the default group's hyperparameters but for those named.
-  group_handle add_group(numbers changed) { return self_->add_group(changed); }
+  group_handle add_group(numbers changed) { return model_of().add_group(changed); }
   group_handle add_group(number_list changed) { return add_group(span_of(changed)); }
-  void set_hyperparameters(numbers changed, group_handle g = {}) { self_->set_hyperparameters(changed, g); }
+  void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
   void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
 
   tensor_handle add_spans(std::string_view tensor_name, std::span<T> parameters, std::span<const T> gradients,
                           std::optional<group_handle> in = {})
   {
-    return self_->add_spans(tensor_name, parameters, gradients, in);
+    return model_of().add_spans(tensor_name, parameters, gradients, in);
   }
   void rebind_spans(const tensor_handle& h, std::span<T> parameters, std::span<const T> gradients)
   {
-    self_->rebind_spans(h, parameters, gradients);
+    model_of().rebind_spans(h, parameters, gradients);
   }
-  void leave_out(const tensor_handle& h) { self_->leave_out(h); }
-  void take_in(const tensor_handle& h) { self_->take_in(h); }
-  void remove(const tensor_handle& h, removed_state state) { self_->remove(h, state); }
-  std::uint64_t step_count(const tensor_handle& h) const { return self_->step_count(h); }
-  std::size_t parameter_count() const noexcept { return self_->parameter_count(); }
-  std::size_t state_bytes() const noexcept { return self_->state_bytes(); }
+  void leave_out(const tensor_handle& h) { model_of().leave_out(h); }
+  void take_in(const tensor_handle& h) { model_of().take_in(h); }
+  void remove(const tensor_handle& h, removed_state state) { model_of().remove(h, state); }
+  std::uint64_t step_count(const tensor_handle& h) const { return model_of().step_count(h); }
+  std::size_t parameter_count() const { return model_of().parameter_count(); }
+  std::size_t state_bytes() const { return model_of().state_bytes(); }
 
-  std::span<T> state(std::string_view tensor_name, std::string_view slot_name) { return self_->state(tensor_name, slot_name); }
+  std::span<T> state(std::string_view tensor_name, std::string_view slot_name) { return model_of().state(tensor_name, slot_name); }
   std::span<const T> state(std::string_view tensor_name, std::string_view slot_name) const
   {
-    return self_->state(tensor_name, slot_name);
+    return model_of().state(tensor_name, slot_name);
   }
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
     visitor_of<std::remove_reference_t<Visitor>> erased(visit);
-    self_->visit_state(erased);
+    model_of().visit_state(erased);
   }
-  void resum() noexcept { self_->resum(); }
+  /// The same, with spans of const.
+  template <class Visitor>
+  void visit_state(Visitor&& visit) const
+  {
+    auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) { visit(n, k, std::span<const X>(x)); };
+    visitor_of<decltype(readonly)> erased(readonly);
+    model_of().visit_state(erased);
+  }
+  void resum() { model_of().resum(); }
 
-  step_report step(const step_options& o = {}) { return self_->step(o); }
+  step_report step(const step_options& o = {}) { return model_of().step(o); }
 
  private:
   static numbers span_of(number_list l) noexcept { return {l.begin(), l.size()}; }
@@ -258,6 +266,13 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     void resum() noexcept override { opt.resum(); }
     step_report step(const step_options& o) override { return opt.step(o); }
   };
+
+  base& model_of() const
+  {
+    if (!self_)
+      fail("the any_optimizer was moved from; expected the one that it was moved to");
+    return *self_;
+  }
 
   std::unique_ptr<base> self_;
 };

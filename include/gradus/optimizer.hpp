@@ -426,7 +426,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 
   std::size_t checked(const group_handle& g) const
   {
-    if (g.owner_ != 0 && (g.owner_ != owner_ || g.index_ >= groups_.size()))
+    if ((g.owner_ != 0 && g.owner_ != owner_) || g.index_ >= groups_.size())
       fail("group is of another optimizer; expected one that add_group of this optimizer returned");
     return g.index_;
   }
