@@ -64,14 +64,25 @@ struct side_by_side {
     opt.add("b", b.theirs, b.gradients);
   }
 
+  // ‖g‖² of both tensors.
+  double squared_norm() const
+  {
+    const std::array<double, 2> squares{gradus::squared_norm(backend, std::span<const T>(a.gradients)),
+                                        gradus::squared_norm(backend, std::span<const T>(b.gradients))};
+    return gradus::sum(backend, std::span<const double>(squares));
+  }
+
   template <class F>
-  void run(F&& by_hand)
+  void run(F&& by_hand, bool norm_is_given = false)
   {
     for (std::uint64_t t = 1; t <= 25; ++t) {
       a.draw_gradients(r);
       b.draw_gradients(r);
       const double lr_scale = 1 / (1 + 0.1 * double(t)), grad_scale = t % 2 ? 1 : 0.7;
-      const auto report = opt.step({.lr_scale = lr_scale, .grad_scale = grad_scale});
+      gradus::step_options options{.lr_scale = lr_scale, .grad_scale = grad_scale};
+      if (norm_is_given)
+        options.grad_norm_sq = squared_norm();
+      const auto report = opt.step(options);
       REQUIRE(by_hand(t, lr_scale, grad_scale, report));
       REQUIRE(support::first_difference(a.ours, a.theirs) == -1);
       REQUIRE(support::first_difference(b.ours, b.theirs) == -1);
@@ -126,6 +137,26 @@ TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits", T, floa
     return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
            gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
   });
+}
+
+TEST_CASE_TEMPLATE("AdamS by hand with one sum for the whole model has the bits of an optimizer that is given the norm", T, float,
+                   double)
+{
+  const auto rule = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
+  side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
+  double second_moment_sum = 0;
+  s.run(
+      [&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
+        gradus::tick k = gradus::make_tick(rule, t, lr_scale);
+        second_moment_sum =
+            gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum, s.squared_norm(), grad_scale);
+        k.mean_square = second_moment_sum / k.bc2 / double(s.a.ours.size() + s.b.ours.size());
+        CHECK(report.mean_square == k.mean_square);
+        const auto formula = gradus::prepare<T>(rule, k, grad_scale);
+        return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
+               gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
+      },
+      true);
 }
 
 TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the optimizer's bits", T, float, double)
