@@ -62,11 +62,11 @@ struct model {
   explicit model(shape of, bool unaligned = false)
       : s(of), stride((s.size + 31) / 16 * 16), theta(s.tensors * stride, unaligned), g(s.tensors * stride, unaligned)
   {
-    for (std::size_t k = 0; k < s.tensors; ++k)
-      for (std::size_t i = 0; i < stride; ++i) {
-        parameters(k)[i] = parameter<T>(k * s.size + i);
-        gradients(k)[i] = gradient<T>(k * s.size + i);
-      }
+    constexpr std::size_t period = 1 << 16;
+    for (std::size_t i = 0, n = s.tensors * stride; i < n; ++i) {
+      theta.data()[i] = i < period ? parameter<T>(i) : theta.data()[i - period];
+      g.data()[i] = i < period ? gradient<T>(i) : g.data()[i - period];
+    }
   }
   T* parameters(std::size_t k) const noexcept { return theta.data() + k * stride; }
   T* gradients(std::size_t k) const noexcept { return g.data() + k * stride; }

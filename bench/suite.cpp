@@ -334,7 +334,7 @@ int main(int argc, char** argv)
       (put_backends_and_executors<T, gradus::sgd>("sgd", s), ...);
     }(precisions{});
   });
-  for (const std::size_t n : {1000, 10000, 100000})
+  for (const std::size_t n : {std::size_t(1000), std::size_t(10000), std::size_t(100000)})
     put("add/sgd/-/-/-/float", {n, 64}, [n](benchmark::State& state) { add(state, n); });
 
   benchmark::AddCustomContext("compiler", BENCH_COMPILER);

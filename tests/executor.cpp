@@ -13,6 +13,10 @@
 #include <gradus/executor/tbb.hpp>
 #endif
 
+// OpenMP's runtime keeps its threads until the program has ended, which the leak sanitizer takes for a leak.
+extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak:libgomp\n"; }
+
 namespace {
 
 // Sizes around the cuts: a tensor of many pieces, many in one piece, some that end within a block.

@@ -155,7 +155,7 @@ class Ggml:
                 ctypes.memset(floats_of(x), 0, 4 * n)
             return x
         self.options = tensor(7)
-        self.settings = floats_of(self.options)
+        self.settings = ctypes.cast(floats_of(self.options), ctypes.POINTER(ctypes.c_float * 7)).contents
         self.graph = base.ggml_new_graph_custom(self.context, 8 * tensors + 64, False)
         self.theta = []
         for k in range(tensors):
@@ -172,7 +172,7 @@ class Ggml:
         work = self.work()
         for i in range(steps):
             self.t += 1
-            self.settings[0:7] = [LR, *BETAS, EPS, self.decay, 1 / (1 - BETAS[0]**self.t), 1 / (1 - BETAS[1]**self.t)]
+            self.settings[:] = [LR, *BETAS, EPS, self.decay, 1 / (1 - BETAS[0]**self.t), 1 / (1 - BETAS[1]**self.t)]
             self.cpu.ggml_graph_compute_with_ctx(work, self.graph, 1)
             if i % 256 == 255:  # each call takes a little of it
                 self.base.ggml_free(work)

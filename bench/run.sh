@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Runs all benchmarks and draws the report: a short run of under three minutes, or with --full one of under fifteen that goes
+# up to 64 Mi parameters and installs the peers that come as Python packages (PyTorch with all its libraries: 5 GB), in
+# a folder venv beside BUILD.
+#
+#   bench/run.sh BUILD OUT [--full]     BUILD: where the `bench` preset was built; OUT: the report's folder
+set -euo pipefail -f  # -f: the filters are no file names
+bench=$(cd "$(dirname "$0")" && pwd)
+build=$1 out=$2 full=${3:-}
+python=python3
+venv=$(dirname "$build")/venv
+mkdir -p "$out"
+find "$out" -maxdepth 1 \( -name '*.json' -o -name '*.svg' -o -name 'report.*' \) -delete
+# Threads that wait by spinning stall each other where there are fewer cores than busy threads.
+export OMP_WAIT_POLICY=passive
+
+# What there is to do: seconds it takes on a machine of two cores (for the estimate alone), a name, a command.
+seconds=() names=() commands=()
+plan() { seconds+=("$1") names+=("$2"); shift 2; commands+=("$*"); }
+
+suite() { # suite NAME FILTER REPETITIONS MIN_TIME
+  "$build/bench/suite" --benchmark_filter="^$2(/real_time)?\$" --benchmark_repetitions="$3" --benchmark_min_time="$4" \
+    --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true \
+    --benchmark_out="$out/suite-$1.json" --benchmark_out_format=json >/dev/null 2>"$out/suite.log" || cat "$out/suite.log" >&2
+}
+install_peers() {
+  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+  local have=("$venv/bin/python" -c)
+  # What cannot be installed is missing from the report, with the reason; the rest goes on.
+  { "${have[@]}" 'import torch' || "${pip[@]}" torch numpy ninja scikit-build-core setuptools wheel
+    "${have[@]}" 'import ggml' || "${pip[@]}" --no-deps ggml-py
+    "${have[@]}" 'from importlib.metadata import version; version("deepspeed")' ||
+      DS_BUILD_OPS=0 "${pip[@]}" --no-build-isolation --no-deps deepspeed hjson py-cpuinfo psutil tqdm msgpack einops \
+        packaging pydantic pydantic-core annotated-types typing-inspection
+  } >"$out/install.log" 2>&1 || echo "bench: some peers could not be installed; see $out/install.log"
+}
+peers() {
+  if [ -x "$venv/bin/python" ]; then python=$venv/bin/python; fi
+  PATH="$venv/bin:$PATH" "$python" "$bench/peers/peers.py" "$build/bench/peers/libpeers.so" "$out/peers.json" "$@" >/dev/null 2>"$out/peers.log" || cat "$out/peers.log" >&2
+}
+compile_time() { python3 "$bench/compile_time.py" "$out/compile_time.json" "$@"; }
+
+all='(step|twin|traffic)/.*' one_thread='(twin|traffic|step/[^/]*/[^/]*/[^/]*/serial)/.*float' float='(step|twin|traffic)/.*float'
+small=(4096 65536 1048576 1000x64 1000x1000)
+if [ "$full" = --full ]; then
+  plan 300 "installing the peers" install_peers
+  for shape in "${small[@]}"; do plan 20 "suite, $shape" suite "$shape" "$all/$shape" 9 0.02; done
+  plan 90 "suite, 16 Mi" suite 16777216 "$all/16777216" 5 0.02
+  plan 130 "suite, 64 Mi" suite 67108864 "$float/67108864" 3 0.02
+  plan 3 "suite, adding tensors" suite add "add/.*" 5 0.02
+  plan 200 "peers" peers --rounds 9
+  plan 60 "compile time" compile_time --compilers g++,clang++
+else
+  for shape in "${small[@]}"; do plan 8 "suite, $shape" suite "$shape" "$all/$shape" 5 0.01; done
+  plan 40 "suite, 16 Mi" suite 16777216 "$one_thread/16777216" 3 0.01
+  plan 2 "suite, adding tensors" suite add "add/.*" 3 0.01
+  plan 30 "peers" peers --rounds 5 --shapes 65536,1048576,16777216,1000x64,1000x1000
+  plan 30 "compile time" compile_time --rounds 3
+fi
+
+total=0 done=0
+for s in "${seconds[@]}"; do total=$((total + s)); done
+started=$SECONDS
+for i in "${!names[@]}"; do
+  elapsed=$((SECONDS - started))
+  # By the plan at first, more and more by how this machine keeps to it.
+  left=$((total - done))
+  [ $done -gt 0 ] && left=$(((total - done) * elapsed / done))
+  printf 'bench: [%2d/%d] %-24s about %d:%02d left\n' $((i + 1)) ${#names[@]} "${names[i]}" $((left / 60)) $((left % 60))
+  ${commands[i]}
+  done=$((done + seconds[i]))
+done
+python3 "$bench/report.py" "$out" --command "./dev bench${full:+ $full}" >/dev/null
+printf 'bench: %s in %d:%02d\n' "$out/report.md" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
