@@ -449,3 +449,18 @@ TEST_CASE("error_handler hears of an error before it is thrown")
   CHECK(thrown);
   CHECK(heard == "gradus: lr is -1; expected a finite number >= 0");
 }
+
+TEST_CASE("a norm that is not a number is refused, or stops a step that may be skipped")
+{
+  std::vector<float> w{1, 2}, g{0.5f, 0.5f};
+  gradus::optimizer<gradus::adams> opt;
+  opt.add(w, g);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK_THROWS_AS(opt.step({.grad_norm_sq = nan}), std::invalid_argument);
+  CHECK_FALSE(opt.step({.grad_norm_sq = nan, .skip_nonfinite = true}).applied);
+  CHECK_THROWS_WITH_AS(opt.step({.max_grad_norm = nan}),
+                       "gradus: max_grad_norm is nan; expected a number > 0 (infinity only measures)", std::invalid_argument);
+  CHECK(w == std::vector<float>{1, 2});
+  CHECK(opt.step().applied);
+  CHECK(w[0] < 1);
+}

@@ -129,4 +129,10 @@ inline bool is_finite(T x) noexcept
     return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
 
+/// Whether x is NaN, by its bits likewise.
+inline bool is_nan(double x) noexcept
+{
+  return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+}
+
 }  // namespace gradus::inline GRADUS_ISA

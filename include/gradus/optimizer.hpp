@@ -319,8 +319,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       norm_sq = measure_gradients();
     if (norm_sq)
       report.grad_norm = product(std::sqrt(*norm_sq), o.grad_scale);
-    // A finite sum of squares has finite terms; an infinite one may be an overflow of finite terms.
-    if (o.skip_nonfinite && !is_finite(*norm_sq) && !gradients_are_finite()) {
+    // A finite sum of squares has finite terms, and one that is NaN has not; an infinite one may be an overflow.
+    if (o.skip_nonfinite && !is_finite(*norm_sq) && (is_nan(*norm_sq) || !gradients_are_finite())) {
       report.applied = false;
       return report;
     }
@@ -471,9 +471,9 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     check("lr_scale", o.lr_scale, range::at_least_zero);
     if (!is_finite(o.grad_scale) || o.grad_scale <= 0)
       fail("grad_scale is " + show(o.grad_scale) + "; expected a finite number > 0");
-    if (o.max_grad_norm && !(*o.max_grad_norm > 0))
+    if (o.max_grad_norm && (is_nan(*o.max_grad_norm) || *o.max_grad_norm <= 0))
       fail("max_grad_norm is " + show(*o.max_grad_norm) + "; expected a number > 0 (infinity only measures)");
-    if (o.grad_norm_sq && *o.grad_norm_sq < 0)
+    if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
       fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
     bool any = false;
     for (const tensor& x : tensors_)
