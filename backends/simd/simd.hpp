@@ -20,6 +20,12 @@
 
 #include <gradus/kernel.hpp>
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
 namespace gradus::inline GRADUS_ISA {
 namespace backend {
 
@@ -224,3 +230,7 @@ using simd = basic_simd<xsimd::default_arch>;
 
 }  // namespace backend
 }  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

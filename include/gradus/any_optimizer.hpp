@@ -14,6 +14,12 @@
 
 #include <gradus/optimizer.hpp>
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
 namespace gradus::inline GRADUS_ISA {
 
 /// A hyperparameter's name and value; a yes or no is 1 or 0.
@@ -278,3 +284,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
 };
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

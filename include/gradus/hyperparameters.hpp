@@ -8,6 +8,12 @@
 #include <gradus/error.hpp>
 #include <gradus/math.hpp>
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
 namespace gradus::inline GRADUS_ISA {
 
 /// The set of values that a hyperparameter may take.
@@ -91,3 +97,7 @@ void validate(const A& a)
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -19,6 +19,12 @@
 #include <gradus/range.hpp>
 #include <gradus/recipes.hpp>
 
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
 namespace gradus::inline GRADUS_ISA {
 
 /// What one step may be told; every field is optional.
@@ -849,3 +855,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 };
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
