@@ -10,8 +10,9 @@
 ///     gradus::update(gradus::backend::simd{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
 ///
 /// A scheduled decay reads tick::mean_square. Where rule.scheduled_in_one_pass, keep a sum S = 0 (double) beside the slots,
-/// advance it by next_second_moment_sum before each step, and set mean_square = S / bc2 / number of parameters. Otherwise
-/// call update_moments, sum the value slot of all tensors with `sum`, set mean_square, prepare again, update_weights.
+/// advance it by next_second_moment_sum before each step, and set mean_square = S / bc2 / number of parameters (an S / bc2
+/// for each tensor, added up by `sum`, has the optimizer's bits; one S for all, those of an optimizer that is given the
+/// norm). Otherwise call update_moments, sum the value slot of all tensors with `sum`, set mean_square, prepare again, update_weights.
 
 #include <array>
 #include <cstddef>
