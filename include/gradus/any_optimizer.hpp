@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -121,9 +122,13 @@ inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_
 /// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. The same members with the same meaning; hyperparameters
 /// are lists of named numbers, of which those not named keep their value.
 template <class T, class Backend = default_backend>
-class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
+class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>> {
  public:
-  using value_type = T;
+  using precision_type = precision_of<T>;
+  using value_type = typename precision_type::compute_type;
+  using state_type = typename precision_type::state_type;
+  using parameters_span = std::span<typename precision_type::parameter_type>;
+  using gradients_span = std::span<const typename precision_type::gradient_type>;
   using numbers = std::span<const named_number>;
   using number_list = std::initializer_list<named_number>;
 
@@ -150,12 +155,12 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
   void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
   void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
 
-  tensor_handle add_spans(std::string_view tensor_name, std::span<T> parameters, std::span<const T> gradients,
+  tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters, gradients_span gradients,
                           std::optional<group_handle> in = {})
   {
     return model_of().add_spans(tensor_name, parameters, gradients, in);
   }
-  void rebind_spans(const tensor_handle& h, std::span<T> parameters, std::span<const T> gradients)
+  void rebind_spans(const tensor_handle& h, parameters_span parameters, gradients_span gradients)
   {
     model_of().rebind_spans(h, parameters, gradients);
   }
@@ -166,49 +171,86 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
   std::size_t parameter_count() const { return model_of().parameter_count(); }
   std::size_t state_bytes() const { return model_of().state_bytes(); }
 
-  std::span<T> state(std::string_view tensor_name, std::string_view slot_name) { return model_of().state(tensor_name, slot_name); }
-  std::span<const T> state(std::string_view tensor_name, std::string_view slot_name) const
+  std::span<state_type> state(std::string_view tensor_name, std::string_view slot_name)
+    requires(!std::is_same_v<state_type, block8>)
+  {
+    return model_of().state(tensor_name, slot_name);
+  }
+  std::span<const state_type> state(std::string_view tensor_name, std::string_view slot_name) const
+    requires(!std::is_same_v<state_type, block8>)
   {
     return model_of().state(tensor_name, slot_name);
   }
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
-    visitor_of<std::remove_reference_t<Visitor>> erased(visit);
-    model_of().visit_state(erased);
+    model_of().visit_state(visitor(visit));
   }
   /// The same, with spans of const.
   template <class Visitor>
   void visit_state(Visitor&& visit) const
   {
     auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) { visit(n, k, std::span<const X>(x)); };
-    visitor_of<decltype(readonly)> erased(readonly);
-    model_of().visit_state(erased);
+    model_of().visit_state(visitor(readonly));
   }
   void resum() { model_of().resum(); }
+  std::uint64_t seed() const
+    requires(precision_type::stochastic)
+  {
+    return model_of().seed();
+  }
+  void set_seed(std::uint64_t seed)
+    requires(precision_type::stochastic)
+  {
+    model_of().set_seed(seed);
+  }
+  void reset_master(const tensor_handle& h)
+    requires(precision_type::has_master)
+  {
+    model_of().reset_master(h);
+  }
 
   step_report step(const step_options& o = {}) { return model_of().step(o); }
 
  private:
   static numbers span_of(number_list l) noexcept { return {l.begin(), l.size()}; }
 
-  /// A visitor of state whose type is forgotten: what state is made of are T, counts and sums.
-  struct visitor {
-    virtual void operator()(std::string_view tensor_name, std::string_view key, std::span<T> values) = 0;
-    virtual void operator()(std::string_view tensor_name, std::string_view key, std::span<std::uint64_t> counts) = 0;
-    virtual void sums(std::string_view tensor_name, std::string_view key, std::span<double> values) = 0;
+  /// A visitor whose type is forgotten, of all the kinds of spans that state is made of.
+  template <class... X>
+  struct visitor_of {
+    void* visit;
+    std::tuple<void (*)(void*, std::string_view, std::string_view, std::span<X>)...> calls;
 
-   protected:
-    ~visitor() = default;
+    template <class Visitor>
+    explicit visitor_of(Visitor& v) : visit(const_cast<std::remove_const_t<Visitor>*>(&v)), calls(call<Visitor, X>...)
+    {
+    }
+    template <class Y>
+    void operator()(std::string_view name, std::string_view key, std::span<Y> values) const
+    {
+      std::get<void (*)(void*, std::string_view, std::string_view, std::span<Y>)>(calls)(visit, name, key, values);
+    }
+
+   private:
+    template <class Visitor, class Y>
+    static void call(void* v, std::string_view name, std::string_view key, std::span<Y> values)
+    {
+      (*static_cast<Visitor*>(v))(name, key, values);
+    }
   };
-  template <class Visit>
-  struct visitor_of final : visitor {
-    Visit& visit;
-    explicit visitor_of(Visit& v) : visit(v) {}
-    void operator()(std::string_view n, std::string_view k, std::span<T> x) override { visit(n, k, x); }
-    void operator()(std::string_view n, std::string_view k, std::span<std::uint64_t> x) override { visit(n, k, x); }
-    void sums(std::string_view n, std::string_view k, std::span<double> x) override { visit(n, k, x); }
-  };
+  static auto visitor_type()
+  {
+    using std::type_identity;
+    if constexpr (std::is_same_v<state_type, double>)
+      return type_identity<visitor_of<double, std::uint64_t>>{};
+    else if constexpr (std::is_same_v<state_type, block8>)
+      return type_identity<visitor_of<std::uint8_t, float, double, std::uint64_t>>{};
+    else if constexpr (std::is_same_v<state_type, bfloat16>)
+      return type_identity<visitor_of<bfloat16, float, double, std::uint64_t>>{};
+    else
+      return type_identity<visitor_of<float, double, std::uint64_t>>{};
+  }
+  using visitor = typename decltype(visitor_type())::type;
 
   struct base {
     std::string_view name;
@@ -217,16 +259,19 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     virtual std::vector<named_number> hyperparameters(group_handle) const = 0;
     virtual group_handle add_group(numbers) = 0;
     virtual void set_hyperparameters(numbers, group_handle) = 0;
-    virtual tensor_handle add_spans(std::string_view, std::span<T>, std::span<const T>, std::optional<group_handle>) = 0;
-    virtual void rebind_spans(const tensor_handle&, std::span<T>, std::span<const T>) = 0;
+    virtual tensor_handle add_spans(std::string_view, parameters_span, gradients_span, std::optional<group_handle>) = 0;
+    virtual void rebind_spans(const tensor_handle&, parameters_span, gradients_span) = 0;
     virtual void leave_out(const tensor_handle&) = 0;
     virtual void take_in(const tensor_handle&) = 0;
     virtual void remove(const tensor_handle&, removed_state) = 0;
     virtual std::uint64_t step_count(const tensor_handle&) const = 0;
     virtual std::size_t parameter_count() const noexcept = 0;
     virtual std::size_t state_bytes() const noexcept = 0;
-    virtual std::span<T> state(std::string_view, std::string_view) = 0;
-    virtual void visit_state(visitor&) = 0;
+    virtual std::span<state_type> state(std::string_view, std::string_view) = 0;
+    virtual void visit_state(const visitor&) = 0;
+    virtual std::uint64_t seed() const noexcept = 0;
+    virtual void set_seed(std::uint64_t) noexcept = 0;
+    virtual void reset_master(const tensor_handle&) = 0;
     virtual void resum() noexcept = 0;
     virtual step_report step(const step_options&) = 0;
   };
@@ -248,26 +293,39 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     {
       opt.set_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed), g);
     }
-    tensor_handle add_spans(std::string_view n, std::span<T> w, std::span<const T> g, std::optional<group_handle> in) override
+    tensor_handle add_spans(std::string_view n, parameters_span w, gradients_span g, std::optional<group_handle> in) override
     {
       return opt.add_spans(n, w, g, in);
     }
-    void rebind_spans(const tensor_handle& h, std::span<T> w, std::span<const T> g) override { opt.rebind_spans(h, w, g); }
+    void rebind_spans(const tensor_handle& h, parameters_span w, gradients_span g) override { opt.rebind_spans(h, w, g); }
     void leave_out(const tensor_handle& h) override { opt.leave_out(h); }
     void take_in(const tensor_handle& h) override { opt.take_in(h); }
     void remove(const tensor_handle& h, removed_state s) override { opt.remove(h, s); }
     std::uint64_t step_count(const tensor_handle& h) const override { return opt.step_count(h); }
     std::size_t parameter_count() const noexcept override { return opt.parameter_count(); }
     std::size_t state_bytes() const noexcept override { return opt.state_bytes(); }
-    std::span<T> state(std::string_view n, std::string_view s) override { return opt.state(n, s); }
-    void visit_state(visitor& visit) override
+    std::span<state_type> state(std::string_view n, std::string_view s) override
     {
-      opt.visit_state([&]<class X>(std::string_view n, std::string_view k, std::span<X> x) {
-        if constexpr (std::is_same_v<X, double> && !std::is_same_v<T, double>)
-          visit.sums(n, k, x);
-        else
-          visit(n, k, x);
-      });
+      if constexpr (!std::is_same_v<state_type, block8>)
+        return opt.state(n, s);
+      return {};
+    }
+    void visit_state(const visitor& visit) override { opt.visit_state(visit); }
+    std::uint64_t seed() const noexcept override
+    {
+      if constexpr (precision_type::stochastic)
+        return opt.seed();
+      return 0;
+    }
+    void set_seed([[maybe_unused]] std::uint64_t seed) noexcept override
+    {
+      if constexpr (precision_type::stochastic)
+        opt.set_seed(seed);
+    }
+    void reset_master([[maybe_unused]] const tensor_handle& h) override
+    {
+      if constexpr (precision_type::has_master)
+        opt.reset_master(h);
     }
     void resum() noexcept override { opt.resum(); }
     step_report step(const step_options& o) override { return opt.step(o); }

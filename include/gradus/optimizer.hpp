@@ -4,8 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,6 +14,7 @@
 
 #include <gradus/backend/default.hpp>
 #include <gradus/denormals.hpp>
+#include <gradus/precision.hpp>
 #include <gradus/range.hpp>
 #include <gradus/recipes.hpp>
 
@@ -58,36 +57,6 @@ inline std::uint64_t next_owner() noexcept
   return ++last;
 }
 
-/// The memory of one slot of one tensor, from a cache line's start. (xsimd's aligned allocator needs exceptions.)
-template <class T>
-class slot_memory {
- public:
-  slot_memory() = default;
-  slot_memory(std::size_t length, T value)
-  {
-    if (length == 0)
-      return;
-    void* p = ::operator new(length * sizeof(T), std::align_val_t(64), std::nothrow);
-    if (!p) {
-#if GRADUS_EXCEPTIONS
-      throw std::bad_alloc();
-#else
-      fail("size of parameters is " + std::to_string(length) + "; expected as much memory for each slot of state");
-#endif
-    }
-    data_.reset(static_cast<T*>(p));
-    for (std::size_t i = 0; i < length; ++i)
-      data_.get()[i] = value;
-  }
-  T* get() const noexcept { return data_.get(); }
-
- private:
-  struct release {
-    void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t(64)); }
-  };
-  std::unique_ptr<T, release> data_;
-};
-
 /// Room for one more, so that a push_back cannot fail; grows by doubling, which reserve(size + 1) would not.
 template <class X>
 void make_room(std::vector<X>& v)
@@ -101,20 +70,28 @@ void make_room(std::vector<X>& v)
 /// Runs one recipe over any number of tensors, which it views and never copies.
 ///
 /// \tparam Recipe   adam, sgd, … (recipes.hpp), or what compose(…) gives
-/// \tparam T        float or double: of parameters, gradients, state and arithmetic
+/// \tparam T        float or double: of parameters, gradients, state and arithmetic; or a `precision` that names several
 /// \tparam Backend  backend::simd or backend::scalar
 ///
 /// Move-only; handles stay good when it moves. Not synchronised. `step` allocates nothing. Every refusal throws
 /// std::invalid_argument (see error.hpp) and changes nothing.
 template <class Recipe, class T = float, class Backend = default_backend>
-class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
-  static_assert(real<T>, "gradus: the precision T of an optimizer is float or double.");
+class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>> {
+  static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
  public:
+  using precision_type = precision_of<T>;
+  using parameter_type = typename precision_type::parameter_type;
+  using gradient_type = typename precision_type::gradient_type;
+  using state_type = typename precision_type::state_type;
+  using master_type = typename precision_type::master_type;
   using recipe_type = Recipe;
   using rule_type = decltype(std::declval<const Recipe&>().rule());
-  using value_type = T;
+  using value_type = typename precision_type::compute_type;  ///< of the arithmetic
   using backend_type = Backend;
+
+  using parameters_span = std::span<parameter_type>;
+  using gradients_span = std::span<const gradient_type>;
 
   explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend), owner_(detail::next_owner())
   {
@@ -154,7 +131,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   // ── tensors: `add` and `rebind`, for ranges of any kind, are range_front's ─────────────────────────────────────
 
   /// Adds a tensor given as spans; every `add` comes down to this. An empty name stands for a free one of "tensor0", "tensor1", ….
-  tensor_handle add_spans(std::string_view name, std::span<T> parameters, std::span<const T> gradients,
+  tensor_handle add_spans(std::string_view name, parameters_span parameters, gradients_span gradients,
                           std::optional<group_handle> in = {})
   {
     const std::size_t index = free_.empty() ? tensors_.size() : free_.back();
@@ -170,11 +147,16 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     added.size = parameters.size();
     added.group = g;
     added.state = make_state(groups_[g].rule, added.size, slots);
+    if constexpr (precision_type::has_master) {
+      added.master = {added.size, 0};
+      decode(parameters.data(), added.master.get(), added.size);
+    }
     detail::make_room(tensors_);
     detail::make_room(free_);
     make_room_for_step(added.size);
     names_.emplace(own, index);
     // From here on nothing can fail.
+    added.name_hash = detail::hash(own);
     added.name = std::move(own);
     added.generation = ++generations_;
     attach(added, parameters, gradients);
@@ -188,7 +170,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   }
 
   /// `rebind` for spans.
-  void rebind_spans(const tensor_handle& h, std::span<T> parameters, std::span<const T> gradients)
+  void rebind_spans(const tensor_handle& h, parameters_span parameters, gradients_span gradients)
   {
     tensor& x = checked(h);
     check_memory(x.name, parameters, gradients);
@@ -247,9 +229,11 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   std::size_t state_bytes() const noexcept
   {
     std::size_t bytes = 0;
-    for (const tensor& x : tensors_)
+    for (const tensor& x : tensors_) {
       for (const auto& slot : x.state)
-        bytes += slot.get() ? x.size * sizeof(T) : 0;
+        bytes += slot.view() ? slot.bytes(x.size) : 0;
+      bytes += precision_type::has_master ? x.size * sizeof(float) : 0;
+    }
     return bytes;
   }
 
@@ -257,7 +241,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 
   /// The elements of one slot of the tensor of that name: state("layer1.weight", "exp_avg").
   /// Whoever overwrites a second moment by hand calls resum() after it.
-  std::span<T> state(std::string_view name, std::string_view slot_name)
+  std::span<state_type> state(std::string_view name, std::string_view slot_name)
+    requires(!std::is_same_v<state_type, block8>)
   {
     const auto known = names_.find(std::string(name));
     if (known == names_.end())
@@ -267,14 +252,15 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     for (std::size_t k = 0; k < slots; ++k) {
       if (!keeps(groups_[x.group].rule, k))
         continue;
-      if (slot_names[k] == slot_name)
-        return {x.state[k].get(), x.size};
-      names += (names.empty() ? "" : " or ") + quote(slot_names[k]);
+      if (slot_list[k].name == slot_name)
+        return {x.state[k].view().values, x.size};
+      names += (names.empty() ? "" : " or ") + quote(slot_list[k].name);
     }
     fail("slot of tensor " + quote(name) + " is " + quote(slot_name) + "; expected " +
          (names.empty() ? "none, as the tensor keeps no state" : names));
   }
-  std::span<const T> state(std::string_view name, std::string_view slot_name) const
+  std::span<const state_type> state(std::string_view name, std::string_view slot_name) const
+    requires(!std::is_same_v<state_type, block8>)
   {
     return const_cast<optimizer*>(this)->state(name, slot_name);
   }
@@ -301,13 +287,33 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     visit_all(*this, visit);
   }
 
+  /// The seed of stochastic rounding, 0 at first; part of the state. Steps from the same seed have the same bits.
+  std::uint64_t seed() const noexcept
+    requires(precision_type::stochastic)
+  {
+    return seed_;
+  }
+  void set_seed(std::uint64_t seed) noexcept
+    requires(precision_type::stochastic)
+  {
+    seed_ = seed;
+  }
+
+  /// Reads the master weights anew from the parameters, for when these were changed by other than steps.
+  void reset_master(const tensor_handle& h)
+    requires(precision_type::has_master)
+  {
+    tensor& x = checked(h);
+    decode(x.parameters, x.master.get(), x.size);
+  }
+
   /// Recomputes a scheduled decay's sums from the second moments themselves, for when these were written by hand or come
   /// from a source that has no such sums.
   void resum() noexcept
   {
-    if constexpr (rule_type::scheduled_in_one_pass) {
+    if constexpr (one_pass) {
       for (tensor& x : tensors_)
-        x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].get(), x.size);
+        x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].view().values, x.size);
       sum_is_shared_ = 0;
     }
   }
@@ -321,7 +327,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     flatten();
     step_report report;
     std::optional<double> norm_sq = o.grad_norm_sq;
-    if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || rule_type::scheduled_in_one_pass))
+    if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || one_pass))
       norm_sq = measure_gradients();
     if (norm_sq)
       report.grad_norm = product(std::sqrt(*norm_sq), o.grad_scale);
@@ -339,16 +345,16 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       if (c.members > 0) {
         const rule_type& rule = groups_[c.group].rule;
         c.scalars = make_tick(rule, c.t + 1, o.lr_scale);
-        c.prepared = prepare<T>(rule, c.scalars, scale);
+        c.prepared = prepare<value_type>(rule, c.scalars, scale);
       }
     if constexpr (rule_type::scheduled) {
-      if constexpr (rule_type::scheduled_in_one_pass)
+      if constexpr (one_pass)
         report.mean_square = mean_square_by_norm(*norm_sq, scale, o.grad_norm_sq.has_value());
       else
         report.mean_square = mean_square_by_moments(o.flush_denormals);
       schedule_decay(report);
     }
-    constexpr pass last = rule_type::scheduled && !rule_type::scheduled_in_one_pass ? pass::weights : pass::whole;
+    constexpr pass last = rule_type::scheduled && !one_pass ? pass::weights : pass::whole;
     for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
       const denormal_guard guard(o.flush_denormals);
       run<last>(x, begin, end);
@@ -362,18 +368,21 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 
  private:
   static constexpr std::size_t slots = rule_type::slots;
-  using formula = decltype(prepare<T>(std::declval<const rule_type&>(), tick{}));
+  using formula = decltype(prepare<value_type>(std::declval<const rule_type&>(), tick{}));
   static constexpr std::size_t first_slots = formula::first_slots;
-  using memory = std::array<detail::slot_memory<T>, slots>;
+  using memory = std::array<detail::slot_memory<state_type>, slots>;
+  using masters = detail::array_memory<std::conditional_t<precision_type::has_master, master_type, float>>;
+  // The recursion that Σv obeys is v's own, not that of a v that is rounded to fewer bits at each step.
+  static constexpr bool one_pass = rule_type::scheduled_in_one_pass && std::is_same_v<state_type, value_type>;
 
-  static constexpr auto slot_names = [] {
-    std::array<std::string_view, slots> names{};
+  static constexpr auto slot_list = [] {
+    std::array<slot, slots + 1> list{};
     std::size_t k = 0;
     for (const slot& s : decltype(rule_type::first_moment)::slots)
-      names[k++] = s.name;
+      list[k++] = s;
     for (const slot& s : decltype(rule_type::second_moment)::slots)
-      names[k++] = s.name;
-    return names;
+      list[k++] = s;
+    return list;
   }();
 
   struct group {
@@ -384,12 +393,14 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   /// A tensor with no name is a free place in the list. One that is not attached has been removed, its state kept.
   struct tensor {
     std::string name = {};
-    T* parameters = nullptr;
-    const T* gradients = nullptr;
+    parameter_type* parameters = nullptr;
+    const gradient_type* gradients = nullptr;
     std::size_t size = 0;
     std::size_t group = 0;
     std::uint64_t generation = 0;
     memory state = {};
+    masters master = {};
+    std::uint64_t name_hash = 0;
     std::uint64_t t = 0;
     double second_moment_sum = 0;  // Σv, where a scheduled decay works in one pass and the sum is not shared
     double norm_sq = 0;            // ‖g‖², as last measured
@@ -401,9 +412,9 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   /// What a step reads of a tensor that takes part. In the list of these, elements and blocks (of reduce_block elements,
   /// from each tensor's start) are counted through.
   struct flat_tensor {
-    T* parameters;
-    const T* gradients;
-    std::array<T*, slots + 1> state;
+    parameter_type* parameters;
+    const gradient_type* gradients;
+    std::array<detail::slot_view<state_type>, slots + 1> state;
     std::size_t size;
     std::size_t first_element;
     std::size_t first_block;
@@ -445,10 +456,10 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     return tensors_[h.index_];
   }
 
-  void check_memory(const std::string& name, std::span<T> parameters, std::span<const T> gradients) const
+  void check_memory(const std::string& name, parameters_span parameters, gradients_span gradients) const
   {
     const std::string of = " of tensor " + quote(name);
-    const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(T) - elements_;
+    const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(value_type) - elements_;
     if (gradients.size() != n)
       fail("size of gradients" + of + " is " + std::to_string(gradients.size()) + "; expected " + std::to_string(n) +
            ", the size of its parameters");
@@ -461,11 +472,11 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       fail("gradients" + of + " is null; expected " + std::to_string(n) + " elements");
     const auto p = reinterpret_cast<std::uintptr_t>(parameters.data());
     const auto g = reinterpret_cast<std::uintptr_t>(gradients.data());
-    if (n > 0 && p < g + n * sizeof(T) && g < p + n * sizeof(T))
+    if (n > 0 && p < g + n * sizeof(gradient_type) && g < p + n * sizeof(parameter_type))
       fail("gradients" + of + " overlap its parameters; expected memory of their own");
   }
 
-  static void check_length(const tensor& x, std::span<T> parameters)
+  static void check_length(const tensor& x, parameters_span parameters)
   {
     if (parameters.size() != x.size)
       fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
@@ -508,7 +519,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     memory state;
     for (std::size_t k = 0; k < count; ++k)
       if (keeps(rule, k))
-        state[k] = detail::slot_memory<T>(n, T(initial_value(rule, k)));
+        state[k] = {n, initial_value(rule, k), slot_list[k]};
     return state;
   }
 
@@ -519,7 +530,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
   }
 
   /// A tensor that was removed with its state kept, come back.
-  tensor_handle add_again(std::size_t index, std::span<T> parameters, std::span<const T> gradients, std::size_t g)
+  tensor_handle add_again(std::size_t index, parameters_span parameters, gradients_span gradients, std::size_t g)
   {
     tensor& x = tensors_[index];
     if (x.attached)
@@ -544,7 +555,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       resum();
   }
 
-  void attach(tensor& x, std::span<T> parameters, std::span<const T> gradients) noexcept
+  void attach(tensor& x, parameters_span parameters, gradients_span gradients) noexcept
   {
     x.parameters = parameters.data();
     x.gradients = gradients.data();
@@ -578,7 +589,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
         continue;
       flat_tensor flat{x.parameters, x.gradients, {}, x.size, element, block, x.cohort, i};
       for (std::size_t k = 0; k < slots; ++k)
-        flat.state[k] = x.state[k].get();
+        flat.state[k] = x.state[k].view();
       flat_.push_back(flat);
       element += x.size;
       block += block_count(x.size);
@@ -632,16 +643,21 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       if (x.name.empty())
         continue;
       const std::string_view name = x.name;
-      for (std::size_t k = 0; k < slots; ++k) {
-        using element = std::conditional_t<std::is_const_v<Self>, const T, T>;
+      const auto show = [&]<class X>(std::string_view key, std::span<X> values) {
+        visit(name, key, std::span<std::conditional_t<std::is_const_v<Self>, const X, X>>(values));
+      };
+      for (std::size_t k = 0; k < slots; ++k)
         if (keeps(self.groups_[x.group].rule, k))
-          visit(name, slot_names[k], std::span<element>(x.state[k].get(), x.size));
-      }
+          x.state[k].visit(slot_list[k].name, x.size, show);
+      if constexpr (precision_type::has_master)
+        show("master", std::span<master_type>(x.master.get(), x.size));
       visit(name, std::string_view("step"), std::span(&x.t, 1));
-      if constexpr (rule_type::scheduled_in_one_pass)
+      if constexpr (one_pass)
         visit(name, std::string_view("exp_avg_sq_sum"), std::span(&x.second_moment_sum, 1));
     }
-    if constexpr (rule_type::scheduled_in_one_pass) {
+    if constexpr (precision_type::stochastic)
+      visit(std::string_view(), std::string_view("seed"), std::span(&self.seed_, 1));
+    if constexpr (one_pass) {
       visit(std::string_view(), std::string_view("exp_avg_sq_sum"), std::span(&self.shared_sum_, 1));
       visit(std::string_view(), std::string_view("exp_avg_sq_sum_is_shared"), std::span(&self.sum_is_shared_, 1));
     }
@@ -703,14 +719,61 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     }
   }
 
+  /// One pass over a range of a tensor's elements, which begins at a whole block.
   template <pass Pass>
   void run(const flat_tensor& x, std::size_t begin, std::size_t end) noexcept
   {
-    T* pointers[slots + 1];
+    const formula& prepared = cohorts_[x.cohort].prepared;
+    if constexpr (precision_type::uniform) {
+      value_type* pointers[slots + 1];
+      for (std::size_t k = 0; k < slots; ++k)
+        pointers[k] = x.state[k] ? x.state[k].from(begin).values : nullptr;
+      detail::run<Pass>(backend_, prepared, x.parameters + begin, x.gradients + begin, pointers, end - begin);
+    }
+    else {
+      const std::uint64_t key = detail::mix(tensors_[x.index].name_hash + detail::mix(detail::mix(seed_) + cohorts_[x.cohort].t));
+      for (std::size_t i = begin; i < end; i += detail::stage)
+        run_decoded<Pass>(x, prepared, key, i, end - i < detail::stage ? end - i : detail::stage);
+    }
+  }
+
+  /// The same for at most a stage of elements, of which some or all are stored in other types than they are computed in.
+  template <pass Pass>
+  void run_decoded(const flat_tensor& x, const formula& prepared, std::uint64_t key, std::size_t i, std::size_t n) noexcept
+  {
+    constexpr bool decodes_state = !std::is_same_v<state_type, value_type>;
+    value_type theta[detail::stage], g[detail::stage], state[slots + 1][decodes_state ? detail::stage : 1];
+    value_type* weights = theta;
+    const value_type* gradients = g;
+    value_type* pointers[slots + 1] = {};
+    if constexpr (precision_type::has_master)
+      weights = tensors_[x.index].master.get() + i;
+    else if constexpr (short_float<parameter_type>)
+      decode(x.parameters + i, theta, n);
+    else
+      weights = x.parameters + i;
+    if constexpr (short_float<gradient_type>)
+      decode(x.gradients + i, g, n);
+    else
+      gradients = x.gradients + i;
     for (std::size_t k = 0; k < slots; ++k)
-      pointers[k] = x.state[k] ? x.state[k] + begin : nullptr;
-    detail::run<Pass>(backend_, cohorts_[x.cohort].prepared, x.parameters + begin, x.gradients + begin, pointers,
-                      end - begin);
+      if (x.state[k]) {
+        if constexpr (decodes_state)
+          x.state[k].from(i).read(pointers[k] = state[k], n, slot_list[k]);
+        else
+          pointers[k] = x.state[k].from(i).values;
+      }
+    detail::run<Pass>(backend_, prepared, weights, gradients, pointers, n);
+    if constexpr (decodes_state && Pass != pass::weights)
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          x.state[k].from(i).write(state[k], n, slot_list[k], detail::noise(key, k, i));
+    if constexpr (short_float<parameter_type> && Pass != pass::moments) {
+      if constexpr (precision_type::has_master)
+        encode(weights, x.parameters + i, n);
+      else
+        encode(weights, x.parameters + i, n, detail::noise(key, slots, i));
+    }
   }
 
   /// Calls f(tensor, begin, length), which gives a block's sum, on every block, and then g(tensor, sum) in their order.
@@ -764,7 +827,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
     for (const cohort& c : cohorts_) {
       if (c.members == 0)
         continue;
-      if constexpr (rule_type::scheduled_in_one_pass)
+      if constexpr (one_pass)
         if (common && (c.t != common->t ||
                        groups_[c.group].rule.second_moment.beta2 != groups_[common->group].rule.second_moment.beta2))
           return nullptr;
@@ -790,7 +853,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       sum_is_shared_ = 1;
     }
     const auto next = [&](const cohort& c, double sum, double squares) {
-      return next_second_moment_sum<T>(groups_[c.group].rule.second_moment, sum, squares, scale);
+      return next_second_moment_sum<value_type>(groups_[c.group].rule.second_moment, sum, squares, scale);
     };
     if (sum_is_shared_) {
       shared_sum_ = next(*common, shared_sum_, norm_sq);
@@ -816,7 +879,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
         [&](const flat_tensor& x, std::size_t i, std::size_t n) {
           const denormal_guard guard(flush_denormals);
           run<pass::moments>(x, i, i + n);
-          return block_sum<plain_term>(backend_, x.state[formula::value_slot] + i, n);
+          return block_sum<plain_term>(backend_, x.state[formula::value_slot].from(i), n, slot_list[formula::value_slot]);
         },
         [&](const flat_tensor& x, double sum) { total.add(sum / cohorts_[x.cohort].scalars.bc2); });
     return total.finish() / double(flat_elements_);
@@ -828,7 +891,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
       if (c.members > 0) {
         const auto& decay = groups_[c.group].rule.decay;
         c.scalars.mean_square = *report.mean_square;
-        c.prepared.decay = decay.template prepare<T>(c.scalars);
+        c.prepared.decay = decay.template prepare<value_type>(c.scalars);
         report.decay_clamped = report.decay_clamped || decay.rate(c.scalars) > 1;
       }
     const double v = *report.mean_square + groups_[0].rule.decay.eps;
@@ -837,6 +900,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
 
   Backend backend_;
   std::uint64_t owner_;
+  std::uint64_t seed_ = 0;
   std::uint64_t generations_ = 0;
   std::size_t elements_ = 0;
   std::vector<group> groups_;

@@ -75,10 +75,10 @@ std::span<Element> as_span(const char* argument, R& range)
 /// The faces of `add` and `rebind` that take ranges of any kind, over those of Derived that take spans.
 ///
 /// The ranges are viewed, never copied: they must outlive the optimizer or be rebound. Parameters are writable
-/// contiguous T; gradients, contiguous T or const T of the same length in other memory. A tensor's name must be new.
+/// contiguous Parameter; gradients, contiguous Gradient or const Gradient of the same length in other memory. A tensor's name must be new.
 /// \throws std::invalid_argument, with nothing added, for null or overlapping memory, lengths that differ, a name used
 ///         twice, a group of another optimizer
-template <class Derived, class T>
+template <class Derived, class Parameter, class Gradient = Parameter>
 class range_front {
  public:
   template <class W, class G>
@@ -119,26 +119,26 @@ class range_front {
     return name;
   }
   template <class W>
-  static std::span<T> writable(std::remove_reference_t<W>& range)
+  static std::span<Parameter> writable(std::remove_reference_t<W>& range)
   {
-    static_assert(detail::contiguous<std::remove_reference_t<W>, T*>,
+    static_assert(detail::contiguous<std::remove_reference_t<W>, Parameter*>,
                   "gradus: parameters must be a writable contiguous range of the optimizer's precision T "
                   "(std::vector<T>, std::span<T>, an Eigen matrix of T, …), not const and not of another type.");
     static_assert(!detail::temporary_owner<W>,
                   "gradus: parameters is a temporary container, gone after this call; pass a variable, or a view of memory "
                   "that stays.");
-    return detail::as_span<T>("parameters", range);
+    return detail::as_span<Parameter>("parameters", range);
   }
   template <class G>
-  static std::span<const T> readable(std::remove_reference_t<G>& range)
+  static std::span<const Gradient> readable(std::remove_reference_t<G>& range)
   {
-    static_assert(detail::contiguous<std::remove_reference_t<G>, const T*>,
+    static_assert(detail::contiguous<std::remove_reference_t<G>, const Gradient*>,
                   "gradus: gradients must be a contiguous range of the optimizer's precision T "
                   "(std::vector<T>, std::span<const T>, an Eigen matrix of T, …), not of another type.");
     static_assert(!detail::temporary_owner<G>,
                   "gradus: gradients is a temporary container, gone after this call; pass a variable, or a view of memory "
                   "that stays.");
-    return detail::as_span<const T>("gradients", range);
+    return detail::as_span<const Gradient>("gradients", range);
   }
 };
 

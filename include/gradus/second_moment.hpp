@@ -36,7 +36,7 @@ struct ema {
   double beta2 = 0.999;
 
   static constexpr std::string_view kind = "ema";
-  static constexpr std::array slots{slot{"exp_avg_sq"}};
+  static constexpr std::array slots{slot{"exp_avg_sq", true}};
   static constexpr std::size_t value_slot = 0;
   static constexpr bool linear = true;
 
@@ -61,7 +61,7 @@ struct ema_max {
   double beta2 = 0.999;
 
   static constexpr std::string_view kind = "ema_max";
-  static constexpr std::array slots{slot{"exp_avg_sq"}, slot{"max_exp_avg_sq"}};
+  static constexpr std::array slots{slot{"exp_avg_sq", true}, slot{"max_exp_avg_sq", true}};
   static constexpr std::size_t value_slot = 1;
   static constexpr bool linear = false;
 
@@ -88,7 +88,7 @@ struct yogi {
   double initial_accumulator = 1e-6;
 
   static constexpr std::string_view kind = "yogi";
-  static constexpr std::array slots{slot{"exp_avg_sq"}};
+  static constexpr std::array slots{slot{"exp_avg_sq", true}};
   static constexpr std::size_t value_slot = 0;
   static constexpr bool linear = false;
 

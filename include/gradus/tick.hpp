@@ -24,7 +24,8 @@ struct tick {
 
 /// One array of state, with an element for each parameter.
 struct slot {
-  std::string_view name;  ///< PyTorch's name for it: "exp_avg", "momentum_buffer", …
+  std::string_view name;     ///< PyTorch's name for it: "exp_avg", "momentum_buffer", …
+  bool nonnegative = false;  ///< what is kept there never is below zero, as mean squares are
 };
 
 }  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,241 @@
+#pragma once
+/// \file
+/// Which number types an optimizer's parameters, gradients and state have, where they are not all the same.
+///
+///     using gradus::bfloat16, gradus::block8, gradus::precision;
+///     gradus::optimizer<gradus::adamw, precision<float, float, bfloat16>> a;            // moments in bfloat16
+///     gradus::optimizer<gradus::adamw, precision<float, float, block8>> b;              // moments in 8-bit codes
+///     gradus::optimizer<gradus::adamw, precision<bfloat16, bfloat16, float, float>> c;  // float master weights
+///     gradus::optimizer<gradus::adamw, precision<bfloat16>> d;                          // none: weights rounded by chance
+///
+/// Nothing of this reaches a rule or a backend's loop: they work on a stretch of decoded numbers in the first-level cache.
+
+#include <memory>
+#include <new>
+#include <span>
+
+#include <gradus/error.hpp>
+#include <gradus/kernel.hpp>
+#include <gradus/storage.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+
+/// The types of an optimizer's numbers. The arithmetic is in float, or in double where the state is.
+///
+/// \tparam Parameter  float, double, bfloat16 or float16. Short ones are rounded to nearest from their master, or
+///                    stochastically where there is none
+/// \tparam Gradient   one of the same
+/// \tparam State      of the moments: float, double, bfloat16 (rounded stochastically) or block8 (likewise). Not float16,
+///                    in which squares of gradients under 2e-4 vanish
+/// \tparam Master     float: short parameters have masters in float, a slot named "master", which is what steps move; void: none
+template <class Parameter, class Gradient = Parameter, class State = float, class Master = void>
+struct precision {
+  using parameter_type = Parameter;
+  using gradient_type = Gradient;
+  using state_type = State;
+  using master_type = Master;
+  using compute_type = std::conditional_t<__is_same(State, double), double, float>;
+
+  static constexpr bool has_master = !__is_same(Master, void);
+  /// Whether everything is stored as it is computed.
+  static constexpr bool uniform =
+      __is_same(Parameter, compute_type) && __is_same(Gradient, compute_type) && __is_same(State, compute_type);
+  /// Whether something is rounded stochastically, and so depends on a seed.
+  static constexpr bool stochastic = !__is_same(State, compute_type) || (short_float<Parameter> && !has_master);
+
+  static_assert(real<State> || __is_same(State, bfloat16) || __is_same(State, block8),
+                "gradus: the state of a precision is float, double, bfloat16 or block8 (float16 cannot hold the squares of "
+                "small gradients).");
+  static_assert(__is_same(Parameter, compute_type) || (short_float<Parameter> && __is_same(compute_type, float)),
+                "gradus: the parameters of a precision are bfloat16, float16 or float; or double, with state in double.");
+  static_assert(__is_same(Gradient, compute_type) || (short_float<Gradient> && __is_same(compute_type, float)),
+                "gradus: the gradients of a precision are bfloat16, float16 or float; or double, with state in double.");
+  static_assert(!has_master || (__is_same(Master, float) && short_float<Parameter>),
+                "gradus: the master weights of a precision are float, and its parameters bfloat16 or float16.");
+};
+
+namespace detail {
+
+template <class T>
+struct to_precision;
+template <real T>
+struct to_precision<T> {
+  using type = precision<T, T, T>;
+};
+template <class P, class G, class S, class M>
+struct to_precision<precision<P, G, S, M>> {
+  using type = precision<P, G, S, M>;
+};
+
+}  // namespace detail
+
+/// What may stand as an optimizer's precision: float, double, or a `precision`.
+template <class T>
+concept precise = requires { typename detail::to_precision<T>::type; };
+template <precise T>
+using precision_of = typename detail::to_precision<T>::type;
+
+namespace detail {
+
+/// float where T is no precision, so that an optimizer of it is refused by its own sentence alone.
+template <class T>
+struct sides {
+  using parameter = float;
+  using gradient = float;
+};
+template <precise T>
+struct sides<T> {
+  using parameter = typename precision_of<T>::parameter_type;
+  using gradient = typename precision_of<T>::gradient_type;
+};
+template <class T>
+using parameter_of = typename sides<T>::parameter;
+template <class T>
+using gradient_of = typename sides<T>::gradient;
+
+/// So many elements are decoded, computed and encoded at a time: few enough for the first-level cache.
+inline constexpr std::size_t stage = 512;
+static_assert(stage % block8::block == 0 && stage % reduce_lanes == 0 && reduce_block % stage == 0);
+
+/// An array from a cache line's start. (xsimd's aligned allocator needs exceptions.)
+template <class T>
+class array_memory {
+ public:
+  array_memory() = default;
+  array_memory(std::size_t length, T value)
+  {
+    if (length == 0)
+      return;
+    void* p = ::operator new(length * sizeof(T), std::align_val_t(64), std::nothrow);
+    if (!p) {
+#if GRADUS_EXCEPTIONS
+      throw std::bad_alloc();
+#else
+      fail("size of parameters is " + std::to_string(length) + "; expected as much memory for each slot of state");
+#endif
+    }
+    data_.reset(static_cast<T*>(p));
+    for (std::size_t i = 0; i < length; ++i)
+      data_.get()[i] = value;
+  }
+  T* get() const noexcept { return data_.get(); }
+
+ private:
+  struct release {
+    void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, release> data_;
+};
+
+/// A slot's elements from some element on, which for block8 is the first of a block.
+template <class S>
+struct slot_view {
+  S* values = nullptr;
+
+  explicit operator bool() const noexcept { return values; }
+  slot_view from(std::size_t i) const noexcept { return {values + i}; }
+  void read(float* to, std::size_t n, const slot&) const noexcept { decode(values, to, n); }
+  void write(const float* x, std::size_t n, const slot&, noise random) const noexcept { encode(x, values, n, random); }
+};
+template <>
+struct slot_view<block8> {
+  std::uint8_t* codes = nullptr;
+  float* scales = nullptr;
+
+  explicit operator bool() const noexcept { return codes; }
+  slot_view from(std::size_t i) const noexcept { return {codes + i, scales + i / block8::block}; }
+  void read(float* to, std::size_t n, const slot& s) const noexcept
+  {
+    s.nonnegative ? decode<false>(codes, scales, to, n) : decode<true>(codes, scales, to, n);
+  }
+  void write(const float* x, std::size_t n, const slot& s, noise random) const noexcept
+  {
+    s.nonnegative ? encode<false>(x, codes, scales, n, random) : encode<true>(x, codes, scales, n, random);
+  }
+};
+
+/// The memory of one slot of one tensor.
+template <class S>
+class slot_memory {
+ public:
+  slot_memory() = default;
+  slot_memory(std::size_t n, double value, const slot&) : values_(n, convert(value)) {}
+
+  slot_view<S> view() const noexcept { return {values_.get()}; }
+  static std::size_t bytes(std::size_t n) noexcept { return n * sizeof(S); }
+  /// Calls visit(key, span) on each of its arrays.
+  template <class Visit>
+  void visit(std::string_view name, std::size_t n, const Visit& visit) const
+  {
+    visit(name, std::span<S>(values_.get(), n));
+  }
+
+ private:
+  static S convert(double value) noexcept
+  {
+    if constexpr (real<S>)
+      return S(value);
+    else
+      return S(float(value));
+  }
+  array_memory<S> values_;
+};
+template <>
+class slot_memory<block8> {
+ public:
+  slot_memory() = default;
+  slot_memory(std::size_t n, double value, const slot& s)
+      : codes_(n, std::uint8_t(value == 0 ? 0u : s.nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last)),
+        scales_(blocks(n), float(value))
+  {
+  }
+
+  slot_view<block8> view() const noexcept { return {codes_.get(), scales_.get()}; }
+  static std::size_t bytes(std::size_t n) noexcept { return n + blocks(n) * sizeof(float); }
+  template <class Visit>
+  void visit(std::string_view name, std::size_t n, const Visit& visit) const
+  {
+    visit(name, std::span<std::uint8_t>(codes_.get(), n));
+    visit(std::string(name) + "_scale", std::span<float>(scales_.get(), blocks(n)));
+  }
+
+ private:
+  static std::size_t blocks(std::size_t n) noexcept { return n / block8::block + (n % block8::block != 0); }
+  array_memory<std::uint8_t> codes_;
+  array_memory<float> scales_;
+};
+
+/// A block's sum of numbers that read(i, to, n) decodes.
+template <class Term, class Backend, class Read>
+double decoded_block_sum(const Backend& backend, std::size_t n, const Read& read) noexcept
+{
+  double partial[reduce_lanes] = {};
+  float decoded[stage];
+  for (std::size_t i = 0; i < n; i += stage) {
+    const std::size_t length = n - i < stage ? n - i : stage;
+    read(i, decoded, length);
+    backend.accumulate(Term{}, partial, decoded, length);
+  }
+  return fold(partial);
+}
+
+}  // namespace detail
+
+/// Of numbers in a shorter format.
+template <class Term, class Backend, short_float S>
+double block_sum(const Backend& backend, const S* x, std::size_t n) noexcept
+{
+  return detail::decoded_block_sum<Term>(backend, n, [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
+}
+/// Of a slot's elements.
+template <class Term, class Backend, class S>
+double block_sum(const Backend& backend, const detail::slot_view<S>& x, std::size_t n, const slot& s) noexcept
+{
+  if constexpr (real<S>)
+    return block_sum<Term>(backend, x.values, n);
+  else
+    return detail::decoded_block_sum<Term>(backend, n,
+                                           [&](std::size_t i, float* to, std::size_t m) { x.from(i).read(to, m, s); });
+}
+
+}  // namespace gradus::inline GRADUS_ISA

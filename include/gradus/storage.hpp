@@ -1,0 +1,309 @@
+#pragma once
+/// \file
+/// How numbers are stored in fewer bytes than they are computed in: bfloat16, float16, and blocks of 8-bit codes; and how
+/// they are rounded.
+///
+/// A moment moves by a small part of itself in a step: (1−β₂) = 1/1000 of it, where bfloat16 has three decimal digits. Rounded
+/// to nearest, such moves are lost and the moment stands still. So what is kept between steps in fewer bits is rounded
+/// stochastically: up with the probability that makes the expected value exact. The random bits are a hash of seed,
+/// tensor, step, array and element, and no generator's state: the same for any thread count and SIMD width.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include <gradus/math.hpp>
+
+// The number types may lie over an engine's own of the same 16 bits.
+#if defined(__GNUC__)
+#define GRADUS_MAY_ALIAS __attribute__((may_alias))
+#define GRADUS_INLINE __attribute__((always_inline))
+#else
+#define GRADUS_MAY_ALIAS
+#define GRADUS_INLINE
+#endif
+
+namespace gradus::inline GRADUS_ISA {
+
+// ── random bits ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace detail {
+
+/// The finalizer of splitmix64 (Steele, Lea and Flood 2014).
+GRADUS_HOST_DEVICE constexpr std::uint64_t mix(std::uint64_t x) noexcept
+{
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/// FNV-1a of a name.
+constexpr std::uint64_t hash(std::string_view name) noexcept
+{
+  std::uint64_t h = 0xcbf29ce484222325u;
+  for (const char c : name)
+    h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+
+/// Sixteen random bits for each element of one array in one step. 32-bit arithmetic alone, which every SIMD set has.
+struct noise {
+  std::uint32_t a, b, first;
+
+  /// \param key    of the tensor and step \param array  which of the tensor's arrays
+  /// \param begin  the array's element that index 0 stands for
+  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::size_t begin) noexcept : first(std::uint32_t(begin))
+  {
+    const std::uint64_t h = mix(key + 0x9e3779b97f4a7c15u * (array + 1) + mix(std::uint64_t(begin) >> 32));
+    a = std::uint32_t(h);
+    b = std::uint32_t(h >> 32);
+  }
+  // Two rounds of xorshift and multiplication, by the constants of Wellons's low-bias 32-bit hash; a key enters before each.
+  GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
+  {
+    std::uint32_t x = (first + std::uint32_t(i)) ^ a;
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = ((x ^ (x >> 15)) + b) * 0x846ca68bu;
+    return x >> 16;
+  }
+};
+
+/// to[i] = f(from[i], i) for all n elements, by rows of fixed length in memory that nothing else can name: of such loops
+/// compilers make SIMD code even at -O2, and the last row, padded, is computed as all others are.
+template <class From, class To, class F>
+inline void transform(const From* from, To* to, std::size_t n, const F f) noexcept
+{
+  constexpr std::size_t row = 64;
+  From in[row];
+  To out[row];
+  std::size_t i = 0;
+  for (; n - i >= row; i += row) {
+    std::memcpy(in, from + i, sizeof in);
+    for (std::size_t k = 0; k < row; ++k)
+      out[k] = f(in[k], i + k);
+    std::memcpy(to + i, out, sizeof out);
+  }
+  if (i == n)
+    return;
+  std::memset(in, 0, sizeof in);
+  std::memcpy(in, from + i, (n - i) * sizeof(From));
+  for (std::size_t k = 0; k < row; ++k)
+    out[k] = f(in[k], i + k);
+  std::memcpy(to + i, out, (n - i) * sizeof(To));
+}
+
+}  // namespace detail
+
+// ── 16-bit numbers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// The upper half of a float: its range, 8 significant bits.
+struct GRADUS_MAY_ALIAS bfloat16 {
+  std::uint16_t bits;
+
+  bfloat16() = default;
+  /// To nearest, ties to even; a NaN stays one.
+  GRADUS_HOST_DEVICE explicit bfloat16(float x) noexcept : bits(0)
+  {
+    const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
+    const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    bits = std::uint16_t((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded);
+  }
+  /// Up or down by chance, so that the expected value is x. \param random  16 random bits
+  GRADUS_HOST_DEVICE bfloat16(float x, std::uint32_t random) noexcept : bits(0)
+  {
+    const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
+    // Infinities and NaN keep their bits (a NaN made quiet): to add to them would make one the other.
+    const std::uint32_t special = (u >> 16) | std::uint32_t((u & 0x7fffffffu) > 0x7f800000u ? 0x40u : 0u);
+    bits = std::uint16_t((u & 0x7f800000u) == 0x7f800000u ? special : (u + random) >> 16);
+  }
+  GRADUS_HOST_DEVICE explicit operator float() const noexcept { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
+};
+
+/// IEEE binary16: from 6e-8 to 65504, 11 significant bits.
+struct GRADUS_MAY_ALIAS float16 {
+  std::uint16_t bits;
+
+  float16() = default;
+  /// To nearest, ties to even; a NaN stays one; 65520 and more is infinite.
+  GRADUS_HOST_DEVICE explicit float16(float x) noexcept : bits(0)
+  {
+    const std::uint32_t u = std::bit_cast<std::uint32_t>(x), a = u & 0x7fffffffu;
+    // To 0.5f a number under 2⁻¹⁴ is added in steps of 2⁻²⁴, which are those of float16 there.
+    const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(a) + 0.5f) - 0x3f000000u;
+    const std::uint32_t normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+    finish(u, a, small, normal);
+  }
+  /// Up or down by chance, so that the expected value is x. \param random  16 random bits
+  GRADUS_HOST_DEVICE float16(float x, std::uint32_t random) noexcept : bits(0)
+  {
+    const std::uint32_t u = std::bit_cast<std::uint32_t>(x), a = u & 0x7fffffffu;
+    // Added to 2⁻¹⁴, a number under it keeps 13 bits below those steps.
+    const std::uint32_t fine = std::bit_cast<std::uint32_t>(std::bit_cast<float>(a) + 0x1p-14f) - 0x38800000u;
+    const std::uint32_t small = (fine + (random >> 3)) >> 13;
+    const std::uint32_t normal = (a - 0x38000000u + (random >> 3)) >> 13;
+    finish(u, a, small, normal);
+  }
+  GRADUS_HOST_DEVICE explicit operator float() const noexcept
+  {
+    const std::uint32_t a = (bits & 0x7fffu), shifted = a << 13;
+    const std::uint32_t normal = shifted + 0x38000000u;
+    // A subnormal's bits under the exponent of 2⁻¹⁴ are 2⁻¹⁴ too much.
+    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(shifted + 0x38800000u) - 0x1p-14f);
+    const std::uint32_t special = shifted + 0x70000000u;
+    const std::uint32_t magnitude = a >= 0x7c00u ? special : a < 0x400u ? subnormal : normal;
+    return std::bit_cast<float>(magnitude | (std::uint32_t(bits & 0x8000u) << 16));
+  }
+
+ private:
+  GRADUS_HOST_DEVICE void finish(std::uint32_t u, std::uint32_t a, std::uint32_t small, std::uint32_t normal) noexcept
+  {
+    const std::uint32_t finite = a < 0x38800000u ? small : normal;
+    const std::uint32_t large = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    bits = std::uint16_t((a >= 0x477ff000u && (a >= 0x47800000u || finite >= 0x7c00u) ? large : finite) | ((u >> 16) & 0x8000u));
+  }
+};
+
+template <class T>
+concept short_float = __is_same(T, bfloat16) || __is_same(T, float16);
+
+inline bool is_finite(bfloat16 x) noexcept
+{
+  return (x.bits & 0x7f80u) != 0x7f80u;
+}
+inline bool is_finite(float16 x) noexcept
+{
+  return (x.bits & 0x7c00u) != 0x7c00u;
+}
+
+template <short_float S>
+void decode(const S* from, float* to, std::size_t n) noexcept
+{
+  detail::transform(from, to, n, [](S x, std::size_t) { return float(x); });
+}
+
+/// Rounds to nearest.
+template <short_float S>
+void encode(const float* from, S* to, std::size_t n) noexcept
+{
+  detail::transform(from, to, n, [](float x, std::size_t) { return S(x); });
+}
+
+/// Rounds stochastically.
+template <short_float S>
+void encode(const float* from, S* to, std::size_t n, detail::noise random) noexcept
+{
+  detail::transform(from, to, n, [random](float x, std::size_t i) { return S(x, random(i)); });
+}
+
+// ── 8-bit codes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A slot of 8-bit codes: in each block of 256 elements the largest magnitude, a float, and for each element a code for the
+/// share of it. The block and the dynamic map of shares are those of Dettmers et al., "8-bit Optimizers via Block-wise
+/// Quantization" (2021), but for two points: a decade's values begin at its lower bound and are evenly spaced to that of
+/// the next, so that rounding can be stochastic anywhere; and their blocks are of 2048.
+///
+/// A block with an infinite or NaN element becomes one of nothing else (skip_nonfinite keeps such gradients out); one whose
+/// magnitudes are all under 2⁻¹²⁶ becomes zeros.
+struct block8 {
+  static constexpr std::size_t block = 256;
+};
+
+/// The dynamic map. Of D + … bits for a magnitude, code 0 is zero and codes 2ʲ … 2ʲ⁺¹−1 divide the decade from 10^(j−D) to
+/// 10^(j−D+1), for j = 0 … D−1; all is scaled so that the last code is exactly 1. Signed codes carry the sign above.
+template <bool Signed>
+struct dynamic_map {
+  static constexpr int decades = Signed ? 7 : 8;
+  static constexpr std::uint32_t last = (1u << decades) - 1;
+
+  float value[256];          ///< of a code
+  float threshold[decades];  ///< where decade j begins
+  float slope[decades + 1];  ///< from a share to its place among the codes, slope·share + offset; [0] is under all decades
+  float offset[decades + 1];
+
+  constexpr dynamic_map() : value(), threshold(), slope(), offset()
+  {
+    double ten[decades + 1] = {1};  // ten[k] = 10ᵏ
+    for (int k = 0; k < decades; ++k)
+      ten[k + 1] = 10 * ten[k];
+    const double top = 0.1 * (10 - 9.0 / (1 << (decades - 1)));
+    for (int j = 0; j < decades; ++j) {
+      const double bins = 1 << j;
+      for (int i = 0; i < 1 << j; ++i) {
+        const int code = (1 << j) + i;
+        value[code] = float((1 + 9 * (i / bins)) / ten[decades - j] / top);
+        if constexpr (Signed)
+          value[code + 128] = -value[code];
+      }
+      threshold[j] = value[1 << j];
+      slope[j + 1] = float(top * bins * ten[decades - j] / 9);
+      offset[j + 1] = float(bins * 8 / 9);
+    }
+    slope[0] = 1 / threshold[0];
+  }
+
+  /// \param share   of the block's largest magnitude, −1 to 1 (0 to 1 if unsigned)
+  /// \param random  16 random bits
+  GRADUS_INLINE GRADUS_HOST_DEVICE std::uint8_t code(float share, std::uint32_t random) const noexcept
+  {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(share);
+    const float a = std::bit_cast<float>(bits & 0x7fffffffu);
+    float s = slope[0], o = offset[0];
+    // Unrolled over constants, or compilers look the numbers up in memory, one element at a time.
+    const auto choose = [&]<std::size_t... J>(std::index_sequence<J...>) GRADUS_INLINE {
+      ((s = a >= threshold[J] ? slope[J + 1] : s, o = a >= threshold[J] ? offset[J + 1] : o), ...);
+    };
+    choose(std::make_index_sequence<decades>{});
+    const float place = fma(s, a, o) + float(std::int32_t(random)) * 0x1p-16f;
+    std::uint32_t c = std::uint32_t(std::int32_t(place));
+    c = c > last ? last : c;
+    if constexpr (Signed)
+      return std::uint8_t(c | (bits >> 31 << 7));
+    // A second moment's elements are divisors: what is not zero must not become it.
+    return std::uint8_t(c == 0 && a > 0 ? 1u : c);
+  }
+};
+
+namespace detail {
+template <bool Signed>
+inline constexpr dynamic_map<Signed> dynamic_map_of{};
+}
+
+/// \param n  a multiple of a block's length, or all that is left
+template <bool Signed>
+void decode(const std::uint8_t* codes, const float* scales, float* to, std::size_t n) noexcept
+{
+  for (std::size_t i = 0; i < n; i += block8::block)
+    detail::transform(codes + i, to + i, n - i < block8::block ? n - i : block8::block,
+                      [scale = scales[i / block8::block]](std::uint8_t code, std::size_t) {
+                        return scale * detail::dynamic_map_of<Signed>.value[code];
+                      });
+}
+
+/// Rounds stochastically; codes and scales as `decode` reads them.
+template <bool Signed>
+void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n, detail::noise random) noexcept
+{
+  for (std::size_t begin = 0; begin < n; begin += block8::block) {
+    const std::size_t length = n - begin < block8::block ? n - begin : block8::block;
+    std::uint32_t largest = 0;  // as bits, among which a NaN's are the largest of all
+    for (std::size_t i = begin; i < begin + length; ++i) {
+      const std::uint32_t a = std::bit_cast<std::uint32_t>(from[i]) & 0x7fffffffu;
+      largest = a > largest ? a : largest;
+    }
+    const float scale = largest < 0x00800000u ? 0.0f : std::bit_cast<float>(largest);
+    scales[begin / block8::block] = scale;
+    if (largest < 0x00800000u)
+      std::memset(codes + begin, 0, length);
+    else if (largest >= 0x7f800000u)
+      std::memset(codes + begin, int(dynamic_map<Signed>::last), length);
+    else
+      detail::transform(from + begin, codes + begin, length, [=](float x, std::size_t i) {
+        return detail::dynamic_map_of<Signed>.code(x / scale, random(begin + i));
+      });
+  }
+}
+
+}  // namespace gradus::inline GRADUS_ISA
