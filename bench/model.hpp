@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <gradus/precision.hpp>
 #include <gradus/recipes.hpp>
 
 namespace bench {
@@ -41,15 +42,17 @@ struct shape {
 /// Parameters in [−1, 1], gradients of either sign and of a magnitude of 0.01 to 0.2: none vanishes, so that eps, which
 /// not all put in the same place, makes no difference to speak of.
 template <class T>
+using computed = std::conditional_t<gradus::short_float<T>, float, T>;
+template <class T>
 T parameter(std::size_t i)
 {
-  return T(int(i % 2001) - 1000) * T(1e-3);
+  return T(computed<T>(int(i % 2001) - 1000) * computed<T>(1e-3));
 }
 template <class T>
 T gradient(std::size_t i)
 {
   const int k = int(i * 7919 % 1999) - 999;
-  return T(k + (k < 0 ? -50 : 50)) * T(2e-4);
+  return T(computed<T>(k + (k < 0 ? -50 : 50)) * computed<T>(2e-4));
 }
 
 /// Parameters and gradients of all tensors. Tensors lie a cache line or more apart, as allocators lay them.

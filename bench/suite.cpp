@@ -61,10 +61,35 @@ struct precision<double> {
   using parameter = double;
 };
 
+using bf16_state = gradus::precision<float, float, gradus::bfloat16>;
+template <>
+struct precision<bf16_state> {
+  static constexpr const char* name = "bf16_state";
+  using parameter = float;
+};
+using block8_state = gradus::precision<float, float, gradus::block8>;
+template <>
+struct precision<block8_state> {
+  static constexpr const char* name = "8bit_state";
+  using parameter = float;
+};
+using bf16_master = gradus::precision<gradus::bfloat16, gradus::bfloat16, float, float>;
+template <>
+struct precision<bf16_master> {
+  static constexpr const char* name = "bf16_with_master";
+  using parameter = gradus::bfloat16;
+};
+using bf16_all = gradus::precision<gradus::bfloat16, gradus::bfloat16, gradus::bfloat16>;
+template <>
+struct precision<bf16_all> {
+  static constexpr const char* name = "bf16_all";
+  using parameter = gradus::bfloat16;
+};
+
 template <class... T>
 struct list {};
 /// The precisions that the sampled recipes are measured in: a further one needs a line here and its `precision` above.
-using precisions = list<float, double>;
+using precisions = list<float, double, bf16_state, block8_state, bf16_master, bf16_all>;
 
 // ── the measured bodies ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,7 +307,8 @@ void put_backends_and_executors(const char* name, const shape& s)
   if constexpr (!std::is_same_v<T, float>)  // else put_every_recipe has it
     put_step<T>(name, h, default_name + "/serial", gradus::default_backend{}, s);
 #if defined(GRADUS_HAS_SIMD)
-  put_step<T>(name, h, "scalar/serial", gradus::backend::scalar{}, s);
+  if constexpr (gradus::real<T>)
+    put_step<T>(name, h, "scalar/serial", gradus::backend::scalar{}, s);
 #endif
   if constexpr (std::is_same_v<T, float>) {
     const auto on_threads = [&](const char* executor_name, const auto& executor) {
@@ -328,11 +354,12 @@ int main(int argc, char** argv)
     put_every_recipe(s);
     put_variants(s);
     [&]<class... T>(list<T...>) {
-      (put_traffic<T>(s), ...);
       (put_backends_and_executors<T, gradus::adamw>("adamw", s), ...);
       (put_backends_and_executors<T, gradus::adams>("adams", s), ...);
       (put_backends_and_executors<T, gradus::sgd>("sgd", s), ...);
     }(precisions{});
+    put_traffic<float>(s);
+    put_traffic<double>(s);
   });
   for (const std::size_t n : {std::size_t(1000), std::size_t(10000), std::size_t(100000)})
     put("add/sgd/-/-/-/float", {n, 64}, [n](benchmark::State& state) { add(state, n); });

@@ -11,14 +11,14 @@ namespace gradus::inline GRADUS_ISA {
 namespace backend {
 
 struct scalar {
-  template <class Kernel, class T>
-  void sweep(const Kernel kernel, T* theta, const T* g, T* const* slots, std::size_t n) const noexcept
+  template <class Kernel, class Theta, class G, class Slot>
+  void sweep(const Kernel kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
   {
-    T* slot[Kernel::slots + 1];
+    Slot slot[Kernel::slots + 1];
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k];
     for (std::size_t i = 0; i < n; ++i)
-      apply_at<T>(kernel, theta, g, slot, i);
+      apply_at<typename Kernel::value_type>(kernel, theta, g, slot, i);
   }
 
   /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].

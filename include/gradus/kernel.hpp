@@ -21,6 +21,7 @@
 
 #include <gradus/compose.hpp>
 #include <gradus/reduce.hpp>
+#include <gradus/storage.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 
@@ -100,25 +101,26 @@ struct kernel {
 };
 
 /// Applies a kernel to the V::size elements that start at i (one, for a plain number). Every backend's loop body.
-template <class V, class Kernel, class T>
-inline void apply_at(const Kernel& kernel, T* theta, const T* g, T* const* slots, std::size_t i) noexcept
+/// What is stored as it is computed comes as a pointer, else as one of storage.hpp's readable, rounded and mirrored.
+template <class V, class Kernel, class Theta, class G, class Slot>
+GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, const Slot* slots, std::size_t i) noexcept
 {
   V slot[Kernel::slots + 1];
   for (std::size_t k = 0; k < Kernel::slots; ++k)
-    slot[k] = load<V>(slots[k] + i);
-  V x = load<V>(theta + i);
-  kernel(x, load<V>(g + i), slot);
+    slot[k] = load<V>(slots[k], i);
+  V x = load<V>(theta, i);
+  kernel(x, load<V>(g, i), slot);
   if constexpr (Kernel::writes_slots)
     for (std::size_t k = 0; k < Kernel::slots; ++k)
-      store(slots[k] + i, slot[k]);
+      store(slots[k], i, slot[k]);
   if constexpr (Kernel::writes_parameters)
-    store(theta + i, x);
+    store(theta, i, x);
 }
 
 namespace detail {
 
-template <pass Pass, class Backend, class F, class S, class P, class D, class T>
-void run(const Backend& backend, const prepared<F, S, P, D, T>& c, T* theta, const T* g, T* const* slots,
+template <pass Pass, class Backend, class F, class S, class P, class D, class T, class Theta, class G, class Slot>
+void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& theta, const G& g, const Slot* slots,
          std::size_t n) noexcept
 {
   if constexpr (requires { typename F::idle_form; }) {

@@ -723,56 +723,44 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   template <pass Pass>
   void run(const flat_tensor& x, std::size_t begin, std::size_t end) noexcept
   {
+    std::uint64_t key = 0;
+    if constexpr (precision_type::stochastic)
+      key = detail::mix(tensors_[x.index].name_hash + detail::mix(detail::mix(seed_) + cohorts_[x.cohort].t));
+    const auto theta = [&] {
+      if constexpr (precision_type::has_master)
+        return mirrored<parameter_type>{tensors_[x.index].master.get(), x.parameters}.from(begin);
+      else if constexpr (short_float<parameter_type>)
+        return rounded<parameter_type>{x.parameters + begin, {key, slots, begin}};
+      else
+        return x.parameters + begin;
+    }();
+    const auto g = [&] {
+      if constexpr (short_float<gradient_type>)
+        return readable<gradient_type>{x.gradients + begin};
+      else
+        return x.gradients + begin;
+    }();
     const formula& prepared = cohorts_[x.cohort].prepared;
-    if constexpr (precision_type::uniform) {
-      value_type* pointers[slots + 1];
-      for (std::size_t k = 0; k < slots; ++k)
-        pointers[k] = x.state[k] ? x.state[k].from(begin).values : nullptr;
-      detail::run<Pass>(backend_, prepared, x.parameters + begin, x.gradients + begin, pointers, end - begin);
-    }
-    else {
-      const std::uint64_t key = detail::mix(tensors_[x.index].name_hash + detail::mix(detail::mix(seed_) + cohorts_[x.cohort].t));
-      for (std::size_t i = begin; i < end; i += detail::stage)
-        run_decoded<Pass>(x, prepared, key, i, end - i < detail::stage ? end - i : detail::stage);
-    }
-  }
-
-  /// The same for at most a stage of elements, of which some or all are stored in other types than they are computed in.
-  template <pass Pass>
-  void run_decoded(const flat_tensor& x, const formula& prepared, std::uint64_t key, std::size_t i, std::size_t n) noexcept
-  {
-    constexpr bool decodes_state = !std::is_same_v<state_type, value_type>;
-    value_type theta[detail::stage], g[detail::stage], state[slots + 1][decodes_state ? detail::stage : 1];
-    value_type* weights = theta;
-    const value_type* gradients = g;
-    value_type* pointers[slots + 1] = {};
-    if constexpr (precision_type::has_master)
-      weights = tensors_[x.index].master.get() + i;
-    else if constexpr (short_float<parameter_type>)
-      decode(x.parameters + i, theta, n);
-    else
-      weights = x.parameters + i;
-    if constexpr (short_float<gradient_type>)
-      decode(x.gradients + i, g, n);
-    else
-      gradients = x.gradients + i;
-    for (std::size_t k = 0; k < slots; ++k)
-      if (x.state[k]) {
-        if constexpr (decodes_state)
-          x.state[k].from(i).read(pointers[k] = state[k], n, slot_list[k]);
-        else
-          pointers[k] = x.state[k].from(i).values;
+    if constexpr (std::is_same_v<state_type, block8>)
+      for (std::size_t i = begin; i < end; i += detail::stage) {
+        const std::size_t n = end - i < detail::stage ? end - i : detail::stage;
+        float decoded[slots + 1][detail::stage];
+        float* pointers[slots + 1] = {};
+        for (std::size_t k = 0; k < slots; ++k)
+          if (x.state[k])
+            x.state[k].from(i).read(pointers[k] = decoded[k], n, slot_list[k]);
+        detail::run<Pass>(backend_, prepared, from(theta, i - begin), from(g, i - begin), pointers, n);
+        if constexpr (Pass != pass::weights)
+          for (std::size_t k = 0; k < slots; ++k)
+            if (x.state[k])
+              x.state[k].from(i).write(decoded[k], n, slot_list[k], {key, k, i});
       }
-    detail::run<Pass>(backend_, prepared, weights, gradients, pointers, n);
-    if constexpr (decodes_state && Pass != pass::weights)
+    else {
+      std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
-          x.state[k].from(i).write(state[k], n, slot_list[k], detail::noise(key, k, i));
-    if constexpr (short_float<parameter_type> && Pass != pass::moments) {
-      if constexpr (precision_type::has_master)
-        encode(weights, x.parameters + i, n);
-      else
-        encode(weights, x.parameters + i, n, detail::noise(key, slots, i));
+          state[k] = x.state[k].at(key, k, begin);
+      detail::run<Pass>(backend_, prepared, theta, g, state.data(), end - begin);
     }
   }
 

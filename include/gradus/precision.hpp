@@ -134,8 +134,15 @@ struct slot_view {
 
   explicit operator bool() const noexcept { return values; }
   slot_view from(std::size_t i) const noexcept { return {values + i}; }
+  /// As a kernel takes it, from element i on. \param key  of the tensor and step  \param k  the slot's number
+  auto at([[maybe_unused]] std::uint64_t key, [[maybe_unused]] std::size_t k, std::size_t i) const noexcept
+  {
+    if constexpr (real<S>)
+      return values + i;
+    else
+      return rounded<S>{values + i, {key, k, i}};
+  }
   void read(float* to, std::size_t n, const slot&) const noexcept { decode(values, to, n); }
-  void write(const float* x, std::size_t n, const slot&, noise random) const noexcept { encode(x, values, n, random); }
 };
 template <>
 struct slot_view<block8> {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include <gradus/math.hpp>
@@ -51,23 +52,31 @@ constexpr std::uint64_t hash(std::string_view name) noexcept
 
 /// Sixteen random bits for each element of one array in one step. 32-bit arithmetic alone, which every SIMD set has.
 struct noise {
-  std::uint32_t a, b, first;
+  std::uint32_t a = 0, b = 0, first = 0, shift = 0;
 
-  /// \param key    of the tensor and step \param array  which of the tensor's arrays
+  noise() = default;
+  /// \param key  of the tensor and step  \param array  which of the tensor's arrays; two share the halves of a word
   /// \param begin  the array's element that index 0 stands for
-  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::size_t begin) noexcept : first(std::uint32_t(begin))
+  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::size_t begin) noexcept
+      : first(std::uint32_t(begin)), shift(array % 2 ? 16 : 0)
   {
-    const std::uint64_t h = mix(key + 0x9e3779b97f4a7c15u * (array + 1) + mix(std::uint64_t(begin) >> 32));
+    const std::uint64_t h = mix(key + 0x9e3779b97f4a7c15u * (array / 2 + 1) + mix(std::uint64_t(begin) >> 32));
     a = std::uint32_t(h);
     b = std::uint32_t(h >> 32);
   }
-  // Two rounds of xorshift and multiplication, by the constants of Wellons's low-bias 32-bit hash; a key enters before each.
+  GRADUS_HOST_DEVICE noise from(std::size_t i) const noexcept
+  {
+    noise moved = *this;
+    moved.first += std::uint32_t(i);
+    return moved;
+  }
+  static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
   GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
   {
-    std::uint32_t x = (first + std::uint32_t(i)) ^ a;
-    x = (x ^ (x >> 16)) * 0x7feb352du;
-    x = ((x ^ (x >> 15)) + b) * 0x846ca68bu;
-    return x >> 16;
+    std::uint32_t x = (first + std::uint32_t(i)) * weyl + a;
+    x = (x ^ (x >> 15) ^ b) * multiplier;
+    x ^= x >> 16;
+    return (x >> shift) & 0xffffu;
   }
 };
 
@@ -184,18 +193,106 @@ void decode(const S* from, float* to, std::size_t n) noexcept
   detail::transform(from, to, n, [](S x, std::size_t) { return float(x); });
 }
 
-/// Rounds to nearest.
+// ── what a kernel reads and writes ───────────────────────────────────────────────────────────────────────────────────
+
+/// Short numbers that are read.
 template <short_float S>
-void encode(const float* from, S* to, std::size_t n) noexcept
+struct readable {
+  const S* data = nullptr;
+  GRADUS_HOST_DEVICE readable from(std::size_t i) const noexcept { return {data + i}; }
+};
+
+/// Short numbers that are rounded stochastically when written.
+template <short_float S>
+struct rounded {
+  S* data = nullptr;
+  detail::noise random = {};
+  GRADUS_HOST_DEVICE rounded from(std::size_t i) const noexcept { return {data + i, random.from(i)}; }
+};
+
+/// Master weights, and the short parameters that are written, rounded to nearest, whenever they are.
+template <short_float S>
+struct mirrored {
+  float* master = nullptr;
+  S* data = nullptr;
+  GRADUS_HOST_DEVICE mirrored from(std::size_t i) const noexcept { return {master + i, data + i}; }
+};
+
+template <class T>
+GRADUS_HOST_DEVICE T* from(T* p, std::size_t i) noexcept
 {
-  detail::transform(from, to, n, [](float x, std::size_t) { return S(x); });
+  return p + i;
+}
+template <class A>
+GRADUS_HOST_DEVICE auto from(const A& a, std::size_t i) noexcept -> decltype(a.from(i))
+{
+  return a.from(i);
 }
 
-/// Rounds stochastically.
-template <short_float S>
-void encode(const float* from, S* to, std::size_t n, detail::noise random) noexcept
+/// The V::size elements from the i-th on (one, for a plain number).
+template <class V, class A>
+GRADUS_HOST_DEVICE V load(A a, std::size_t i) noexcept
 {
-  detail::transform(from, to, n, [random](float x, std::size_t i) { return S(x, random(i)); });
+  if constexpr (std::is_pointer_v<A>)
+    return load<V>(a + i);
+  else if constexpr (requires { a.master; })
+    return load<V>(a.master + i);
+  else
+    return load<V>(a.data + i);
+}
+template <class V, class T>
+GRADUS_HOST_DEVICE void store(T* p, std::size_t i, V x) noexcept
+{
+  store(p + i, x);
+}
+template <class V, short_float S>
+GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
+{
+  store(a.master + i, x);
+  if constexpr (real<V>)
+    a.data[i] = S(x);
+  else
+    x.store(a.data + i);
+}
+template <class V, short_float S>
+GRADUS_HOST_DEVICE void store(const rounded<S>& a, std::size_t i, V x) noexcept
+{
+  if constexpr (real<V>)
+    a.data[i] = S(x, a.random(i));
+  else
+    x.store(a.data + i, a.random, i);
+}
+
+/// n elements from the i-th on, computed and stored.
+template <class A, class T>
+void read(const A& a, std::size_t i, T* to, std::size_t n) noexcept
+{
+  if constexpr (std::is_pointer_v<A>)
+    std::memcpy(to, a + i, n * sizeof(T));
+  else
+    for (std::size_t k = 0; k < n; ++k)
+      to[k] = load<T>(a, i + k);
+}
+template <class A, class T>
+void write(const A& a, std::size_t i, const T* x, std::size_t n) noexcept
+{
+  if constexpr (std::is_pointer_v<A>)
+    std::memcpy(a + i, x, n * sizeof(T));
+  else
+    for (std::size_t k = 0; k < n; ++k)
+      store(a, i + k, x[k]);
+}
+
+/// Asks for what lies so many bytes behind the i-th element.
+template <class A>
+void prefetch(const A& a, std::size_t i, std::size_t bytes) noexcept
+{
+  if constexpr (std::is_pointer_v<A>)
+    prefetch(a + i, bytes);
+  else
+    prefetch(a.data + i, bytes);
+  if constexpr (requires { a.master; })
+    prefetch(a.master + i, bytes);
 }
 
 // ── 8-bit codes ──────────────────────────────────────────────────────────────────────────────────────────────────────
