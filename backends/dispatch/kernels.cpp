@@ -1,0 +1,58 @@
+// The loops of gradus::dispatch, compiled once for each instruction set (CMakeLists.txt here).
+//
+// A linker merges inline functions of one name, and the program must not run this file's: so nothing here has a name that
+// the rest of a program could have too. All of gradus is in a namespace of this file's own (GRADUS_DISPATCH_UNIT in
+// config.hpp), the standard library's functions are inlined away, and nothing runs before main.
+
+#include <array>
+#include <cstring>
+#include <string_view>
+
+#include <gradus/backend/default.hpp>
+#include <gradus/backend/dispatch.hpp>
+
+#define GRADUS_TEXT_(x) #x
+#define GRADUS_TEXT(x) GRADUS_TEXT_(x)
+
+namespace gradus::inline GRADUS_ISA {
+namespace {
+
+static_assert(std::string_view(GRADUS_TEXT(GRADUS_ISA_NAME)) == GRADUS_TEXT(GRADUS_DISPATCH_UNIT),
+              "gradus: the compiler's flags select another instruction set than this file is for; expected none in "
+              "CMAKE_CXX_FLAGS that -march does not override (such as -mavx2).");
+
+template <class Kernel>
+void sweep(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept
+{
+  using T = typename Kernel::value_type;
+  Kernel own;
+  std::memcpy(&own, kernel, sizeof own);
+  default_backend{}.sweep(own, static_cast<T*>(theta), static_cast<const T*>(g), static_cast<T* const*>(slots), n);
+}
+
+template <class Term, class T>
+void accumulate(void* partial, const void* x, std::size_t n) noexcept
+{
+  default_backend{}.accumulate(Term{}, *static_cast<double(*)[reduce_lanes]>(partial), static_cast<const T*>(x), n);
+}
+
+constexpr auto sweeps = [] {
+  std::array<dispatch_table::sweep_function, detail::dispatched_kernels> all{};
+  std::size_t k = 0;
+  detail::for_each_dispatched_kernel([&]<class Kernel>(std::type_identity<Kernel>) { all[k++] = &sweep<Kernel>; });
+  return all;
+}();
+
+constexpr dispatch_table::accumulate_function accumulates[] = {
+    &accumulate<square_term, float>, &accumulate<square_term, double>, &accumulate<plain_term, float>,
+    &accumulate<plain_term, double>};
+
+}  // namespace
+}  // namespace gradus::inline GRADUS_ISA
+
+#define GRADUS_DISPATCH_TABLE GRADUS_JOIN(gradus_dispatch_, GRADUS_ISA_NAME)
+extern "C" {
+extern const gradus::dispatch_table GRADUS_DISPATCH_TABLE;
+constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME), gradus::detail::dispatch_layout(),
+                                                            gradus::sweeps.data(), gradus::accumulates};
+}
