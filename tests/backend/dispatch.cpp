@@ -57,7 +57,7 @@ TEST_CASE_TEMPLATE("every instruction set gives the bits that are recorded for i
     for_each_recipe_rule([&](std::string_view name, const auto& rule) {
       const std::string key =
           std::string(is_fused(d) ? "fused " : "unfused ") + std::string(name) + (sizeof(T) == 4 ? " float" : " double");
-      CHECK_MESSAGE(expected.at(key) == support::fingerprint_of<T>(d, rule), d.name(), ": ", key);
+      CHECK_MESSAGE(expected.at(key) == support::fingerprint_of<T>(d, rule), std::string(d.name()), ": ", key);
     });
 }
 
@@ -73,7 +73,7 @@ TEST_CASE_TEMPLATE("every instruction set has the bits of this build's scalar ba
         std::string& known = family[is_fused(d)];
         if (known.empty())
           known = hash;
-        CHECK_MESSAGE(hash == known, d.name(), ", ", name, ", length ", length);
+        CHECK_MESSAGE(hash == known, std::string(d.name()), ", ", name, ", length ", length);
       }
     }
   });
@@ -93,7 +93,7 @@ TEST_CASE("on several threads, the bits of one")
     return weights;
   };
   for (const dispatch& d : all_of_this_machine())
-    CHECK_MESSAGE(run(d) == run(gradus::backend::parallel(d, gradus::executor::thread_pool(3))), d.name());
+    CHECK_MESSAGE(run(d) == run(gradus::backend::parallel(d, gradus::executor::thread_pool(3))), std::string(d.name()));
 }
 
 TEST_CASE("without a choice the widest set is taken")
