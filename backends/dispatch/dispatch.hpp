@@ -30,12 +30,12 @@ namespace gradus {
 /// type is another one in each (see GRADUS_ISA): what they agree on is its place in the list below, and its bytes.
 struct dispatch_table {
   using sweep_function = void (*)(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept;
-  using accumulate_function = void (*)(void* partial, const void* x, std::size_t n) noexcept;
+  using sum_function = double (*)(const void* x, std::size_t n) noexcept;
 
   const char* name;
   std::uint64_t layout;
-  const sweep_function* sweeps;            ///< in the order of for_each_dispatched_kernel
-  const accumulate_function* accumulates;  ///< squares of float, of double, plain sums of float, of double
+  const sweep_function* sweeps;    ///< in the order of for_each_dispatched_kernel
+  const sum_function* block_sums;  ///< squares of float, of double, plain sums of float, of double
 };
 
 /// The table of an instruction set, or null where the component or this machine has none. The numbers are those of
@@ -46,13 +46,13 @@ inline namespace GRADUS_ISA {
 namespace detail {
 
 /// Calls f(type_identity<Kernel>) for every kernel that the ten recipes run, float's before double's.
-template <class F>
-constexpr void for_each_dispatched_kernel(const F& f)
+template <class Visitor>
+constexpr void for_each_dispatched_kernel(const Visitor& f)
 {
-  const auto visit = [&]<class T, class M, class S, class P, class D>(T, const composition<M, S, P, D>&) {
-    f(std::type_identity<kernel<pass::whole, prepared<M, S, P, D, T>>>{});
-    if constexpr (requires { typename M::idle_form; })
-      f(std::type_identity<kernel<pass::whole, prepared<typename M::idle_form, S, P, D, T>>>{});
+  const auto visit = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>&) {
+    f(std::type_identity<kernel<pass::whole, prepared<F, S, P, D, T>>>{});
+    if constexpr (requires { typename F::idle_form; })
+      f(std::type_identity<kernel<pass::whole, prepared<typename F::idle_form, S, P, D, T>>>{});
   };
   for_each_recipe([&]<class Recipe>(const char*, std::type_identity<Recipe>) {
     visit(float(), Recipe{}.rule());
@@ -130,13 +130,13 @@ class dispatch {
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
 
-  /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].
+  /// The sum of at most reduce_block elements.
   template <class Term, class T>
-  void accumulate(Term, double (&partial)[reduce_lanes], const T* x, std::size_t n) const noexcept
+  double block_sum(Term, const T* x, std::size_t n) const noexcept
   {
     constexpr bool square = std::is_same_v<Term, square_term>;
     static_assert(square || std::is_same_v<Term, plain_term>, "gradus: backend::dispatch adds up numbers or their squares.");
-    table_->accumulates[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](&partial, x, n);
+    return table_->block_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n);
   }
 
  private:

@@ -31,9 +31,9 @@ template <class Kernel>
 }
 
 template <class Term, class T>
-[[gnu::flatten]] void accumulate(void* partial, const void* x, std::size_t n) noexcept
+[[gnu::flatten]] double sum(const void* x, std::size_t n) noexcept
 {
-  default_backend{}.accumulate(Term{}, *static_cast<double(*)[reduce_lanes]>(partial), static_cast<const T*>(x), n);
+  return block_sum<Term>(default_backend{}, static_cast<const T*>(x), n);
 }
 
 constexpr auto sweeps = [] {
@@ -43,9 +43,8 @@ constexpr auto sweeps = [] {
   return all;
 }();
 
-constexpr dispatch_table::accumulate_function accumulates[] = {
-    &accumulate<square_term, float>, &accumulate<square_term, double>, &accumulate<plain_term, float>,
-    &accumulate<plain_term, double>};
+constexpr dispatch_table::sum_function block_sums[] = {&sum<square_term, float>, &sum<square_term, double>,
+                                                       &sum<plain_term, float>, &sum<plain_term, double>};
 
 }  // namespace
 }  // namespace gradus::inline GRADUS_ISA
@@ -54,5 +53,5 @@ constexpr dispatch_table::accumulate_function accumulates[] = {
 extern "C" {
 extern const gradus::dispatch_table GRADUS_DISPATCH_TABLE;
 constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME), gradus::detail::dispatch_layout(),
-                                                            gradus::sweeps.data(), gradus::accumulates};
+                                                            gradus::sweeps.data(), gradus::block_sums};
 }
