@@ -23,6 +23,11 @@ using gradus::backend::dispatch;
 using gradus::backend::instruction_set;
 
 constexpr instruction_set sets[] = {instruction_set::baseline, instruction_set::avx2_fma, instruction_set::avx512};
+#if defined(__aarch64__)
+constexpr std::string_view names[] = {"neon", "", ""};
+#else
+constexpr std::string_view names[] = {"baseline", "avx2_fma", "avx512"};
+#endif
 
 bool is_fused(const dispatch& d)
 {
@@ -33,8 +38,10 @@ std::vector<dispatch> all_of_this_machine()
 {
   std::vector<dispatch> all;
   for (const instruction_set set : sets)
-    if (dispatch::supports(set))
+    if (dispatch::supports(set)) {
       all.emplace_back(set);
+      CHECK(names[int(set)] == all.back().name());
+    }
   return all;
 }
 
@@ -123,7 +130,7 @@ TEST_CASE("a set that the machine has not is refused")
   CHECK(refusal(instruction_set(7)).starts_with("gradus: instruction_set is 7" + rest));
   CHECK(refusal(instruction_set(-1)).starts_with("gradus: instruction_set is -1" + rest));
   for (const instruction_set set : sets) {
-    const std::string name = set == instruction_set::avx512 ? "avx512" : "avx2_fma";
+    const std::string name = set == instruction_set::avx512 ? "avx512" : "avx2_fma";  // baseline is always there
     if (!dispatch::supports(set))
       CHECK(refusal(set).starts_with("gradus: instruction_set is " + name + rest));
   }
