@@ -24,6 +24,9 @@
 #if defined(BENCH_TBB)
 #include <gradus/executor/tbb.hpp>
 #endif
+#if defined(BENCH_DISPATCH)
+#include <gradus/backend/dispatch.hpp>
+#endif
 
 #include "model.hpp"
 #include "twins.hpp"
@@ -309,6 +312,9 @@ void put_backends_and_executors(const char* name, const shape& s)
 #if defined(GRADUS_HAS_SIMD)
   if constexpr (gradus::real<T>)
     put_step<T>(name, h, "scalar/serial", gradus::backend::scalar{}, s);
+#endif
+#if defined(BENCH_DISPATCH)
+  put_step<T>(name, h, "dispatch/serial", gradus::backend::dispatch{}, s);
 #endif
   if constexpr (std::is_same_v<T, float>) {
     const auto on_threads = [&](const char* executor_name, const auto& executor) {

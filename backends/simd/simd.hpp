@@ -153,7 +153,16 @@ struct pack {
   friend pack operator+(pack a, pack b) noexcept { return a.x + b.x; }
   friend pack operator-(pack a, pack b) noexcept { return a.x - b.x; }
   friend pack operator*(pack a, pack b) noexcept { return a.x * b.x; }
-  friend pack operator/(pack a, pack b) noexcept { return a.x / b.x; }
+  // On Arm not xsimd's division and root of floats, which are estimates with two corrections, not rounded as IEEE asks.
+  friend pack operator/(pack a, pack b) noexcept
+  {
+#if defined(__aarch64__)
+    if constexpr (sizeof(T) == 4 && sizeof(batch) == 16)
+      return batch(vdivq_f32(a.x, b.x));
+    else
+#endif
+      return a.x / b.x;
+  }
   // Not xsimd's, which for AVX-512 is 0 − a and gives the wrong zero.
 #if defined(__GNUC__)
   friend pack operator-(pack a) noexcept { return batch(-static_cast<typename batch::register_type>(a.x)); }
@@ -201,7 +210,15 @@ struct pack {
       return a.x * b.x + c.x;
 #endif
   }
-  friend pack sqrt(pack a) noexcept { return xsimd::sqrt(a.x); }
+  friend pack sqrt(pack a) noexcept
+  {
+#if defined(__aarch64__)
+    if constexpr (sizeof(T) == 4 && sizeof(batch) == 16)
+      return batch(vsqrtq_f32(a.x));
+    else
+#endif
+      return xsimd::sqrt(a.x);
+  }
   friend pack abs(pack a) noexcept { return xsimd::abs(a.x); }
   friend pack select(mask m, pack a, pack b) noexcept { return xsimd::select(m, a.x, b.x); }
   friend pack sign(pack a) noexcept { return select(a > pack(T(0)), pack(T(1)), select(a < pack(T(0)), pack(T(-1)), pack(T(0)))); }

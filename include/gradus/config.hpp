@@ -55,7 +55,9 @@
 #else
 #define GRADUS_ISA_NAME baseline
 #endif
-#if defined(__FAST_MATH__)
+#if defined(GRADUS_DISPATCH_UNIT)  // gradus::dispatch shares nothing with a program, not even one of the same flags
+#define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _dispatch)
+#elif defined(__FAST_MATH__)
 #define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _fast_math)
 #else
 #define GRADUS_ISA GRADUS_ISA_NAME

@@ -67,7 +67,7 @@ struct decoupled {
   template <class T>
   shrink<T> prepare(const tick& k) const noexcept
   {
-    return {T(fma(-k.lr, weight_decay, 1.0))};
+    return {T(std::fma(-k.lr, weight_decay, 1.0))};
   }
 };
 

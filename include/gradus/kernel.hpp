@@ -15,6 +15,7 @@
 /// norm). Otherwise call update_moments, sum the value slot of all tensors with `sum`, set mean_square, prepare again, update_weights.
 
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -214,7 +215,7 @@ double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_
 {
   static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
   const double scale = double(T(grad_scale));
-  return fma(double(T(1 - rule.beta2)), scale * scale * grad_norm_sq, double(T(rule.beta2)) * sum);
+  return std::fma(double(T(1 - rule.beta2)), scale * scale * grad_norm_sq, double(T(rule.beta2)) * sum);
 }
 
 }  // namespace gradus::inline GRADUS_ISA

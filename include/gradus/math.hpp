@@ -18,7 +18,9 @@ namespace gradus::inline GRADUS_ISA {
 template <class T>
 concept real = __is_same(T, float) || __is_same(T, double);
 
-/// a*b + c: rounded once where the target has the instruction, twice where it has not (see GRADUS_FUSED).
+/// a*b + c: rounded once where the target has the instruction, twice where it has not (see GRADUS_FUSED). For elements and
+/// their sums. What is computed once a step takes std::fma, which is fused everywhere: so a program of one family can hand
+/// its coefficients to a backend of the other, and the step has that backend's bits.
 template <real T>
 GRADUS_HOST_DEVICE inline T fma(T a, T b, T c) noexcept
 {

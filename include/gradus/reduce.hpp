@@ -4,7 +4,7 @@
 ///
 /// A list is cut into blocks of 4096. In a block, element i goes to partial sum i mod 32, in double; the 32 are folded
 /// by halves. The block sums are a list again, summed in the same way, until one number is left. A backend offers
-/// `accumulate(term, partial, x, n)`, the inner loop.
+/// `accumulate(term, partial, x, n)`, the inner loop; or `block_sum(term, x, n)`, all of a block.
 
 #include <cstddef>
 #include <cstdint>
@@ -84,9 +84,13 @@ class running_sum {
 template <class Term, class Backend, class T>
 double block_sum(const Backend& backend, const T* x, std::size_t n) noexcept
 {
-  double partial[reduce_lanes] = {};
-  backend.accumulate(Term{}, partial, x, n);
-  return fold(partial);
+  if constexpr (requires { backend.block_sum(Term{}, x, n); })
+    return backend.block_sum(Term{}, x, n);
+  else {
+    double partial[reduce_lanes] = {};
+    backend.accumulate(Term{}, partial, x, n);
+    return fold(partial);
+  }
 }
 
 template <class Term, class Backend, class T>

@@ -26,7 +26,7 @@ inline void check_t(double t) { check("t", t, range::at_least_zero); }
 /// Falls from 1 to eta_min as x goes from 0 to 1, along half a cosine.
 inline double half_cosine(double x, double eta_min)
 {
-  return fma(1 - eta_min, 0.5 * (1 + std::cos(3.14159265358979323846 * x)), eta_min);
+  return std::fma(1 - eta_min, 0.5 * (1 + std::cos(3.14159265358979323846 * x)), eta_min);
 }
 
 }  // namespace detail
@@ -107,7 +107,7 @@ struct linear_warmup {
     detail::check_t(t);
     check("t_warmup", t_warmup, range::above_zero);
     check("start_factor", start_factor, range::zero_to_one);
-    return t < t_warmup ? fma(1 - start_factor, t / t_warmup, start_factor) : 1;
+    return t < t_warmup ? std::fma(1 - start_factor, t / t_warmup, start_factor) : 1;
   }
 };
 

@@ -88,7 +88,7 @@ struct bounded {
   {
     const double final_step = final_lr * k.lr_scale;
     return {{T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps)},
-            T(final_step * (1 - 1 / fma(gamma, k.t, 1.0))),
+            T(final_step * (1 - 1 / std::fma(gamma, k.t, 1.0))),
             T(final_step * (1 + 1 / (gamma * k.t)))};
   }
 };

@@ -5,6 +5,12 @@
 #include <vector>
 
 #include <gradus/gradus.hpp>
+#if defined(CONSUMER_DISPATCH)
+#include <gradus/backend/dispatch.hpp>
+using backend = gradus::backend::dispatch;
+#else
+using backend = gradus::default_backend;
+#endif
 
 // Names that a program may well have, and that a header's own must not be said to shadow.
 constexpr std::size_t n = 10;
@@ -17,7 +23,7 @@ static_assert(__is_same(gradus::default_backend, gradus::backend::scalar));
 int main()
 {
   std::vector<float> weights(n, 1.0f), gradients(n);
-  gradus::optimizer<gradus::adams> opt({.lr = 0.05, .weight_decay = 1e-4});
+  gradus::optimizer<gradus::adams, float, backend> opt({.lr = 0.05, .weight_decay = 1e-4});
   opt.add(weights, gradients);
   for (int step = 0; step < 200; ++step) {
     for (std::size_t j = 0; j < n; ++j)

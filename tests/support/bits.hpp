@@ -56,13 +56,17 @@ struct widths_of;
 template <class... Archs>
 struct widths_of<xsimd::arch_list<Archs...>> : widths_among<xsimd::arch_list<>, Archs...> {};
 using widths = typename widths_of<architectures>::type;
-#endif
 
 // Calls f(instruction set, its name) for each of a list.
 template <class F, template <class...> class List, class... Archs>
 void for_each_architecture(List<Archs...>, F&& f)
 {
-  (f(Archs{}, Archs::name()), ...);
+  const auto call = [&]<class Arch>(Arch a) {
+    if constexpr (gradus::backend::pack<double, Arch>::size > 0)  // 64-bit Arm lists the NEON without doubles too
+      f(a, Arch::name());
+  };
+  (call(Archs{}), ...);
 }
+#endif
 
 }  // namespace support

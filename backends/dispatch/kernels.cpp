@@ -1,0 +1,57 @@
+// The loops of gradus::dispatch, compiled once for each instruction set (CMakeLists.txt here).
+//
+// A linker merges inline functions of one name, and the program must not run this file's: so nothing here has a name that
+// the rest of a program could have too. All of gradus is in a namespace of this file's own (GRADUS_DISPATCH_UNIT in
+// config.hpp), the standard library's functions are inlined away, and nothing runs before main.
+
+#include <array>
+#include <string_view>
+
+#include <gradus/backend/default.hpp>
+#include <gradus/backend/dispatch.hpp>
+
+#define GRADUS_TEXT_(x) #x
+#define GRADUS_TEXT(x) GRADUS_TEXT_(x)
+
+namespace gradus::inline GRADUS_ISA {
+namespace {
+
+static_assert(std::string_view(GRADUS_TEXT(GRADUS_ISA_NAME)) == GRADUS_TEXT(GRADUS_DISPATCH_UNIT),
+              "gradus: the compiler's flags select another instruction set than this file is for; expected none in "
+              "CMAKE_CXX_FLAGS that -march does not override (such as -mavx2).");
+
+// The caller's kernel is read in place as this file's, which -fno-strict-aliasing allows, and all is inlined: to copy it as
+// bytes would load what the caller has just stored in other widths, and the processor waits for that (measured: 15 ns).
+template <class Kernel>
+[[gnu::flatten]] void sweep(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept
+{
+  using T = typename Kernel::value_type;
+  default_backend{}.sweep(*static_cast<const Kernel*>(kernel), static_cast<T*>(theta), static_cast<const T*>(g),
+                          static_cast<T* const*>(slots), n);
+}
+
+template <class Term, class T>
+[[gnu::flatten]] double sum(const void* x, std::size_t n) noexcept
+{
+  return block_sum<Term>(default_backend{}, static_cast<const T*>(x), n);
+}
+
+constexpr auto sweeps = [] {
+  std::array<dispatch_table::sweep_function, detail::dispatched_kernels> all{};
+  std::size_t k = 0;
+  detail::for_each_dispatched_kernel([&]<class Kernel>(std::type_identity<Kernel>) { all[k++] = &sweep<Kernel>; });
+  return all;
+}();
+
+constexpr dispatch_table::sum_function block_sums[] = {&sum<square_term, float>, &sum<square_term, double>,
+                                                       &sum<plain_term, float>, &sum<plain_term, double>};
+
+}  // namespace
+}  // namespace gradus::inline GRADUS_ISA
+
+#define GRADUS_DISPATCH_TABLE GRADUS_JOIN(gradus_dispatch_, GRADUS_ISA_NAME)
+extern "C" {
+extern const gradus::dispatch_table GRADUS_DISPATCH_TABLE;
+constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME), gradus::detail::dispatch_layout(),
+                                                            gradus::sweeps.data(), gradus::block_sums};
+}

@@ -1,0 +1,16 @@
+# cmake -DDIRECT=… -DDISPATCHED=… -P dispatch_as_direct.cmake: both programs print the same hashes.
+function(run out)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE text ERROR_VARIABLE text)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${ARGN} failed:\n${text}")
+  endif()
+  set(${out} "${text}" PARENT_SCOPE)
+endfunction()
+
+run(direct ${DIRECT})
+string(REGEX MATCH "^[a-z0-9_]+" set "${direct}")
+run(dispatched ${DISPATCHED} ${set})
+if(NOT direct STREQUAL dispatched)
+  message(FATAL_ERROR "built directly:\n${direct}\ndispatched:\n${dispatched}")
+endif()
+message("the same hashes for ${set}")
