@@ -105,7 +105,25 @@ struct pack {
   template <short_float S>
   void store(S* p) const noexcept
   {
-    store_each(p, [](T s, std::size_t) { return S(s); });
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64 && std::is_same_v<S, bfloat16>) {
+      const auto all = [](std::uint32_t s) { return _mm512_set1_epi32(int(s)); };
+      const __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), all(1));
+      const __mmask16 nan = _mm512_cmpgt_epu32_mask(_mm512_and_si512(u, all(0x7fffffff)), all(0x7f800000));
+      const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, all(0x7fff)), odd);
+      store_high(p, _mm512_mask_or_epi32(rounded, nan, u, all(0x400000)));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32 && std::is_same_v<S, bfloat16>) {
+      const auto all = [](std::uint32_t s) { return _mm256_set1_epi32(int(s)); };
+      const __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), all(1));
+      const __m256i nan = _mm256_cmpgt_epi32(_mm256_and_si256(u, all(0x7fffffff)), all(0x7f800000));
+      const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, all(0x7fff)), odd);
+      store_high(p, _mm256_blendv_epi8(rounded, _mm256_or_si256(u, all(0x400000)), nan));
+    } else
+#endif
+      store_each(p, [](T s, std::size_t) { return S(s); });
   }
   /// Rounds stochastically, with the random bits of the elements from the i-th on.
   template <short_float S>
@@ -126,8 +144,7 @@ struct pack {
       const __m512i u = _mm512_castps_si512(x), exponent = all(0x7f800000);
       // Not to infinities and NaN. (A NaN that was computed is quiet already.)
       const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(u, exponent), exponent);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                          _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_add_epi32(u, finite, u, r), 16)));
+      store_high(p, _mm512_mask_add_epi32(u, finite, u, r));
     } else
 #endif
 #if defined(__AVX2__)
@@ -142,9 +159,7 @@ struct pack {
       r = random.shift ? _mm256_srli_epi32(r, 16) : _mm256_and_si256(r, all(0xffff));
       const __m256i u = _mm256_castps_si256(x), exponent = all(0x7f800000);
       const __m256i special = _mm256_cmpeq_epi32(_mm256_and_si256(u, exponent), exponent);
-      const __m256i sum = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_andnot_si256(special, r)), 16);
-      const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(sum, sum), 0x08);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(both));
+      store_high(p, _mm256_add_epi32(u, _mm256_andnot_si256(special, r)));
     } else
 #endif
       store_each(p, [&](T s, std::size_t k) { return S(s, random(i + k)); });
@@ -229,6 +244,21 @@ struct pack {
   }
 
  private:
+  // The upper halves of the lanes.
+#if defined(__AVX512F__)
+  static void store_high(bfloat16* p, __m512i u) noexcept
+  {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
+  }
+#endif
+#if defined(__AVX2__)
+  static void store_high(bfloat16* p, __m256i u) noexcept
+  {
+    const __m256i halves = _mm256_srli_epi32(u, 16);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(halves, halves), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
+#endif
   template <class S>
   static pack load_each(const S* p) noexcept
   {

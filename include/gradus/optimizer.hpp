@@ -354,7 +354,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
         report.mean_square = mean_square_by_moments(o.flush_denormals);
       schedule_decay(report);
     }
-    constexpr pass last = rule_type::scheduled && !one_pass ? pass::weights : pass::whole;
+    constexpr pass last = rule_type::scheduled && !one_pass && keeps_exactly ? pass::weights : pass::whole;
     for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
       const denormal_guard guard(o.flush_denormals);
       run<last>(x, begin, end);
@@ -373,7 +373,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   using memory = std::array<detail::slot_memory<state_type>, slots>;
   using masters = detail::array_memory<std::conditional_t<precision_type::has_master, master_type, float>>;
   // The recursion that Σv obeys is v's own, not that of a v that is rounded to fewer bits at each step.
-  static constexpr bool one_pass = rule_type::scheduled_in_one_pass && std::is_same_v<state_type, value_type>;
+  static constexpr bool keeps_exactly = std::is_same_v<state_type, value_type>;
+  static constexpr bool one_pass = rule_type::scheduled_in_one_pass && keeps_exactly;
 
   static constexpr auto slot_list = [] {
     std::array<slot, slots + 1> list{};
@@ -719,28 +720,38 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     }
   }
 
+  /// The parameters and gradients of a tensor from an element on, as a kernel takes them.
+  auto parameters_of(const flat_tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t i) noexcept
+  {
+    if constexpr (precision_type::has_master)
+      return mirrored<parameter_type>{tensors_[x.index].master.get() + i, x.parameters + i};
+    else if constexpr (short_float<parameter_type>)
+      return rounded<parameter_type>{x.parameters + i, {key, slots, i}};
+    else
+      return x.parameters + i;
+  }
+  static auto gradients_of(const flat_tensor& x, std::size_t i) noexcept
+  {
+    if constexpr (short_float<gradient_type>)
+      return readable<gradient_type>{x.gradients + i};
+    else
+      return x.gradients + i;
+  }
+
+  /// The key of a tensor's random bits in this step.
+  std::uint64_t noise_key(const flat_tensor& x) const noexcept
+  {
+    if constexpr (precision_type::stochastic)
+      return detail::mix(tensors_[x.index].name_hash + detail::mix(detail::mix(seed_) + cohorts_[x.cohort].t));
+    return 0;
+  }
+
   /// One pass over a range of a tensor's elements, which begins at a whole block.
   template <pass Pass>
   void run(const flat_tensor& x, std::size_t begin, std::size_t end) noexcept
   {
-    std::uint64_t key = 0;
-    if constexpr (precision_type::stochastic)
-      key = detail::mix(tensors_[x.index].name_hash + detail::mix(detail::mix(seed_) + cohorts_[x.cohort].t));
-    const auto theta = [&] {
-      if constexpr (precision_type::has_master)
-        return mirrored<parameter_type>{tensors_[x.index].master.get(), x.parameters}.from(begin);
-      else if constexpr (short_float<parameter_type>)
-        return rounded<parameter_type>{x.parameters + begin, {key, slots, begin}};
-      else
-        return x.parameters + begin;
-    }();
-    const auto g = [&] {
-      if constexpr (short_float<gradient_type>)
-        return readable<gradient_type>{x.gradients + begin};
-      else
-        return x.gradients + begin;
-    }();
     const formula& prepared = cohorts_[x.cohort].prepared;
+    const std::uint64_t key = noise_key(x);
     if constexpr (std::is_same_v<state_type, block8>)
       for (std::size_t i = begin; i < end; i += detail::stage) {
         const std::size_t n = end - i < detail::stage ? end - i : detail::stage;
@@ -749,19 +760,33 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
         for (std::size_t k = 0; k < slots; ++k)
           if (x.state[k])
             x.state[k].from(i).read(pointers[k] = decoded[k], n, slot_list[k]);
-        detail::run<Pass>(backend_, prepared, from(theta, i - begin), from(g, i - begin), pointers, n);
-        if constexpr (Pass != pass::weights)
-          for (std::size_t k = 0; k < slots; ++k)
-            if (x.state[k])
-              x.state[k].from(i).write(decoded[k], n, slot_list[k], {key, k, i});
+        detail::run<Pass>(backend_, prepared, parameters_of(x, key, i), gradients_of(x, i), pointers, n);
+        for (std::size_t k = 0; k < slots; ++k)
+          if (x.state[k])
+            x.state[k].from(i).write(decoded[k], n, slot_list[k], {key, k, i});
       }
     else {
       std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
           state[k] = x.state[k].at(key, k, begin);
-      detail::run<Pass>(backend_, prepared, theta, g, state.data(), end - begin);
+      detail::run<Pass>(backend_, prepared, parameters_of(x, key, begin), gradients_of(x, begin), state.data(), end - begin);
     }
+  }
+
+  /// The sum over a block of the second moment to come, computed and not kept: what is rounded when kept is not what the
+  /// weights are divided by.
+  double sum_of_next_moments(const flat_tensor& x, std::size_t begin, std::size_t n) noexcept
+  {
+    return detail::decoded_block_sum<plain_term>(backend_, n, [&](std::size_t i, float* to, std::size_t m) {
+      float decoded[slots + 1][detail::stage];
+      float* pointers[slots + 1] = {};
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          x.state[k].from(begin + i).read(pointers[k] = k == formula::value_slot ? to : decoded[k], m, slot_list[k]);
+      detail::run<pass::moments>(backend_, cohorts_[x.cohort].prepared, parameters_of(x, 0, begin + i),
+                                 gradients_of(x, begin + i), pointers, m);
+    });
   }
 
   /// Calls f(tensor, begin, length), which gives a block's sum, on every block, and then g(tensor, sum) in their order.
@@ -857,7 +882,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     return total.finish() / n;
   }
 
-  /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache.
+  /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache. It leaves the new
+  /// moments behind, or, where they are kept rounded, nothing.
   double mean_square_by_moments(bool flush_denormals) noexcept
   {
     if (flat_elements_ == 0)
@@ -866,8 +892,12 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     sum_blocks(
         [&](const flat_tensor& x, std::size_t i, std::size_t n) {
           const denormal_guard guard(flush_denormals);
-          run<pass::moments>(x, i, i + n);
-          return block_sum<plain_term>(backend_, x.state[formula::value_slot].from(i), n, slot_list[formula::value_slot]);
+          if constexpr (!keeps_exactly)
+            return sum_of_next_moments(x, i, n);
+          else {
+            run<pass::moments>(x, i, i + n);
+            return block_sum<plain_term>(backend_, x.state[formula::value_slot].values + i, n);
+          }
         },
         [&](const flat_tensor& x, double sum) { total.add(sum / cohorts_[x.cohort].scalars.bc2); });
     return total.finish() / double(flat_elements_);

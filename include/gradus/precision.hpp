@@ -234,15 +234,5 @@ double block_sum(const Backend& backend, const S* x, std::size_t n) noexcept
 {
   return detail::decoded_block_sum<Term>(backend, n, [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
 }
-/// Of a slot's elements.
-template <class Term, class Backend, class S>
-double block_sum(const Backend& backend, const detail::slot_view<S>& x, std::size_t n, const slot& s) noexcept
-{
-  if constexpr (real<S>)
-    return block_sum<Term>(backend, x.values, n);
-  else
-    return detail::decoded_block_sum<Term>(backend, n,
-                                           [&](std::size_t i, float* to, std::size_t m) { x.from(i).read(to, m, s); });
-}
 
 }  // namespace gradus::inline GRADUS_ISA

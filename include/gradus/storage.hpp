@@ -117,8 +117,8 @@ struct GRADUS_MAY_ALIAS bfloat16 {
   GRADUS_HOST_DEVICE explicit bfloat16(float x) noexcept : bits(0)
   {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
-    const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    bits = std::uint16_t((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded);
+    const std::uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u), nan = u | 0x400000u;
+    bits = std::uint16_t(((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded) >> 16);
   }
   /// Up or down by chance, so that the expected value is x. \param random  16 random bits
   GRADUS_HOST_DEVICE bfloat16(float x, std::uint32_t random) noexcept : bits(0)
