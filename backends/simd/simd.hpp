@@ -80,6 +80,7 @@ struct pack {
 #endif
   friend mask operator>(pack a, pack b) noexcept { return a.x > b.x; }
   friend mask operator<(pack a, pack b) noexcept { return a.x < b.x; }
+  friend mask operator==(pack a, pack b) noexcept { return a.x == b.x; }
 
   /// One instruction wherever GRADUS_FUSED: xsimd 8.1 has none for AVX-512, nor for the narrower types of such a target.
   friend pack fma(pack a, pack b, pack c) noexcept
@@ -123,11 +124,19 @@ struct pack {
   friend pack abs(pack a) noexcept { return xsimd::abs(a.x); }
   friend pack select(mask m, pack a, pack b) noexcept { return xsimd::select(m, a.x, b.x); }
   friend pack sign(pack a) noexcept { return select(a > pack(T(0)), pack(T(1)), select(a < pack(T(0)), pack(T(-1)), pack(T(0)))); }
-  // xsimd's polynomial would differ from the scalar backend's pow.
-  friend pack pow(pack a, pack b) noexcept
+  friend pack pow(pack a, pack b) noexcept { return gradus::detail::power<T>(a, b); }
+  template <class F>
+  friend pack map_bits(F f, pack a) noexcept
   {
-    return each([](T s, T t, T) { return gradus::pow(s, t); }, a, b, b);
+#if defined(__GNUC__)
+    using registers = typename batch::register_type;
+    using integers [[gnu::vector_size(sizeof(registers))]] = bits_of<T>;
+    return batch(__builtin_bit_cast(registers, f(__builtin_bit_cast(integers, static_cast<registers>(a.x)))));
+#else
+    return each([f](T s, T, T) { return gradus::map_bits(f, s); }, a, a, a);
+#endif
   }
+  friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
 
  private:
   template <class F>
