@@ -173,14 +173,19 @@ struct basic_simd {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k];
     std::size_t i = 0;
-    for (; n - i >= V::size; i += V::size) {
-      constexpr std::size_t ahead = 8192;  // bytes in each stream: measured 5 % faster from memory, no slower in caches
-      prefetch(theta + i, ahead);
-      prefetch(g + i, ahead);
-      for (std::size_t k = 0; k < Kernel::slots; ++k)
-        prefetch(slot[k] + i, ahead);
+    // Prefetching is 5 % faster from memory, also for many tensors. In the caches it costs nothing beside a square root and
+    // a division, but a fifth of a step that has neither: that one does it only where it must come from memory.
+    constexpr std::size_t ahead = 8192, least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;  // in each stream
+    if (n * sizeof(T) >= least_bytes)
+      for (; n - i >= V::size; i += V::size) {
+        prefetch(theta + i, ahead);
+        prefetch(g + i, ahead);
+        for (std::size_t k = 0; k < Kernel::slots; ++k)
+          prefetch(slot[k] + i, ahead);
+        apply_at<V>(kernel, theta, g, slot, i);
+      }
+    for (; n - i >= V::size; i += V::size)
       apply_at<V>(kernel, theta, g, slot, i);
-    }
     if (i == n)
       return;
     // The tail runs in the same V, on copies padded with ones (zeros would divide 0 by 0 and raise flags).
