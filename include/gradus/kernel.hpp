@@ -80,7 +80,9 @@ struct kernel {
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {
     V* const second_slot = slot + Prepared::first_slots;
-    g = product(V(c.grad_scale), g);
+    // Beside a square root and a division the product costs nothing; without them it is a fifth of the arithmetic.
+    if (Prepared::has_second_moment || c.grad_scale != 1)
+      g = product(V(c.grad_scale), g);
     if constexpr (requires { c.decay.gradient(g, theta); })
       g = c.decay.gradient(g, theta);
     if constexpr (Pass != pass::weights)
