@@ -68,6 +68,58 @@ struct pack {
   }
   void store(T* p) const noexcept { x.store_unaligned(p); }
 
+  /// Loads and stores the first n elements, 0 < n < size, and touches no others; those that are not loaded are 1.
+  static pack load_part(const T* p, std::size_t n) noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64) {
+      if constexpr (sizeof(T) == 4)
+        return batch(_mm512_mask_loadu_ps(_mm512_set1_ps(1), first(n), p));
+      else
+        return batch(_mm512_mask_loadu_pd(_mm512_set1_pd(1), first(n), p));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      if constexpr (sizeof(T) == 4)
+        return batch(_mm256_blendv_ps(_mm256_set1_ps(1), _mm256_maskload_ps(p, first(n)), _mm256_castsi256_ps(first(n))));
+      else
+        return batch(_mm256_blendv_pd(_mm256_set1_pd(1), _mm256_maskload_pd(p, first(n)), _mm256_castsi256_pd(first(n))));
+    } else
+#endif
+    {
+      T padded[size];
+      for (T& e : padded)
+        e = 1;
+      std::memcpy(padded, p, n * sizeof(T));
+      return load(padded);
+    }
+  }
+  void store_part(T* p, std::size_t n) const noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64) {
+      if constexpr (sizeof(T) == 4)
+        _mm512_mask_storeu_ps(p, first(n), x);
+      else
+        _mm512_mask_storeu_pd(p, first(n), x);
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      if constexpr (sizeof(T) == 4)
+        _mm256_maskstore_ps(p, first(n), x);
+      else
+        _mm256_maskstore_pd(p, first(n), x);
+    } else
+#endif
+    {
+      T padded[size];
+      store(padded);
+      std::memcpy(p, padded, n * sizeof(T));
+    }
+  }
+
   friend pack operator+(pack a, pack b) noexcept { return a.x + b.x; }
   friend pack operator-(pack a, pack b) noexcept { return a.x - b.x; }
   friend pack operator*(pack a, pack b) noexcept { return a.x * b.x; }
@@ -139,6 +191,23 @@ struct pack {
   friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
 
  private:
+  /// The mask of the first n elements, in the form that the instructions take.
+  static auto first(std::size_t n) noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64)
+      return std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>((1u << n) - 1);
+    else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32 && sizeof(T) == 4)
+      return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    else if constexpr (sizeof(batch) == 32)
+      return _mm256_cmpgt_epi64(_mm256_set1_epi64x(int(n)), _mm256_setr_epi64x(0, 1, 2, 3));
+    else
+#endif
+      return n;
+  }
   template <class F>
   static pack each(F f, pack a, pack b, pack c) noexcept
   {
@@ -188,25 +257,17 @@ struct basic_simd {
       apply_at<V>(kernel, theta, g, slot, i);
     if (i == n)
       return;
-    // The tail runs in the same V, on copies padded with ones (zeros would divide 0 by 0 and raise flags).
+    // The tail runs in the same V, filled up with ones (zeros would divide 0 by 0 and raise flags).
     const std::size_t rest = n - i;
-    T copy[Kernel::slots + 2][V::size];
-    T* copied[Kernel::slots + 1];
-    for (auto& row : copy)
-      for (T& x : row)
-        x = 1;
-    std::memcpy(copy[Kernel::slots], theta + i, rest * sizeof(T));
-    std::memcpy(copy[Kernel::slots + 1], g + i, rest * sizeof(T));
-    for (std::size_t k = 0; k < Kernel::slots; ++k) {
-      std::memcpy(copy[k], slot[k] + i, rest * sizeof(T));
-      copied[k] = copy[k];
-    }
-    apply_at<V>(kernel, copy[Kernel::slots], copy[Kernel::slots + 1], copied, 0);
+    V part[Kernel::slots + 1], x = V::load_part(theta + i, rest);
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      part[k] = V::load_part(slot[k] + i, rest);
+    kernel(x, V::load_part(g + i, rest), part);
     if constexpr (Kernel::writes_slots)
       for (std::size_t k = 0; k < Kernel::slots; ++k)
-        std::memcpy(slot[k] + i, copy[k], rest * sizeof(T));
+        part[k].store_part(slot[k] + i, rest);
     if constexpr (Kernel::writes_parameters)
-      std::memcpy(theta + i, copy[Kernel::slots], rest * sizeof(T));
+      x.store_part(theta + i, rest);
   }
 
   /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].
