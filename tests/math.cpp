@@ -317,15 +317,15 @@ TEST_CASE("packs load and store any address, and turn float into double exactly"
   });
 }
 
-TEST_CASE_TEMPLATE("part of a pack is loaded among ones, and stored alone", T, float, double)
+TEST_CASE_TEMPLATE("part of a pack is loaded and stored alone", T, float, double)
 {
   support::for_each_architecture(support::architectures{}, []<class Arch>(Arch, const char* name) {
     using pack = gradus::backend::pack<T, Arch>;
     int wrong = 0;
-    for (std::size_t n = 1; n < pack::size; ++n) {
+    for (std::size_t n = 1; n <= pack::size; ++n) {
       const std::vector<T> numbers(n, T(7));  // the sanitizer sees what is read after it
       std::vector<T> loaded(pack::size), stored(pack::size, T(-7));
-      const pack x = pack::load_part(numbers.data(), n);
+      const pack x = pack::load_part(numbers.data(), n, 1);
       x.store(loaded.data());
       x.store_part(stored.data(), n);
       for (std::size_t k = 0; k < pack::size; ++k)

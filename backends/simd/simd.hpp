@@ -68,29 +68,29 @@ struct pack {
   }
   void store(T* p) const noexcept { x.store_unaligned(p); }
 
-  /// Loads and stores the first n elements, 0 < n < size, and touches no others; those that are not loaded are 1.
-  static pack load_part(const T* p, std::size_t n) noexcept
+  /// Loads and stores the first n elements, n ≤ size, and touches no others; in place of those stands `rest`.
+  static pack load_part(const T* p, std::size_t n, T rest) noexcept
   {
 #if defined(__AVX512F__)
     if constexpr (sizeof(batch) == 64) {
       if constexpr (sizeof(T) == 4)
-        return batch(_mm512_mask_loadu_ps(_mm512_set1_ps(1), first(n), p));
+        return batch(_mm512_mask_loadu_ps(_mm512_set1_ps(rest), first(n), p));
       else
-        return batch(_mm512_mask_loadu_pd(_mm512_set1_pd(1), first(n), p));
+        return batch(_mm512_mask_loadu_pd(_mm512_set1_pd(rest), first(n), p));
     } else
 #endif
 #if defined(__AVX2__)
         if constexpr (sizeof(batch) == 32) {
       if constexpr (sizeof(T) == 4)
-        return batch(_mm256_blendv_ps(_mm256_set1_ps(1), _mm256_maskload_ps(p, first(n)), _mm256_castsi256_ps(first(n))));
+        return batch(_mm256_blendv_ps(_mm256_set1_ps(rest), _mm256_maskload_ps(p, first(n)), _mm256_castsi256_ps(first(n))));
       else
-        return batch(_mm256_blendv_pd(_mm256_set1_pd(1), _mm256_maskload_pd(p, first(n)), _mm256_castsi256_pd(first(n))));
+        return batch(_mm256_blendv_pd(_mm256_set1_pd(rest), _mm256_maskload_pd(p, first(n)), _mm256_castsi256_pd(first(n))));
     } else
 #endif
     {
       T padded[size];
       for (T& e : padded)
-        e = 1;
+        e = rest;
       std::memcpy(padded, p, n * sizeof(T));
       return load(padded);
     }
@@ -259,10 +259,10 @@ struct basic_simd {
       return;
     // The tail runs in the same V, filled up with ones (zeros would divide 0 by 0 and raise flags).
     const std::size_t rest = n - i;
-    V part[Kernel::slots + 1], x = V::load_part(theta + i, rest);
+    V part[Kernel::slots + 1], x = V::load_part(theta + i, rest, 1);
     for (std::size_t k = 0; k < Kernel::slots; ++k)
-      part[k] = V::load_part(slot[k] + i, rest);
-    kernel(x, V::load_part(g + i, rest), part);
+      part[k] = V::load_part(slot[k] + i, rest, 1);
+    kernel(x, V::load_part(g + i, rest, 1), part);
     if constexpr (Kernel::writes_slots)
       for (std::size_t k = 0; k < Kernel::slots; ++k)
         part[k].store_part(slot[k] + i, rest);
@@ -290,7 +290,10 @@ struct basic_simd {
       add_row(x + i);
     if (i < n) {
       T row[reduce_lanes] = {};
-      std::memcpy(row, x + i, (n - i) * sizeof(T));
+      // A pack at a time: loads of more than was stored at once would wait for the stores.
+      using U = pack<T, Arch>;
+      for (std::size_t k = 0; k < n - i; k += U::size)
+        U::load_part(x + i + k, n - i - k < U::size ? n - i - k : U::size, 0).store(row + k);
       add_row(row);
     }
     for (std::size_t k = 0; k < reduce_lanes / V::size; ++k)
