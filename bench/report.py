@@ -161,13 +161,14 @@ def suite_part(folder, r):
         if added:
             out.append("Adding tensors: " + ", ".join(f"{ns * 64:.0f} ns each for {n}" for n, ns in added) + ".\n")
 
-    out.append("## AdamS, clipping, alignment, denormal numbers\n")
+    out.append("## AdamS, clipping, alignment, denormal numbers, powers\n")
     out.append("Time as a multiple of plain AdamW's. AdamS needs the gradients' norm: it computes it, or takes it from a caller who has "
                "it; clipping needs it too.\n")
     variants = [("AdamS, norm given", "adams", "norm_given"), ("AdamS", "adams", "-"), ("AdamS, clipped", "adams", "clipped"),
                 ("AdamW, clipped", "adamw", "clipped"), ("AdamW, memory not aligned", "adamw", "unaligned"),
                 ("AdamW, denormal gradients and state", "adamw", "denormals"),
-                ("the same with `flush_denormals`", "adamw", "denormals_flushed")]
+                ("the same with `flush_denormals`", "adamw", "denormals_flushed"), ("Padam", "padam", "-"),
+                ("Padam, an exponent that is no power of two", "padam", "pow")]
     out.append(table(["variant"] + [shape_name(s) for s in r.shapes], [
         [title] + [two(ratio(r.step(recipe, s, variant), r.step("adamw", s))) for s in r.shapes] for title, recipe, variant in variants]))
 

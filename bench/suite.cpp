@@ -345,6 +345,9 @@ void put_variants(const shape& s)
   put_variant("adamw", adamw, {.name = "denormals", .denormal = true});
   put_variant("adamw", adamw, {.name = "denormals_flushed", .options = {.flush_denormals = true}, .denormal = true});
   put_variant("sgd", gradus::sgd{}, {.name = "no_momentum"});
+  gradus::padam padam = bench::measured<gradus::padam>();
+  padam.partial = 0.3;  // no power of two: by pow
+  put_variant("padam", padam, {.name = "pow"});
 }
 
 }  // namespace

@@ -299,7 +299,7 @@ TEST_CASE("formulas can be copied as bytes, and nothing in the engine layer thro
     check(0.0f);
     check(0.0);
   });
-  CHECK(checked == 2 * 15);
+  CHECK(checked == 2 * 16);
 }
 
 TEST_CASE_TEMPLATE("the sum of the second moments follows from the gradients' norms", T, float, double)

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -97,6 +98,35 @@ void what_is_not_finite_is_found()
   check(opt.step({.skip_nonfinite = true}).applied && !same_bits(w, before), "the next step is applied");
 }
 
+// pow is made of differences that -ffast-math would take for zero.
+template <class T>
+void powers_are_right()
+{
+  double worst = 0;
+  for (int i = 0; i < 1024; ++i) {
+    T x[64], y[64];
+    for (int k = 0; k < 64; ++k) {
+      x[k] = T(std::exp(0.04 * (i - 512) + 0.0004 * k));
+      y[k] = T(0.01 * (i % 100));
+    }
+#if defined(GRADUS_HAS_SIMD)
+    using pack = gradus::backend::pack<T, xsimd::default_arch>;
+    T z[64];
+    for (std::size_t k = 0; k < 64; k += pack::size)
+      gradus::store(z + k, pow(gradus::load<pack>(x + k), gradus::load<pack>(y + k)));
+#endif
+    for (int k = 0; k < 64; ++k) {
+      // In long double, whose pow compilers do not replace by a faster one.
+      const double expected = double(std::pow(static_cast<long double>(x[k]), static_cast<long double>(y[k])));
+      worst = std::fmax(worst, std::fabs(double(gradus::pow(x[k], y[k])) - expected) / expected);
+#if defined(GRADUS_HAS_SIMD)
+      worst = std::fmax(worst, std::fabs(double(z[k]) - expected) / expected);
+#endif
+    }
+  }
+  check(worst < 2 * double(std::numeric_limits<T>::epsilon()), "pow is right to rounding");
+}
+
 void chosen_by_name()
 {
   std::vector<float> w{1, -2, 3, 4, 5}, x = w, g{1, 2, 3, 4, 5};
@@ -138,6 +168,8 @@ int main(int argc, char** argv)
   }
   steps_are_right();
   what_is_not_finite_is_found();
+  powers_are_right<float>();
+  powers_are_right<double>();
   chosen_by_name();
   return good ? 0 : 1;
 }

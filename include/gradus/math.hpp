@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The vocabulary of the element formulas: `fma sqrt max min abs sign select pow`, here for float and double.
+/// The vocabulary of the element formulas: `fma sqrt max min abs sign select`, here for float and double; pow.hpp has
+/// pow.
 ///
 /// A value type V that offers these, the four operators and comparisons can run every rule; the SIMD backend's pack is
 /// the other one. A product that feeds a sum is always written as fma(a, b, c): a bare `a*b + c` is contracted by some
@@ -10,6 +11,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <gradus/config.hpp>
 
@@ -75,11 +77,27 @@ GRADUS_HOST_DEVICE inline T sign(T a) noexcept
   return select(a > T(0), T(1), select(a < T(0), T(-1), T(0)));
 }
 
-/// The C library's pow, for every backend alike, element by element.
+/// The unsigned integer of T's size.
 template <real T>
-GRADUS_HOST_DEVICE inline T pow(T a, T b) noexcept
+using bits_of = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+
+/// The number whose bits are f(bits of a); a pack hands f a vector of integers.
+template <class F, real T>
+GRADUS_HOST_DEVICE inline T map_bits(F f, T a) noexcept
 {
-  return std::pow(a, b);
+  return __builtin_bit_cast(T, f(__builtin_bit_cast(bits_of<T>, a)));
+}
+
+/// a, a number or a register of them, as the sum that it is was rounded: -ffast-math takes nothing through it.
+template <class T>
+GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
+{
+#if defined(__FAST_MATH__) && defined(__GNUC__) && defined(__SSE2__) && !defined(__CUDA_ARCH__)
+  __asm__("" : "+x"(a));
+#elif defined(__FAST_MATH__) && defined(__GNUC__) && defined(__aarch64__) && !defined(__CUDA_ARCH__)
+  __asm__("" : "+w"(a));
+#endif
+  return a;
 }
 
 /// a*b as a value that no later sum can fuse with.

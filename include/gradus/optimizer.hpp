@@ -726,7 +726,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     if constexpr (precision_type::has_master)
       return mirrored<parameter_type>{tensors_[x.index].master.get() + i, x.parameters + i};
     else if constexpr (short_float<parameter_type>)
-      return rounded<parameter_type>{x.parameters + i, {key, slots, i}};
+      return stochastic<parameter_type>{x.parameters + i, {key, slots, i}};
     else
       return x.parameters + i;
   }

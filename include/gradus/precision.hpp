@@ -140,7 +140,7 @@ struct slot_view {
     if constexpr (real<S>)
       return values + i;
     else
-      return rounded<S>{values + i, {key, k, i}};
+      return stochastic<S>{values + i, {key, k, i}};
   }
   void read(float* to, std::size_t n, const slot&) const noexcept { decode(values, to, n); }
 };

@@ -56,14 +56,17 @@ class running_sum {
   /// The sum of all that was added; starts afresh.
   double finish() noexcept
   {
-    for (std::size_t i = 0; i + 1 < level_count; ++i) {
-      if (levels_[i].count == 0)
-        continue;
-      const double x = take(levels_[i]);
-      level& next = levels_[i + 1];
-      next.partial[next.count++ % reduce_lanes] += x;
+    double sum = 0;
+    bool carried = false;
+    for (level& l : levels_) {
+      if (l.count == 0)
+        continue;  // what is carried would be alone in it, and its own sum
+      if (carried)
+        l.partial[l.count++ % reduce_lanes] += sum;
+      sum = take(l);
+      carried = true;
     }
-    return take(levels_[level_count - 1]);
+    return sum;
   }
 
  private:

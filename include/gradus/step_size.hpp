@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include <gradus/pow.hpp>
 #include <gradus/tick.hpp>
 
 namespace gradus::inline GRADUS_ISA {
@@ -111,7 +112,7 @@ struct partially_adaptive {
     {
       V x = sqrt(v) + V(eps);
       if (roots < 0)
-        return V(numerator) / pow(x, V(exponent));
+        return V(numerator) * pow(x, V(-exponent));
       for (int i = 0; i < roots; ++i)
         x = sqrt(x);
       return V(numerator) / x;

@@ -204,10 +204,10 @@ struct readable {
 
 /// Short numbers that are rounded stochastically when written.
 template <short_float S>
-struct rounded {
+struct stochastic {
   S* data = nullptr;
   detail::noise random = {};
-  GRADUS_HOST_DEVICE rounded from(std::size_t i) const noexcept { return {data + i, random.from(i)}; }
+  GRADUS_HOST_DEVICE stochastic from(std::size_t i) const noexcept { return {data + i, random.from(i)}; }
 };
 
 /// Master weights, and the short parameters that are written, rounded to nearest, whenever they are.
@@ -255,7 +255,7 @@ GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
     x.store(a.data + i);
 }
 template <class V, short_float S>
-GRADUS_HOST_DEVICE void store(const rounded<S>& a, std::size_t i, V x) noexcept
+GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexcept
 {
   if constexpr (real<V>)
     a.data[i] = S(x, a.random(i));
@@ -263,24 +263,30 @@ GRADUS_HOST_DEVICE void store(const rounded<S>& a, std::size_t i, V x) noexcept
     x.store(a.data + i, a.random, i);
 }
 
-/// n elements from the i-th on, computed and stored.
-template <class A, class T>
-void read(const A& a, std::size_t i, T* to, std::size_t n) noexcept
+/// The first n of them, n ≤ V::size, in V; ones in the places of the others.
+template <class V, class A>
+V load_part(A a, std::size_t i, std::size_t n) noexcept
 {
   if constexpr (std::is_pointer_v<A>)
-    std::memcpy(to, a + i, n * sizeof(T));
-  else
-    for (std::size_t k = 0; k < n; ++k)
-      to[k] = load<T>(a, i + k);
+    return V::load_part(a + i, n, 1);
+  else {
+    float part[V::size];
+    for (std::size_t k = 0; k < V::size; ++k)
+      part[k] = k < n ? load<float>(a, i + k) : 1;
+    return V::load(part);
+  }
 }
-template <class A, class T>
-void write(const A& a, std::size_t i, const T* x, std::size_t n) noexcept
+template <class V, class A>
+void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
 {
   if constexpr (std::is_pointer_v<A>)
-    std::memcpy(a + i, x, n * sizeof(T));
-  else
+    x.store_part(a + i, n);
+  else {
+    float part[V::size];
+    x.store(part);
     for (std::size_t k = 0; k < n; ++k)
-      store(a, i + k, x[k]);
+      store(a, i + k, part[k]);
+  }
 }
 
 /// Asks for what lies so many bytes behind the i-th element.

@@ -25,6 +25,7 @@ void for_each_composition(F&& f)
   run("yogi", yogi{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.01});
   run("adabound", adabound{.lr = 0.01, .weight_decay = 0.01, .final_lr = 0.1, .gamma = 0.1});
   run("padam", padam{.lr = 0.05, .weight_decay = 0.01, .partial = 0.125});
+  run("padam_pow", padam{.lr = 0.05, .weight_decay = 0.01, .partial = 0.3});
   run("radam", radam{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.01});
   run("radam_decoupled", radam{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.1, .decoupled_weight_decay = true});
   run("amsgrad_scheduled", compose(0.01, first_moment::ema{}, second_moment::ema_max{.beta2 = 0.99}, step_size::adaptive{},

@@ -2,8 +2,8 @@
 // Long trajectories at the engine layer, as hashes of their bits; and the hashes recorded in bits/expected.txt.
 //
 // Nothing in them comes from the C library, whose pow differs in the last bit between versions and processors: the bias
-// corrections are made by multiplication, and Padam's exponent is 1/4. Nor does the problem have a product that is rounded
-// and feeds a sum, which some compilers would fuse: the ranges of the random numbers are powers of two wide.
+// corrections are made by multiplication. Nor does the problem have a product that is rounded and feeds a sum, which some
+// compilers would fuse: the ranges of the random numbers are powers of two wide.
 
 #include <array>
 #include <cinttypes>
