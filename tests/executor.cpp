@@ -22,7 +22,7 @@ namespace {
 // Sizes around the cuts: a tensor of many pieces, many in one piece, some that end within a block.
 constexpr std::size_t sizes[] = {150'000, 5, 1, 4096, 70'001, 4097, 0, 33'333, 64, 64, 64};
 
-template <class Recipe, class Backend>
+template <class T = float, class Recipe, class Backend>
 std::vector<float> train(const Recipe& recipe, Backend backend)
 {
   std::vector<std::vector<float>> weights, gradients;
@@ -30,7 +30,7 @@ std::vector<float> train(const Recipe& recipe, Backend backend)
     weights.emplace_back(n);
     gradients.emplace_back(n);
   }
-  gradus::optimizer<Recipe, float, Backend> opt(recipe, backend);
+  gradus::optimizer<Recipe, T, Backend> opt(recipe, backend);
   for (std::size_t k = 0; k < weights.size(); ++k) {
     for (std::size_t i = 0; i < weights[k].size(); ++i)
       weights[k][i] = float((i + k) % 19) * 0.1f - 0.9f;
@@ -66,6 +66,8 @@ void check(Executor executor)
   const gradus::adams adams{.weight_decay = 0.1};
   CHECK(same(train(adams, cpu), train(adams, parallel(cpu, executor))));
   CHECK(same(train(two_passes, cpu), train(two_passes, parallel(cpu, executor))));
+  using short_state = gradus::precision<float, float, gradus::block8>;
+  CHECK(same(train<short_state>(adams, cpu), train<short_state>(adams, parallel(cpu, executor))));
 }
 
 // An engine's own: its calls in reverse order, to show that none relies on another.
