@@ -15,11 +15,13 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <numeric>
 #include <optional>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -89,7 +91,7 @@ struct options {
   int epochs = 10;
   Index batch = 64, images = train_count;
   std::optional<double> lr, weight_decay, require_test_error;
-  std::string schedule = "cosine", data = "/usr/share/datasets/fashion-mnist", output = "fashion_mnist_curves";
+  std::string schedule = "cosine", precision = "float", data = "/usr/share/datasets/fashion-mnist", output = "fashion_mnist_curves";
   std::int64_t seed = 1;  // signed, as CLI11 lets a negative number pass for a large unsigned one
 };
 
@@ -119,6 +121,9 @@ void describe(CLI::App& app, options& o)
   app.add_option("--lr", o.lr, "Learning rate; if not given, each optimizer's own, which the table shows");
   app.add_option("--weight-decay", o.weight_decay, "Of the weights, not of the biases; if not given, as --lr");
   app.add_option("--schedule", o.schedule)->check(CLI::IsMember(schedules))->capture_default_str();
+  app.add_option("--precision", o.precision, "Number types of the optimizer; bf16: parameters and gradients too, with float masters")
+      ->check(CLI::IsMember({"float", "bf16_state", "8bit_state", "bf16"}))
+      ->capture_default_str();
   app.add_option("--seed", o.seed, "Of first weights and order of images")->check(whole)->capture_default_str();
   app.add_option("--images", o.images, "Train on the first so many")->check(up_to_all)->capture_default_str();
   app.add_option("--data", o.data, "Folder of the four .gz files")->capture_default_str();
@@ -340,33 +345,74 @@ double test_error(network& net, const data_set& test)
   return 100 * double(wrong) / double(test_count);
 }
 
-gradus::any_optimizer<float> optimizer_of(network& net, const std::string& name, const options& o)
-{
-  gradus::any_optimizer<float> opt(name, hyperparameters(name, o));
-  const gradus::group_handle biases = opt.add_group({{"weight_decay", 0.0}});
-  opt.add("layer1.weight", net.layer1.weight, net.layer1.weight_gradient);
-  opt.add("layer1.bias", net.layer1.bias, net.layer1.bias_gradient, biases);
-  opt.add("layer2.weight", net.layer2.weight, net.layer2.weight_gradient);
-  opt.add("layer2.bias", net.layer2.bias, net.layer2.bias_gradient, biases);
-  return opt;
-}
+/// The network's tensors in the number types that an optimizer wants them in: the network's own, where these are floats.
+template <class T>
+class tensors {
+ public:
+  template <class Optimizer>
+  tensors(network& net, Optimizer& opt)
+  {
+    const gradus::group_handle biases = opt.add_group({{"weight_decay", 0.0}});
+    const auto add = [&](const char* name, auto& weight, auto& gradient, gradus::group_handle group) {
+      if constexpr (in_float)
+        opt.add(name, weight, gradient, group);
+      else {
+        copy& c = copies_.emplace_back(copy{std::span(weight.data(), std::size_t(weight.size())),
+                                            std::span(gradient.data(), std::size_t(weight.size())), {}, {}});
+        c.short_weight.assign(c.weight.size(), {});
+        c.short_gradient.assign(c.weight.size(), {});
+        for (std::size_t i = 0; i < c.weight.size(); ++i)
+          c.short_weight[i] = parameter(c.weight[i]);
+        opt.add(name, c.short_weight, c.short_gradient, group);
+      }
+    };
+    add("layer1.weight", net.layer1.weight, net.layer1.weight_gradient, {});
+    add("layer1.bias", net.layer1.bias, net.layer1.bias_gradient, biases);
+    add("layer2.weight", net.layer2.weight, net.layer2.weight_gradient, {});
+    add("layer2.bias", net.layer2.bias, net.layer2.bias_gradient, biases);
+    take_weights();
+  }
+  void give_gradients()
+  {
+    for (copy& c : copies_)
+      for (std::size_t i = 0; i < c.gradient.size(); ++i)
+        c.short_gradient[i] = parameter(c.gradient[i]);
+  }
+  void take_weights()
+  {
+    for (copy& c : copies_)
+      for (std::size_t i = 0; i < c.weight.size(); ++i)
+        c.weight[i] = float(c.short_weight[i]);
+  }
 
-double number(const gradus::any_optimizer<float>& opt, std::string_view wanted)
+ private:
+  using parameter = typename gradus::precision_of<T>::parameter_type;
+  static constexpr bool in_float = std::is_same_v<parameter, float>;
+  struct copy {
+    std::span<float> weight, gradient;
+    std::vector<parameter> short_weight, short_gradient;
+  };
+  std::list<copy> copies_;
+};
+
+double number(const std::vector<gradus::named_number>& hyperparameters, std::string_view wanted)
 {
-  for (const auto& [name, value] : opt.hyperparameters())
+  for (const auto& [name, value] : hyperparameters)
     if (name == wanted)
       return value;
   return 0;
 }
 
 /// Trains a new network, prints a row of the table, gives what the last epoch gave.
+template <class T>
 epoch_result train(const std::string& name, const options& o, const data_set& training, const data_set& test,
                    progress& shown, std::ofstream& curves)
 {
   const auto start = clock_type::now();
   random_numbers random(o.seed);
   network net(random);
-  gradus::any_optimizer<float> opt = optimizer_of(net, name, o);
+  gradus::any_optimizer<T> opt(name, hyperparameters(name, o));
+  tensors<T> of_net(net, opt);
   const schedule lr_scale = schedules.at(o.schedule)(o.epochs);
   std::vector<Index> order(std::size_t(o.images));
   std::iota(order.begin(), order.end(), 0);
@@ -381,11 +427,13 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
       b.fill(training, &order[std::size_t(i)], count);
       const double share = double(count) / double(o.images);
       result.loss += share * net.loss_and_gradients(b);
+      of_net.give_gradients();
       const gradus::step_report report = opt.step({
           .lr_scale = lr_scale(epoch - 1 + double(i) / double(o.images)),
           .max_grad_norm = std::numeric_limits<double>::infinity(),  // clips nothing, but has the norm measured
           .flush_denormals = true,  // L2 lets the weights and moments of a unit that never fires decay to these: slow
       });
+      of_net.take_weights();
       result.gradient_norm += share * report.grad_norm.value();
       shown.show(name, epoch, o.epochs, count, result.loss * double(o.images) / double(i + count));
     }
@@ -394,11 +442,20 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
            << std::endl;
   }
   shown.clear();
-  std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), number(opt, "lr"),
-              number(opt, "weight_decay"), result.loss, result.test_error, result.gradient_norm, seconds_since(start));
+  std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), number(opt.hyperparameters(), "lr"),
+              number(opt.hyperparameters(), "weight_decay"), result.loss, result.test_error, result.gradient_norm,
+              seconds_since(start));
   std::fflush(stdout);
   return result;
 }
+
+using gradus::bfloat16, gradus::block8, gradus::precision;
+const std::map<std::string, decltype(&train<float>)> precisions = {
+    {"float", train<float>},
+    {"bf16_state", train<precision<float, float, bfloat16>>},
+    {"8bit_state", train<precision<float, float, block8>>},
+    {"bf16", train<precision<bfloat16, bfloat16, bfloat16, float>>},
+};
 
 // ── the plots ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -479,7 +536,7 @@ int run(const options& o)
   progress shown(double(o.images) * o.epochs * double(o.optimizers.size()));
   std::string above;
   for (const std::string& name : o.optimizers) {
-    const epoch_result last = train(name, o, training, test, shown, curves);
+    const epoch_result last = precisions.at(o.precision)(name, o, training, test, shown, curves);
     if (o.require_test_error && !(last.test_error <= *o.require_test_error))
       above += (above.empty() ? "" : ", ") + name;
   }
