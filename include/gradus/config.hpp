@@ -13,6 +13,15 @@
 #define GRADUS_HOST_DEVICE
 #endif
 
+/// Marks number types that may lie over an engine's own of the same bits, and functions that are to be inlined even at -O2.
+#if defined(__GNUC__)
+#define GRADUS_MAY_ALIAS __attribute__((may_alias))
+#define GRADUS_INLINE __attribute__((always_inline))
+#else
+#define GRADUS_MAY_ALIAS
+#define GRADUS_INLINE
+#endif
+
 /// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
 /// a sum. These are the two families of bits: inside one, every backend and width gives the same results.
 #if defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__aarch64__) ||                           \

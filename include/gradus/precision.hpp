@@ -62,9 +62,9 @@ template <real T>
 struct to_precision<T> {
   using type = precision<T, T, T>;
 };
-template <class P, class G, class S, class M>
-struct to_precision<precision<P, G, S, M>> {
-  using type = precision<P, G, S, M>;
+template <class Parameter, class Gradient, class State, class Master>
+struct to_precision<precision<Parameter, Gradient, State, Master>> {
+  using type = precision<Parameter, Gradient, State, Master>;
 };
 
 }  // namespace detail

@@ -18,15 +18,6 @@
 
 #include <gradus/math.hpp>
 
-// The number types may lie over an engine's own of the same 16 bits.
-#if defined(__GNUC__)
-#define GRADUS_MAY_ALIAS __attribute__((may_alias))
-#define GRADUS_INLINE __attribute__((always_inline))
-#else
-#define GRADUS_MAY_ALIAS
-#define GRADUS_INLINE
-#endif
-
 namespace gradus::inline GRADUS_ISA {
 
 // ── random bits ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,9 +132,9 @@ struct GRADUS_MAY_ALIAS float16 {
   {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x), a = u & 0x7fffffffu;
     // To 0.5f a number under 2⁻¹⁴ is added in steps of 2⁻²⁴, which are those of float16 there.
-    const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(a) + 0.5f) - 0x3f000000u;
+    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(a) + 0.5f) - 0x3f000000u;
     const std::uint32_t normal = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
-    finish(u, a, small, normal);
+    finish(u, a, subnormal, normal);
   }
   /// Up or down by chance, so that the expected value is x. \param random  16 random bits
   GRADUS_HOST_DEVICE float16(float x, std::uint32_t random) noexcept : bits(0)
@@ -151,9 +142,9 @@ struct GRADUS_MAY_ALIAS float16 {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x), a = u & 0x7fffffffu;
     // Added to 2⁻¹⁴, a number under it keeps 13 bits below those steps.
     const std::uint32_t fine = std::bit_cast<std::uint32_t>(std::bit_cast<float>(a) + 0x1p-14f) - 0x38800000u;
-    const std::uint32_t small = (fine + (random >> 3)) >> 13;
+    const std::uint32_t subnormal = (fine + (random >> 3)) >> 13;
     const std::uint32_t normal = (a - 0x38000000u + (random >> 3)) >> 13;
-    finish(u, a, small, normal);
+    finish(u, a, subnormal, normal);
   }
   GRADUS_HOST_DEVICE explicit operator float() const noexcept
   {
@@ -167,9 +158,9 @@ struct GRADUS_MAY_ALIAS float16 {
   }
 
  private:
-  GRADUS_HOST_DEVICE void finish(std::uint32_t u, std::uint32_t a, std::uint32_t small, std::uint32_t normal) noexcept
+  GRADUS_HOST_DEVICE void finish(std::uint32_t u, std::uint32_t a, std::uint32_t subnormal, std::uint32_t normal) noexcept
   {
-    const std::uint32_t finite = a < 0x38800000u ? small : normal;
+    const std::uint32_t finite = a < 0x38800000u ? subnormal : normal;
     const std::uint32_t large = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
     bits = std::uint16_t((a >= 0x477ff000u && (a >= 0x47800000u || finite >= 0x7c00u) ? large : finite) | ((u >> 16) & 0x8000u));
   }
