@@ -314,7 +314,8 @@ void put_backends_and_executors(const char* name, const shape& s)
     put_step<T>(name, h, "scalar/serial", gradus::backend::scalar{}, s);
 #endif
 #if defined(BENCH_DISPATCH)
-  put_step<T>(name, h, "dispatch/serial", gradus::backend::dispatch{}, s);
+  if constexpr (gradus::real<T>)
+    put_step<T>(name, h, "dispatch/serial", gradus::backend::dispatch{}, s);
 #endif
   if constexpr (std::is_same_v<T, float>) {
     const auto on_threads = [&](const char* executor_name, const auto& executor) {

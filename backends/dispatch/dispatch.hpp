@@ -130,6 +130,14 @@ class dispatch {
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
 
+  template <class Kernel, class Theta, class G, class Slot>
+  void sweep(const Kernel&, const Theta&, const G&, const Slot*, std::size_t) const noexcept
+  {
+    static_assert(std::is_pointer_v<Theta> && std::is_pointer_v<G> && std::is_pointer_v<Slot>,
+                  "gradus: backend::dispatch runs parameters and gradients in float or double, with state in the same or "
+                  "block8; take backend::simd and build with -march.");
+  }
+
   /// The sum of at most reduce_block elements.
   template <class Term, class T>
   double block_sum(Term, const T* x, std::size_t n) const noexcept

@@ -777,6 +777,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   /// The sum over a block of the second moment to come, computed and not kept: what is rounded when kept is not what the
   /// weights are divided by.
   double sum_of_next_moments(const flat_tensor& x, std::size_t begin, std::size_t n) noexcept
+    requires(!keeps_exactly)
   {
     return detail::decoded_block_sum<plain_term>(backend_, n, [&](std::size_t i, float* to, std::size_t m) {
       float decoded[slots + 1][detail::stage];

@@ -142,7 +142,11 @@ struct slot_view {
     else
       return stochastic<S>{values + i, {key, k, i}};
   }
-  void read(float* to, std::size_t n, const slot&) const noexcept { decode(values, to, n); }
+  void read(float* to, std::size_t n, const slot&) const noexcept
+    requires(short_float<S>)
+  {
+    decode(values, to, n);
+  }
 };
 template <>
 struct slot_view<block8> {
@@ -216,14 +220,10 @@ class slot_memory<block8> {
 template <class Term, class Backend, class Read>
 double decoded_block_sum(const Backend& backend, std::size_t n, const Read& read) noexcept
 {
-  double partial[reduce_lanes] = {};
-  float decoded[stage];
-  for (std::size_t i = 0; i < n; i += stage) {
-    const std::size_t length = n - i < stage ? n - i : stage;
-    read(i, decoded, length);
-    backend.accumulate(Term{}, partial, decoded, length);
-  }
-  return fold(partial);
+  float decoded[reduce_block];
+  for (std::size_t i = 0; i < n; i += stage)
+    read(i, decoded + i, n - i < stage ? n - i : stage);
+  return block_sum<Term>(backend, decoded, n);
 }
 
 }  // namespace detail
