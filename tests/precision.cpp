@@ -223,7 +223,7 @@ struct model {
   void add_to(Optimizer& opt)
   {
     for (std::size_t k = 0; k < weights.size(); ++k)
-      opt.add("t" + std::to_string(k), weights[k], gradients[k]);
+      opt.add(std::string(k + 1, 't'), weights[k], gradients[k]);
   }
 };
 
