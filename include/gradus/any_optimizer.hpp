@@ -150,6 +150,11 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
   void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
   void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
 
+  /// Refuses what set_hyperparameters would refuse, and sets nothing.
+  void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
+  std::size_t group_count() const { return model_of().group_count(); }
+  group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
+
   tensor_handle add_spans(std::string_view tensor_name, std::span<T> parameters, std::span<const T> gradients,
                           std::optional<group_handle> in = {})
   {
@@ -185,6 +190,21 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     visitor_of<decltype(readonly)> erased(readonly);
     model_of().visit_state(erased);
   }
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit)
+  {
+    tensor_visitor_of<std::remove_reference_t<Visitor>> erased(visit);
+    model_of().visit_tensors(erased);
+  }
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit) const
+  {
+    auto readonly = [&](std::string_view n, std::span<T> w, std::size_t g, bool& takes_part) {
+      visit(n, std::span<const T>(w), g, std::as_const(takes_part));
+    };
+    tensor_visitor_of<decltype(readonly)> erased(readonly);
+    model_of().visit_tensors(erased);
+  }
   void resum() { model_of().resum(); }
 
   step_report step(const step_options& o = {}) { return model_of().step(o); }
@@ -210,6 +230,19 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     void sums(std::string_view n, std::string_view k, std::span<double> x) override { visit(n, k, x); }
   };
 
+  struct tensor_visitor {
+    virtual void operator()(std::string_view tensor_name, std::span<T> parameters, std::size_t group, bool& takes_part) = 0;
+
+   protected:
+    ~tensor_visitor() = default;
+  };
+  template <class Visit>
+  struct tensor_visitor_of final : tensor_visitor {
+    Visit& visit;
+    explicit tensor_visitor_of(Visit& v) : visit(v) {}
+    void operator()(std::string_view n, std::span<T> w, std::size_t g, bool& takes_part) override { visit(n, w, g, takes_part); }
+  };
+
   struct base {
     std::string_view name;
     explicit base(std::string_view recipe_name) : name(recipe_name) {}
@@ -217,6 +250,9 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     virtual std::vector<named_number> hyperparameters(group_handle) const = 0;
     virtual group_handle add_group(numbers) = 0;
     virtual void set_hyperparameters(numbers, group_handle) = 0;
+    virtual void check_hyperparameters(numbers, group_handle) const = 0;
+    virtual std::size_t group_count() const noexcept = 0;
+    virtual group_handle group_at(std::size_t) const = 0;
     virtual tensor_handle add_spans(std::string_view, std::span<T>, std::span<const T>, std::optional<group_handle>) = 0;
     virtual void rebind_spans(const tensor_handle&, std::span<T>, std::span<const T>) = 0;
     virtual void leave_out(const tensor_handle&) = 0;
@@ -227,6 +263,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     virtual std::size_t state_bytes() const noexcept = 0;
     virtual std::span<T> state(std::string_view, std::string_view) = 0;
     virtual void visit_state(visitor&) = 0;
+    virtual void visit_tensors(tensor_visitor&) = 0;
     virtual void resum() noexcept = 0;
     virtual step_report step(const step_options&) = 0;
   };
@@ -248,6 +285,14 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
     {
       opt.set_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed), g);
     }
+    void check_hyperparameters(numbers changed, group_handle g) const override
+    {
+      const Recipe recipe = detail::with_numbers(this->name, opt.hyperparameters(g), changed);
+      validate(recipe);
+      validate(recipe.rule());
+    }
+    std::size_t group_count() const noexcept override { return opt.group_count(); }
+    group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
     tensor_handle add_spans(std::string_view n, std::span<T> w, std::span<const T> g, std::optional<group_handle> in) override
     {
       return opt.add_spans(n, w, g, in);
@@ -269,6 +314,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
           visit(n, k, x);
       });
     }
+    void visit_tensors(tensor_visitor& visit) override { opt.visit_tensors(visit); }
     void resum() noexcept override { opt.resum(); }
     step_report step(const step_options& o) override { return opt.step(o); }
   };
