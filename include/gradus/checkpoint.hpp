@@ -360,7 +360,8 @@ class load_plan {
     for (const auto& [key, e] : header_.tensors)
       if (!e.claimed && !(options_.parameters == false && key.starts_with(parameters_prefix)))
         differ(load_difference::surplus, std::string(key), "is in the file; expected nothing under this key");
-    if (options_.lenient || report_.differences.empty())
+    is_checked_ = options_.lenient || report_.differences.empty();
+    if (is_checked_)
       return;
     std::string all;
     for (const load_difference& d : report_.differences)
@@ -492,7 +493,8 @@ class load_plan {
       }
     }
     if (!good)
-      fail(where_ + ": could no longer be read; what was read until then may be in the optimizer: expected to be loaded again");
+      fail(where_ + (is_checked_ ? ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again"
+                                 : ": could not be read"));
   }
 
   std::string where_;
@@ -503,7 +505,7 @@ class load_plan {
   std::vector<planned_state> states_;
   std::vector<planned_slot> slots_;
   std::vector<planned_tensor> tensors_;
-  bool same_take_part_ = true, sum_is_shared_ = false, sums_are_missing_ = false;
+  bool same_take_part_ = true, sum_is_shared_ = false, sums_are_missing_ = false, is_checked_ = false;
 };
 
 template <class Opt>
