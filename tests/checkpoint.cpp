@@ -5,8 +5,10 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include <gradus/reduce.hpp>
 
 #include "support/checkpoint.hpp"
+#include "support/golden.hpp"
 #include "support/random.hpp"
 
 using namespace support;
@@ -55,16 +58,23 @@ struct model {
   }
 };
 
-template <class Opt>
-std::vector<std::string> keys_of(const Opt& opt)
+// Keys of tensors, with their types and sizes.
+std::map<std::string, std::string> entries_of(const std::string& bytes)
 {
-  std::vector<std::string> keys;
-  const std::string bytes = checkpoint_of(opt);
+  std::map<std::string, std::string> entries;
   const auto header = gradus::safetensors::read_header("it", bytes.size(), [&](std::uint64_t at, void* to, std::size_t n) {
     std::memcpy(to, bytes.data() + at, n);
   });
   for (const auto& [key, entry] : header.tensors)
-    keys.emplace_back(key);
+    entries[std::string(key)] = std::string(entry.type->name) + ' ' + std::to_string(entry.elements);
+  return entries;
+}
+template <class Opt>
+std::vector<std::string> keys_of(const Opt& opt)
+{
+  std::vector<std::string> keys;
+  for (const auto& [key, entry] : entries_of(checkpoint_of(opt)))
+    keys.push_back(key);
   return keys;
 }
 
@@ -188,6 +198,49 @@ TEST_CASE("the caller's own metadata")
   for (const auto& bad : std::vector<std::vector<std::pair<std::string, std::string>>>{
            {{"gradus/format", "2"}}, {{"a", "1"}, {"a", "2"}}, {{"\xff", "1"}}, {{"a", "\xff"}}})
     CHECK(contains(refusal([&] { checkpoint_of(m.opt, {.metadata = bad}); }), "expected UTF-8, and each name once and not to begin with \"gradus/\""));
+}
+
+TEST_CASE("a file that Python's safetensors has written, of eight steps of PyTorch's Adam with amsgrad")
+{
+  const std::string file = GRADUS_TEST_DATA "/checkpoint/recorded.safetensors";
+  const golden::problem problem{.seed = 11, .sizes = {3, 12, 30}, .steps = 8, .drops = {}};
+  golden::model<double> recorded(problem), here(problem);
+  const auto add = [](auto& opt, auto& tensors) {
+    const auto group = opt.add_group({});
+    opt.add("layer.weight", tensors[1].weights, tensors[1].gradients);
+    opt.add("other.weight", tensors[2].weights, tensors[2].gradients);
+    opt.add("layer.bias", tensors[0].weights, tensors[0].gradients, group);
+  };
+  optimizer<gradus::amsgrad, double> loaded({.lr = 7}), opt({.lr = 0.01, .beta1 = 0.9, .beta2 = 0.9});
+  add(loaded, recorded.tensors);
+  add(opt, here.tensors);
+  opt.set_hyperparameters(opt.hyperparameters(), opt.group_at(1));
+  const auto report = gradus::load(loaded, file);
+  CHECK((report.metadata == std::map<std::string, std::string>{{"note", "written by Python's safetensors"}}));
+  CHECK((report.parameters && report.settings && report.differences.empty()));
+  CHECK(loaded.hyperparameters().lr == 0.01);
+  opt.set_hyperparameters(loaded.hyperparameters(), opt.group_at(1));
+  for (int t = 0; t < problem.steps; ++t) {
+    here.compute_gradients(t);
+    opt.step();
+  }
+  double worst = 0;
+  const auto compare = [&](double x, double y) { worst = std::fmax(worst, std::fabs(x - y) / (1e-3 + std::fabs(y))); };
+  for (std::size_t k = 0; k < 3; ++k)
+    for (std::size_t i = 0; i < problem.sizes[k]; ++i)
+      compare(here.tensors[k].weights[i], recorded.tensors[k].weights[i]);
+  for (const char* name : {"layer.weight", "other.weight", "layer.bias"})
+    for (const char* slot : {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"})
+      for (std::size_t i = 0; i < opt.state(name, slot).size(); ++i)
+        compare(opt.state(name, slot)[i], loaded.state(name, slot)[i]);
+  CHECK(worst < 1e-12);
+  // What gradus writes has the same keys; the tensors, the same types and sizes.
+  std::string bytes;
+  std::FILE* const in = std::fopen(file.c_str(), "rb");
+  for (int c; (c = std::fgetc(in)) != EOF;)
+    bytes += char(c);
+  std::fclose(in);
+  CHECK((entries_of(checkpoint_of(loaded)) == entries_of(bytes)));
 }
 
 // ── optimizers chosen by name ────────────────────────────────────────────────────────────────────────────────────────
