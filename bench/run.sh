@@ -28,7 +28,7 @@ install_peers() {
   local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
   local have=("$venv/bin/python" -c)
   # What cannot be installed is missing from the report, with the reason; the rest goes on.
-  { "${have[@]}" 'import torch' || "${pip[@]}" torch numpy ninja scikit-build-core setuptools wheel
+  { "${have[@]}" 'import torch, safetensors' || "${pip[@]}" torch safetensors numpy ninja scikit-build-core setuptools wheel
     "${have[@]}" 'import ggml' || "${pip[@]}" --no-deps ggml-py
     "${have[@]}" 'from importlib.metadata import version; version("deepspeed")' ||
       DS_BUILD_OPS=0 "${pip[@]}" --no-build-isolation --no-deps deepspeed hjson py-cpuinfo psutil tqdm msgpack einops \

@@ -155,6 +155,11 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
   void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
 
+  /// Refuses what set_hyperparameters would refuse, and sets nothing.
+  void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
+  std::size_t group_count() const { return model_of().group_count(); }
+  group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
+
   tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters, gradients_span gradients,
                           std::optional<group_handle> in = {})
   {
@@ -192,6 +197,21 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   {
     auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) { visit(n, k, std::span<const X>(x)); };
     model_of().visit_state(visitor(readonly));
+  }
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit)
+  {
+    tensor_visitor_of<std::remove_reference_t<Visitor>> erased(visit);
+    model_of().visit_tensors(erased);
+  }
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit) const
+  {
+    auto readonly = [&](std::string_view n, parameters_span w, std::size_t g, bool& takes_part) {
+      visit(n, std::span<const typename precision_type::parameter_type>(w), g, std::as_const(takes_part));
+    };
+    tensor_visitor_of<decltype(readonly)> erased(readonly);
+    model_of().visit_tensors(erased);
   }
   void resum() { model_of().resum(); }
   std::uint64_t seed() const
@@ -252,6 +272,19 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   }
   using visitor = typename decltype(visitor_type())::type;
 
+  struct tensor_visitor {
+    virtual void operator()(std::string_view tensor_name, parameters_span parameters, std::size_t group, bool& takes_part) = 0;
+
+   protected:
+    ~tensor_visitor() = default;
+  };
+  template <class Visit>
+  struct tensor_visitor_of final : tensor_visitor {
+    Visit& visit;
+    explicit tensor_visitor_of(Visit& v) : visit(v) {}
+    void operator()(std::string_view n, parameters_span w, std::size_t g, bool& takes_part) override { visit(n, w, g, takes_part); }
+  };
+
   struct base {
     std::string_view name;
     explicit base(std::string_view recipe_name) : name(recipe_name) {}
@@ -259,6 +292,9 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     virtual std::vector<named_number> hyperparameters(group_handle) const = 0;
     virtual group_handle add_group(numbers) = 0;
     virtual void set_hyperparameters(numbers, group_handle) = 0;
+    virtual void check_hyperparameters(numbers, group_handle) const = 0;
+    virtual std::size_t group_count() const noexcept = 0;
+    virtual group_handle group_at(std::size_t) const = 0;
     virtual tensor_handle add_spans(std::string_view, parameters_span, gradients_span, std::optional<group_handle>) = 0;
     virtual void rebind_spans(const tensor_handle&, parameters_span, gradients_span) = 0;
     virtual void leave_out(const tensor_handle&) = 0;
@@ -272,6 +308,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     virtual std::uint64_t seed() const noexcept = 0;
     virtual void set_seed(std::uint64_t) noexcept = 0;
     virtual void reset_master(const tensor_handle&) = 0;
+    virtual void visit_tensors(tensor_visitor&) = 0;
     virtual void resum() noexcept = 0;
     virtual step_report step(const step_options&) = 0;
   };
@@ -293,6 +330,14 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     {
       opt.set_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed), g);
     }
+    void check_hyperparameters(numbers changed, group_handle g) const override
+    {
+      const Recipe recipe = detail::with_numbers(this->name, opt.hyperparameters(g), changed);
+      validate(recipe);
+      validate(recipe.rule());
+    }
+    std::size_t group_count() const noexcept override { return opt.group_count(); }
+    group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
     tensor_handle add_spans(std::string_view n, parameters_span w, gradients_span g, std::optional<group_handle> in) override
     {
       return opt.add_spans(n, w, g, in);
@@ -327,6 +372,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
       if constexpr (precision_type::has_master)
         opt.reset_master(h);
     }
+    void visit_tensors(tensor_visitor& visit) override { opt.visit_tensors(visit); }
     void resum() noexcept override { opt.resum(); }
     step_report step(const step_options& o) override { return opt.step(o); }
   };

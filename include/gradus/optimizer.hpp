@@ -307,6 +307,34 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     decode(x.parameters, x.master.get(), x.size);
   }
 
+  /// How many groups there are, and the handle of each: the default one first, then in the order of add_group.
+  std::size_t group_count() const noexcept { return groups_.size(); }
+  group_handle group_at(std::size_t index) const
+  {
+    const group_handle g(owner_, index);
+    return checked(g), g;
+  }
+
+  /// Calls visit(name, parameters, index of its group, takes_part) for each tensor; one that was removed, its state kept,
+  /// has no parameters. takes_part is a bool& that says whether it is in the steps to come, and may be written. Unlike
+  /// leave_out and take_in that leaves a scheduled decay's sums alone: whoever restores the ones restores the others.
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit)
+  {
+    cohorts_.reserve(tensors_.size());
+    struct on_exit {
+      optimizer& self;
+      ~on_exit() { self.enlist_all(); }
+    } relist{*this};
+    visit_all_tensors(*this, visit);
+  }
+  /// The same, with a span of const and a const bool.
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit) const
+  {
+    visit_all_tensors(*this, visit);
+  }
+
   /// Recomputes a scheduled decay's sums from the second moments themselves, for when these were written by hand or come
   /// from a source that has no such sums.
   void resum() noexcept
@@ -661,6 +689,20 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     if constexpr (one_pass) {
       visit(std::string_view(), std::string_view("exp_avg_sq_sum"), std::span(&self.shared_sum_, 1));
       visit(std::string_view(), std::string_view("exp_avg_sq_sum_is_shared"), std::span(&self.sum_is_shared_, 1));
+    }
+  }
+
+  template <class Self, class Visitor>
+  static void visit_all_tensors(Self& self, Visitor& visit)
+  {
+    using element = std::conditional_t<std::is_const_v<Self>, const parameter_type, parameter_type>;
+    for (auto& x : self.tensors_) {
+      if (x.name.empty())
+        continue;
+      std::conditional_t<std::is_const_v<Self>, const bool, bool> takes_part = x.active;
+      visit(std::string_view(x.name), std::span<element>(x.parameters, x.attached ? x.size : 0), x.group, takes_part);
+      if constexpr (!std::is_const_v<Self>)
+        x.active = takes_part && x.attached;
     }
   }
 

@@ -1,0 +1,633 @@
+// Checkpoints: what goes into a file, what comes out of it and into which optimizer, and what is refused.
+
+#include <doctest/doctest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <gradus/any_optimizer.hpp>
+#include <gradus/checkpoint.hpp>
+#include <gradus/reduce.hpp>
+
+#include "support/checkpoint.hpp"
+#include "support/golden.hpp"
+#include "support/random.hpp"
+
+using namespace support;
+using gradus::any_optimizer;
+using gradus::load_difference;
+using gradus::optimizer;
+
+namespace {
+
+template <class T = float>
+struct tensor {
+  std::vector<T> weights, gradients;
+  explicit tensor(std::size_t n, double start = 1) : weights(n), gradients(n)
+  {
+    for (std::size_t i = 0; i < n; ++i) {
+      weights[i] = T(start * std::cos(double(i)));
+      gradients[i] = T(std::sin(double(i) + start));
+    }
+  }
+};
+
+// Tensors a, b, c of 3, 40 and 5 elements in an optimizer, after so many steps.
+template <class Opt>
+struct model {
+  using T = typename Opt::value_type;
+  Opt opt;
+  tensor<T> a{3}, b{40}, c{5};
+  gradus::tensor_handle ha, hb, hc;
+
+  template <class... Arguments>
+  explicit model(int steps, const Arguments&... arguments) : opt(arguments...)
+  {
+    ha = opt.add("a", a.weights, a.gradients);
+    hb = opt.add("b", b.weights, b.gradients);
+    hc = opt.add("c", c.weights, c.gradients);
+    for (int t = 0; t < steps; ++t)
+      opt.step();
+  }
+};
+
+// Keys of tensors, with their types and sizes.
+std::map<std::string, std::string> entries_of(const std::string& bytes)
+{
+  std::map<std::string, std::string> entries;
+  const auto header = gradus::safetensors::read_header("it", bytes.size(), [&](std::uint64_t at, void* to, std::size_t n) {
+    std::memcpy(to, bytes.data() + at, n);
+  });
+  for (const auto& [key, entry] : header.tensors)
+    entries[std::string(key)] = std::string(entry.type->name) + ' ' + std::to_string(entry.elements);
+  return entries;
+}
+template <class Opt>
+std::vector<std::string> keys_of(const Opt& opt)
+{
+  std::vector<std::string> keys;
+  for (const auto& [key, entry] : entries_of(checkpoint_of(opt)))
+    keys.push_back(key);
+  return keys;
+}
+
+// Loading refuses with a sentence that has all these parts in it, and changes nothing.
+template <class Opt>
+void check_refused(Opt& opt, const std::string& bytes, const std::vector<std::string>& parts, const gradus::load_options& o = {})
+{
+  const std::string before = checkpoint_of(opt);
+  const std::string sentence = refusal([&] { load_bytes(opt, bytes, o); });
+  for (const std::string& part : parts)
+    CHECK_MESSAGE(contains(sentence, part), "expected \"", part, "\" in: ", sentence);
+  CHECK(checkpoint_of(opt) == before);
+}
+
+const gradus::adams scheduled{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.01};
+
+}  // namespace
+
+// ── what is in a file ────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("keys are state/TENSOR/SLOT with PyTorch's slot names, and parameters/TENSOR")
+{
+  tensor w(3);
+  optimizer<gradus::amsgrad> opt;
+  opt.add("w", w.weights, w.gradients);
+  CHECK((keys_of(opt) == std::vector<std::string>{"parameters/w", "state/w/exp_avg", "state/w/exp_avg_sq",
+                                                  "state/w/max_exp_avg_sq", "state/w/step"}));
+  optimizer<gradus::sgd> sgd({.momentum = 0.9});
+  sgd.add("w", w.weights, w.gradients);
+  CHECK((keys_of(sgd) == std::vector<std::string>{"parameters/w", "state/w/momentum_buffer", "state/w/step"}));
+  optimizer<gradus::adams> adams;
+  adams.add("w", w.weights, w.gradients);
+  CHECK((keys_of(adams) == std::vector<std::string>{"parameters/w", "state//exp_avg_sq_sum", "state//exp_avg_sq_sum_is_shared",
+                                                    "state/w/exp_avg", "state/w/exp_avg_sq", "state/w/exp_avg_sq_sum",
+                                                    "state/w/step"}));
+}
+
+TEST_CASE("elements are aligned in the file")
+{
+  model<optimizer<gradus::adams, float>> m(3, scheduled);
+  const std::string bytes = checkpoint_of(m.opt);
+  const auto header = gradus::safetensors::read_header("it", bytes.size(), [&](std::uint64_t at, void* to, std::size_t n) {
+    std::memcpy(to, bytes.data() + at, n);
+  });
+  CHECK(header.data_start % 8 == 0);
+  for (const auto& [key, entry] : header.tensors)
+    CHECK(entry.begin % entry.type->bytes == 0);
+}
+
+TEST_CASE("names may have anything in them that is UTF-8")
+{
+  const std::string all_controls = [] {
+    std::string s;
+    for (char c = 1; c < 0x21; ++c)
+      s += c;
+    return s + std::string(1, '\0') + '\x7f';
+  }();
+  const std::vector<std::string> names{"a", "a/exp_avg", "a/step", "/", "//", "", "\"", "\\", "\\u0041", "\"}\n", "__metadata__", all_controls,
+                                       "gewicht/\u00fc\u00e9", "\u5c64", "\U0001f9e0", "state/a/exp_avg", std::string(5000, 'x')};
+  const auto build = [&](std::vector<tensor<>>& tensors, optimizer<gradus::adam>& opt) {
+    for (std::size_t i = 0; i < names.size(); ++i)
+      tensors.emplace_back(i + 1, double(i));
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (names[i].empty())
+        opt.add(tensors[i].weights, tensors[i].gradients);
+      else
+        opt.add(names[i], tensors[i].weights, tensors[i].gradients);
+  };
+  std::vector<tensor<>> tensors, others;
+  optimizer<gradus::adam> opt, other;
+  build(tensors, opt);
+  build(others, other);
+  opt.step();
+  const auto report = load_bytes(other, checkpoint_of(opt));
+  CHECK(report.differences.empty());
+  CHECK(checkpoint_of(other) == checkpoint_of(opt));
+
+  for (const char* bad : {"\xff", "a\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80", "\xe2\x82"}) {
+    optimizer<gradus::adam> refused;
+    refused.add(bad, tensors[0].weights, tensors[0].gradients);
+    CHECK(contains(refusal([&] { checkpoint_of(refused); }), "expected UTF-8, as the file's keys are"));
+  }
+}
+
+TEST_CASE("hyperparameters come back to the bit")
+{
+  support::random r(7);
+  for (int i = 0; i < 200; ++i) {
+    gradus::adabound h{.lr = r.magnitude(1e-150, 1e150), .beta1 = r.uniform(), .beta2 = 1 - r.magnitude(1e-16, 1),
+                       .eps = i == 0 ? 5e-324 : r.magnitude(1e-300, 1), .weight_decay = i == 1 ? 1.7976931348623157e308 : r.uniform(),
+                       .final_lr = std::nextafter(0.1, 1), .gamma = r.magnitude(1e-9, 0.5)};
+    optimizer<gradus::adabound> saved(h), loaded;
+    saved.add_group({.lr = 0.1 + 0.2});
+    loaded.add_group({});
+    load_bytes(loaded, checkpoint_of(saved));
+    CHECK(std::bit_cast<std::array<double, 7>>(loaded.hyperparameters()) == std::bit_cast<std::array<double, 7>>(h));
+    CHECK(loaded.hyperparameters(loaded.group_at(1)).lr == 0.1 + 0.2);
+  }
+  // Of a composition too, where two rules have an eps; and yes or no.
+  using namespace gradus;
+  optimizer c(compose(0.5, first_moment::ema{.beta1 = 0.25}, second_moment::ema{.beta2 = 0.75}, step_size::adaptive{.eps = 1e-3},
+                      decay::scheduled{.weight_decay = 0.125, .eps = 1e-5}));
+  decltype(c) d(compose(0, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{}, decay::scheduled{}));
+  load_bytes(d, checkpoint_of(c));
+  CHECK(d.hyperparameters().lr == 0.5);
+  CHECK(d.hyperparameters().first_moment.beta1 == 0.25);
+  CHECK(d.hyperparameters().second_moment.beta2 == 0.75);
+  CHECK(d.hyperparameters().step_size.eps == 1e-3);
+  CHECK(d.hyperparameters().decay.eps == 1e-5);
+  CHECK(d.hyperparameters().decay.weight_decay == 0.125);
+  optimizer<radam> yes({.decoupled_weight_decay = true}), no;
+  load_bytes(no, checkpoint_of(yes));
+  CHECK(no.hyperparameters().decoupled_weight_decay);
+}
+
+TEST_CASE("the caller's own metadata")
+{
+  model<optimizer<gradus::adam>> m(1), n(0);
+  const std::string bytes = checkpoint_of(m.opt, {.metadata = {{"epoch", "3"}, {"", "\"\n\u00e9"}}});
+  CHECK((load_bytes(n.opt, bytes).metadata == std::map<std::string, std::string>{{"", "\"\n\u00e9"}, {"epoch", "3"}}));
+  for (const auto& bad : std::vector<std::vector<std::pair<std::string, std::string>>>{
+           {{"gradus/format", "2"}}, {{"a", "1"}, {"a", "2"}}, {{"\xff", "1"}}, {{"a", "\xff"}}})
+    CHECK(contains(refusal([&] { checkpoint_of(m.opt, {.metadata = bad}); }), "expected UTF-8, and each name once and not to begin with \"gradus/\""));
+}
+
+TEST_CASE("a file that Python's safetensors has written, of eight steps of PyTorch's Adam with amsgrad")
+{
+  const std::string file = GRADUS_TEST_DATA "/checkpoint/recorded.safetensors";
+  const golden::problem problem{.seed = 11, .sizes = {3, 12, 30}, .steps = 8, .drops = {}};
+  golden::model<double> recorded(problem), here(problem);
+  const auto add = [](auto& opt, auto& tensors) {
+    const auto group = opt.add_group({});
+    opt.add("layer.weight", tensors[1].weights, tensors[1].gradients);
+    opt.add("other.weight", tensors[2].weights, tensors[2].gradients);
+    opt.add("layer.bias", tensors[0].weights, tensors[0].gradients, group);
+  };
+  optimizer<gradus::amsgrad, double> loaded({.lr = 7}), opt({.lr = 0.01, .beta1 = 0.9, .beta2 = 0.9});
+  add(loaded, recorded.tensors);
+  add(opt, here.tensors);
+  opt.set_hyperparameters(opt.hyperparameters(), opt.group_at(1));
+  const auto report = gradus::load(loaded, file);
+  CHECK((report.metadata == std::map<std::string, std::string>{{"note", "written by Python's safetensors"}}));
+  CHECK((report.parameters && report.settings && report.differences.empty()));
+  CHECK(loaded.hyperparameters().lr == 0.01);
+  opt.set_hyperparameters(loaded.hyperparameters(), opt.group_at(1));
+  for (int t = 0; t < problem.steps; ++t) {
+    here.compute_gradients(t);
+    opt.step();
+  }
+  double worst = 0;
+  const auto compare = [&](double x, double y) { worst = std::fmax(worst, std::fabs(x - y) / (1e-3 + std::fabs(y))); };
+  for (std::size_t k = 0; k < 3; ++k)
+    for (std::size_t i = 0; i < problem.sizes[k]; ++i)
+      compare(here.tensors[k].weights[i], recorded.tensors[k].weights[i]);
+  for (const char* name : {"layer.weight", "other.weight", "layer.bias"})
+    for (const char* slot : {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"})
+      for (std::size_t i = 0; i < opt.state(name, slot).size(); ++i)
+        compare(opt.state(name, slot)[i], loaded.state(name, slot)[i]);
+  CHECK(worst < 1e-12);
+  // What gradus writes has the same keys; the tensors, the same types and sizes.
+  std::string bytes;
+  std::FILE* const in = std::fopen(file.c_str(), "rb");
+  for (int c; (c = std::fgetc(in)) != EOF;)
+    bytes += char(c);
+  std::fclose(in);
+  CHECK((entries_of(checkpoint_of(loaded)) == entries_of(bytes)));
+}
+
+// ── optimizers chosen by name ────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("an optimizer chosen by name writes the same bytes, and each loads the other's")
+{
+  gradus::for_each_recipe([]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    Recipe h;
+    if constexpr (requires { h.momentum; })
+      h.momentum = 0.5;
+    std::vector<gradus::named_number> numbers;
+    if constexpr (requires { h.momentum; })
+      numbers.emplace_back("momentum", 0.5);
+    model<optimizer<Recipe>> typed(3, h), other(1, h);
+    model<any_optimizer<float>> named(3, name, numbers), fresh(0, name, numbers);
+    const std::string bytes = checkpoint_of(typed.opt);
+    CHECK_MESSAGE(checkpoint_of(named.opt) == bytes, name);
+    load_bytes(other.opt, checkpoint_of(named.opt));
+    CHECK_MESSAGE(checkpoint_of(other.opt) == bytes, name);
+    load_bytes(fresh.opt, bytes);
+    CHECK_MESSAGE(checkpoint_of(fresh.opt) == bytes, name);
+    typed.opt.step();
+    fresh.opt.step();
+    CHECK_MESSAGE(checkpoint_of(fresh.opt) == checkpoint_of(typed.opt), name);
+  });
+}
+
+TEST_CASE("by name too, groups and who is left out are restored, and bad numbers refused")
+{
+  using any = any_optimizer<float>;
+  model<any> m(2, "adams"), n(0, "adams");
+  m.opt.add_group({{"lr", 0.125}});
+  n.opt.add_group({});
+  m.opt.leave_out(m.hb);
+  load_bytes(n.opt, checkpoint_of(m.opt));
+  CHECK(n.opt.hyperparameters(n.opt.group_at(1))[0].second == 0.125);
+  m.opt.step();
+  n.opt.step();
+  CHECK(n.opt.step_count(n.hb) == 2);
+  CHECK(checkpoint_of(n.opt) == checkpoint_of(m.opt));
+  std::string bad = checkpoint_of(m.opt);
+  bad.replace(bad.find("\"0.125\""), 7, "\"-.125\"");
+  check_refused(n.opt, bad, {"gradus: lr is -0.125; expected a finite number >= 0"});
+}
+
+// ── strict ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("a strict load lists every difference and changes nothing")
+{
+  tensor a(3), b(40), c(5), d(7);
+  optimizer<gradus::adam> saved, opt({.lr = 0.5});
+  const auto g = opt.add_group({.lr = 0.25});
+  saved.add_group({});
+  saved.add("a", a.weights, a.gradients);
+  saved.add("b", b.weights, b.gradients);
+  saved.add("gone", c.weights, c.gradients);
+  saved.step();
+  tensor e(3), f(41), h(7);
+  opt.add("new", h.weights, h.gradients);
+  opt.add("b", f.weights, f.gradients);
+  opt.add("a", e.weights, e.gradients, g);
+  opt.step();
+  check_refused(opt, checkpoint_of(saved, {}),
+                {"gradus: checkpoint and this optimizer differ in 9; expected the same (lenient = true loads what fits):",
+                 "\n  \"state/new/exp_avg\" is missing; expected 7 of F32", "\n  \"state/new/exp_avg_sq\" is missing; expected 7 of F32",
+                 "\n  \"state/new/step\" is missing; expected 1 of U64", "\n  \"state/b/exp_avg\" has 40 elements; expected 41",
+                 "\n  \"state/b/exp_avg_sq\" has 40 elements; expected 41", "\n  \"gradus/group_of/a\" is \"0\"; expected \"1\"",
+                 "\n  \"state/gone/exp_avg\" is in the file; expected nothing under this key",
+                 "\n  \"state/gone/exp_avg_sq\" is in the file; expected nothing under this key",
+                 "\n  \"state/gone/step\" is in the file; expected nothing under this key"});
+}
+
+TEST_CASE("what else a strict load refuses")
+{
+  model<optimizer<gradus::adam>> m(2);
+  model<optimizer<gradus::adam, double>> in_double(1);
+  check_refused(in_double.opt, checkpoint_of(m.opt), {"\"state/a/exp_avg\" is of type F32; expected F64, or convert = true",
+                                                      "\"parameters/b\" is of type F32; expected F64, or convert = true"});
+  model<optimizer<gradus::adamw>> other(1);
+  check_refused(other.opt, checkpoint_of(m.opt), {"\"gradus/recipe\" is \"adam\"; expected \"adamw\""});
+  model<optimizer<gradus::adam>> grouped(1);
+  grouped.opt.add_group({});
+  check_refused(grouped.opt, checkpoint_of(m.opt), {"differ in 1;", "\"gradus/groups\" is \"1\"; expected \"2\""});
+  CHECK(load_bytes(grouped.opt, checkpoint_of(m.opt), {.settings = false}).differences.empty());
+
+  // A momentum of 0 keeps no buffer, and another does: the program has to say which.
+  model<optimizer<gradus::sgd>> with(2, gradus::sgd{.momentum = 0.5}), without(2);
+  check_refused(without.opt, checkpoint_of(with.opt), {"\"gradus/group/0/momentum\" is 0.5; expected 0, as here", "\"state/a/momentum_buffer\" is in the file"});
+  check_refused(with.opt, checkpoint_of(without.opt), {"\"gradus/group/0/momentum\" is 0; expected a number > 0, as here", "\"state/a/momentum_buffer\" is missing"});
+  without.opt.set_hyperparameters({.momentum = 0.9});
+  load_bytes(without.opt, checkpoint_of(with.opt));
+  CHECK(without.opt.hyperparameters().momentum == 0.5);
+  CHECK(checkpoint_of(without.opt) == checkpoint_of(with.opt));
+}
+
+TEST_CASE("parameters are loaded where they are in the file, unless the caller says otherwise")
+{
+  model<optimizer<gradus::adam>> m(2), n(0);
+  const std::string with = checkpoint_of(m.opt), without = checkpoint_of(m.opt, {});
+  const auto start = n.a.weights;
+  CHECK_FALSE(load_bytes(n.opt, without).parameters);
+  CHECK(n.a.weights == start);
+  check_refused(n.opt, without, {"\"parameters/a\" is missing; expected 3 of F32"}, {.parameters = true});
+  const auto ignored = load_bytes(n.opt, with, {.parameters = false});
+  CHECK((!ignored.parameters && ignored.differences.empty()));
+  CHECK(n.a.weights == start);
+  CHECK(load_bytes(n.opt, with).parameters);
+  CHECK(n.a.weights == m.a.weights);
+}
+
+TEST_CASE("settings are restored, unless the caller says otherwise")
+{
+  model<optimizer<gradus::adam>> m(2, gradus::adam{.lr = 0.5}), n(0);
+  m.opt.leave_out(m.hb);
+  CHECK_FALSE(load_bytes(n.opt, checkpoint_of(m.opt), {.settings = false}).settings);
+  CHECK(n.opt.hyperparameters().lr == 1e-3);
+  n.opt.step();
+  CHECK(n.opt.step_count(n.hb) == 3);
+  CHECK(load_bytes(n.opt, checkpoint_of(m.opt)).settings);
+  CHECK(n.opt.hyperparameters().lr == 0.5);
+  n.opt.step();
+  CHECK(n.opt.step_count(n.hb) == 2);
+  CHECK(n.opt.step_count(n.ha) == 3);
+  // And taken in again, where the file has it so.
+  model<optimizer<gradus::adam>> all(2);
+  load_bytes(n.opt, checkpoint_of(all.opt));
+  n.opt.step();
+  CHECK(n.opt.step_count(n.hb) == 3);
+}
+
+TEST_CASE("a tensor that was removed, its state kept, is in the file, and is loaded where it was removed likewise")
+{
+  model<optimizer<gradus::adam>> m(3), n(0), whole(0);
+  m.opt.remove(m.hb, gradus::removed_state::kept);
+  m.opt.step();
+  check_refused(whole.opt, checkpoint_of(m.opt), {"differ in 1;", "\"parameters/b\" is missing; expected 40 of F32"});
+  n.opt.remove(n.hb, gradus::removed_state::kept);
+  load_bytes(n.opt, checkpoint_of(m.opt));
+  CHECK(checkpoint_of(n.opt) == checkpoint_of(m.opt));
+  n.opt.step();
+  CHECK(n.opt.step_count(n.opt.add("b", n.b.weights, n.b.gradients)) == 3);
+}
+
+// ── lenient ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("adding a layer, reordering and regrouping keep every other state")
+{
+  model<optimizer<gradus::adams>> m(5, scheduled);
+  tensor a(3), b(40), d(6);
+  optimizer<gradus::adams> opt({.lr = 0.125});
+  const auto g = opt.add_group({.lr = 0.25});
+  const auto hb = opt.add("b", b.weights, b.gradients, g);
+  const auto hd = opt.add("new", d.weights, d.gradients);
+  opt.add("a", a.weights, a.gradients);
+  const auto report = load_bytes(opt, checkpoint_of(m.opt), {.lenient = true});
+  for (const char* slot : {"exp_avg", "exp_avg_sq"})
+    for (const char* name : {"a", "b"}) {
+      const auto x = opt.state(name, slot), y = m.opt.state(name, slot);
+      CHECK(std::equal(x.begin(), x.end(), y.begin(), y.end()));
+    }
+  CHECK(opt.step_count(hb) == 5);
+  CHECK(opt.step_count(hd) == 0);
+  CHECK(a.weights == m.a.weights);
+  CHECK((report.afresh == std::vector<std::string>{"new"}));
+  CHECK_FALSE(report.settings);  // whose would be whose?
+  CHECK(opt.hyperparameters().lr == 0.125);
+  std::size_t surplus = 0, missing = 0, groups = 0;
+  for (const auto& d2 : report.differences) {
+    surplus += d2.what == load_difference::surplus;
+    missing += d2.what == load_difference::missing;
+    groups += d2.what == load_difference::groups;
+  }
+  CHECK(surplus == 5);  // two slots, step, sum and parameters of c
+  CHECK(missing == 5);
+  CHECK(groups == 2);   // how many there are, and b's
+
+  // v̄ is that of the moments, over those who are there now.
+  const auto step = opt.step();
+  double sum = 0, n = 0;
+  for (const char* name : {"a", "b", "new"})
+    for (const float v : opt.state(name, "exp_avg_sq")) {
+      sum += double(v) / (1 - std::pow(0.999, name[0] == 'n' ? 1 : 6));
+      n += 1;
+    }
+  CHECK(*step.mean_square == doctest::Approx(sum / n).epsilon(1e-5));
+}
+
+TEST_CASE("a tensor's state is loaded as a whole or not at all")
+{
+  model<optimizer<gradus::adam>> m(5), n(0);
+  std::string bytes = checkpoint_of(m.opt);
+  const std::string key = "state/b/exp_avg_sq";
+  bytes.replace(bytes.find(key), key.size(), "state/b/exp_avg_xx");
+  const auto report = load_bytes(n.opt, bytes, {.lenient = true});
+  CHECK((report.afresh == std::vector<std::string>{"b"}));
+  CHECK(n.opt.step_count(n.hb) == 0);
+  CHECK(n.opt.step_count(n.ha) == 5);
+  for (const float x : n.opt.state("b", "exp_avg"))
+    CHECK(x == 0);
+  CHECK(n.b.weights == m.b.weights);  // parameters are no state
+}
+
+TEST_CASE("from recipe to recipe: what they share is taken over, and what starts afresh is said")
+{
+  model<optimizer<gradus::adam, double>> adam(5);
+  const auto same = [](auto& from, auto& to, const char* slot) {
+    for (const char* name : {"a", "b", "c"}) {
+      const auto x = from.state(name, slot), y = to.state(name, slot);
+      CHECK(std::equal(x.begin(), x.end(), y.begin(), y.end()));
+    }
+  };
+  model<optimizer<gradus::adamw, double>> adamw(0);
+  auto report = load_bytes(adamw.opt, checkpoint_of(adam.opt), {.lenient = true});
+  CHECK(report.afresh.empty());
+  CHECK(report.differences.size() == 1);
+  CHECK(report.differences[0].what == load_difference::recipe);
+  CHECK(report.differences[0].key == "gradus/recipe");
+  CHECK_FALSE(report.settings);
+  CHECK(adamw.opt.hyperparameters().weight_decay == 1e-2);
+  same(adam.opt, adamw.opt, "exp_avg");
+  same(adam.opt, adamw.opt, "exp_avg_sq");
+  CHECK(adamw.opt.step_count(adamw.ha) == 5);
+
+  // AdamS finds its sums anew.
+  model<optimizer<gradus::adams, double>> adams(0);
+  report = load_bytes(adams.opt, checkpoint_of(adamw.opt), {.lenient = true});
+  CHECK(report.afresh.empty());
+  const auto step = adams.opt.step();
+  double sum = 0;
+  for (const char* name : {"a", "b", "c"})
+    for (const double v : adams.opt.state(name, "exp_avg_sq"))
+      sum += v;
+  CHECK(*step.mean_square == doctest::Approx(sum / 48 / (1 - std::pow(0.999, 6))).epsilon(1e-12));
+
+  // AMSGrad's maximum starts at this step.
+  model<optimizer<gradus::amsgrad, double>> amsgrad(0);
+  report = load_bytes(amsgrad.opt, checkpoint_of(adam.opt), {.lenient = true});
+  CHECK((report.afresh == std::vector<std::string>{"a/max_exp_avg_sq", "b/max_exp_avg_sq", "c/max_exp_avg_sq"}));
+  CHECK(amsgrad.opt.step_count(amsgrad.ha) == 5);
+  same(adam.opt, amsgrad.opt, "exp_avg_sq");
+
+  // Where the moments are not there, neither is the step count that would correct their bias.
+  model<optimizer<gradus::sgd, double>> sgd(5, gradus::sgd{.momentum = 0.9});
+  model<optimizer<gradus::adam, double>> from_sgd(0);
+  report = load_bytes(from_sgd.opt, checkpoint_of(sgd.opt), {.lenient = true});
+  CHECK((report.afresh == std::vector<std::string>{"a", "b", "c"}));
+  CHECK(from_sgd.opt.step_count(from_sgd.ha) == 0);
+  CHECK(from_sgd.a.weights == sgd.a.weights);
+}
+
+TEST_CASE("a sum that the model shares is found anew where the model is another")
+{
+  model<optimizer<gradus::adams, double>> m(0, scheduled), n(0, scheduled);
+  const auto norm_sq = [](auto& x) {
+    double sum = 0;
+    for (auto* t : {&x.a, &x.b, &x.c})
+      for (const double g : t->gradients)
+        sum += g * g;
+    return sum;
+  };
+  for (int t = 0; t < 4; ++t)
+    m.opt.step({.grad_norm_sq = norm_sq(m)});
+  // c is not there any more, so the sum over three is of no use.
+  n.opt.remove(n.hc, gradus::removed_state::dropped);
+  load_bytes(n.opt, checkpoint_of(m.opt), {.lenient = true});
+  const auto report = n.opt.step();
+  double sum = 0;
+  for (const char* name : {"a", "b"})
+    for (const double v : n.opt.state(name, "exp_avg_sq"))
+      sum += v;
+  CHECK(*report.mean_square == doctest::Approx(sum / 43 / (1 - std::pow(0.9, 5))).epsilon(1e-12));
+  // Nor where one pauses here that did not pause there.
+  model<optimizer<gradus::adams, double>> p(0, scheduled);
+  p.opt.leave_out(p.hc);
+  load_bytes(p.opt, checkpoint_of(m.opt), {.settings = false});
+  CHECK(*p.opt.step().mean_square == doctest::Approx(sum / 43 / (1 - std::pow(0.9, 5))).epsilon(1e-12));
+}
+
+TEST_CASE("another precision, where it is asked for")
+{
+  model<optimizer<gradus::adams, double>> in_double(5, scheduled), back(0, scheduled);
+  model<optimizer<gradus::adams, float>> in_float(0, scheduled);
+  const auto report = load_bytes(in_float.opt, checkpoint_of(in_double.opt), {.convert = true});
+  CHECK(report.differences.empty());
+  CHECK(report.afresh.empty());
+  for (std::size_t i = 0; i < 40; ++i) {
+    CHECK(in_float.b.weights[i] == float(in_double.b.weights[i]));
+    CHECK(in_float.opt.state("b", "exp_avg_sq")[i] == float(in_double.opt.state("b", "exp_avg_sq")[i]));
+  }
+  load_bytes(back.opt, checkpoint_of(in_float.opt), {.convert = true});
+  CHECK(back.opt.state("c", "exp_avg")[3] == double(in_float.opt.state("c", "exp_avg")[3]));
+}
+
+TEST_CASE("numbers converted between floating-point types are rounded to nearest, ties to even")
+{
+  using gradus::safetensors::convert;
+  using gradus::safetensors::find_dtype;
+  const auto *f64 = find_dtype("F64"), *f32 = find_dtype("F32"), *f16 = find_dtype("F16"), *bf16 = find_dtype("BF16");
+  const auto converted = [](const auto* from, auto x, const auto* to, auto y) {
+    convert(*from, reinterpret_cast<const unsigned char*>(&x), *to, reinterpret_cast<unsigned char*>(&y), 1);
+    return y;
+  };
+  // The compiler's own conversion, for any number that there is and for those around float's denormals.
+  support::random r(1);
+  for (int i = 0; i < 100000; ++i) {
+    double x = r.any<double>();
+    if (i % 2)
+      x = std::ldexp(r.uniform(-2, 2), -int(r.below(60)) - 100);
+    if (i % 4 == 3)
+      x = double(float(x)) * (1 + 0x1p-24);  // a tie, where it is not a denormal
+    const float expected = float(x), found = converted(f64, x, f32, 0.0f);
+    REQUIRE((std::isnan(x) ? std::isnan(found) : std::bit_cast<std::uint32_t>(found) == std::bit_cast<std::uint32_t>(expected)));
+    REQUIRE((std::isnan(expected) || std::bit_cast<std::uint64_t>(converted(f32, expected, f64, 0.0)) == std::bit_cast<std::uint64_t>(double(expected))));
+    // bfloat16: float's upper half, its lower half added to round it.
+    const auto bits = std::bit_cast<std::uint32_t>(expected);
+    const auto upper = std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    REQUIRE((std::isnan(expected) || converted(f32, expected, bf16, std::uint16_t{}) == upper));
+  }
+  // Every float16, there and back; and what it is, by its definition.
+  for (unsigned bits = 0; bits < 0x10000; ++bits) {
+    const auto half = std::uint16_t(bits);
+    const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float x = converted(f16, half, f32, 0.0f);
+    if (exponent == 31 && fraction) {
+      REQUIRE(std::isnan(x));
+      continue;
+    }
+    const double magnitude = exponent == 31 ? INFINITY : exponent ? std::ldexp(1024 + fraction, int(exponent) - 25) : std::ldexp(fraction, -24);
+    REQUIRE(double(x) == (bits & 0x8000 ? -magnitude : magnitude));
+    REQUIRE(std::signbit(x) == (bits >= 0x8000));
+    REQUIRE(converted(f32, x, f16, std::uint16_t{}) == half);
+    REQUIRE(converted(f64, double(x), f16, std::uint16_t{}) == half);
+    // Half-way to the next one, and a little to either side.
+    if ((bits & 0x7fff) < 0x7bff) {
+      const double next = double(converted(f16, std::uint16_t(bits + 1), f32, 0.0f)), middle = (double(x) + next) / 2;
+      REQUIRE(converted(f64, middle, f16, std::uint16_t{}) == (bits % 2 ? bits + 1 : bits));
+      REQUIRE(converted(f64, std::nextafter(middle, 0.0), f16, std::uint16_t{}) == bits);
+      REQUIRE(converted(f64, std::nextafter(middle, middle * 2), f16, std::uint16_t{}) == bits + 1);
+    }
+  }
+  CHECK(converted(f64, 65520.0, f16, std::uint16_t{}) == 0x7c00);
+  CHECK(converted(f64, 65519.99, f16, std::uint16_t{}) == 0x7bff);
+  CHECK(converted(f32, 1e-30f, f16, std::uint16_t{}) == 0);
+}
+
+// ── the caller's own streams ─────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("a stream that fails: a sentence, and nothing changed before anything was read")
+{
+  model<optimizer<gradus::adam>> m(3), n(1);
+  int calls = 0;
+  const std::string sentence = refusal([&] { gradus::save_to(m.opt, [&](const void*, std::size_t) { return ++calls < 3; }); });
+  CHECK(contains(sentence, "gradus: write returned false for "));
+  CHECK(calls == 3);
+
+  const std::string bytes = checkpoint_of(m.opt), before = checkpoint_of(n.opt);
+  int reads = 0;
+  for (int good = 0;; ++good) {
+    calls = 0;
+    const auto read = [&](std::uint64_t at, void* to, std::size_t count) {
+      std::memcpy(to, bytes.data() + at, count);
+      return ++calls <= good;
+    };
+    const std::string said = refusal([&] { gradus::load_from(n.opt, bytes.size(), read); });
+    if (said.empty())
+      break;
+    ++reads;
+    if (good < 5) {  // the header's length, the header, three step counts
+      CHECK(said == "gradus: checkpoint: could not be read");
+      CHECK(checkpoint_of(n.opt) == before);
+    } else
+      CHECK(contains(said, "what was read until then is in the optimizer"));
+  }
+  CHECK(reads == 2 + 3 + 3 + 9);  // length, header; step counts, before anything else; parameters; slots and step counts
+  CHECK(checkpoint_of(n.opt) == bytes);
+}
+
+TEST_CASE("an empty optimizer, and empty tensors")
+{
+  optimizer<gradus::adams> nothing, other;
+  CHECK(load_bytes(other, checkpoint_of(nothing)).differences.empty());
+  std::vector<float> none;
+  std::vector<float> no_gradients;
+  optimizer<gradus::adams> opt, loaded;
+  opt.add("none", none, no_gradients);
+  loaded.add("none", none, no_gradients);
+  opt.step();
+  load_bytes(loaded, checkpoint_of(opt));
+  CHECK(checkpoint_of(loaded) == checkpoint_of(opt));
+}

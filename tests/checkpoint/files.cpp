@@ -1,0 +1,350 @@
+// Files: whatever happens to a save, a kill or a full disk, the old file is there or the new one; and files of any size.
+
+#include <doctest/doctest.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/mount.h>
+#endif
+
+#include <gradus/checkpoint.hpp>
+
+#include "support/checkpoint.hpp"
+#include "support/random.hpp"
+
+namespace fs = std::filesystem;
+using support::contains;
+using support::refusal;
+
+namespace {
+
+// A folder of a test's own, deleted after it.
+struct folder {
+  fs::path path;
+  explicit folder(const std::string& name) : path(fs::current_path() / ("checkpoint_files_" + name))
+  {
+    fs::remove_all(path);
+    fs::create_directories(path);
+  }
+  ~folder() { fs::remove_all(path); }
+  std::string operator/(const std::string& name) const { return (path / name).string(); }
+  std::size_t files() const { return std::size_t(std::distance(fs::directory_iterator(path), {})); }
+};
+
+struct model {
+  std::vector<float> w, g;
+  gradus::optimizer<gradus::adam> opt{gradus::adam{.lr = 0.01}};
+  explicit model(int steps, std::size_t n = 1000) : w(n, 0.5f), g(n, 0.25f)
+  {
+    opt.add("w", w, g);
+    for (int t = 0; t < steps; ++t)
+      opt.step();
+  }
+};
+
+std::string content(const fs::path& file)
+{
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// Runs f in a process of its own; its exit status, or minus the signal that ended it.
+template <class F>
+int in_child(const F& f)
+{
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0)
+    _exit(f());
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+}  // namespace
+
+TEST_CASE("saved and loaded by a path")
+{
+  const folder here("path");
+  model m(3), n(0);
+  gradus::save(m.opt, here / "a.safetensors", {.parameters = true});
+  CHECK(content(here / "a.safetensors") == support::checkpoint_of(m.opt));
+  gradus::load(n.opt, here.path / "a.safetensors");  // a std::filesystem::path serves too
+  CHECK(support::checkpoint_of(n.opt) == support::checkpoint_of(m.opt));
+  n.opt.step();
+  gradus::save(n.opt, here / "a.safetensors");
+  CHECK(content(here / "a.safetensors") == support::checkpoint_of(n.opt, {}));
+  CHECK(here.files() == 1);
+}
+
+TEST_CASE("two hundred kills at random moments of a save")
+{
+  const folder here("kills");
+  const std::string path = here / "run.safetensors";
+  // The two that take turns, of 600 kB.
+  model even(2, 50'000), odd(3, 50'000), loaded(0, 50'000);
+  const std::string contents[] = {support::checkpoint_of(even.opt), support::checkpoint_of(odd.opt)};
+  const gradus::save_options o{.parameters = true};
+  gradus::save(even.opt, path, o);
+  const auto start = std::chrono::steady_clock::now();
+  gradus::save(even.opt, path, o);
+  const double one_save = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  support::random r(3);
+  int kills = 0, partial = 0, turns = 0;
+  std::string last = contents[0];
+  for (int k = 0; k < 200; ++k) {
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0)
+      for (int i = 0;; ++i)
+        gradus::save((i % 2 ? even : odd).opt, path, o);
+    usleep(useconds_t(r.uniform(0, one_save < 1e4 ? 3 * one_save : 3e4)));  // it may be in the first save, or a later one
+    REQUIRE(kill(child, SIGKILL) == 0);
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    kills += WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    partial += fs::exists(path + ".partial");
+    const std::string now = content(path);
+    REQUIRE((now == contents[0] || now == contents[1]));
+    turns += now != last;
+    last = now;
+    gradus::load(loaded.opt, path);
+  }
+  CHECK(kills == 200);
+  CHECK(partial > 0);  // or the moments were none
+  // What a killed save has left is written over, and then gone.
+  gradus::save(even.opt, path, o);
+  CHECK(content(path) == contents[0]);
+  CHECK(here.files() == 1);
+  std::printf("%d kills, %d of them within a save, %d after which the file was another one\n", kills, partial, turns);
+}
+
+TEST_CASE("a disk that is full, at any byte")
+{
+  const folder here("full");
+  const std::string path = here / "run.safetensors";
+  model old(1, 20'000), next(2, 20'000);
+  gradus::save(old.opt, path, {.parameters = true});
+  const std::string before = content(path), after = support::checkpoint_of(next.opt);
+  support::random r(5);
+  for (int k = 0; k < 20; ++k) {
+    const std::size_t room = k == 0 ? 0 : k == 1 ? after.size() - 1 : k == 2 ? after.size() : r.below(after.size());
+    CHECK(in_child([&] {
+      std::signal(SIGXFSZ, SIG_IGN);
+      const rlimit limit{room, room};
+      setrlimit(RLIMIT_FSIZE, &limit);
+      const std::string said = refusal([&] { gradus::save(next.opt, path, {.parameters = true}); });
+      if (room == after.size())
+        return said.empty() ? 0 : 1;
+      return contains(said, "could not be written: File too large; expected room and the right to write there") ? 0 : 2;
+    }) == 0);
+    CHECK(content(path) == (k >= 2 ? after : before));
+    CHECK(here.files() == 1);
+  }
+
+#if defined(__linux__)
+  // A small file system of our own, where we may have one.
+  const int status = in_child([&] {
+    const folder mounted("tmpfs");
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("tmpfs", mounted.path.c_str(), "tmpfs", 0, "size=400k") != 0)
+      return 77;
+    gradus::save(old.opt, mounted / "run", {.parameters = true});  // 240 kB: one, but not a second
+    const std::string was = content(mounted / "run");
+    const std::string said = refusal([&] { gradus::save(next.opt, mounted / "run", {.parameters = true}); });
+    const bool good = contains(said, "could not be written: No space left on device") && content(mounted / "run") == was && mounted.files() == 1;
+    umount(mounted.path.c_str());
+    return good ? 0 : 1;
+  });
+  if (status == 77)
+    std::printf("no tmpfs can be mounted here: a full disk is tried by a limit on the file's size alone\n");
+  else
+    CHECK(status == 0);
+#endif
+}
+
+TEST_CASE("paths that cannot be written")
+{
+  const folder here("paths");
+  model m(1), other(2);
+  fs::create_directory(here / "folder");
+  CHECK(refusal([&] { gradus::save(m.opt, here / "folder"); }) ==
+        "gradus: path is \"" + here / "folder" + "\", a folder; expected a file that can be written");
+  CHECK(refusal([&] { gradus::load(m.opt, here / "folder"); }) ==
+        "gradus: path is \"" + here / "folder" + "\", a folder; expected a file that can be read");
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "nowhere/run"); }),
+                 "run.partial could not be created: No such file or directory; expected room and the right to write there"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, ""); }), "gradus: path is \"\""));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, here / "missing"); }), ", No such file or directory; expected a file that can be read"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / std::string(300, 'x')); }), "could not be created: File name too long"));
+
+  // A pipe: nobody is waited for.
+  REQUIRE(mkfifo((here / "pipe").c_str(), 0600) == 0);
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "pipe"); }), "not a regular file"));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, here / "pipe"); }), "not a regular file"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, "/dev/null"); }), "not a regular file"));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, "/dev/zero"); }), "not a regular file"));
+
+  // A folder that is not to be written into; root may all the same, so we become somebody else.
+  fs::create_directory(here / "locked");
+  gradus::save(m.opt, here / "locked/run");
+  const std::string before = content(here / "locked/run");
+  fs::permissions(here / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  const int status = in_child([&] {
+    if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+      return 77;
+    if (access((here / "locked/run").c_str(), R_OK) != 0)
+      return 77;  // a folder above is closed to others
+    const std::string said = refusal([&] { gradus::save(other.opt, here / "locked/run"); });
+    return contains(said, "could not be created: Permission denied") ? 0 : 1;
+  });
+  fs::permissions(here / "locked", fs::perms::owner_all);
+  if (status == 77)
+    std::printf("nobody but root can come here: a folder that cannot be written is not tried\n");
+  else
+    CHECK(status == 0);
+  CHECK(content(here / "locked/run") == before);
+  CHECK(fs::exists(here / "locked/run.partial") == false);
+}
+
+TEST_CASE("links are followed, and a file's permissions stay")
+{
+  const folder here("links");
+  model m(1), other(2);
+  fs::create_directory(here / "sub");
+  gradus::save(m.opt, here / "sub/run");
+  fs::permissions(here / "sub/run", fs::perms::owner_read | fs::perms::owner_write);
+  fs::create_symlink("sub/run", here / "link");
+  fs::create_symlink("link", here / "second");
+  gradus::save(other.opt, here / "second");
+  CHECK(fs::is_symlink(here / "second"));
+  CHECK(fs::is_symlink(here / "link"));
+  CHECK(content(here / "sub/run") == support::checkpoint_of(other.opt, {}));
+  CHECK(fs::status(here / "sub/run").permissions() == (fs::perms::owner_read | fs::perms::owner_write));
+  gradus::load(m.opt, here / "second");
+  CHECK(support::checkpoint_of(m.opt, {}) == support::checkpoint_of(other.opt, {}));
+  CHECK(here.files() == 3);
+
+  fs::create_symlink("nothing", here / "dangling");
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "dangling"); }), "a link that leads nowhere; expected a file that can be written"));
+  fs::create_symlink("round", here / "round");
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "round"); }), "a link that leads nowhere"));
+  // Somebody's link where the partial file is to be: not followed.
+  std::ofstream(here / "precious") << "precious";
+  fs::create_symlink("precious", here / "run.partial");
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "run"); }), "run.partial could not be created"));
+  CHECK(content(here / "precious") == "precious");
+}
+
+TEST_CASE("two saves to one path at once: one is refused")
+{
+  const folder here("twice");
+  const std::string path = here / "run";
+  model m(1);
+  gradus::save(m.opt, path);
+  const int other = open((path + ".partial").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  REQUIRE(flock(other, LOCK_EX) == 0);
+  CHECK(contains(refusal([&] { gradus::save(m.opt, path); }), "which another save is writing"));
+  close(other);
+  gradus::save(m.opt, path);
+  CHECK(here.files() == 1);
+}
+
+TEST_CASE("a file of more than 4 GiB, most of it a hole")
+{
+  const folder here("large");
+  const std::string path = here / "run";
+  model m(0, 4);
+  const std::uint64_t hole = (std::uint64_t(5) << 30) + 8;
+  const auto entry = [&](const char* key, const char* type, std::uint64_t elements, std::uint64_t begin, std::uint64_t end) {
+    return std::string(",\"") + key + "\":{\"dtype\":\"" + type + "\",\"shape\":[" + std::to_string(elements) + "],\"data_offsets\":[" +
+           std::to_string(begin) + ',' + std::to_string(end) + "]}";
+  };
+  const std::string header = support::file_of("{\"__metadata__\":{\"gradus/format\":\"1\"}" + entry("other", "U8", hole, 0, hole) +
+                                              entry("state/w/step", "U64", 1, hole, hole + 8) +
+                                              entry("state/w/exp_avg", "F32", 4, hole + 8, hole + 24) +
+                                              entry("state/w/exp_avg_sq", "F32", 4, hole + 24, hole + 40) + "}");
+  const float moments[] = {1, 2, 3, 4, 5, 6, 7, 8};
+  const std::uint64_t steps = 77;
+  std::FILE* const file = std::fopen(path.c_str(), "wb");
+  REQUIRE(std::fwrite(header.data(), 1, header.size(), file) == header.size());
+  REQUIRE(fseeko(file, off_t(hole), SEEK_CUR) == 0);
+  REQUIRE(std::fwrite(&steps, 8, 1, file) == 1);
+  REQUIRE(std::fwrite(moments, 4, 8, file) == 8);
+  std::fclose(file);
+  const auto report = gradus::load(m.opt, path, {.lenient = true});
+  CHECK(report.afresh.empty());
+  CHECK(m.opt.state("w", "exp_avg")[3] == 4);
+  CHECK(m.opt.state("w", "exp_avg_sq")[0] == 5);
+  CHECK(contains(support::checkpoint_of(m.opt), std::string(reinterpret_cast<const char*>(&steps), 8)));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, path); }), "\"other\" is in the file; expected nothing under this key"));
+  fs::resize_file(path, fs::file_size(path) - 1);
+  CHECK(contains(refusal([&] { gradus::load(m.opt, path, {.lenient = true}); }), "in order and within the"));
+}
+
+TEST_CASE("a tensor of more than 2^31 elements")
+{
+  // Memory that is never touched costs nothing: the parameters go through a stream that looks at their ends alone.
+  const std::size_t n = (std::size_t(1) << 31) + 5;
+  void* const memory = mmap(nullptr, 2 * n * sizeof(float), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    std::printf("no address space for 2^31 elements: not tried\n");
+    return;
+  }
+  auto* const w = static_cast<float*>(memory);
+  {
+    gradus::optimizer<gradus::sgd> opt;
+    opt.add("w", std::span(w, n), std::span<const float>(w + n, n));
+    w[n - 1] = 7;
+    std::uint64_t written = 0;
+    float last = 0;
+    std::string header;
+    gradus::save_to(
+        opt,
+        [&](const void* bytes, std::size_t count) {
+          if (header.empty())
+            header.assign(static_cast<const char*>(bytes), count);
+          std::memcpy(&last, static_cast<const char*>(bytes) + count - 4, 4);
+          written += count;
+          return true;
+        },
+        {.parameters = true});
+    CHECK(written == header.size() + 8 + 4 * n);
+    CHECK(last == 7);
+    CHECK(contains(header, "\"parameters/w\":{\"dtype\":\"F32\",\"shape\":[2147483653],\"data_offsets\":[8,8589934620]}"));
+    gradus::load_from(opt, written, [&](std::uint64_t offset, void* to, std::size_t count) {
+      if (offset + count <= header.size())
+        std::memcpy(to, header.data() + offset, count);
+      else if (count == 8)
+        std::memset(to, 0, count);
+      else {
+        CHECK(offset == header.size() + 8);
+        CHECK(count == 4 * n);
+        const float put = 8;
+        std::memcpy(static_cast<char*>(to) + count - 4, &put, 4);
+      }
+      return true;
+    });
+    CHECK(w[n - 1] == 8);
+  }
+  munmap(memory, 2 * n * sizeof(float));
+}
