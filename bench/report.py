@@ -275,6 +275,13 @@ def compile_part(folder):
     return "\n".join(out)
 
 
+def checkpoint_part(folder):
+    path = folder / "checkpoint.txt"
+    measured = f"```\n{path.read_text()}```\n" if path.exists() else "Not run.\n"
+    return ("## Checkpoints\n\n*save* and *load* against a plain *write* and *read* of the same bytes from one piece of memory. "
+            "Writes are flushed to the disk; reads come from the page cache.\n\n" + measured)
+
+
 def machine():
     text = {}
     try:
@@ -303,7 +310,7 @@ def main():
             "Absolute figures hold for this machine and day; the ratios are the point. What is compared ran interleaved in one process; "
             "figures are medians of repetitions. Work on one thread is measured by its processor time, which other programs on the machine do "
             "not lengthen (though they share its caches and memory).\n",
-            suite_part(o.folder, r), peers_part(o.folder), compile_part(o.folder)]
+            suite_part(o.folder, r), peers_part(o.folder), compile_part(o.folder), checkpoint_part(o.folder)]
     (o.folder / "report.md").write_text("\n".join(text))
     print(o.folder / "report.md")
 

@@ -22,6 +22,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -34,6 +35,7 @@
 #include <Eigen/Core>
 
 #include <gradus/any_optimizer.hpp>
+#include <gradus/checkpoint.hpp>
 #include <gradus/schedule.hpp>
 
 namespace {
@@ -92,6 +94,8 @@ struct options {
   Index batch = 64, images = train_count;
   std::optional<double> lr, weight_decay, require_test_error;
   std::string schedule = "cosine", precision = "float", data = "/usr/share/datasets/fashion-mnist", output = "fashion_mnist_curves";
+  std::string save, resume;
+  int stop_after = 0;     // epochs; 0: all
   std::int64_t seed = 1;  // signed, as CLI11 lets a negative number pass for a large unsigned one
 };
 
@@ -128,6 +132,9 @@ void describe(CLI::App& app, options& o)
   app.add_option("--images", o.images, "Train on the first so many")->check(up_to_all)->capture_default_str();
   app.add_option("--data", o.data, "Folder of the four .gz files")->capture_default_str();
   app.add_option("--output", o.output, "Folder for plots and numbers, created if missing")->capture_default_str();
+  app.add_option("--save", o.save, "After each epoch, save all that the run needs to this file (with one --optimizer)");
+  app.add_option("--resume", o.resume, "Go on with the run that --save left in this file, with the same options as then");
+  app.add_option("--stop-after", o.stop_after, "Stop after so many epochs, as if interrupted")->check(CLI::Range(1, 10'000));
   app.add_option("--require-test-error", o.require_test_error, "Fail if any optimizer ends above this many percent");
   app.callback([&o, names] {
     // In the recipes' order, each once.
@@ -137,6 +144,8 @@ void describe(CLI::App& app, options& o)
         chosen.push_back(name);
     o.optimizers = chosen;
     o.batch = std::min(o.batch, o.images);
+    if ((!o.save.empty() || !o.resume.empty()) && o.optimizers.size() != 1)
+      throw CLI::ValidationError("--save and --resume", "are of one run: give one --optimizer");
   });
 }
 
@@ -403,6 +412,25 @@ double number(const std::vector<gradus::named_number>& hyperparameters, std::str
   return 0;
 }
 
+/// What a checkpoint of a run has in it beside the optimizer and the weights: what the run was asked for, how many epochs
+/// are over, and their rows of curves.csv.
+std::string description(const options& o)
+{
+  return "epochs " + std::to_string(o.epochs) + ", batch " + std::to_string(o.batch) + ", images " + std::to_string(o.images) +
+         ", schedule " + o.schedule + ", precision " + o.precision + ", seed " + std::to_string(o.seed);
+}
+
+/// Loads a run; how many of its epochs are over.
+template <class T>
+int resume(gradus::any_optimizer<T>& opt, const options& o, std::string& rows)
+{
+  gradus::load_report loaded = gradus::load(opt, o.resume, {.parameters = true});
+  if (loaded.metadata["run"] != description(o))
+    throw std::runtime_error("--resume is " + o.resume + ", a run of " + loaded.metadata["run"] + "; expected one of " + description(o));
+  rows = loaded.metadata["rows"];
+  return std::stoi(loaded.metadata["epoch"]);
+}
+
 /// Trains a new network, prints a row of the table, gives what the last epoch gave.
 template <class T>
 epoch_result train(const std::string& name, const options& o, const data_set& training, const data_set& test,
@@ -419,8 +447,14 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
 
   batch b;
   epoch_result result;
-  for (int epoch = 1; epoch <= o.epochs; ++epoch) {
+  std::string rows;
+  const int over = o.resume.empty() ? 0 : resume(opt, o, rows);
+  of_net.take_weights();
+  curves << rows;
+  for (int epoch = 1; epoch <= o.epochs && (o.stop_after == 0 || epoch <= o.stop_after); ++epoch) {
     random.shuffle(order);
+    if (epoch <= over)
+      continue;  // but for the order of the images, which each epoch makes of the last one's
     result = {};
     for (Index i = 0, count; i < o.images; i += count) {
       count = std::min(o.batch, o.images - i);
@@ -438,8 +472,14 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
       shown.show(name, epoch, o.epochs, count, result.loss * double(o.images) / double(i + count));
     }
     result.test_error = test_error(net, test);
-    curves << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm
-           << std::endl;
+    std::ostringstream row;
+    row << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm << '\n';
+    curves << row.str() << std::flush;
+    rows += row.str();
+    if (!o.save.empty())
+      gradus::save(opt, o.save,
+                   {.parameters = true,
+                    .metadata = {{"run", description(o)}, {"epoch", std::to_string(epoch)}, {"rows", rows}}});
   }
   shown.clear();
   std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), number(opt.hyperparameters(), "lr"),
@@ -516,12 +556,16 @@ bool draw(const options& o)
   return script && std::system("gnuplot fashion_mnist.gp 2> gnuplot.log") == 0;
 }
 
-int run(const options& o)
+int run(options o)
 {
   for (const std::string& name : o.optimizers)
     gradus::any_optimizer<float>(name, hyperparameters(name, o));  // refuses bad numbers before anything is done
   const data_set training = read_data(o.data, "train", train_count), test = read_data(o.data, "t10k", test_count);
   fs::create_directories(o.output);
+  if (!o.save.empty())
+    o.save = fs::absolute(o.save).string();
+  if (!o.resume.empty())
+    o.resume = fs::absolute(o.resume).string();
   fs::current_path(o.output);  // so that no name needs quoting for the shell or gnuplot
   std::ofstream curves("curves.csv");
   curves << "optimizer,epoch,train_loss,test_error_percent,gradient_norm" << std::endl;

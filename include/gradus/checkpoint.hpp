@@ -8,6 +8,7 @@
 /// Works with `optimizer` of any recipe, precision and backend, and with `any_optimizer`. A save replaces the file as a
 /// whole or not at all; a load checks all that it needs of a file before it changes anything.
 
+#include <bit>
 #include <charconv>
 #include <cstdint>
 #include <cstdlib>
@@ -299,9 +300,9 @@ class load_plan {
     if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
       states_.push_back({std::string(tensor), slots_.size()});
     const std::string key = state_key(tensor, slot);
-    slots_.push_back({std::string(slot), &type, claim(key, type, elements)});
+    slots_.push_back({std::string(slot), &type, claim(key, type, elements), {}});
     if (slots_.back().from)
-      check_count(key, slot, *slots_.back().from);
+      check_count(key, slots_.back());
   }
   void add_tensor(std::string_view tensor, std::size_t group, bool takes_part, const safetensors::dtype& type, std::uint64_t elements)
   {
@@ -380,7 +381,14 @@ class load_plan {
   bool restores_settings() const noexcept { return report_.settings; }
   bool takes_part(std::size_t tensor) const { return tensors_[tensor].takes_part; }
   void read_parameters(std::size_t tensor, void* to) { read(tensors_[tensor].parameters, *tensors_[tensor].type, to); }
-  void read_slot(std::size_t slot, void* to) { read(slots_[slot].from, *slots_[slot].type, to); }
+  void read_slot(std::size_t slot, void* to)
+  {
+    const planned_slot& s = slots_[slot];
+    if (s.from && s.count)
+      std::memcpy(to, &*s.count, sizeof *s.count);
+    else
+      read(s.from, *s.type, to);
+  }
 
   /// A scheduled decay's sums have to be found anew where the file has none for the moments that were loaded, and where
   /// one sum is shared by tensors that are no longer the same.
@@ -396,6 +404,7 @@ class load_plan {
     std::string slot;
     const safetensors::dtype* type;
     const safetensors::entry* from;
+    std::optional<std::uint64_t> count;  // a count's or sum's bits, which have been read already
   };
   struct planned_state {
     std::string tensor;  // empty for what belongs to no tensor
@@ -440,18 +449,15 @@ class load_plan {
   }
 
   /// Counts and sums that no run can have reached are refused, since a step computes with them.
-  void check_count(const std::string& key, std::string_view slot, const safetensors::entry& e)
+  void check_count(const std::string& key, planned_slot& s)
   {
-    const bool step = slot == "step", shared = slot == "exp_avg_sq_sum_is_shared", sum = slot == "exp_avg_sq_sum";
-    if (!step && !shared && !sum)
+    const bool step = s.slot == "step", shared = s.slot == "exp_avg_sq_sum_is_shared", sum = s.slot == "exp_avg_sq_sum";
+    if ((!step && !shared && !sum) || s.type->bytes != 8 || s.from->elements != 1)
       return;
-    unsigned char bytes[8] = {};
-    read(&e, *e.type, bytes);
     std::uint64_t count = 0;
-    std::memcpy(&count, bytes, sizeof count);
-    double value = 0;
-    if (e.type->name == "F64")
-      std::memcpy(&value, bytes, sizeof value);
+    read(s.from, *s.type, &count);
+    s.count = count;
+    const double value = sum ? std::bit_cast<double>(count) : 0;
     if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 1) || (sum && !(is_finite(value) && value >= 0)))
       fail(where_ + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) + "; expected " +
            (step ? "fewer than 2^53 steps" : shared ? "0 or 1" : "a finite sum of squares"));

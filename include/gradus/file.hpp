@@ -28,7 +28,7 @@
 
 namespace gradus::inline GRADUS_ISA {
 
-/// A file whose bytes are read at offsets. Its size is that at opening.
+/// A file whose bytes are read at offsets, small pieces through a buffer. Its size is that at opening.
 class random_access_file {
  public:
   explicit random_access_file(const std::string& path) : path_(path)
@@ -59,6 +59,22 @@ class random_access_file {
   /// Fills `bytes` from there; false if not all could be read.
   bool read(std::uint64_t offset, void* bytes, std::size_t count) noexcept
   {
+    if (count >= sizeof buffer_ || offset > size_ || count > size_ - offset)
+      return read_directly(offset, bytes, count);
+    if (offset < buffer_start_ || offset + count > buffer_end_) {
+      const std::size_t n = size_ - offset < sizeof buffer_ ? static_cast<std::size_t>(size_ - offset) : sizeof buffer_;
+      buffer_start_ = buffer_end_ = offset;
+      if (!read_directly(offset, buffer_, n))
+        return false;
+      buffer_end_ += n;
+    }
+    std::memcpy(bytes, buffer_ + (offset - buffer_start_), count);
+    return true;
+  }
+
+ private:
+  bool read_directly(std::uint64_t offset, void* bytes, std::size_t count) noexcept
+  {
 #if GRADUS_POSIX
     constexpr std::size_t at_once = std::size_t(1) << 30;  // Linux reads at most 2 GiB in a call
     for (auto* to = static_cast<char*>(bytes); count > 0;) {
@@ -77,7 +93,6 @@ class random_access_file {
 #endif
   }
 
- private:
   [[noreturn]] void refuse(const std::string& found)
   {
     close();
@@ -108,6 +123,8 @@ class random_access_file {
 #endif
   std::string path_;
   std::uint64_t size_ = 0;
+  std::uint64_t buffer_start_ = 0, buffer_end_ = 0;  // which of the file's bytes are in the buffer
+  char buffer_[32768];
 };
 
 /// Writes a new file beside an old one, under the name PATH.partial, and puts it in the old one's place by `commit`.

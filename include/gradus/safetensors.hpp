@@ -258,11 +258,16 @@ class header_parser {
     char* const first = at_;
     char* out = at_;
     for (;;) {
-      if (at_ != end_ && *at_ == '"')
+      const char c = at_ != end_ ? *at_ : '\0';
+      if (c == '"')
         break;
-      if (at_ != end_ && *at_ == '\\') {
+      if (c == '\\') {
         ++at_;
         out = escaped(out);
+        continue;
+      }
+      if (c >= 0x20 && c < 0x7f) {  // the most of them
+        *out++ = *at_++;
         continue;
       }
       const std::size_t length = utf8_length(at_, end_);
