@@ -6,7 +6,6 @@
 ///     gradus::any_optimizer<float> opt("adamw", {{"lr", 1e-3}, {"weight_decay", 0.01}});
 
 #include <initializer_list>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -136,7 +135,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   {
     for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
       if (name == recipe_name)
-        self_ = std::make_unique<model<Recipe>>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
+        self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
     });
     if (!self_)
       detail::fail_unknown("optimizer", recipe_name, recipe_names());
@@ -145,6 +144,14 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
       : any_optimizer(recipe_name, span_of(hyperparameters), backend)
   {
   }
+
+  any_optimizer(any_optimizer&& other) noexcept : self_(std::exchange(other.self_, nullptr)) {}
+  any_optimizer& operator=(any_optimizer&& other) noexcept
+  {
+    std::swap(self_, other.self_);
+    return *this;
+  }
+  ~any_optimizer() { delete self_; }
 
   std::string_view name() const { return model_of().name; }
 
@@ -384,7 +391,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     return *self_;
   }
 
-  std::unique_ptr<base> self_;
+  base* self_ = nullptr;
 };
 
 }  // namespace gradus::inline GRADUS_ISA

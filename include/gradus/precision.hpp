@@ -10,13 +10,19 @@
 ///
 /// Nothing of this reaches a rule or a backend's loop: they work on a stretch of decoded numbers in the first-level cache.
 
-#include <memory>
 #include <new>
 #include <span>
+#include <utility>
 
 #include <gradus/error.hpp>
 #include <gradus/kernel.hpp>
 #include <gradus/storage.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
 
 namespace gradus::inline GRADUS_ISA {
 
@@ -114,17 +120,21 @@ class array_memory {
       fail("size of parameters is " + std::to_string(length) + "; expected as much memory for each slot of state");
 #endif
     }
-    data_.reset(static_cast<T*>(p));
+    data_ = static_cast<T*>(p);
     for (std::size_t i = 0; i < length; ++i)
-      data_.get()[i] = value;
+      data_[i] = value;
   }
-  T* get() const noexcept { return data_.get(); }
+  array_memory(array_memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  array_memory& operator=(array_memory&& other) noexcept
+  {
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~array_memory() { ::operator delete(data_, std::align_val_t(64)); }
+  T* get() const noexcept { return data_; }
 
  private:
-  struct release {
-    void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t(64)); }
-  };
-  std::unique_ptr<T, release> data_;
+  T* data_ = nullptr;  // no unique_ptr: <memory> alone takes a quarter of a second to compile
 };
 
 /// A slot's elements from some element on, which for block8 is the first of a block.
@@ -236,3 +246,7 @@ double block_sum(const Backend& backend, const S* x, std::size_t n) noexcept
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
