@@ -20,6 +20,14 @@
 #include "support/golden.hpp"
 #include "support/random.hpp"
 
+namespace {
+struct half {  // a type of element of somebody's own
+  std::uint16_t bits;
+};
+}  // namespace
+template <>
+inline constexpr std::string_view gradus::safetensors::dtype_name<half> = "BF16";
+
 using namespace support;
 using gradus::any_optimizer;
 using gradus::load_difference;
@@ -489,6 +497,94 @@ TEST_CASE("from recipe to recipe: what they share is taken over, and what starts
   CHECK((report.afresh == std::vector<std::string>{"a", "b", "c"}));
   CHECK(from_sgd.opt.step_count(from_sgd.ha) == 0);
   CHECK(from_sgd.a.weights == sgd.a.weights);
+}
+
+namespace {
+
+// What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding shows.
+struct mixed {
+  using value_type = half;
+  std::vector<half> parameters{{0x3f80}, {0xc000}};  // 1, −2
+  std::vector<float> master{1.001f, -2.002f}, scale{0.5f};
+  std::vector<std::uint8_t> codes{7, 9};
+  std::uint64_t step = 5, seed = 0x123456789abcdef0;
+  bool takes_part = true;
+
+  std::string_view name() const { return "adam"; }
+  std::size_t group_count() const { return 1; }
+  gradus::group_handle group_at(std::size_t) const { return {}; }
+  std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
+  void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
+  void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
+  void resum() {}
+  template <class Self, class Visit>
+  static void visit_all(Self& self, Visit& visit)
+  {
+    const std::string_view w = "w";
+    visit(w, std::string_view("exp_avg"), std::span(self.codes));
+    visit(w, std::string_view("exp_avg_scale"), std::span(self.scale));
+    visit(w, std::string_view("master"), std::span(self.master));
+    visit(w, std::string_view("step"), std::span(&self.step, 1));
+    visit(std::string_view(), std::string_view("seed"), std::span(&self.seed, 1));
+  }
+  template <class Visit>
+  void visit_state(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit>
+  void visit_state(Visit&& visit) const { visit_all(*this, visit); }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) { visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part); }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) const { visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part); }
+};
+
+}  // namespace
+
+TEST_CASE("slots of any type, and master weights that go with the parameters")
+{
+  const mixed saved;
+  CHECK((entries_of(checkpoint_of(saved)) == std::map<std::string, std::string>{
+    {"parameters/w", "BF16 2"}, {"state//seed", "U64 1"}, {"state/w/exp_avg", "U8 2"}, {"state/w/exp_avg_scale", "F32 1"},
+    {"state/w/master", "F32 2"}, {"state/w/step", "U64 1"}}));
+  const auto fresh = [] {
+    mixed m;
+    m.parameters = {{0}, {0}};
+    m.master = {0, 0};
+    m.scale = {0};
+    m.codes = {0, 0};
+    m.step = m.seed = 0;
+    return m;
+  };
+  mixed m = fresh();
+  load_bytes(m, checkpoint_of(saved));
+  CHECK(checkpoint_of(m) == checkpoint_of(saved));
+
+  // Parameters of a run in float are the master weights, rounded; and moments of floats are no codes.
+  tensor w(2);
+  w.weights = {1.001f, -2.002f};
+  optimizer<gradus::adam> in_float({.lr = 0.5});
+  in_float.add("w", w.weights, w.gradients);
+  m = fresh();
+  auto report = load_bytes(m, checkpoint_of(in_float), {.lenient = true, .convert = true});
+  CHECK((m.master == w.weights));
+  CHECK(m.parameters[0].bits == 0x3f80);
+  CHECK(m.codes[0] == 0);
+  CHECK(m.step == 0);
+  CHECK((report.afresh == std::vector<std::string>{"w", "/seed"}));
+
+  // Parameters of bfloat16 alone: the master weights are those.
+  std::string bytes = checkpoint_of(saved);
+  bytes.replace(bytes.find("w/master"), 8, "w/mister");
+  m = fresh();
+  report = load_bytes(m, bytes, {.lenient = true});
+  CHECK((m.master == std::vector<float>{1, -2}));
+  CHECK(m.codes[1] == 9);
+  CHECK(m.step == 5);
+  CHECK(report.afresh.empty());
+  // Not where the caller's own parameters stay.
+  m = fresh();
+  report = load_bytes(m, bytes, {.parameters = false, .lenient = true});
+  CHECK((m.master == std::vector<float>{0, 0}));
+  CHECK((report.afresh == std::vector<std::string>{"w/master"}));
 }
 
 TEST_CASE("a sum that the model shares is found anew where the model is another")

@@ -60,7 +60,7 @@ struct load_difference {
 
 struct load_report {
   std::vector<load_difference> differences = {};  ///< none after a strict load
-  std::vector<std::string> afresh = {};           ///< tensors ("name") and slots ("name/slot") that kept what they had
+  std::vector<std::string> afresh = {};           ///< tensors ("name") and slots ("name/slot") whose state is not the file's
   bool parameters = false;                        ///< whether they were loaded
   bool settings = false;                          ///< likewise
   std::map<std::string, std::string> metadata = {};  ///< the caller's own
@@ -300,7 +300,7 @@ class load_plan {
     if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
       states_.push_back({std::string(tensor), slots_.size()});
     const std::string key = state_key(tensor, slot);
-    slots_.push_back({std::string(slot), &type, claim(key, type, elements), {}});
+    slots_.push_back({std::string(slot), &type, elements, claim(key, type, elements), {}});
     if (slots_.back().from)
       check_count(key, slots_.back());
   }
@@ -403,6 +403,7 @@ class load_plan {
   struct planned_slot {
     std::string slot;
     const safetensors::dtype* type;
+    std::uint64_t elements;
     const safetensors::entry* from;
     std::optional<std::uint64_t> count;  // a count's or sum's bits, which have been read already
   };
@@ -465,23 +466,30 @@ class load_plan {
   }
 
   /// A tensor's state is loaded as a whole or not at all: moments are of no use without the step count that corrects their
-  /// bias. Only a maximum, which can start from any step on, and a sum, which can be found anew, may be missing.
+  /// bias. Only a maximum, which can start from any step on, and a sum, which can be found anew, may be missing; and master
+  /// weights, which go with the parameters: where these are loaded and those are not there, they are made of these.
   void decide(const std::string& tensor, std::size_t begin, std::size_t end)
   {
-    const auto is_sum = [&](std::size_t i) { return slots_[i].slot.starts_with("exp_avg_sq_sum"); };
+    const auto is_sum = [](const planned_slot& s) { return s.slot.starts_with("exp_avg_sq_sum"); };
+    const auto is_master = [](const planned_slot& s) { return s.slot == "master"; };
     bool whole = true;
     for (std::size_t i = begin; i < end; ++i)
-      whole = whole && (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || is_sum(i));
+      whole = whole && (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || is_sum(slots_[i]) || is_master(slots_[i]));
     for (std::size_t i = begin; i < end; ++i) {
-      if (!whole)
-        slots_[i].from = nullptr;
-      else if (!slots_[i].from && is_sum(i))
-        sums_are_missing_ = true;
-      else if (!slots_[i].from)
-        report_.afresh.push_back(tensor + '/' + slots_[i].slot);
+      planned_slot& s = slots_[i];
+      if (is_master(s) && report_.parameters) {
+        const auto parameters = header_.tensors.find(parameters_key(tensor));
+        if (!s.from && parameters != header_.tensors.end() && parameters->second.elements == s.elements && parameters->second.type->is_float)
+          s.from = &parameters->second;
+      } else if (!whole)
+        s.from = nullptr;
+      if (!s.from && is_sum(s))
+        sums_are_missing_ = sums_are_missing_ || whole;
+      else if (!s.from && (whole || is_master(s)) && !tensor.empty())
+        report_.afresh.push_back(tensor + '/' + s.slot);
     }
     if (!whole)
-      report_.afresh.push_back(tensor);
+      report_.afresh.push_back(tensor.empty() ? '/' + slots_[begin].slot : tensor);
   }
 
   void read(const safetensors::entry* e, const safetensors::dtype& type, void* to)
