@@ -267,11 +267,11 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
 
   /// Calls visit(tensor's name, key, span) for all that a resumed run needs, in the order of the tensors: for each slot a
   /// span of the state's type under the slot's name (block8: of std::uint8_t, and of float under "…_scale"); the master
-  /// weights under "master", where there are any; a span of one std::uint64_t under "step"; and where a scheduled decay works in one
-  /// pass, its running sums, spans of one double under "exp_avg_sq_sum", and with an empty tensor name "exp_avg_sq_sum"
-  /// and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared"; where something is rounded stochastically, likewise "seed".
-  /// What is written through the spans is the state from then
-  /// on: a run restored so goes on with the same bits. Hyperparameters, schedules and who is left out are the caller's.
+  /// weights under "master", where there are any; a span of one std::uint64_t under "step"; and where a scheduled decay
+  /// works in one pass, its running sums, spans of one double under "exp_avg_sq_sum". With an empty tensor name come
+  /// "exp_avg_sq_sum" and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared"; and where something is rounded
+  /// stochastically, likewise "seed". What is written through the spans is the state from then on: a run restored so goes
+  /// on with the same bits. Hyperparameters, schedules and who is left out are the caller's.
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
