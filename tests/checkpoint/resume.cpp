@@ -69,7 +69,7 @@ struct run {
   run(const Recipe& recipe, int step, double start) : opt(recipe)
   {
     const char* const names[] = {"layer/1 \"weight\"\n", "späte 层", "state/x/exp_avg"};
-    const std::size_t sizes[] = {7, 45, 5000};
+    const std::size_t sizes[] = {7, 45, 130};
     for (std::size_t k = 0; k < 3; ++k) {
       tensor x{names[k], std::vector<T>(sizes[k]), std::vector<T>(sizes[k])};
       for (std::size_t i = 0; i < sizes[k]; ++i)
