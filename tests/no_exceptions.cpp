@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include <gradus/checkpoint.hpp>
 #include <gradus/gradus.hpp>
 
 #if defined(__cpp_exceptions) || defined(__cpp_rtti)
@@ -148,6 +149,26 @@ void chosen_by_name()
   check(schedule(0) == 1, "a schedule starts from 1");
 }
 
+void checkpoints()
+{
+  std::vector<float> w{1, -2, 3}, x(3), g{1, 2, 3};
+  gradus::optimizer<gradus::adams> opt({.lr = 0.01, .weight_decay = 0.1}), loaded;
+  opt.add("w", w, g);
+  loaded.add("w", x, g);
+  opt.step();
+  std::vector<std::byte> bytes;
+  const auto write = [&](const void* p, std::size_t n) {
+    bytes.insert(bytes.end(), static_cast<const std::byte*>(p), static_cast<const std::byte*>(p) + n);
+    return true;
+  };
+  gradus::save_to(opt, write, {.parameters = true});
+  check(gradus::load_from(loaded, bytes).settings, "a checkpoint is loaded");
+  check(same_bits(w, x), "the parameters are the file's");
+  opt.step();
+  loaded.step();
+  check(same_bits(w, x), "a resumed run has the same bits");
+}
+
 }  // namespace
 
 int main(int argc, char** argv)
@@ -171,5 +192,6 @@ int main(int argc, char** argv)
   powers_are_right<float>();
   powers_are_right<double>();
   chosen_by_name();
+  checkpoints();
   return good ? 0 : 1;
 }

@@ -618,10 +618,11 @@ load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 template <resumable Opt, class Read>
 load_report load_from(Opt& opt, std::uint64_t size, Read&& read, const load_options& o = {})
 {
+  auto call = [&read](std::uint64_t offset, void* bytes, std::size_t count) -> bool { return read(offset, bytes, count); };
   return detail::load(opt, "checkpoint",
-                      {size, const_cast<void*>(static_cast<const void*>(&read)),
-                       [](void* self, std::uint64_t offset, void* bytes, std::size_t count) -> bool {
-                         return (*static_cast<std::remove_reference_t<Read>*>(self))(offset, bytes, count);
+                      {size, &call,
+                       [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {
+                         return (*static_cast<decltype(call)*>(self))(offset, bytes, count);
                        }},
                       o);
 }

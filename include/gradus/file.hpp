@@ -159,8 +159,12 @@ class replaced_file {
       }
       // Another save may have finished in between: then this is no longer a partial file but the new one.
       struct stat mine = {}, there = {};
-      if (fstat(descriptor, &mine) == 0 && stat(partial_.c_str(), &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev)
-        break;
+      if (fstat(descriptor, &mine) == 0 && stat(partial_.c_str(), &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev) {
+        if (S_ISREG(mine.st_mode) && mine.st_nlink == 1)
+          break;
+        ::close(descriptor);
+        refuse("whose " + partial_ + " is also a file of another name");  // and that one would be written over
+      }
       ::close(descriptor);
     }
     if (exists)
@@ -187,7 +191,7 @@ class replaced_file {
 
   void write(const void* bytes, std::size_t count)
   {
-    if (std::fwrite(bytes, 1, count, file_) != count)
+    if (count > 0 && std::fwrite(bytes, 1, count, file_) != count)
       refuse_error("could not be written");
   }
 

@@ -253,6 +253,10 @@ TEST_CASE("links are followed, and a file's permissions stay")
   fs::create_symlink("precious", here / "run.partial");
   CHECK(contains(refusal([&] { gradus::save(m.opt, here / "run"); }), "run.partial could not be created"));
   CHECK(content(here / "precious") == "precious");
+  fs::remove(here / "run.partial");
+  fs::create_hard_link(here / "precious", here / "run.partial");
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "run"); }), "is also a file of another name"));
+  CHECK(content(here / "precious") == "precious");
 }
 
 TEST_CASE("two saves to one path at once: one is refused")

@@ -97,7 +97,7 @@ struct run {
     if constexpr (gradus::precision_of<T>::stochastic)
       opt.set_seed(start == 1 ? 17 : 0);  // which the file restores
     const char* const names[] = {"layer/1 \"weight\"\n", "späte 层", "state/x/exp_avg"};
-    const std::size_t sizes[] = {7, 45, 5000};
+    const std::size_t sizes[] = {7, 45, 130};
     for (std::size_t k = 0; k < 3; ++k) {
       tensor x{names[k], std::vector<parameter>(sizes[k]), std::vector<gradient>(sizes[k])};
       for (std::size_t i = 0; i < sizes[k]; ++i)

@@ -1,0 +1,35 @@
+#pragma once
+/// \file
+/// The scalar backend: plain loops, the oracle for every other backend. The compiler may vectorise them; with
+/// -fno-math-errno it does (a square root that must set errno keeps a loop scalar).
+
+#include <cstddef>
+
+#include <gradus/kernel.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace backend {
+
+struct scalar {
+  template <class Kernel, class T>
+  void sweep(const Kernel kernel, T* theta, const T* g, T* const* slots, std::size_t n) const noexcept
+  {
+    T* slot[Kernel::slots + 1];
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      slot[k] = slots[k];
+    for (std::size_t i = 0; i < n; ++i)
+      apply_at<T>(kernel, theta, g, slot, i);
+  }
+
+  /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].
+  template <class Term, class T>
+  void accumulate(Term term, double (&partial)[reduce_lanes], const T* x, std::size_t n) const noexcept
+  {
+    for (std::size_t i = 0; i < n; i += reduce_lanes)
+      for (std::size_t k = 0, m = n - i < reduce_lanes ? n - i : reduce_lanes; k < m; ++k)
+        partial[k] = term(partial[k], double(x[i + k]));
+  }
+};
+
+}  // namespace backend
+}  // namespace gradus::inline GRADUS_ISA

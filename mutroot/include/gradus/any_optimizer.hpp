@@ -1,0 +1,336 @@
+#pragma once
+/// \file
+/// An optimizer chosen while the program runs, by its name and named hyperparameters: for command lines, bindings and
+/// engines.
+///
+///     gradus::any_optimizer<float> opt("adamw", {{"lr", 1e-3}, {"weight_decay", 0.01}});
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <gradus/optimizer.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
+namespace gradus::inline GRADUS_ISA {
+
+/// A hyperparameter's name and value; a yes or no is 1 or 0.
+using named_number = std::pair<std::string_view, double>;
+
+namespace detail {
+
+/// How many letters must be put in, taken out or replaced to make one word the other (Levenshtein).
+inline std::size_t edit_distance(std::string_view a, std::string_view b)
+{
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j)
+    row[j] = j;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      const std::size_t changed = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
+      row[j + 1] = replaced < changed ? replaced : changed;
+    }
+  }
+  return row[b.size()];
+}
+
+/// Refuses a name that is none of the known ones, with the nearest of them.
+[[noreturn]] inline void fail_unknown(const std::string& what, std::string_view name, const std::vector<std::string_view>& known)
+{
+  // Of two names that are as near, the one of the more similar length.
+  const auto distance = [name](std::string_view k) {
+    const std::size_t longer = name.size() > k.size() ? name.size() - k.size() : k.size() - name.size();
+    return std::pair(edit_distance(name, k), longer);
+  };
+  std::string_view nearest;
+  std::string all;
+  for (const std::string_view k : known) {
+    if (nearest.empty() || distance(k) < distance(nearest))
+      nearest = k;
+    all += (all.empty() ? "" : ", ") + std::string(k);
+  }
+  fail(what + " is " + quote(name) + "; expected " + quote(nearest) + ", or another of " + all);
+}
+
+/// A recipe's hyperparameters as a list, and a list written into a recipe.
+template <class Recipe>
+std::vector<named_number> to_numbers(Recipe recipe)
+{
+  std::vector<named_number> all;
+  for_each_hyperparameter(recipe, [&](std::string_view name, auto value, range) { all.emplace_back(name, double(value)); });
+  return all;
+}
+template <class Recipe>
+Recipe with_numbers(std::string_view recipe_name, Recipe recipe, std::span<const named_number> numbers)
+{
+  for (const auto& [name, number] : numbers) {
+    bool known = false;
+    for_each_hyperparameter(recipe, [&, &name = name, &number = number](std::string_view field, auto& value, range r) {
+      if (field != name)
+        return;
+      known = true;
+      check(name, number, r);
+      value = static_cast<std::remove_reference_t<decltype(value)>>(number);
+    });
+    if (known)
+      continue;
+    std::vector<std::string_view> names;
+    for (const auto& [field, value] : to_numbers(recipe))
+      names.push_back(field);
+    fail_unknown("hyperparameter of " + std::string(recipe_name), name, names);
+  }
+  return recipe;
+}
+
+}  // namespace detail
+
+/// The names that any_optimizer knows.
+inline std::vector<std::string_view> recipe_names()
+{
+  std::vector<std::string_view> names;
+  for_each_recipe([&](std::string_view name, auto) { names.push_back(name); });
+  return names;
+}
+
+/// The hyperparameters of the recipe of that name, with their defaults.
+/// \throws std::invalid_argument, with the nearest name, for an unknown one
+inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
+{
+  std::vector<named_number> numbers;
+  for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    if (name == recipe_name)
+      numbers = detail::to_numbers(Recipe{});
+  });
+  if (numbers.empty())
+    detail::fail_unknown("optimizer", recipe_name, recipe_names());
+  return numbers;
+}
+
+/// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. The same members with the same meaning; hyperparameters
+/// are lists of named numbers, of which those not named keep their value.
+template <class T, class Backend = default_backend>
+class any_optimizer : public range_front<any_optimizer<T, Backend>, T> {
+ public:
+  using value_type = T;
+  using numbers = std::span<const named_number>;
+  using number_list = std::initializer_list<named_number>;
+
+  explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = Backend())
+  {
+    for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+      if (name == recipe_name)
+        self_ = std::make_unique<model<Recipe>>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
+    });
+    if (!self_)
+      detail::fail_unknown("optimizer", recipe_name, recipe_names());
+  }
+  any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
+      : any_optimizer(recipe_name, span_of(hyperparameters), backend)
+  {
+  }
+
+  std::string_view name() const { return model_of().name; }
+
+  std::vector<named_number> hyperparameters(group_handle g = {}) const { return model_of().hyperparameters(g); }
+  /// A further group: the default group's hyperparameters but for those named.
+  group_handle add_group(numbers changed) { return model_of().add_group(changed); }
+  group_handle add_group(number_list changed) { return add_group(span_of(changed)); }
+  void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
+  void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
+
+  /// Refuses what set_hyperparameters would refuse, and sets nothing.
+  void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
+  std::size_t group_count() const { return model_of().group_count(); }
+  group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
+
+  tensor_handle add_spans(std::string_view tensor_name, std::span<T> parameters, std::span<const T> gradients,
+                          std::optional<group_handle> in = {})
+  {
+    return model_of().add_spans(tensor_name, parameters, gradients, in);
+  }
+  void rebind_spans(const tensor_handle& h, std::span<T> parameters, std::span<const T> gradients)
+  {
+    model_of().rebind_spans(h, parameters, gradients);
+  }
+  void leave_out(const tensor_handle& h) { model_of().leave_out(h); }
+  void take_in(const tensor_handle& h) { model_of().take_in(h); }
+  void remove(const tensor_handle& h, removed_state state) { model_of().remove(h, state); }
+  std::uint64_t step_count(const tensor_handle& h) const { return model_of().step_count(h); }
+  std::size_t parameter_count() const { return model_of().parameter_count(); }
+  std::size_t state_bytes() const { return model_of().state_bytes(); }
+
+  std::span<T> state(std::string_view tensor_name, std::string_view slot_name) { return model_of().state(tensor_name, slot_name); }
+  std::span<const T> state(std::string_view tensor_name, std::string_view slot_name) const
+  {
+    return model_of().state(tensor_name, slot_name);
+  }
+  template <class Visitor>
+  void visit_state(Visitor&& visit)
+  {
+    visitor_of<std::remove_reference_t<Visitor>> erased(visit);
+    model_of().visit_state(erased);
+  }
+  /// The same, with spans of const.
+  template <class Visitor>
+  void visit_state(Visitor&& visit) const
+  {
+    auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) { visit(n, k, std::span<const X>(x)); };
+    visitor_of<decltype(readonly)> erased(readonly);
+    model_of().visit_state(erased);
+  }
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit)
+  {
+    tensor_visitor_of<std::remove_reference_t<Visitor>> erased(visit);
+    model_of().visit_tensors(erased);
+  }
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit) const
+  {
+    auto readonly = [&](std::string_view n, std::span<T> w, std::size_t g, bool& takes_part) {
+      visit(n, std::span<const T>(w), g, std::as_const(takes_part));
+    };
+    tensor_visitor_of<decltype(readonly)> erased(readonly);
+    model_of().visit_tensors(erased);
+  }
+  void resum() { model_of().resum(); }
+
+  step_report step(const step_options& o = {}) { return model_of().step(o); }
+
+ private:
+  static numbers span_of(number_list l) noexcept { return {l.begin(), l.size()}; }
+
+  /// A visitor of state whose type is forgotten: what state is made of are T, counts and sums.
+  struct visitor {
+    virtual void operator()(std::string_view tensor_name, std::string_view key, std::span<T> values) = 0;
+    virtual void operator()(std::string_view tensor_name, std::string_view key, std::span<std::uint64_t> counts) = 0;
+    virtual void sums(std::string_view tensor_name, std::string_view key, std::span<double> values) = 0;
+
+   protected:
+    ~visitor() = default;
+  };
+  template <class Visit>
+  struct visitor_of final : visitor {
+    Visit& visit;
+    explicit visitor_of(Visit& v) : visit(v) {}
+    void operator()(std::string_view n, std::string_view k, std::span<T> x) override { visit(n, k, x); }
+    void operator()(std::string_view n, std::string_view k, std::span<std::uint64_t> x) override { visit(n, k, x); }
+    void sums(std::string_view n, std::string_view k, std::span<double> x) override { visit(n, k, x); }
+  };
+
+  struct tensor_visitor {
+    virtual void operator()(std::string_view tensor_name, std::span<T> parameters, std::size_t group, bool& takes_part) = 0;
+
+   protected:
+    ~tensor_visitor() = default;
+  };
+  template <class Visit>
+  struct tensor_visitor_of final : tensor_visitor {
+    Visit& visit;
+    explicit tensor_visitor_of(Visit& v) : visit(v) {}
+    void operator()(std::string_view n, std::span<T> w, std::size_t g, bool& takes_part) override { visit(n, w, g, takes_part); }
+  };
+
+  struct base {
+    std::string_view name;
+    explicit base(std::string_view recipe_name) : name(recipe_name) {}
+    virtual ~base() = default;
+    virtual std::vector<named_number> hyperparameters(group_handle) const = 0;
+    virtual group_handle add_group(numbers) = 0;
+    virtual void set_hyperparameters(numbers, group_handle) = 0;
+    virtual void check_hyperparameters(numbers, group_handle) const = 0;
+    virtual std::size_t group_count() const noexcept = 0;
+    virtual group_handle group_at(std::size_t) const = 0;
+    virtual tensor_handle add_spans(std::string_view, std::span<T>, std::span<const T>, std::optional<group_handle>) = 0;
+    virtual void rebind_spans(const tensor_handle&, std::span<T>, std::span<const T>) = 0;
+    virtual void leave_out(const tensor_handle&) = 0;
+    virtual void take_in(const tensor_handle&) = 0;
+    virtual void remove(const tensor_handle&, removed_state) = 0;
+    virtual std::uint64_t step_count(const tensor_handle&) const = 0;
+    virtual std::size_t parameter_count() const noexcept = 0;
+    virtual std::size_t state_bytes() const noexcept = 0;
+    virtual std::span<T> state(std::string_view, std::string_view) = 0;
+    virtual void visit_state(visitor&) = 0;
+    virtual void visit_tensors(tensor_visitor&) = 0;
+    virtual void resum() noexcept = 0;
+    virtual step_report step(const step_options&) = 0;
+  };
+
+  template <class Recipe>
+  struct model final : base {
+    optimizer<Recipe, T, Backend> opt;
+
+    model(std::string_view recipe_name, const Recipe& recipe, Backend backend) : base(recipe_name), opt(recipe, backend) {}
+    std::vector<named_number> hyperparameters(group_handle g) const override
+    {
+      return detail::to_numbers(opt.hyperparameters(g));
+    }
+    group_handle add_group(numbers changed) override
+    {
+      return opt.add_group(detail::with_numbers(this->name, opt.hyperparameters(), changed));
+    }
+    void set_hyperparameters(numbers changed, group_handle g) override
+    {
+      opt.set_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed), g);
+    }
+    void check_hyperparameters(numbers changed, group_handle g) const override
+    {
+      const Recipe recipe = detail::with_numbers(this->name, opt.hyperparameters(g), changed);
+      validate(recipe);
+      validate(recipe.rule());
+    }
+    std::size_t group_count() const noexcept override { return opt.group_count(); }
+    group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
+    tensor_handle add_spans(std::string_view n, std::span<T> w, std::span<const T> g, std::optional<group_handle> in) override
+    {
+      return opt.add_spans(n, w, g, in);
+    }
+    void rebind_spans(const tensor_handle& h, std::span<T> w, std::span<const T> g) override { opt.rebind_spans(h, w, g); }
+    void leave_out(const tensor_handle& h) override { opt.leave_out(h); }
+    void take_in(const tensor_handle& h) override { opt.take_in(h); }
+    void remove(const tensor_handle& h, removed_state s) override { opt.remove(h, s); }
+    std::uint64_t step_count(const tensor_handle& h) const override { return opt.step_count(h); }
+    std::size_t parameter_count() const noexcept override { return opt.parameter_count(); }
+    std::size_t state_bytes() const noexcept override { return opt.state_bytes(); }
+    std::span<T> state(std::string_view n, std::string_view s) override { return opt.state(n, s); }
+    void visit_state(visitor& visit) override
+    {
+      opt.visit_state([&]<class X>(std::string_view n, std::string_view k, std::span<X> x) {
+        if constexpr (std::is_same_v<X, double> && !std::is_same_v<T, double>)
+          visit.sums(n, k, x);
+        else
+          visit(n, k, x);
+      });
+    }
+    void visit_tensors(tensor_visitor& visit) override { opt.visit_tensors(visit); }
+    void resum() noexcept override { opt.resum(); }
+    step_report step(const step_options& o) override { return opt.step(o); }
+  };
+
+  base& model_of() const
+  {
+    if (!self_)
+      fail("the any_optimizer was moved from; expected the one that it was moved to");
+    return *self_;
+  }
+
+  std::unique_ptr<base> self_;
+};
+
+}  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

@@ -1,0 +1,64 @@
+#pragma once
+/// \file
+/// Any CPU backend on several threads: `parallel` adds an executor to it.
+///
+///     #include <gradus/executor/thread_pool.hpp>
+///     gradus::optimizer opt(gradus::adamw{}, gradus::backend::parallel(gradus::backend::simd{}, gradus::executor::thread_pool(8)));
+///
+/// An executor is an object with one member, `run(n, work)`: it calls work(k) once for each k in [0, n), in any order, on
+/// any threads, and returns when all calls have. `work` is small, copyable and never throws. Steps give the same bits for
+/// every executor and thread count; steps of fewer than 65536 parameters do not ask the executor at all.
+
+#include <cstddef>
+#include <utility>
+
+#include <gradus/config.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace executor {
+
+/// What an executor is handed: a reference to the work, good until `run` returns.
+class work {
+ public:
+  template <class F>
+  explicit work(const F& f) noexcept
+      : self_(&f), call_([](const void* self, std::size_t k) noexcept { (*static_cast<const F*>(self))(k); })
+  {
+  }
+  void operator()(std::size_t k) const noexcept { call_(self_, k); }
+
+ private:
+  const void* self_;
+  void (*call_)(const void*, std::size_t) noexcept;
+};
+
+/// One piece after another on the calling thread.
+struct serial {
+  void run(std::size_t n, work f) const noexcept
+  {
+    for (std::size_t k = 0; k < n; ++k)
+      f(k);
+  }
+};
+
+}  // namespace executor
+
+namespace backend {
+
+/// \tparam Cpu       backend::simd or backend::scalar
+/// \tparam Executor  executor::thread_pool, executor::openmp, executor::tbb, or the caller's own
+template <class Cpu, class Executor>
+struct parallel : Cpu {
+  Executor executor;
+
+  explicit parallel(Cpu cpu = Cpu(), Executor e = Executor()) : Cpu(std::move(cpu)), executor(std::move(e)) {}
+
+  template <class F>
+  void for_pieces(std::size_t n, const F& f) noexcept
+  {
+    executor.run(n, executor::work(f));
+  }
+};
+
+}  // namespace backend
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,62 @@
+#pragma once
+/// \file
+/// What the compiler's flags decide: the instruction set, the family of bits, the host-device mark.
+
+#define GRADUS_VERSION_MAJOR 0
+#define GRADUS_VERSION_MINOR 1
+#define GRADUS_VERSION_PATCH 0
+
+/// Marks functions that also run on a CUDA device; empty for every other compiler.
+#if defined(__CUDACC__)
+#define GRADUS_HOST_DEVICE __host__ __device__
+#else
+#define GRADUS_HOST_DEVICE
+#endif
+
+/// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
+/// a sum. These are the two families of bits: inside one, every backend and width gives the same results.
+#if defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__aarch64__) ||                           \
+    defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA) || defined(__CUDA_ARCH__)
+#define GRADUS_FUSED 1
+#else
+#define GRADUS_FUSED 0
+#endif
+
+/// 1 where exceptions are enabled. Without them an error is written to stderr and the program aborts (error.hpp).
+#if defined(__cpp_exceptions)
+#define GRADUS_EXCEPTIONS 1
+#else
+#define GRADUS_EXCEPTIONS 0
+#endif
+
+// Translation units compiled for different instruction sets may meet in one program. Their inline functions must not
+// be merged by the linker, or a machine runs code that it cannot: so everything lives in an inline namespace named
+// after the instruction set, and what does not belong together does not link.
+#define GRADUS_JOIN_(a, b) a##b
+#define GRADUS_JOIN(a, b) GRADUS_JOIN_(a, b)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define GRADUS_ISA_NAME avx512
+#elif defined(__AVX512F__)
+#define GRADUS_ISA_NAME avx512f
+#elif defined(__AVX2__) && defined(__FMA__)
+#define GRADUS_ISA_NAME avx2_fma
+#elif defined(__AVX2__)
+#define GRADUS_ISA_NAME avx2
+#elif defined(__FMA__) || defined(__FMA4__)
+#define GRADUS_ISA_NAME avx_fma
+#elif defined(__AVX__)
+#define GRADUS_ISA_NAME avx
+#elif defined(__SSE4_2__)
+#define GRADUS_ISA_NAME sse4_2
+#elif defined(__ARM_FEATURE_SVE)
+#define GRADUS_ISA_NAME sve
+#elif defined(__aarch64__) || defined(__ARM_NEON)
+#define GRADUS_ISA_NAME neon
+#else
+#define GRADUS_ISA_NAME baseline
+#endif
+#if defined(__FAST_MATH__)
+#define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _fast_math)
+#else
+#define GRADUS_ISA GRADUS_ISA_NAME
+#endif

@@ -1,0 +1,31 @@
+#pragma once
+/// \file
+/// An executor over OpenMP: compile with -fopenmp, else it runs serially.
+
+#include <gradus/backend/parallel.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace executor {
+
+/// \param threads  how many; 0 leaves it to OpenMP (OMP_NUM_THREADS)
+struct openmp {
+  int threads = 0;
+
+  void run(std::size_t n, work f) const noexcept
+  {
+#if defined(_OPENMP)
+    if (threads > 0) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+      for (std::size_t k = 0; k < n; ++k)
+        f(k);
+      return;
+    }
+#pragma omp parallel for schedule(static)
+#endif
+    for (std::size_t k = 0; k < n; ++k)
+      f(k);
+  }
+};
+
+}  // namespace executor
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,20 @@
+#pragma once
+/// \file
+/// An executor over oneTBB, in the calling thread's arena. Link TBB::tbb.
+
+#include <tbb/parallel_for.h>
+
+#include <gradus/backend/parallel.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace executor {
+
+struct tbb {
+  void run(std::size_t n, work f) const noexcept
+  {
+    ::tbb::parallel_for(std::size_t(0), n, [f](std::size_t k) noexcept { f(k); });
+  }
+};
+
+}  // namespace executor
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,247 @@
+#pragma once
+/// \file
+/// Files as checkpoints need them: read at any offset, and replaced as a whole or not at all.
+///
+/// On POSIX systems a written file is flushed to the disk, and then takes the old one's place in one move: whatever
+/// happens meanwhile, a kill or a power cut, either the old file is there or the new one. On others, plain stdio stands in:
+/// nothing is flushed to the disk, and a kill between two moves can leave the new file under its temporary name alone.
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include <gradus/error.hpp>
+
+#if defined(__unix__) || defined(__APPLE__)
+#define GRADUS_POSIX 1
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#else
+#define GRADUS_POSIX 0
+#endif
+
+namespace gradus::inline GRADUS_ISA {
+
+/// A file whose bytes are read at offsets, small pieces through a buffer. Its size is that at opening.
+class random_access_file {
+ public:
+  explicit random_access_file(const std::string& path) : path_(path)
+  {
+#if GRADUS_POSIX
+    static_assert(sizeof(off_t) >= 8, "gradus: define _FILE_OFFSET_BITS=64, or files over 2 GiB cannot be read.");
+    // Not blocking: the opening of a pipe would wait for somebody who writes.
+    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat status = {};
+    if (descriptor_ < 0 || fstat(descriptor_, &status) != 0)
+      refuse(std::strerror(errno));
+    if (!S_ISREG(status.st_mode))
+      refuse(S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
+    size_ = static_cast<std::uint64_t>(status.st_size);
+#else
+    file_.reset(std::fopen(path.c_str(), "rb"));
+    if (!file_ || !seek(0, SEEK_END))
+      refuse(std::strerror(errno));
+    size_ = static_cast<std::uint64_t>(tell());
+#endif
+  }
+  random_access_file(const random_access_file&) = delete;
+  random_access_file& operator=(const random_access_file&) = delete;
+  ~random_access_file() { close(); }
+
+  std::uint64_t size() const noexcept { return size_; }
+
+  /// Fills `bytes` from there; false if not all could be read.
+  bool read(std::uint64_t offset, void* bytes, std::size_t count) noexcept
+  {
+    if (count >= sizeof buffer_ || offset > size_ || count > size_ - offset)
+      return read_directly(offset, bytes, count);
+    if (offset < buffer_start_ || offset + count > buffer_end_) {
+      const std::size_t n = size_ - offset < sizeof buffer_ ? static_cast<std::size_t>(size_ - offset) : sizeof buffer_;
+      buffer_start_ = buffer_end_ = offset;
+      if (!read_directly(offset, buffer_, n))
+        return false;
+      buffer_end_ += n;
+    }
+    std::memcpy(bytes, buffer_ + (offset - buffer_start_), count);
+    return true;
+  }
+
+ private:
+  bool read_directly(std::uint64_t offset, void* bytes, std::size_t count) noexcept
+  {
+#if GRADUS_POSIX
+    constexpr std::size_t at_once = std::size_t(1) << 30;  // Linux reads at most 2 GiB in a call
+    for (auto* to = static_cast<char*>(bytes); count > 0;) {
+      const ssize_t n = ::pread(descriptor_, to, count < at_once ? count : at_once, static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR)
+        continue;
+      if (n <= 0)
+        return false;
+      to += n;
+      offset += static_cast<std::uint64_t>(n);
+      count -= static_cast<std::size_t>(n);
+    }
+    return true;
+#else
+    return seek(static_cast<std::int64_t>(offset), SEEK_SET) && std::fread(bytes, 1, count, file_.get()) == count;
+#endif
+  }
+
+  [[noreturn]] void refuse(const std::string& found)
+  {
+    close();
+    fail("path is " + quote(path_) + ", " + found + "; expected a file that can be read");
+  }
+
+#if GRADUS_POSIX
+  void close() noexcept
+  {
+    if (descriptor_ >= 0)
+      ::close(descriptor_);
+    descriptor_ = -1;
+  }
+  int descriptor_ = -1;
+#else
+  void close() noexcept { file_.reset(); }
+#if defined(_WIN32)
+  bool seek(std::int64_t offset, int from) noexcept { return _fseeki64(file_.get(), offset, from) == 0; }
+  std::int64_t tell() noexcept { return _ftelli64(file_.get()); }
+#else
+  bool seek(std::int64_t offset, int from) noexcept { return std::fseek(file_.get(), static_cast<long>(offset), from) == 0; }
+  std::int64_t tell() noexcept { return std::ftell(file_.get()); }
+#endif
+  struct closer {
+    void operator()(std::FILE* f) const noexcept { std::fclose(f); }
+  };
+  std::unique_ptr<std::FILE, closer> file_;
+#endif
+  std::string path_;
+  std::uint64_t size_ = 0;
+  std::uint64_t buffer_start_ = 0, buffer_end_ = 0;  // which of the file's bytes are in the buffer
+  char buffer_[32768];
+};
+
+/// Writes a new file beside an old one, under the name PATH.partial, and puts it in the old one's place by `commit`.
+///
+/// A link is followed: what it points to is replaced. Without `commit` the partial file is deleted; one that a killed process
+/// has left behind is written over by the next save to the same path, and two saves to one path at once are refused.
+class replaced_file {
+ public:
+  explicit replaced_file(const std::string& path) : given_(path), path_(path)
+  {
+#if GRADUS_POSIX
+    struct stat old = {};
+    if (lstat(path.c_str(), &old) == 0 && S_ISLNK(old.st_mode)) {
+      char* const target = ::realpath(path.c_str(), nullptr);
+      if (!target)
+        refuse("a link that leads nowhere");
+      path_ = target;
+      std::free(target);
+    }
+    const bool exists = stat(path_.c_str(), &old) == 0;
+    if (exists && !S_ISREG(old.st_mode))
+      refuse(S_ISDIR(old.st_mode) ? "a folder" : "not a regular file");
+    partial_ = path_ + ".partial";
+    int descriptor = -1;
+    for (;;) {
+      descriptor = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+      if (descriptor < 0)
+        refuse_error("could not be created");
+      if (flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        ::close(descriptor);
+        refuse("which another save is writing");
+      }
+      // Another save may have finished in between: then this is no longer a partial file but the new one.
+      struct stat mine = {}, there = {};
+      if (fstat(descriptor, &mine) == 0 && stat(partial_.c_str(), &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev) {
+        if (S_ISREG(mine.st_mode) && mine.st_nlink == 1)
+          break;
+        ::close(descriptor);
+        refuse("whose " + partial_ + " is also a file of another name");  // and that one would be written over
+      }
+      ::close(descriptor);
+    }
+    if (exists)
+      (void)!fchmod(descriptor, old.st_mode & 07777);
+    file_ = ftruncate(descriptor, 0) == 0 ? fdopen(descriptor, "wb") : nullptr;
+    if (!file_)
+      ::close(descriptor);
+#else
+    partial_ = path_ + ".partial";
+    file_ = std::fopen(partial_.c_str(), "wb");
+#endif
+    if (!file_)
+      refuse_error("could not be created");
+  }
+  replaced_file(const replaced_file&) = delete;
+  replaced_file& operator=(const replaced_file&) = delete;
+  ~replaced_file()
+  {
+    if (file_) {
+      std::remove(partial_.c_str());
+      std::fclose(file_);
+    }
+  }
+
+  void write(const void* bytes, std::size_t count)
+  {
+    if (count > 0 && std::fwrite(bytes, 1, count, file_) != count)
+      refuse_error("could not be written");
+  }
+
+  /// Makes the new file the only one.
+  void commit()
+  {
+    bool good = std::fflush(file_) == 0;
+#if GRADUS_POSIX
+    good = good && fsync(fileno(file_)) == 0;
+    if (!good || std::rename(partial_.c_str(), path_.c_str()) != 0)
+      refuse_error("could not be written");
+    std::fclose(file_);
+    file_ = nullptr;
+    // The new name is on the disk when the folder is.
+    const std::size_t slash = path_.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (descriptor >= 0) {
+      (void)!fsync(descriptor);  // not every file system can, and the file is there in any case
+      ::close(descriptor);
+    }
+#else
+    good = std::fclose(file_) == 0 && good;
+    file_ = nullptr;
+    if (good)
+      std::remove(path_.c_str());  // rename does not replace a file everywhere
+    if (!good || std::rename(partial_.c_str(), path_.c_str()) != 0)
+      refuse_error("could not be written");
+#endif
+  }
+
+ private:
+  [[noreturn]] void refuse(const std::string& found)
+  {
+    fail("path is " + quote(given_) + ", " + found + "; expected a file that can be written");
+  }
+  /// With the reason that errno gives. The old file is as it was, and the partial one is gone.
+  [[noreturn]] void refuse_error(const std::string& what)
+  {
+    const std::string reason = std::strerror(errno);
+    if (file_) {
+      std::remove(partial_.c_str());
+      std::fclose(file_);
+      file_ = nullptr;
+    }
+    fail("path is " + quote(given_) + ", and " + partial_ + " " + what + ": " + reason + "; expected room and the right to write there");
+  }
+
+  std::string given_, path_, partial_;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace gradus::inline GRADUS_ISA

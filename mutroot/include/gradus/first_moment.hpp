@@ -1,0 +1,112 @@
+#pragma once
+/// \file
+/// First-moment rules: how the gradient g becomes the direction d that a step follows.
+///
+/// A rule is its hyperparameters, its slots and `prepare<T>(tick)`, which gives the formula with this step's
+/// coefficients in it: `update(slots, g)` moves the slots on by one gradient, `direction(slots, g)` then reads d.
+
+#include <array>
+
+#include <gradus/error.hpp>
+#include <gradus/tick.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace first_moment {
+
+/// d = g.
+struct none {
+  static constexpr std::string_view kind = "none";
+  static constexpr std::array<slot, 0> slots{};
+
+  struct formula {
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V*, V) const noexcept
+    {
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V*, V g) const noexcept
+    {
+      return g;
+    }
+  };
+  template <class T>
+  formula prepare(const tick&) const noexcept
+  {
+    return {};
+  }
+};
+
+/// b ← μb + (1−dampening)g, in the first step b = g; d = b, or g + μb with nesterov. PyTorch's SGD.
+struct momentum {
+  double momentum = 0.9;
+  double dampening = 0;
+  bool nesterov = false;
+
+  static constexpr std::string_view kind = "momentum";
+  static constexpr std::array slots{slot{"momentum_buffer"}};
+
+  template <class T>
+  struct formula {
+    T momentum, kept, gradient;
+    bool nesterov;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* b, V g) const noexcept
+    {
+      b[0] = fma(V(gradient), g, V(kept) * b[0]);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* b, V g) const noexcept
+    {
+      return nesterov ? fma(V(momentum), b[0], g) : b[0];
+    }
+  };
+  template <class T>
+  formula<T> prepare(const tick& k) const noexcept
+  {
+    const bool first = k.t == 1;
+    return {T(momentum), T(first ? 0 : momentum), T(first ? 1 : 1 - dampening), nesterov};
+  }
+
+  /// With μ = 0 this rule is `none`, whatever the dampening (as in PyTorch): no slot is kept and `none` runs instead.
+  using idle_form = first_moment::none;
+  bool idle() const noexcept { return momentum == 0; }
+
+  void validate() const
+  {
+    if (nesterov && !(momentum > 0 && dampening == 0))
+      fail("nesterov is 1 with momentum " + show(momentum) + " and dampening " + show(dampening) +
+           "; expected momentum > 0 and dampening = 0: set them so, or nesterov = false");
+  }
+};
+
+/// m ← β₁m + (1−β₁)g; d = m. Adam (Kingma and Ba 2015). m₀ = initial_accumulator, which is 0 but for Yogi.
+struct ema {
+  double beta1 = 0.9;
+  double initial_accumulator = 0;
+
+  static constexpr std::string_view kind = "ema";
+  static constexpr std::array slots{slot{"exp_avg"}};
+
+  template <class T>
+  struct formula {
+    T beta1, one_minus_beta1;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* m, V g) const noexcept
+    {
+      m[0] = fma(V(one_minus_beta1), g, V(beta1) * m[0]);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* m, V) const noexcept
+    {
+      return m[0];
+    }
+  };
+  template <class T>
+  formula<T> prepare(const tick&) const noexcept
+  {
+    return {T(beta1), T(1 - beta1)};  // 1 − β in double: in float, 1 − 0.999f is off by 1.3e-5
+  }
+};
+
+}  // namespace first_moment
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,218 @@
+#pragma once
+/// \file
+/// The four rules fused into one element update, and the engine layer: that update applied to raw spans.
+///
+/// For engines that own their memory. Nothing here allocates, throws or keeps state; the engine counts its steps and
+/// holds the slots, each as long as the parameters and filled at first with `initial_value(rule, k)`:
+///
+///     const auto rule = gradus::adamw{.lr = 1e-3}.rule();
+///     const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, lr_scale));   // t = 1, 2, …
+///     gradus::update(gradus::backend::simd{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
+///
+/// A scheduled decay reads tick::mean_square. Where rule.scheduled_in_one_pass, keep a sum S = 0 (double) beside the slots,
+/// advance it by next_second_moment_sum before each step, and set mean_square = S / bc2 / number of parameters (an S / bc2
+/// for each tensor, added up by `sum`, has the optimizer's bits; one S for all, those of an optimizer that is given the
+/// norm). Otherwise call update_moments, sum the value slot of all tensors with `sum`, set mean_square, prepare again, update_weights.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <gradus/compose.hpp>
+#include <gradus/reduce.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+
+/// What a rule's `prepare<T>` gives: its formula with one step's coefficients.
+template <class Rule, class T>
+using formula_of = decltype(std::declval<const Rule&>().template prepare<T>(tick{}));
+
+/// A composition made ready for one step of the tensors that share a step count: small, trivially copyable.
+template <class FirstMoment, class SecondMoment, class StepSize, class Decay, class T>
+struct prepared {
+  formula_of<FirstMoment, T> first_moment;
+  formula_of<SecondMoment, T> second_moment;
+  formula_of<StepSize, T> step_size;
+  formula_of<Decay, T> decay;
+  T grad_scale = 1;
+  bool idle_first_moment = false;
+
+  using value_type = T;
+  using first_moment_type = FirstMoment;
+  static constexpr std::size_t first_slots = FirstMoment::slots.size();
+  static constexpr std::size_t slots = first_slots + SecondMoment::slots.size();
+  static constexpr std::size_t value_slot = [] {
+    if constexpr (keeps_second_moment<SecondMoment>)
+      return first_slots + SecondMoment::value_slot;
+    else
+      return std::size_t(0);
+  }();
+  static constexpr bool has_second_moment = keeps_second_moment<SecondMoment>;
+};
+
+/// The formulas of step t with the gradient multiplied by grad_scale; `k` from make_tick.
+template <class T, class F, class S, class P, class D>
+prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const tick& k, double grad_scale = 1) noexcept
+{
+  bool idle = false;
+  if constexpr (requires { rule.first_moment.idle(); })
+    idle = rule.first_moment.idle();
+  return {rule.first_moment.template prepare<T>(k), rule.second_moment.template prepare<T>(k),
+          rule.step_size.template prepare<T>(k),    rule.decay.template prepare<T>(k),
+          T(grad_scale),                            idle};
+}
+
+/// The whole update in one pass, or its two halves where the decay must see the moments of the whole model first.
+enum class pass { whole, moments, weights };
+
+/// One element's update: θ, g, slots → θ′, slots′, over any value type V.
+template <pass Pass, class Prepared>
+struct kernel {
+  Prepared c;
+
+  using value_type = typename Prepared::value_type;
+  static constexpr std::size_t slots = Prepared::slots;
+  static constexpr bool writes_parameters = Pass != pass::moments;
+  static constexpr bool writes_slots = Pass != pass::weights;
+
+  template <class V>
+  GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
+  {
+    V* const second_slot = slot + Prepared::first_slots;
+    g = product(V(c.grad_scale), g);
+    if constexpr (requires { c.decay.gradient(g, theta); })
+      g = c.decay.gradient(g, theta);
+    if constexpr (Pass != pass::weights)
+      c.first_moment.update(slot, g);
+    const V d = c.first_moment.direction(slot, g);
+    if constexpr (Pass != pass::weights)
+      c.second_moment.update(second_slot, g, d);
+    if constexpr (Pass != pass::moments) {
+      if constexpr (requires { c.decay.weights(theta); })
+        theta = c.decay.weights(theta);
+      if constexpr (Prepared::has_second_moment)
+        theta = fma(-c.step_size(slot[Prepared::value_slot]), d, theta);
+      else
+        theta = fma(-c.step_size(g), d, theta);
+    }
+  }
+};
+
+/// Applies a kernel to the V::size elements that start at i (one, for a plain number). Every backend's loop body.
+template <class V, class Kernel, class T>
+inline void apply_at(const Kernel& kernel, T* theta, const T* g, T* const* slots, std::size_t i) noexcept
+{
+  V slot[Kernel::slots + 1];
+  for (std::size_t k = 0; k < Kernel::slots; ++k)
+    slot[k] = load<V>(slots[k] + i);
+  V x = load<V>(theta + i);
+  kernel(x, load<V>(g + i), slot);
+  if constexpr (Kernel::writes_slots)
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      store(slots[k] + i, slot[k]);
+  if constexpr (Kernel::writes_parameters)
+    store(theta + i, x);
+}
+
+namespace detail {
+
+template <pass Pass, class Backend, class F, class S, class P, class D, class T>
+void run(const Backend& backend, const prepared<F, S, P, D, T>& c, T* theta, const T* g, T* const* slots,
+         std::size_t n) noexcept
+{
+  if constexpr (requires { typename F::idle_form; }) {
+    if (c.idle_first_moment) {
+      using idle = prepared<typename F::idle_form, S, P, D, T>;
+      const idle reduced{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false};
+      return backend.sweep(kernel<Pass, idle>{reduced}, theta, g, slots + F::slots.size(), n);
+    }
+  }
+  backend.sweep(kernel<Pass, prepared<F, S, P, D, T>>{c}, theta, g, slots, n);
+}
+
+template <pass Pass, class Backend, class Prepared, class T = typename Prepared::value_type>
+bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, std::span<const T> g,
+                 const std::array<std::span<T>, Prepared::slots>& slots) noexcept
+{
+  const std::size_t skipped = c.idle_first_moment ? Prepared::first_slots : 0;
+  T* pointer[Prepared::slots + 1] = {};
+  bool good = g.size() == theta.size();
+  for (std::size_t k = skipped; k < Prepared::slots; ++k) {
+    good = good && slots[k].size() == theta.size();
+    pointer[k] = slots[k].data();
+  }
+  if (good)
+    run<Pass>(backend, c, theta.data(), g.data(), pointer, theta.size());
+  return good;
+}
+
+}  // namespace detail
+
+/// The value that slot k of a rule starts from.
+template <class F, class S, class P, class D>
+double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcept
+{
+  if (k < F::slots.size()) {
+    if constexpr (requires { rule.first_moment.initial_accumulator; })
+      return rule.first_moment.initial_accumulator;
+  }
+  else if constexpr (requires { rule.second_moment.initial_accumulator; })
+    return rule.second_moment.initial_accumulator;
+  return 0;
+}
+
+/// One step of one tensor, in one pass. All spans are of one length and do not overlap; the slots are the first moment's,
+/// then the second moment's (a momentum of 0 ignores its slot, which may be empty).
+/// \return false, and nothing is changed, if the lengths differ.
+template <class Backend, class F, class S, class P, class D, class T>
+bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
+            std::type_identity_t<std::span<const T>> gradients,
+            const std::type_identity_t<std::array<std::span<T>, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+{
+  return detail::run_checked<pass::whole>(backend, formula, parameters, gradients, slots);
+}
+
+/// The first half of a step, for a decay that must see the second moment of the whole model: only the slots move.
+template <class Backend, class F, class S, class P, class D, class T>
+bool update_moments(const Backend& backend, const prepared<F, S, P, D, T>& formula,
+                    std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
+                    const std::type_identity_t<std::array<std::span<T>, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+{
+  return detail::run_checked<pass::moments>(backend, formula, parameters, gradients, slots);
+}
+
+/// The second half: the weights move, the slots are only read.
+template <class Backend, class F, class S, class P, class D, class T>
+bool update_weights(const Backend& backend, const prepared<F, S, P, D, T>& formula,
+                    std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
+                    const std::type_identity_t<std::array<std::span<T>, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+{
+  return detail::run_checked<pass::weights>(backend, formula, parameters, gradients, slots);
+}
+
+/// ‖x‖² in double, in the fixed order of reduce.hpp.
+template <class Backend, class T>
+double squared_norm(const Backend& backend, std::span<const T> x) noexcept
+{
+  return reduce<square_term>(backend, x.data(), x.size());
+}
+
+/// Σx in double, in the fixed order of reduce.hpp.
+template <class Backend, class T>
+double sum(const Backend& backend, std::span<const T> x) noexcept
+{
+  return reduce<plain_term>(backend, x.data(), x.size());
+}
+
+/// Σv after the step from Σv before it and ‖g‖² of the raw gradients: the recursion of v itself, with the weights rounded
+/// to T as the elements see them (with the unrounded ones it drifts from Σv a hundred times faster).
+template <class T, class SecondMoment>
+double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
+{
+  static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
+  const double scale = double(T(grad_scale));
+  return fma(double(T(1 - rule.beta2)), scale * scale * grad_norm_sq, double(T(rule.beta2)) * sum);
+}
+
+}  // namespace gradus::inline GRADUS_ISA

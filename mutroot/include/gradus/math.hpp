@@ -1,0 +1,138 @@
+#pragma once
+/// \file
+/// The vocabulary of the element formulas: `fma sqrt max min abs sign select pow`, here for float and double.
+///
+/// A value type V that offers these, the four operators and comparisons can run every rule; the SIMD backend's pack is
+/// the other one. A product that feeds a sum is always written as fma(a, b, c): a bare `a*b + c` is contracted by some
+/// compilers and not by others, and then the bits depend on who compiled.
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include <gradus/config.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+
+template <class T>
+concept real = __is_same(T, float) || __is_same(T, double);
+
+/// a*b + c: rounded once where the target has the instruction, twice where it has not (see GRADUS_FUSED).
+template <real T>
+GRADUS_HOST_DEVICE inline T fma(T a, T b, T c) noexcept
+{
+#if GRADUS_FUSED
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// IEEE square root, rounded to nearest.
+template <real T>
+GRADUS_HOST_DEVICE inline T sqrt(T a) noexcept
+{
+  return std::sqrt(a);
+}
+
+// Named in brackets here and called as max<>(a, b), lest a macro of that name (windows.h) takes them; bracketed calls would
+// not find the packs' by their arguments.
+
+/// a > b ? a : b. Of a NaN and a number it gives b, so write the operand that may be NaN second to let it through.
+template <real T>
+GRADUS_HOST_DEVICE inline T(max)(T a, T b) noexcept
+{
+  return a > b ? a : b;
+}
+
+/// a < b ? a : b, with the same rule for NaN as max.
+template <real T>
+GRADUS_HOST_DEVICE inline T(min)(T a, T b) noexcept
+{
+  return a < b ? a : b;
+}
+
+template <real T>
+GRADUS_HOST_DEVICE inline T abs(T a) noexcept
+{
+  return std::fabs(a);
+}
+
+/// a where the condition holds, else b.
+template <real T>
+GRADUS_HOST_DEVICE inline T select(bool condition, T a, T b) noexcept
+{
+  return condition ? a : b;
+}
+
+/// −1, 0 or 1; 0 for NaN. Never hand it `x - y*z` (the compiler may fuse that): compare instead.
+template <real T>
+GRADUS_HOST_DEVICE inline T sign(T a) noexcept
+{
+  return select(a > T(0), T(1), select(a < T(0), T(-1), T(0)));
+}
+
+/// The C library's pow, for every backend alike, element by element.
+template <real T>
+GRADUS_HOST_DEVICE inline T pow(T a, T b) noexcept
+{
+  return std::pow(a, b);
+}
+
+/// a*b as a value that no later sum can fuse with.
+template <class V>
+GRADUS_HOST_DEVICE inline V product(V a, V b) noexcept
+{
+  return fma(a, b, V(-0.0f));
+}
+
+/// Loads one V from memory, and stores it: the only doors between a formula and what is stored.
+template <real V, class T>
+GRADUS_HOST_DEVICE inline V load(const T* p) noexcept
+{
+  return V(*p);
+}
+template <class V, class T>
+  requires(V::size > 0)
+GRADUS_HOST_DEVICE inline V load(const T* p) noexcept
+{
+  return V::load(p);
+}
+template <real V, class T>
+GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
+{
+  *p = T(x);
+}
+template <class V, class T>
+  requires(V::size > 0)
+GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
+{
+  x.store(p);
+}
+
+/// Asks for the cache line so many bytes on, into the second-level cache. Past the end of memory it does nothing.
+inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) noexcept
+{
+#if defined(__GNUC__)
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + bytes), 0, 2);
+#endif
+}
+
+/// Whether x is neither infinite nor NaN, by its bits: -ffast-math folds std::isfinite to true.
+template <real T>
+inline bool is_finite(T x) noexcept
+{
+  if constexpr (sizeof(T) == 4)
+    return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u;
+  else
+    return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+}
+
+/// Whether x is NaN, by its bits likewise.
+inline bool is_nan(double x) noexcept
+{
+  return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+}
+
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,903 @@
+#pragma once
+/// \file
+/// The optimizer: parameter groups, state, and one step over all tensors.
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <gradus/backend/default.hpp>
+#include <gradus/denormals.hpp>
+#include <gradus/range.hpp>
+#include <gradus/recipes.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
+namespace gradus::inline GRADUS_ISA {
+
+/// What one step may be told; every field is optional.
+struct step_options {
+  double lr_scale = 1;                       ///< a schedule's factor on the recipe's lr
+  double grad_scale = 1;                     ///< factor on every gradient: 1/loss scale, 1/accumulated batches, …
+  std::optional<double> max_grad_norm = {};  ///< clip the scaled gradients' global norm to this, as PyTorch does
+  std::optional<double> grad_norm_sq = {};   ///< ‖g‖² of all raw gradients that take part, if the caller has it
+  bool skip_nonfinite = false;               ///< change nothing if a gradient is infinite or NaN
+  bool flush_denormals = false;              ///< take denormal numbers for zeros within the step (see denormals.hpp)
+};
+
+/// What one step did.
+struct step_report {
+  bool applied = true;                      ///< false where skip_nonfinite found something
+  std::optional<double> grad_norm = {};     ///< after grad_scale, before clipping; if it was computed or given
+  std::optional<double> mean_square = {};   ///< v̄, where the decay is scheduled
+  std::optional<double> decay_factor = {};  ///< the default group's 1/√(v̄ + eps), 0 for v̄ + eps = 0; likewise
+  bool decay_clamped = false;               ///< a scheduled decay would have taken more than the whole weight
+};
+
+/// What becomes of a removed tensor's state: kept for the tensor that is next added under its name, or dropped.
+enum class removed_state { kept, dropped };
+
+namespace detail {
+
+/// Numbers for optimizers, by which a handle is known again even after its optimizer has moved.
+inline std::uint64_t next_owner() noexcept
+{
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+/// The memory of one slot of one tensor, from a cache line's start. (xsimd's aligned allocator needs exceptions.)
+template <class T>
+class slot_memory {
+ public:
+  slot_memory() = default;
+  slot_memory(std::size_t length, T value)
+  {
+    if (length == 0)
+      return;
+    void* p = ::operator new(length * sizeof(T), std::align_val_t(64), std::nothrow);
+    if (!p) {
+#if GRADUS_EXCEPTIONS
+      throw std::bad_alloc();
+#else
+      fail("size of parameters is " + std::to_string(length) + "; expected as much memory for each slot of state");
+#endif
+    }
+    data_.reset(static_cast<T*>(p));
+    for (std::size_t i = 0; i < length; ++i)
+      data_.get()[i] = value;
+  }
+  T* get() const noexcept { return data_.get(); }
+
+ private:
+  struct release {
+    void operator()(T* p) const noexcept { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, release> data_;
+};
+
+/// Room for one more, so that a push_back cannot fail; grows by doubling, which reserve(size + 1) would not.
+template <class X>
+void make_room(std::vector<X>& v)
+{
+  if (v.size() == v.capacity())
+    v.reserve(2 * v.size() + 1);
+}
+
+}  // namespace detail
+
+/// Runs one recipe over any number of tensors, which it views and never copies.
+///
+/// \tparam Recipe   adam, sgd, … (recipes.hpp), or what compose(…) gives
+/// \tparam T        float or double: of parameters, gradients, state and arithmetic
+/// \tparam Backend  backend::simd or backend::scalar
+///
+/// Move-only; handles stay good when it moves. Not synchronised. `step` allocates nothing. Every refusal throws
+/// std::invalid_argument (see error.hpp) and changes nothing.
+template <class Recipe, class T = float, class Backend = default_backend>
+class optimizer : public range_front<optimizer<Recipe, T, Backend>, T> {
+  static_assert(real<T>, "gradus: the precision T of an optimizer is float or double.");
+
+ public:
+  using recipe_type = Recipe;
+  using rule_type = decltype(std::declval<const Recipe&>().rule());
+  using value_type = T;
+  using backend_type = Backend;
+
+  explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend), owner_(detail::next_owner())
+  {
+    add_group(hyperparameters);
+  }
+  optimizer(optimizer&&) noexcept = default;
+  optimizer& operator=(optimizer&&) noexcept = default;
+
+  // ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// A group's hyperparameters, to change in a copy that is then added as a group or set.
+  Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
+
+  /// A further group, with hyperparameters of its own.
+  group_handle add_group(const Recipe& hyperparameters)
+  {
+    groups_.push_back(checked(hyperparameters));
+    return {owner_, groups_.size() - 1};
+  }
+
+  /// New hyperparameters for a group, from the next step on. State is kept; a momentum raised from 0 starts from zeros.
+  void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
+  {
+    const std::size_t index = checked(g);
+    const group next = checked(hyperparameters);
+    std::vector<std::pair<tensor*, memory>> refitted;
+    if (is_idle(groups_[index].rule) != is_idle(next.rule))
+      for (tensor& x : tensors_)
+        if (x.group == index)
+          refitted.emplace_back(&x, make_state(next.rule, x.size, first_slots));
+    for (auto& [x, state] : refitted)
+      replace_first_moment(*x, state);
+    flat_is_current_ = false;
+    groups_[index] = next;
+  }
+
+  // ── tensors: `add` and `rebind`, for ranges of any kind, are range_front's ─────────────────────────────────────
+
+  /// Adds a tensor given as spans; every `add` comes down to this. An empty name stands for a free one of "tensor0", "tensor1", ….
+  tensor_handle add_spans(std::string_view name, std::span<T> parameters, std::span<const T> gradients,
+                          std::optional<group_handle> in = {})
+  {
+    const std::size_t index = free_.empty() ? tensors_.size() : free_.back();
+    const std::size_t g = checked(in.value_or(group_handle{}));
+    std::string own(name);
+    for (std::size_t number = index; own.empty() || (name.empty() && names_.contains(own)); ++number)
+      own = "tensor" + std::to_string(number);
+    check_memory(own, parameters, gradients);
+    if (const auto known = names_.find(own); known != names_.end())
+      return add_again(known->second, parameters, gradients, in ? g : tensors_[known->second].group);
+
+    tensor added;
+    added.size = parameters.size();
+    added.group = g;
+    added.state = make_state(groups_[g].rule, added.size, slots);
+    detail::make_room(tensors_);
+    detail::make_room(free_);
+    make_room_for_step(added.size);
+    names_.emplace(own, index);
+    // From here on nothing can fail.
+    added.name = std::move(own);
+    added.generation = ++generations_;
+    attach(added, parameters, gradients);
+    if (index == tensors_.size())
+      tensors_.push_back(std::move(added));
+    else {
+      tensors_[index] = std::move(added);
+      free_.pop_back();
+    }
+    return {owner_, index, generations_};
+  }
+
+  /// `rebind` for spans.
+  void rebind_spans(const tensor_handle& h, std::span<T> parameters, std::span<const T> gradients)
+  {
+    tensor& x = checked(h);
+    check_memory(x.name, parameters, gradients);
+    check_length(x, parameters);
+    x.parameters = parameters.data();
+    x.gradients = gradients.data();
+    flat_is_current_ = false;
+  }
+
+  /// Leaves a tensor out of the steps to come: its weights, state and step count stand still.
+  void leave_out(const tensor_handle& h)
+  {
+    tensor& x = checked(h);
+    if (x.active) {
+      if (sum_is_shared_)
+        resum();
+      x.active = false;
+      --cohorts_[x.cohort].members;
+      flat_is_current_ = false;
+    }
+  }
+
+  /// Takes a tensor in again that was left out.
+  void take_in(const tensor_handle& h)
+  {
+    tensor& x = checked(h);
+    if (!x.active) {
+      detail::make_room(cohorts_);
+      unshare_sum_before_return_of(x);
+      enlist(x);
+    }
+  }
+
+  /// Lets go of a tensor's memory. Its state is dropped, or kept until a tensor of the same name and length is added.
+  void remove(const tensor_handle& h, removed_state state)
+  {
+    tensor& x = checked(h);
+    leave_out(h);
+    elements_ -= x.size;
+    blocks_ -= block_count(x.size);
+    x.attached = false;
+    if (state == removed_state::dropped) {
+      names_.erase(x.name);
+      x = tensor{};
+      free_.push_back(h.index_);  // cannot fail: add_spans made room
+    }
+  }
+
+  /// How many steps a tensor has taken.
+  std::uint64_t step_count(const tensor_handle& h) const { return const_cast<optimizer*>(this)->checked(h).t; }
+
+  /// The number of parameters in all tensors, those left out included.
+  std::size_t parameter_count() const noexcept { return elements_; }
+
+  /// The bytes of state that all tensors keep together.
+  std::size_t state_bytes() const noexcept
+  {
+    std::size_t bytes = 0;
+    for (const tensor& x : tensors_)
+      for (const auto& slot : x.state)
+        bytes += slot.get() ? x.size * sizeof(T) : 0;
+    return bytes;
+  }
+
+  // ── state ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// The elements of one slot of the tensor of that name: state("layer1.weight", "exp_avg").
+  /// Whoever overwrites a second moment by hand calls resum() after it.
+  std::span<T> state(std::string_view name, std::string_view slot_name)
+  {
+    const auto known = names_.find(std::string(name));
+    if (known == names_.end())
+      fail("name is " + quote(name) + "; expected that of a tensor of this optimizer");
+    const tensor& x = tensors_[known->second];
+    std::string names;
+    for (std::size_t k = 0; k < slots; ++k) {
+      if (!keeps(groups_[x.group].rule, k))
+        continue;
+      if (slot_names[k] == slot_name)
+        return {x.state[k].get(), x.size};
+      names += (names.empty() ? "" : " or ") + quote(slot_names[k]);
+    }
+    fail("slot of tensor " + quote(name) + " is " + quote(slot_name) + "; expected " +
+         (names.empty() ? "none, as the tensor keeps no state" : names));
+  }
+  std::span<const T> state(std::string_view name, std::string_view slot_name) const
+  {
+    return const_cast<optimizer*>(this)->state(name, slot_name);
+  }
+
+  /// Calls visit(tensor's name, key, span) for all that a resumed run needs, in the order of the tensors: for each slot a
+  /// span of T under the slot's name; a span of one std::uint64_t under "step"; and where a scheduled decay works in one
+  /// pass, its running sums, spans of one double under "exp_avg_sq_sum", and with an empty tensor name "exp_avg_sq_sum"
+  /// and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared". What is written through the spans is the state from then
+  /// on: a run restored so goes on with the same bits. Hyperparameters, schedules and who is left out are the caller's.
+  template <class Visitor>
+  void visit_state(Visitor&& visit)
+  {
+    cohorts_.reserve(tensors_.size());
+    struct on_exit {
+      optimizer& self;
+      ~on_exit() { self.enlist_all(); }  // step counts may have changed, even where `visit` threw half-way
+    } relist{*this};
+    visit_all(*this, visit);
+  }
+  /// The same, with spans of const.
+  template <class Visitor>
+  void visit_state(Visitor&& visit) const
+  {
+    visit_all(*this, visit);
+  }
+
+  /// How many groups there are, and the handle of each: the default one first, then in the order of add_group.
+  std::size_t group_count() const noexcept { return groups_.size(); }
+  group_handle group_at(std::size_t index) const
+  {
+    const group_handle g(owner_, index);
+    return checked(g), g;
+  }
+
+  /// Calls visit(name, parameters, index of its group, takes_part) for each tensor; one that was removed, its state kept,
+  /// has no parameters. takes_part is a bool& that says whether it is in the steps to come, and may be written. Unlike
+  /// leave_out and take_in that leaves a scheduled decay's sums alone: whoever restores the ones restores the others.
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit)
+  {
+    cohorts_.reserve(tensors_.size());
+    struct on_exit {
+      optimizer& self;
+      ~on_exit() { self.enlist_all(); }
+    } relist{*this};
+    visit_all_tensors(*this, visit);
+  }
+  /// The same, with a span of const and a const bool.
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit) const
+  {
+    visit_all_tensors(*this, visit);
+  }
+
+  /// Recomputes a scheduled decay's sums from the second moments themselves, for when these were written by hand or come
+  /// from a source that has no such sums.
+  void resum() noexcept
+  {
+    if constexpr (rule_type::scheduled_in_one_pass) {
+      for (tensor& x : tensors_)
+        x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].get(), x.size);
+      sum_is_shared_ = 0;
+    }
+  }
+
+  // ── the step ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// Moves every tensor that takes part one step along its gradient.
+  step_report step(const step_options& o = {})
+  {
+    check_options(o);
+    flatten();
+    step_report report;
+    std::optional<double> norm_sq = o.grad_norm_sq;
+    if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || rule_type::scheduled_in_one_pass))
+      norm_sq = measure_gradients();
+    if (norm_sq)
+      report.grad_norm = product(std::sqrt(*norm_sq), o.grad_scale);
+    // A finite sum of squares has finite terms, and one that is NaN has not; an infinite one may be an overflow.
+    if (o.skip_nonfinite && !is_finite(*norm_sq) && (is_nan(*norm_sq) || !gradients_are_finite())) {
+      report.applied = false;
+      return report;
+    }
+    double scale = o.grad_scale;
+    if (o.max_grad_norm && is_finite(*o.max_grad_norm)) {
+      const double clip = *o.max_grad_norm / (*report.grad_norm + 1e-6);
+      scale *= clip > 1 ? 1 : clip;
+    }
+    for (cohort& c : cohorts_)
+      if (c.members > 0) {
+        const rule_type& rule = groups_[c.group].rule;
+        c.scalars = make_tick(rule, c.t + 1, o.lr_scale);
+        c.prepared = prepare<T>(rule, c.scalars, scale);
+      }
+    if constexpr (rule_type::scheduled) {
+      if constexpr (rule_type::scheduled_in_one_pass)
+        report.mean_square = mean_square_by_norm(*norm_sq, scale, o.grad_norm_sq.has_value());
+      else
+        report.mean_square = mean_square_by_moments(o.flush_denormals);
+      schedule_decay(report);
+    }
+    constexpr pass last = rule_type::scheduled && !rule_type::scheduled_in_one_pass ? pass::weights : pass::whole;
+    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+      const denormal_guard guard(o.flush_denormals);
+      run<last>(x, begin, end);
+    });
+    for (tensor& x : tensors_)
+      x.t += x.active;
+    for (cohort& c : cohorts_)
+      c.t += c.members > 0;
+    return report;
+  }
+
+ private:
+  static constexpr std::size_t slots = rule_type::slots;
+  using formula = decltype(prepare<T>(std::declval<const rule_type&>(), tick{}));
+  static constexpr std::size_t first_slots = formula::first_slots;
+  using memory = std::array<detail::slot_memory<T>, slots>;
+
+  static constexpr auto slot_names = [] {
+    std::array<std::string_view, slots> names{};
+    std::size_t k = 0;
+    for (const slot& s : decltype(rule_type::first_moment)::slots)
+      names[k++] = s.name;
+    for (const slot& s : decltype(rule_type::second_moment)::slots)
+      names[k++] = s.name;
+    return names;
+  }();
+
+  struct group {
+    Recipe recipe;
+    rule_type rule;
+  };
+
+  /// A tensor with no name is a free place in the list. One that is not attached has been removed, its state kept.
+  struct tensor {
+    std::string name = {};
+    T* parameters = nullptr;
+    const T* gradients = nullptr;
+    std::size_t size = 0;
+    std::size_t group = 0;
+    std::uint64_t generation = 0;
+    memory state = {};
+    std::uint64_t t = 0;
+    double second_moment_sum = 0;  // Σv, where a scheduled decay works in one pass and the sum is not shared
+    double norm_sq = 0;            // ‖g‖², as last measured
+    std::size_t cohort = 0;
+    bool attached = false;
+    bool active = false;  // takes part in steps
+  };
+
+  /// What a step reads of a tensor that takes part. In the list of these, elements and blocks (of reduce_block elements,
+  /// from each tensor's start) are counted through.
+  struct flat_tensor {
+    T* parameters;
+    const T* gradients;
+    std::array<T*, slots + 1> state;
+    std::size_t size;
+    std::size_t first_element;
+    std::size_t first_block;
+    std::size_t cohort;
+    std::size_t index;  // in tensors_
+  };
+
+  /// The tensors that take part and share a group and a step count, and so one set of coefficients.
+  struct cohort {
+    std::size_t group = 0;
+    std::uint64_t t = 0;
+    std::size_t members = 0;
+    tick scalars = {};
+    formula prepared = {};
+  };
+
+  // ── checks ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  static group checked(const Recipe& hyperparameters)
+  {
+    const rule_type rule = hyperparameters.rule();
+    validate(hyperparameters);
+    validate(rule);
+    return {hyperparameters, rule};
+  }
+
+  std::size_t checked(const group_handle& g) const
+  {
+    if ((g.owner_ != 0 && g.owner_ != owner_) || g.index_ >= groups_.size())
+      fail("group is of another optimizer; expected one that add_group of this optimizer returned");
+    return g.index_;
+  }
+
+  tensor& checked(const tensor_handle& h)
+  {
+    if (h.owner_ != owner_ || h.index_ >= tensors_.size() || tensors_[h.index_].generation != h.generation_ ||
+        !tensors_[h.index_].attached)
+      fail("tensor is removed, or of another optimizer; expected one that add of this optimizer returned");
+    return tensors_[h.index_];
+  }
+
+  void check_memory(const std::string& name, std::span<T> parameters, std::span<const T> gradients) const
+  {
+    const std::string of = " of tensor " + quote(name);
+    const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(T) - elements_;
+    if (gradients.size() != n)
+      fail("size of gradients" + of + " is " + std::to_string(gradients.size()) + "; expected " + std::to_string(n) +
+           ", the size of its parameters");
+    if (n > most)
+      fail("size of parameters" + of + " is " + std::to_string(n) + "; expected at most " + std::to_string(most) +
+           ", or the bytes of all tensors would overflow");
+    if (n > 0 && !parameters.data())
+      fail("parameters" + of + " is null; expected " + std::to_string(n) + " elements");
+    if (n > 0 && !gradients.data())
+      fail("gradients" + of + " is null; expected " + std::to_string(n) + " elements");
+    const auto p = reinterpret_cast<std::uintptr_t>(parameters.data());
+    const auto g = reinterpret_cast<std::uintptr_t>(gradients.data());
+    if (n > 0 && p < g + n * sizeof(T) && g < p + n * sizeof(T))
+      fail("gradients" + of + " overlap its parameters; expected memory of their own");
+  }
+
+  static void check_length(const tensor& x, std::span<T> parameters)
+  {
+    if (parameters.size() != x.size)
+      fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
+           std::to_string(x.size) + ", as when its state was made");
+  }
+
+  void check_options(const step_options& o) const
+  {
+    check("lr_scale", o.lr_scale, range::at_least_zero);
+    if (!is_finite(o.grad_scale) || o.grad_scale <= 0)
+      fail("grad_scale is " + show(o.grad_scale) + "; expected a finite number > 0");
+    if (o.max_grad_norm && (is_nan(*o.max_grad_norm) || *o.max_grad_norm <= 0))
+      fail("max_grad_norm is " + show(*o.max_grad_norm) + "; expected a number > 0 (infinity only measures)");
+    if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
+      fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
+    bool any = false;
+    for (const tensor& x : tensors_)
+      any = any || x.attached;
+    if (!any)
+      fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
+    if (o.grad_norm_sq && any_active() && !common_cohort())
+      fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
+           "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
+           "the number of steps taken: leave it out and it is computed");
+  }
+
+  // ── memory ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  static bool is_idle(const rule_type& rule) noexcept
+  {
+    if constexpr (requires { rule.first_moment.idle(); })
+      return rule.first_moment.idle();
+    return false;
+  }
+  static bool keeps(const rule_type& rule, std::size_t k) noexcept { return k >= first_slots || !is_idle(rule); }
+
+  /// The first `count` slots for n elements, as the rule starts them.
+  static memory make_state(const rule_type& rule, std::size_t n, std::size_t count)
+  {
+    memory state;
+    for (std::size_t k = 0; k < count; ++k)
+      if (keeps(rule, k))
+        state[k] = detail::slot_memory<T>(n, T(initial_value(rule, k)));
+    return state;
+  }
+
+  static void replace_first_moment(tensor& x, memory& state) noexcept
+  {
+    for (std::size_t k = 0; k < first_slots; ++k)
+      x.state[k] = std::move(state[k]);
+  }
+
+  /// A tensor that was removed with its state kept, come back.
+  tensor_handle add_again(std::size_t index, std::span<T> parameters, std::span<const T> gradients, std::size_t g)
+  {
+    tensor& x = tensors_[index];
+    if (x.attached)
+      fail("name is " + quote(x.name) + ", which another tensor has; expected a name of its own");
+    check_length(x, parameters);
+    make_room_for_step(x.size);
+    if (is_idle(groups_[g].rule) != is_idle(groups_[x.group].rule)) {
+      memory state = make_state(groups_[g].rule, x.size, first_slots);
+      replace_first_moment(x, state);
+    }
+    unshare_sum_before_return_of(x);
+    x.group = g;
+    x.generation = ++generations_;
+    attach(x, parameters, gradients);
+    return {owner_, index, x.generation};
+  }
+
+  /// A shared Σv knows only the tensors that were there, and one that comes back brings a second moment with it.
+  void unshare_sum_before_return_of(const tensor& x) noexcept
+  {
+    if (sum_is_shared_ && x.t > 0)
+      resum();
+  }
+
+  void attach(tensor& x, std::span<T> parameters, std::span<const T> gradients) noexcept
+  {
+    x.parameters = parameters.data();
+    x.gradients = gradients.data();
+    x.attached = true;
+    elements_ += x.size;
+    blocks_ += block_count(x.size);
+    enlist(x);
+  }
+
+  /// All that a step over one more tensor of n elements may need, so that `step` allocates nothing.
+  void make_room_for_step(std::size_t n)
+  {
+    const std::size_t blocks = blocks_ + block_count(n);
+    detail::make_room(cohorts_);
+    if (flat_.capacity() <= tensors_.size())
+      flat_.reserve(2 * tensors_.size() + 1);
+    if (block_sums_.size() < blocks)
+      block_sums_.resize(blocks + blocks / 2);
+  }
+
+  /// Brings the flat list up to date, in the memory that it has.
+  void flatten() noexcept
+  {
+    if (flat_is_current_)
+      return;
+    flat_.clear();
+    std::size_t element = 0, block = 0;
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      const tensor& x = tensors_[i];
+      if (!x.active || x.size == 0)
+        continue;
+      flat_tensor flat{x.parameters, x.gradients, {}, x.size, element, block, x.cohort, i};
+      for (std::size_t k = 0; k < slots; ++k)
+        flat.state[k] = x.state[k].get();
+      flat_.push_back(flat);
+      element += x.size;
+      block += block_count(x.size);
+    }
+    flat_elements_ = element;
+    flat_is_current_ = true;
+  }
+
+  /// Finds a tensor its cohort; the caller has made room for a new one.
+  void enlist(tensor& x) noexcept
+  {
+    flat_is_current_ = false;
+    if (last_cohort_ < cohorts_.size() && cohorts_[last_cohort_].members > 0 &&
+        cohorts_[last_cohort_].group == x.group && cohorts_[last_cohort_].t == x.t)
+      return join(x, last_cohort_);
+    std::size_t i = 0, empty = cohorts_.size();
+    for (; i < cohorts_.size(); ++i) {
+      if (cohorts_[i].members == 0)
+        empty = i;
+      else if (cohorts_[i].group == x.group && cohorts_[i].t == x.t)
+        break;
+    }
+    if (i == cohorts_.size()) {
+      i = empty;
+      if (i == cohorts_.size())
+        cohorts_.push_back({});
+      cohorts_[i].group = x.group;
+      cohorts_[i].t = x.t;
+    }
+    join(x, i);
+  }
+  void join(tensor& x, std::size_t i) noexcept
+  {
+    ++cohorts_[i].members;
+    x.cohort = last_cohort_ = i;
+    x.active = true;
+  }
+
+  void enlist_all() noexcept
+  {
+    cohorts_.clear();
+    for (tensor& x : tensors_)
+      if (x.active)
+        enlist(x);
+  }
+
+  template <class Self, class Visitor>
+  static void visit_all(Self& self, Visitor& visit)
+  {
+    for (auto& x : self.tensors_) {
+      if (x.name.empty())
+        continue;
+      const std::string_view name = x.name;
+      for (std::size_t k = 0; k < slots; ++k) {
+        using element = std::conditional_t<std::is_const_v<Self>, const T, T>;
+        if (keeps(self.groups_[x.group].rule, k))
+          visit(name, slot_names[k], std::span<element>(x.state[k].get(), x.size));
+      }
+      visit(name, std::string_view("step"), std::span(&x.t, 1));
+      if constexpr (rule_type::scheduled_in_one_pass)
+        visit(name, std::string_view("exp_avg_sq_sum"), std::span(&x.second_moment_sum, 1));
+    }
+    if constexpr (rule_type::scheduled_in_one_pass) {
+      visit(std::string_view(), std::string_view("exp_avg_sq_sum"), std::span(&self.shared_sum_, 1));
+      visit(std::string_view(), std::string_view("exp_avg_sq_sum_is_shared"), std::span(&self.sum_is_shared_, 1));
+    }
+  }
+
+  template <class Self, class Visitor>
+  static void visit_all_tensors(Self& self, Visitor& visit)
+  {
+    using element = std::conditional_t<std::is_const_v<Self>, const T, T>;
+    for (auto& x : self.tensors_) {
+      if (x.name.empty())
+        continue;
+      std::conditional_t<std::is_const_v<Self>, const bool, bool> takes_part = x.active;
+      visit(std::string_view(x.name), std::span<element>(x.parameters, x.attached ? x.size : 0), x.group, takes_part);
+      if constexpr (!std::is_const_v<Self>)
+        x.active = takes_part && x.attached;
+    }
+  }
+
+  // ── the parts of a step ────────────────────────────────────────────────────────────────────────────────────────
+
+  static constexpr std::size_t block_count(std::size_t n) noexcept { return (n + reduce_block - 1) / reduce_block; }
+
+  /// Calls f(tensor, begin, end) on ranges of elements that together are all that takes part: in pieces that the backend
+  /// may run at the same time, cut through the flat list so that all are about as long, whatever the tensors' sizes. They
+  /// begin at whole blocks of a tensor, and depend on the list alone.
+  template <class F>
+  void for_ranges(const F& f) noexcept
+  {
+    const std::size_t pieces = flat_elements_ < smallest_parallel_step
+                                   ? 1
+                                   : (flat_elements_ / smallest_piece < most_pieces ? flat_elements_ / smallest_piece
+                                                                                    : most_pieces);
+    if constexpr (requires { backend_.for_pieces(pieces, [](std::size_t) noexcept {}); })
+      if (pieces > 1)
+        return backend_.for_pieces(pieces, [&](std::size_t k) noexcept {
+          for_ranges_between(cut(k, pieces), cut(k + 1, pieces), f);
+        });
+    for_ranges_between({0, 0}, {flat_.size(), 0}, f);
+  }
+
+  static constexpr std::size_t smallest_parallel_step = 1 << 16;  // under this, threads cost more than they save
+  static constexpr std::size_t smallest_piece = 1 << 14;
+  static constexpr std::size_t most_pieces = 256;
+
+  /// An element's place in the flat list.
+  struct position {
+    std::size_t tensor, element;
+  };
+
+  /// Where piece k of n starts.
+  position cut(std::size_t k, std::size_t n) const noexcept
+  {
+    if (k == n)
+      return {flat_.size(), 0};
+    const std::size_t element = flat_elements_ / n * k;
+    std::size_t low = 0, high = flat_.size();  // the last tensor that starts at or before the element
+    while (high - low > 1) {
+      const std::size_t middle = low + (high - low) / 2;
+      (flat_[middle].first_element <= element ? low : high) = middle;
+    }
+    return {low, (element - flat_[low].first_element) / reduce_block * reduce_block};
+  }
+
+  template <class F>
+  void for_ranges_between(position begin, position end, const F& f) noexcept
+  {
+    for (std::size_t i = begin.tensor; i <= end.tensor && i < flat_.size(); ++i) {
+      const std::size_t first = i == begin.tensor ? begin.element : 0;
+      const std::size_t last = i == end.tensor ? end.element : flat_[i].size;
+      if (first < last)
+        f(flat_[i], first, last);
+    }
+  }
+
+  template <pass Pass>
+  void run(const flat_tensor& x, std::size_t begin, std::size_t end) noexcept
+  {
+    T* pointers[slots + 1];
+    for (std::size_t k = 0; k < slots; ++k)
+      pointers[k] = x.state[k] ? x.state[k] + begin : nullptr;
+    detail::run<Pass>(backend_, cohorts_[x.cohort].prepared, x.parameters + begin, x.gradients + begin, pointers,
+                      end - begin);
+  }
+
+  /// Calls f(tensor, begin, length), which gives a block's sum, on every block, and then g(tensor, sum) in their order.
+  template <class F, class G>
+  void sum_blocks(const F& f, const G& g) noexcept
+  {
+    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+      for (std::size_t i = begin; i < end; i += reduce_block)
+        block_sums_[x.first_block + i / reduce_block] = f(x, i, end - i < reduce_block ? end - i : reduce_block);
+    });
+    for (const flat_tensor& x : flat_) {
+      const double* const sums = &block_sums_[x.first_block];
+      g(x, x.size <= reduce_block ? *sums : reduce<plain_term>(backend_, sums, block_count(x.size)));
+    }
+  }
+
+  double measure_gradients() noexcept
+  {
+    running_sum total;
+    sum_blocks(
+        [this](const flat_tensor& x, std::size_t i, std::size_t n) {
+          return block_sum<square_term>(backend_, x.gradients + i, n);
+        },
+        [&](const flat_tensor& x, double sum) {
+          tensors_[x.index].norm_sq = sum;
+          total.add(sum);
+        });
+    return total.finish();
+  }
+
+  bool gradients_are_finite() const noexcept
+  {
+    for (const flat_tensor& x : flat_)
+      if (!all_finite(x.gradients, x.size))
+        return false;
+    return true;
+  }
+
+  bool any_active() const noexcept
+  {
+    for (const cohort& c : cohorts_)
+      if (c.members > 0)
+        return true;
+    return false;
+  }
+
+  /// Some cohort, if all have one β₂ and step count: then one sum of squares serves the whole model.
+  const cohort* common_cohort() const noexcept
+  {
+    const cohort* common = nullptr;
+    for (const cohort& c : cohorts_) {
+      if (c.members == 0)
+        continue;
+      if constexpr (rule_type::scheduled_in_one_pass)
+        if (common && (c.t != common->t ||
+                       groups_[c.group].rule.second_moment.beta2 != groups_[common->group].rule.second_moment.beta2))
+          return nullptr;
+      common = &c;
+    }
+    return common;
+  }
+
+  /// v̄ by the recursion that Σv obeys. Each tensor has a sum of its own until a norm is given for the whole model; from then
+  /// on one sum is shared, for as long as the same tensors take part.
+  double mean_square_by_norm(double norm_sq, double scale, bool given) noexcept
+  {
+    const double n = double(flat_elements_);
+    if (n == 0)
+      return 0;
+    const cohort* const common = common_cohort();
+    if (sum_is_shared_ && !common)
+      resum();
+    if (!sum_is_shared_ && given) {
+      shared_sum_ = 0;
+      for (const tensor& x : tensors_)
+        shared_sum_ += x.active ? x.second_moment_sum : 0;
+      sum_is_shared_ = 1;
+    }
+    const auto next = [&](const cohort& c, double sum, double squares) {
+      return next_second_moment_sum<T>(groups_[c.group].rule.second_moment, sum, squares, scale);
+    };
+    if (sum_is_shared_) {
+      shared_sum_ = next(*common, shared_sum_, norm_sq);
+      return shared_sum_ / common->scalars.bc2 / n;
+    }
+    running_sum total;
+    for (const flat_tensor& flat : flat_) {
+      tensor& x = tensors_[flat.index];
+      const cohort& c = cohorts_[x.cohort];
+      x.second_moment_sum = next(c, x.second_moment_sum, x.norm_sq);
+      total.add(x.second_moment_sum / c.scalars.bc2);
+    }
+    return total.finish() / n;
+  }
+
+  /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache.
+  double mean_square_by_moments(bool flush_denormals) noexcept
+  {
+    if (flat_elements_ == 0)
+      return 0;
+    running_sum total;
+    sum_blocks(
+        [&](const flat_tensor& x, std::size_t i, std::size_t n) {
+          const denormal_guard guard(flush_denormals);
+          run<pass::moments>(x, i, i + n);
+          return block_sum<plain_term>(backend_, x.state[formula::value_slot] + i, n);
+        },
+        [&](const flat_tensor& x, double sum) { total.add(sum / cohorts_[x.cohort].scalars.bc2); });
+    return total.finish() / double(flat_elements_);
+  }
+
+  void schedule_decay(step_report& report) noexcept
+  {
+    for (cohort& c : cohorts_)
+      if (c.members > 0) {
+        const auto& decay = groups_[c.group].rule.decay;
+        c.scalars.mean_square = *report.mean_square;
+        c.prepared.decay = decay.template prepare<T>(c.scalars);
+        report.decay_clamped = report.decay_clamped || decay.rate(c.scalars) > 1;
+      }
+    const double v = *report.mean_square + groups_[0].rule.decay.eps;
+    report.decay_factor = v == 0 ? 0 : 1 / std::sqrt(v);
+  }
+
+  Backend backend_;
+  std::uint64_t owner_;
+  std::uint64_t generations_ = 0;
+  std::size_t elements_ = 0;
+  std::vector<group> groups_;
+  std::vector<tensor> tensors_;
+  std::vector<std::size_t> free_;
+  std::vector<cohort> cohorts_;
+  std::size_t last_cohort_ = 0;
+  std::vector<flat_tensor> flat_;
+  bool flat_is_current_ = false;
+  std::size_t flat_elements_ = 0;
+  std::vector<double> block_sums_;
+  std::size_t blocks_ = 0;  // of all attached tensors
+  std::unordered_map<std::string, std::size_t> names_;
+  double shared_sum_ = 0;            // Σv of all that takes part, while sum_is_shared_
+  std::uint64_t sum_is_shared_ = 0;  // a number, so that it can be visited
+};
+
+}  // namespace gradus::inline GRADUS_ISA
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

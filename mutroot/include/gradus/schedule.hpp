@@ -1,0 +1,143 @@
+#pragma once
+/// \file
+/// Learning-rate schedules: pure functions of the step or epoch t, counted from 0 (a real number serves too), that give
+/// `lr_scale`, the factor on a recipe's lr.
+///
+///     const auto schedule = gradus::schedule::sequence(gradus::schedule::linear_warmup{.t_warmup = 5}, 5,
+///                                                      gradus::schedule::cosine{.t_max = 195});
+///     opt.step({.lr_scale = schedule(epoch)});
+///
+/// A t that is negative, infinite or NaN, and a field outside its range, is refused when the schedule is called.
+
+#include <cmath>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <gradus/hyperparameters.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace schedule {
+
+namespace detail {
+
+inline void check_t(double t) { check("t", t, range::at_least_zero); }
+
+/// Falls from 1 to eta_min as x goes from 0 to 1, along half a cosine.
+inline double half_cosine(double x, double eta_min)
+{
+  return fma(1 - eta_min, 0.5 * (1 + std::cos(3.14159265358979323846 * x)), eta_min);
+}
+
+}  // namespace detail
+
+/// gamma to the number of milestones that t has reached. The milestones stand in any order.
+struct multi_step {
+  std::vector<double> milestones;
+  double gamma = 0.1;
+
+  double operator()(double t) const
+  {
+    detail::check_t(t);
+    check("gamma", gamma, range::at_least_zero);
+    double scale = 1;
+    for (const double milestone : milestones) {
+      check("milestones", milestone, range::at_least_zero);
+      scale *= t >= milestone ? gamma : 1;
+    }
+    return scale;
+  }
+};
+
+/// From 1 to eta_min (a fraction of the base lr) over t_max, then eta_min. Loshchilov and Hutter, SGDR, ICLR 2017.
+struct cosine {
+  double t_max = 1;
+  double eta_min = 0;
+
+  double operator()(double t) const
+  {
+    detail::check_t(t);
+    check("t_max", t_max, range::above_zero);
+    check("eta_min", eta_min, range::at_least_zero);
+    return t < t_max ? detail::half_cosine(t / t_max, eta_min) : eta_min;
+  }
+};
+
+/// `cosine` over a period of t_0, then of t_0·t_mult, t_0·t_mult², …, each starting from 1 again. SGDR, as above.
+struct cosine_warm_restarts {
+  double t_0 = 1;
+  double t_mult = 1;
+  double eta_min = 0;
+
+  double operator()(double t) const
+  {
+    detail::check_t(t);
+    check("t_0", t_0, range::above_zero);
+    check("t_mult", t_mult, range::at_least_one);
+    check("eta_min", eta_min, range::at_least_zero);
+    if (t_mult == 1)
+      return detail::half_cosine(std::fmod(t, t_0) / t_0, eta_min);
+    double period = t_0;
+    while (t >= period) {
+      // A logarithm tells how many periods t is away, to within rounding: one is kept back, and they are added up singly
+      // where they are few, so that restarts come when they should to the bit.
+      const double log_x = std::log1p(t / period * (t_mult - 1));
+      const double passed = std::floor((log_x < 600 ? log_x : 600) / std::log(t_mult)) - 1;
+      if (passed < 64) {
+        t -= period;
+        period *= t_mult;
+      } else {
+        const double later = product(period, std::pow(t_mult, passed));
+        const double gone = (later - period) / (t_mult - 1);
+        t = gone < t ? t - gone : 0;
+        period = later;
+      }
+    }
+    return detail::half_cosine(t / period, eta_min);
+  }
+};
+
+/// In a straight line from start_factor to 1 over t_warmup, then 1.
+struct linear_warmup {
+  double t_warmup = 1;
+  double start_factor = 0;
+
+  double operator()(double t) const
+  {
+    detail::check_t(t);
+    check("t_warmup", t_warmup, range::above_zero);
+    check("start_factor", start_factor, range::zero_to_one);
+    return t < t_warmup ? fma(1 - start_factor, t / t_warmup, start_factor) : 1;
+  }
+};
+
+/// The product of schedules, each seeing the same t: a warm-up over a decay that has begun.
+template <class... Schedules>
+struct product {
+  std::tuple<Schedules...> factors;
+
+  explicit product(Schedules... schedules) : factors(std::move(schedules)...) {}
+
+  double operator()(double t) const
+  {
+    return std::apply([t](const Schedules&... f) { return (1.0 * ... * f(t)); }, factors);
+  }
+};
+
+/// `first` until t reaches `until`, then `second`, which counts from 0 again. Nest it for more than two.
+template <class First, class Second>
+struct sequence {
+  First first;
+  double until;
+  Second second;
+
+  sequence(First before, double change, Second after) : first(std::move(before)), until(change), second(std::move(after))
+  {
+    check("until", until, range::at_least_zero);
+  }
+
+  double operator()(double t) const { return t < until ? first(t) : second(t - until); }
+};
+
+}  // namespace schedule
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,115 @@
+#pragma once
+/// \file
+/// Second-moment rules: what the squared gradients leave behind in v, by whose root an adaptive step divides.
+///
+/// A rule is its hyperparameters, its slots and `prepare<T>(tick)`, which gives the formula: `update(slots, g, d)`, with
+/// g the gradient and d the first moment's direction. `value_slot` is the slot that the step size and the scheduled
+/// decay read as v. `linear` says that v ← β₂v + (1−β₂)g² exactly: then Σv follows from ‖g‖² without a look at v.
+
+#include <array>
+
+#include <gradus/tick.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace second_moment {
+
+struct none {
+  static constexpr std::string_view kind = "none";
+  static constexpr std::array<slot, 0> slots{};
+  static constexpr bool linear = false;
+
+  struct formula {
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V*, V, V) const noexcept
+    {
+    }
+  };
+  template <class T>
+  formula prepare(const tick&) const noexcept
+  {
+    return {};
+  }
+};
+
+/// v ← β₂v + (1−β₂)g². Adam (Kingma and Ba 2015).
+struct ema {
+  double beta2 = 0.999;
+
+  static constexpr std::string_view kind = "ema";
+  static constexpr std::array slots{slot{"exp_avg_sq"}};
+  static constexpr std::size_t value_slot = 0;
+  static constexpr bool linear = true;
+
+  template <class T>
+  struct formula {
+    T beta2, one_minus_beta2;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* v, V g, V) const noexcept
+    {
+      v[0] = fma(V(one_minus_beta2), g * g, V(beta2) * v[0]);
+    }
+  };
+  template <class T>
+  formula<T> prepare(const tick&) const noexcept
+  {
+    return {T(beta2), T(1 - beta2)};
+  }
+};
+
+/// The running maximum of `ema`, taken before the bias correction as in PyTorch. AMSGrad (Reddi, Kale and Kumar 2018).
+struct ema_max {
+  double beta2 = 0.999;
+
+  static constexpr std::string_view kind = "ema_max";
+  static constexpr std::array slots{slot{"exp_avg_sq"}, slot{"max_exp_avg_sq"}};
+  static constexpr std::size_t value_slot = 1;
+  static constexpr bool linear = false;
+
+  template <class T>
+  struct formula {
+    ema::formula<T> average;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* v, V g, V d) const noexcept
+    {
+      average.update(v, g, d);
+      v[1] = max<>(v[1], v[0]);
+    }
+  };
+  template <class T>
+  formula<T> prepare(const tick& k) const noexcept
+  {
+    return {ema{beta2}.prepare<T>(k)};
+  }
+};
+
+/// v ← v − (1−β₂)·sign(v − g²)·g², from v₀ = initial_accumulator. Yogi (Zaheer et al. 2018).
+struct yogi {
+  double beta2 = 0.999;
+  double initial_accumulator = 1e-6;
+
+  static constexpr std::string_view kind = "yogi";
+  static constexpr std::array slots{slot{"exp_avg_sq"}};
+  static constexpr std::size_t value_slot = 0;
+  static constexpr bool linear = false;
+
+  template <class T>
+  struct formula {
+    T one_minus_beta2;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* v, V g, V) const noexcept
+    {
+      const V square = g * g, up(one_minus_beta2);
+      // Compared, not subtracted: v − g·g might be fused, and its sign would then depend on the compiler.
+      const V signed_weight = select(v[0] > square, -up, select(v[0] < square, up, V(0)));
+      v[0] = fma(signed_weight, square, v[0]);
+    }
+  };
+  template <class T>
+  formula<T> prepare(const tick&) const noexcept
+  {
+    return {T(1 - beta2)};
+  }
+};
+
+}  // namespace second_moment
+}  // namespace gradus::inline GRADUS_ISA

@@ -1,0 +1,30 @@
+#pragma once
+/// \file
+/// What the rules are told once a step, all in double, and the two small types that they share.
+
+#include <string_view>
+
+#include <gradus/math.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+
+/// The scalars of one step of the tensors that share a group and a step count. A composition fills them in from its
+/// rules' hyperparameters (make_tick in compose.hpp); a rule's `prepare<T>(tick)` turns them into its formula.
+struct tick {
+  double lr = 0;           ///< this step's learning rate α, the recipe's lr times lr_scale
+  double lr_scale = 1;     ///< what the schedule gave
+  double t = 1;            ///< how many steps the tensor has taken, this one included
+  double beta2 = 0;        ///< of the second moment; 0 where there is none
+  double bc1 = 1;          ///< 1 − β₁ᵗ; 1 where the first moment needs no correction
+  double bc2 = 1;          ///< 1 − β₂ᵗ; 1 where there is no second moment
+  double momentum = 0;     ///< μ of first_moment::momentum
+  double dampening = 0;    ///< of first_moment::momentum
+  double mean_square = 0;  ///< v̄: the mean of v/bc2 over the whole model, for decay::scheduled
+};
+
+/// One array of state, with an element for each parameter.
+struct slot {
+  std::string_view name;  ///< PyTorch's name for it: "exp_avg", "momentum_buffer", …
+};
+
+}  // namespace gradus::inline GRADUS_ISA
