@@ -145,7 +145,7 @@ std::string recipe_of(const Opt& opt)
     if (found.empty())
       for (const std::string_view kind : {decltype(rule::first_moment)::kind, decltype(rule::second_moment)::kind,
                                           decltype(rule::step_size)::kind, decltype(rule::decay)::kind})
-        found += (found.empty() ? "" : " + ") + std::string(kind);
+        (found += found.empty() ? "" : " + ") += kind;
     return found;
   }
 }

@@ -407,7 +407,9 @@ class header_writer {
   /// \param name,value  in UTF-8
   void metadata(std::string_view name, std::string_view value)
   {
-    metadata_ += (metadata_.empty() ? "" : ",") + json_string(name) + ':' + json_string(value);
+    if (!metadata_.empty())
+      metadata_ += ',';
+    metadata_ += json_string(name) + ':' + json_string(value);
   }
   void tensor(std::string_view key, const dtype& type, std::uint64_t elements)
   {
