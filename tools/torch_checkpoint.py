@@ -19,7 +19,7 @@ import argparse
 import sys
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 ADAM = {"lr": "lr", "beta1": "betas", "beta2": "betas", "eps": "eps", "weight_decay": "weight_decay"}
@@ -180,5 +180,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except KeyError as error:
+        sys.exit(f"torch_checkpoint: {error} is missing")
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         sys.exit(f"torch_checkpoint: {error}")

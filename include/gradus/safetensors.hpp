@@ -3,8 +3,9 @@
 /// The safetensors format, without a word about optimizers: eight bytes with the header's length, little-endian; the header,
 /// which is JSON; and the tensors' bytes, little-endian, side by side. (https://github.com/huggingface/safetensors)
 ///
-/// The reader takes what that library takes and nothing more. It works on any bytes: it does not recurse, does not go
-/// beyond its input, and what it allocates is a small multiple of the header's length, which must fit into the file.
+/// The reader takes the format as it is described and nothing more; of the types of elements, those of whole bytes. It works
+/// on any input: it does not recurse, does not go beyond the input, and what it allocates is a small multiple of the header's
+/// length, which must fit into the file.
 
 #include <bit>
 #include <cstddef>

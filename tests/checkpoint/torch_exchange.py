@@ -104,7 +104,29 @@ def main():
             worst = max(worst, again.difference(resumed))
         print(f"{name:16} torch -> gradus -> torch, three round trips: largest difference {worst:.1e}")
         failed += not worst < 1e-12
+    failed += not command_line_agrees(folder)
     return 1 if failed else 0
+
+
+def command_line_agrees(folder):
+    """The tool as a command, on what torch.save wrote, gives the same file, and back the same tensors."""
+    run = Run(CASES["amsgrad"][1], CASES["amsgrad"][2])
+    run.go(0, 5)
+    before = {"optimizer": run.optimizer.state_dict(), "model": run.named, "epoch": 3}
+    torch.save(before, folder / "run.pt")
+    torch_checkpoint.save(run.optimizer, run.named.items(), str(folder / "torch.safetensors"))
+    tool = [sys.executable, "-B", torch_checkpoint.__file__]
+    subprocess.run([*tool, "to-gradus", folder / "run.pt", folder / "command.safetensors"], check=True)
+    subprocess.run([*tool, "from-gradus", folder / "command.safetensors", folder / "run.pt", folder / "back.pt"], check=True)
+    after = torch.load(folder / "back.pt", weights_only=True)
+    same = (safetensors.torch.load_file(folder / "torch.safetensors").keys() == safetensors.torch.load_file(folder / "command.safetensors").keys()
+            and after["epoch"] == 3 and after["optimizer"]["param_groups"] == before["optimizer"]["param_groups"]
+            and all(torch.equal(after["model"][n], p) for n, p in run.named.items())
+            and all(torch.equal(after["optimizer"]["state"][i][slot], x)
+                    for i, state in before["optimizer"]["state"].items() for slot, x in state.items()))
+    wrong = subprocess.run([*tool, "to-gradus", folder / "run.pt", folder / "nowhere" / "x"], capture_output=True, text=True)
+    print("the command line:", "the same" if same else "DIFFERENT", "-", wrong.stderr.strip().splitlines()[-1])
+    return same and wrong.returncode == 1 and "Traceback" not in wrong.stderr
 
 
 sys.exit(main())

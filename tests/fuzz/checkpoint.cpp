@@ -17,10 +17,11 @@
 
 namespace {
 
+template <class T = float>
 struct model {
-  std::vector<float> a = std::vector<float>(3, 0.5f), b = std::vector<float>(8, 0.25f), ga = a, gb = b;
-  gradus::optimizer<gradus::adams> opt{gradus::adams{.lr = 0.01, .weight_decay = 0.1}};
-  explicit model(int steps)
+  std::vector<T> a = std::vector<T>(3, T(0.5)), b, ga = a, gb;
+  gradus::optimizer<gradus::adams, T> opt{gradus::adams{.lr = 0.01, .weight_decay = 0.1}};
+  explicit model(int steps, std::size_t n = 8) : b(n, T(0.25)), gb(b)
   {
     opt.add("a", a, ga);
     opt.add("b\n", b, gb, opt.add_group({.lr = 0.5}));
@@ -36,8 +37,11 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv)
   for (int i = 1; i < *argc; ++i)
     if (const std::filesystem::path corpus = (*argv)[i]; std::filesystem::is_directory(corpus)) {
       const auto put = [&](const char* name, const std::string& bytes) { std::ofstream(corpus / name, std::ios::binary) << bytes; };
-      const model m(3);
+      const model<> m(3), longer(3, 9);
+      const model<double> in_double(3);
       put("whole", support::checkpoint_of(m.opt));
+      put("longer", support::checkpoint_of(longer.opt));
+      put("double", support::checkpoint_of(in_double.opt));
       put("state", support::checkpoint_of(m.opt, {}));
       put("empty", support::file_of("{}"));
       put("escapes", support::file_of(R"({"__metadata__":{"gradus/format":"1","\ud83e\udde0\u00e9\\\/\b":"\t\n\f\r\""}})"));
@@ -48,8 +52,8 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv)
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size)
 {
-  static const std::string whole = support::checkpoint_of(model(3).opt);
-  static model m(3);
+  static const std::string whole = support::checkpoint_of(model<>(3).opt);
+  static model<> m(3);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(data, size));
   const gradus::load_options modes[] = {{}, {.lenient = true}, {.parameters = false, .settings = false, .lenient = true, .convert = true}};
   for (const gradus::load_options& o : modes) {
