@@ -276,7 +276,7 @@ def compile_part(folder):
 
 
 def checkpoint_part(folder):
-    path = folder / "checkpoint.txt"
+    path = folder / "checkpoints.txt"
     measured = f"```\n{path.read_text()}```\n" if path.exists() else "Not run.\n"
     return ("## Checkpoints\n\n*save* and *load* against a plain *write* and *read* of the same bytes from one piece of memory. "
             "Writes are flushed to the disk; reads come from the page cache.\n\n" + measured)

@@ -10,7 +10,7 @@ build=$1 out=$2 full=${3:-}
 python=python3
 venv=$(dirname "$build")/venv
 mkdir -p "$out"
-find "$out" -maxdepth 1 \( -name '*.json' -o -name '*.svg' -o -name 'report.*' -o -name checkpoint.txt \) -delete
+find "$out" -maxdepth 1 \( -name '*.json' -o -name '*.svg' -o -name 'report.*' -o -name checkpoints.txt \) -delete
 # Threads that wait by spinning stall each other where there are fewer cores than busy threads.
 export OMP_WAIT_POLICY=passive
 
@@ -39,7 +39,7 @@ peers() {
   if [ -x "$venv/bin/python" ]; then python=$venv/bin/python; fi
   PATH="$venv/bin:$PATH" "$python" "$bench/peers/peers.py" "$build/bench/peers/libpeers.so" "$out/peers.json" "$@" >/dev/null 2>"$out/peers.log" || cat "$out/peers.log" >&2
 }
-checkpoints() { "$build/bench/checkpoint" "$out" >"$out/checkpoint.txt" || rm "$out/checkpoint.txt"; }
+checkpoints() { "$build/bench/checkpoints" "$out" >"$out/checkpoints.txt" || rm "$out/checkpoints.txt"; }
 compile_time() { python3 "$bench/compile_time.py" "$out/compile_time.json" "$@"; }
 
 all='(step|twin|traffic)/.*' one_thread='(twin|traffic|step/[^/]*/[^/]*/[^/]*/serial)/.*float' float='(step|twin|traffic)/.*float'

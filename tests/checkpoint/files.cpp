@@ -269,7 +269,10 @@ TEST_CASE("two saves to one path at once: one is refused")
   REQUIRE(flock(other, LOCK_EX) == 0);
   CHECK(contains(refusal([&] { gradus::save(m.opt, path); }), "which another save is writing"));
   close(other);
+  // A killed save's file, whatever is in it, is written over.
+  std::ofstream(path + ".partial") << std::string(1'000'000, 'x');
   gradus::save(m.opt, path);
+  CHECK(content(path) == support::checkpoint_of(m.opt, {}));
   CHECK(here.files() == 1);
 }
 

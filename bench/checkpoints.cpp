@@ -1,4 +1,4 @@
-// Saving and loading against a plain write and a plain read of the same bytes from one piece of memory: `checkpoint [FOLDER]`.
+// Saving and loading against a plain write and a plain read of the same bytes from one piece of memory: `checkpoints [FOLDER]`.
 // Each write is flushed to the disk and renamed, as a save is; the reads come from the page cache.
 
 #include <algorithm>
