@@ -76,7 +76,8 @@ void make_room(std::vector<X>& v)
 /// Move-only; handles stay good when it moves. Not synchronised. `step` allocates nothing. Every refusal throws
 /// std::invalid_argument (see error.hpp) and changes nothing.
 template <class Recipe, class T = float, class Backend = default_backend>
-class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>> {
+class optimizer
+    : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
  public:
