@@ -17,6 +17,10 @@
 
 namespace gradus::inline GRADUS_ISA {
 
+#if defined(GRADUS_TEST_THRUST_DEVICE)
+// The path of GPUs, on a system that is none.
+struct backend_under_test : backend::thrust_device<> {};
+#else
 struct backend_under_test : backend::thrust_host<std::remove_cv_t<decltype(thrust::cpp::par)>> {
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
@@ -36,6 +40,7 @@ struct backend_under_test : backend::thrust_host<std::remove_cv_t<decltype(thrus
       std::abort();  // a test that runs nothing must not pass
   }
 };
+#endif
 
 }  // namespace gradus::inline GRADUS_ISA
 
