@@ -30,7 +30,8 @@ struct device_board {
 
   bool applied = true, has_norm = false, has_mean = false, clamped = false;
   double norm = 0, scale = 1, mean_square = 0, decay_factor = 0;
-  double not_finite = 0;  // gradients, where they were counted
+  double not_finite = 0;                     // gradients, where they were counted
+  double shared_sum = 0, shared_total = 0;  // Σv and n·v̄, where one sum serves all tensors
 };
 
 template <class Precision, std::size_t Slots>
@@ -203,6 +204,23 @@ struct mean_part {
   }
 };
 
+/// n·v̄ from the one Σv of a model whose norm is given.
+template <class Cohort, class T>
+struct advance_shared {
+  device_board* board;
+  const Cohort* common;
+  const double* total;
+  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  {
+    if (!board->applied)
+      return;
+    const double norm_sq = board->is_given ? board->given_norm_sq : *total;
+    board->shared_sum =
+        next_second_moment_sum<T>(common->rule.second_moment, board->shared_sum, norm_sq, board->scale);
+    board->shared_total = board->shared_sum / common->scalars.bc2;
+  }
+};
+
 template <class Cohort, class T>
 struct schedule_cohort {
   device_board* board;
@@ -261,6 +279,7 @@ struct store_list_facts {
     board->seed = known.seed;
     board->elements = known.elements;
     board->eps = known.eps;
+    board->shared_sum = known.shared_sum;
   }
 };
 template <class S>
@@ -458,20 +477,21 @@ class device_engine {
       opt.tensors_[opt.flat_[i].index].second_moment_sum = host_tensors_[i].second_moment_sum;
     for (std::size_t c = 0; c < host_cohorts_.size(); ++c)
       opt.cohorts_[c].t = host_cohorts_[c].t;
+    if (opt.sum_is_shared_) {
+      device_board b;
+      device_.copy(&b, board_.get(), sizeof b);
+      opt.shared_sum_ = b.shared_sum;
+    }
     for (auto& x : opt.tensors_)
       if (x.active)
         x.t = opt.cohorts_[x.cohort].t;
   }
 
   template <class Options>
-  void set_options(Optimizer& opt, const Options& o)
+  void set_options(const Options& o)
   {
     if (o.flush_denormals)
       fail("flush_denormals is 1; expected 0, as on a device it is the compiler that decides (nvcc -ftz=true)");
-    if (rule_type::scheduled && o.grad_norm_sq)
-      fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
-           "; expected none, as on a device a scheduled decay computes the norm of each tensor");
-    (void)opt;
     device_board told;
     told.lr_scale = o.lr_scale;
     told.grad_scale = o.grad_scale;
@@ -495,7 +515,16 @@ class device_engine {
   template <class Options>
   void step(Optimizer& opt, const Options& o)
   {
-    set_options(opt, o);
+    set_options(o);
+    if constexpr (Optimizer::one_pass) {
+      if (opt.sum_is_shared_ && !opt.common_cohort())
+        opt.resum();
+      if (!opt.sum_is_shared_ && o.grad_norm_sq && opt.any_active()) {
+        settle(opt);
+        opt.share_sum();
+        opt.flat_is_current_ = false;
+      }
+    }
     if (!uploaded_ || !opt.flat_is_current_)
       upload(opt);
     const std::size_t n = host_tensors_.size();
@@ -515,11 +544,19 @@ class device_engine {
         if (n > 0)
           sum_tensors<plain_term>(slot_of_tensor<tensor>{tensors_.get(), formula::value_slot});
       }
-      device_.launch(n, mean_part<Optimizer::one_pass, tensor, cohort, value_type>{
-                            board_.get(), tensors_.get(), cohorts_.get(), sums_.get() + of_tensors_.begin,
-                            sums_.get() + of_parts_.begin});
-      device_.launch(host_cohorts_.size(), schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(),
-                                                                               n > 0 ? sum_list(of_parts_) : nullptr});
+      const double* mean = nullptr;
+      if (n > 0 && opt.sum_is_shared_) {
+        if constexpr (Optimizer::one_pass)
+          device_.launch(1, advance_shared<cohort, value_type>{board_.get(), cohorts_.get() + (opt.common_cohort() - opt.cohorts_.data()), total});
+        mean = &board_.get()->shared_total;
+      }
+      else if (n > 0) {
+        device_.launch(n, mean_part<Optimizer::one_pass, tensor, cohort, value_type>{
+                              board_.get(), tensors_.get(), cohorts_.get(), sums_.get() + of_tensors_.begin,
+                              sums_.get() + of_parts_.begin});
+        mean = sum_list(of_parts_);
+      }
+      device_.launch(host_cohorts_.size(), schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), mean});
     }
     update<rule_type::scheduled && !Optimizer::one_pass ? pass::weights : pass::whole>();
     stepped_ = true;
@@ -581,8 +618,6 @@ class device_engine {
   void upload(Optimizer& opt)
   {
     uploaded_ = false;
-    if (opt.sum_is_shared_)
-      opt.resum();
     opt.flatten();
     host_tensors_.clear();
     host_cohorts_.clear();
@@ -617,6 +652,7 @@ class device_engine {
     b.elements = double(opt.flat_elements_);
     if constexpr (rule_type::scheduled)
       b.eps = opt.groups_[0].rule.decay.eps;
+    b.shared_sum = opt.shared_sum_;
     device_.launch(1, store_list_facts{board_.get(), b});
     device_.copy(tensors_.get(), host_tensors_.data(), host_tensors_.size() * sizeof(tensor));
     device_.copy(cohorts_.get(), host_cohorts_.data(), host_cohorts_.size() * sizeof(cohort));

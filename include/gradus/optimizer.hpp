@@ -370,7 +370,7 @@ class optimizer
     requires(on_device)
   {
     check_options(o);
-    engine_->set_options(*this, o);
+    engine_->set_options(o);
   }
 
  private:
@@ -916,12 +916,8 @@ class optimizer
     const cohort* const common = common_cohort();
     if (sum_is_shared_ && !common)
       resum();
-    if (!sum_is_shared_ && given) {
-      shared_sum_ = 0;
-      for (const tensor& x : tensors_)
-        shared_sum_ += x.active ? x.second_moment_sum : 0;
-      sum_is_shared_ = 1;
-    }
+    if (!sum_is_shared_ && given)
+      share_sum();
     const auto next = [&](const cohort& c, double sum, double squares) {
       return next_second_moment_sum<value_type>(groups_[c.group].rule.second_moment, sum, squares, scale);
     };
@@ -937,6 +933,14 @@ class optimizer
       total.add(x.second_moment_sum / c.scalars.bc2);
     }
     return total.finish() / n;
+  }
+
+  void share_sum() noexcept
+  {
+    shared_sum_ = 0;
+    for (const tensor& x : tensors_)
+      shared_sum_ += x.active ? x.second_moment_sum : 0;
+    sum_is_shared_ = 1;
   }
 
   /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache.
