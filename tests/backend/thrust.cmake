@@ -40,7 +40,7 @@ function(gradus_thrust_suite target suite)
   foreach(system IN LISTS systems)
     string(REPLACE "test_" "" name ${target})
     add_test(NAME ${name}/${system} COMMAND ${target})
-    set_tests_properties(${name}/${system} PROPERTIES ENVIRONMENT GRADUS_TEST_SYSTEM=${system})
+    set_tests_properties(${name}/${system} PROPERTIES ENVIRONMENT "GRADUS_TEST_SYSTEM=${system};OMP_NUM_THREADS=2;OMP_WAIT_POLICY=passive")
   endforeach()
 endfunction()
 
