@@ -355,7 +355,7 @@ struct update_pack {
       if constexpr (Precision::has_master)
         return mirrored<parameter>{x.master + begin, x.parameters + begin};
       else if constexpr (short_float<parameter>)
-        return rounded<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
+        return stochastic<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
       else
         return x.parameters + begin;
     }();
@@ -382,7 +382,7 @@ struct update_pack {
     if constexpr (real<S>)
       return x.slots[k] + begin;
     else
-      return rounded<S>{x.slots[k] + begin, noise(key, k, begin)};
+      return stochastic<S>{x.slots[k] + begin, noise(key, k, begin)};
   }
 };
 
