@@ -82,7 +82,8 @@ for arch in sm_80 sm_90; do
   for precision in single masters short_moments; do
     [ "$arch $precision" = "sm_80 masters" ] || [ "$arch $precision" = "sm_80 short_moments" ] && continue
     out=$scratch/$precision.$arch
-    "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=$arch -ptx \
+    graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
+    "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=$arch -ptx \
             -DGRADUS_TEST_PRECISION=$precision "$source/thrust_cuda.cu" -o "$out.ptx"
     "$ptxas" -v -arch=$arch "$out.ptx" -o "$out.cubin" 2>"$out.log"
     printf '\n%s, %s\n' "$arch" "$precision"
