@@ -308,9 +308,10 @@ class optimizer
   {
     return seed_;
   }
-  void set_seed(std::uint64_t seed) noexcept
+  void set_seed(std::uint64_t seed) noexcept(!on_device)
     requires(precision_type::stochastic)
   {
+    settle();
     seed_ = seed;
     flat_is_current_ = false;
   }
