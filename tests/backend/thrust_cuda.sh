@@ -69,7 +69,7 @@ look() { # look PTX LOG PRECISION. AdamS with short moments needs two kernels: v
       # 64 warps a processor of 65536 registers, given by 256 a warp, in blocks of 8 warps.
       a_warp = int((registers[kernel] * 32 + 255) / 256) * 256
       blocks = a_warp ? int(int(16384 / a_warp) * 4 / 8) : 0; if (blocks > 8) blocks = 8
-      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1] (pass == 1 ? " v" : pass == 2 ? " θ" : ""), bytes, loads / copies, stores / copies, registers[kernel], blocks * 8 * 100 / 64
+      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1] (pass == 1 ? " v" : pass == 2 ? " θ" : ""), bytes, copies ? loads / copies : loads, copies ? stores / copies : stores, registers[kernel], blocks * 8 * 100 / 64
       if (complaint != "") { print "thrust_cuda: " r[1] " has" complaint; bad = 1 }
     }
     END {
