@@ -9,7 +9,12 @@
 ///     opt.add(weights, gradients);
 ///
 /// On the systems CPP, OMP and TBB a piece of the flattened list is a unit of work, and it is swept as the CPU backend
-/// sweeps it (a unit of one 16-byte pack, as a GPU wants it, is three times as slow there): bits and speed are its own.
+/// sweeps it (a unit of one 16-byte pack, as a GPU wants it, is three times as slow there): bits and speed are its own. On
+/// CUDA the unit is the pack, state lies on the device, and a step waits for nothing. docs/gpu.md tells the rest.
+
+#if !defined(THRUST_DEVICE_SYSTEM) && !defined(__CUDACC__) && !defined(__NVCOMPILER_CUDA__)
+#error "gradus: define THRUST_DEVICE_SYSTEM, as THRUST_DEVICE_SYSTEM_OMP, _TBB or _CPP, or compile with nvcc."
+#endif
 
 #include <cstddef>
 #include <cstdint>

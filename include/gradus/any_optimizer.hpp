@@ -148,7 +148,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   any_optimizer(any_optimizer&& other) noexcept : self_(std::exchange(other.self_, nullptr)) {}
   any_optimizer& operator=(any_optimizer&& other) noexcept
   {
-    std::swap(self_, other.self_);
+    self_ = std::exchange(other.self_, self_);
     return *this;
   }
   ~any_optimizer() { delete self_; }

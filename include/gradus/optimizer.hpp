@@ -310,9 +310,10 @@ class optimizer
   {
     return seed_;
   }
-  void set_seed(std::uint64_t seed) noexcept
+  void set_seed(std::uint64_t seed) noexcept(!on_device)
     requires(precision_type::stochastic)
   {
+    settle();
     seed_ = seed;
     flat_is_current_ = false;
   }
@@ -392,7 +393,10 @@ class optimizer
   step_report report() const
     requires(on_device)
   {
-    return engine_ ? engine_->report(*this) : step_report{};
+    if constexpr (on_device)  // again: Clang 14 instantiates what the requirement excludes
+      if (engine_)
+        return engine_->report(*this);
+    return {};
   }
 
   /// Sets a device's lr_scale, grad_scale and max_grad_norm for the steps of captured graphs, in the order of the stream.
@@ -400,7 +404,8 @@ class optimizer
     requires(on_device)
   {
     check_options(o);
-    engine_->set_options(o);
+    if constexpr (on_device)
+      engine_->set_options(o);
   }
 
  private:
@@ -619,9 +624,12 @@ class optimizer
       x.state[k] = std::move(state[k]);
   }
 
-  void decode_master(float* master, const parameter_type* parameters, std::size_t n)
+  template <class Parameter>
+  void decode_master(float* master, const Parameter* parameters, std::size_t n)
   {
-    if constexpr (on_device)
+    if constexpr (!short_float<Parameter>)
+      return;
+    else if constexpr (on_device)
       engine::decode(backend_, parameters, master, n);
     else
       decode(parameters, master, n);
@@ -904,15 +912,15 @@ class optimizer
 
   /// The sum over a block of the second moment to come, computed and not kept: what is rounded when kept is not what the
   /// weights are divided by.
+  template <class Formula = formula>  // a template, lest an instantiation of all members takes it in where nothing is rounded
   double sum_of_next_moments(const flat_tensor& x, std::size_t begin, std::size_t n) noexcept
-    requires(!keeps_exactly)
   {
     return detail::decoded_block_sum<plain_term>(backend_, n, [&](std::size_t i, float* to, std::size_t m) {
       float decoded[slots + 1][detail::stage];
       float* pointers[slots + 1] = {};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
-          x.state[k].from(begin + i).read(pointers[k] = k == formula::value_slot ? to : decoded[k], m, slot_list[k]);
+          x.state[k].from(begin + i).read(pointers[k] = k == Formula::value_slot ? to : decoded[k], m, slot_list[k]);
       detail::run<pass::moments>(backend_, cohorts_[x.cohort].prepared, parameters_of(x, 0, begin + i),
                                  gradients_of(x, begin + i), pointers, m);
     });

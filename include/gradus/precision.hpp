@@ -141,9 +141,9 @@ class array_memory {
   array_memory(array_memory&& other) noexcept : array_memory() { *this = std::move(other); }
   array_memory& operator=(array_memory&& other) noexcept
   {
-    std::swap(memory_, other.memory_);
-    std::swap(bytes_, other.bytes_);
-    std::swap(data_, other.data_);
+    memory_ = std::exchange(other.memory_, memory_);
+    bytes_ = std::exchange(other.bytes_, bytes_);
+    data_ = std::exchange(other.data_, data_);
     return *this;
   }
   ~array_memory()

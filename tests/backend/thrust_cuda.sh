@@ -69,7 +69,7 @@ look() { # look PTX LOG PRECISION.
       # 64 warps a processor of 65536 registers, given by 256 a warp, in blocks of 8 warps.
       a_warp = int((registers[kernel] * 32 + 255) / 256) * 256
       blocks = a_warp ? int(int(16384 / a_warp) * 4 / 8) : 0; if (blocks > 8) blocks = 8
-      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1] (pass == 1 ? " v" : pass == 2 ? " θ" : ""), bytes, loads / copies, stores / copies, registers[kernel], blocks * 8 * 100 / 64
+      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1] (pass == 1 ? " v" : pass == 2 ? " θ" : ""), bytes, copies ? loads / copies : loads, copies ? stores / copies : stores, registers[kernel], blocks * 8 * 100 / 64
       if (complaint != "") { print "thrust_cuda: " r[1] " has" complaint; bad = 1 }
     }
     END {
@@ -82,7 +82,8 @@ for arch in sm_80 sm_90; do
   for precision in single masters short_moments; do
     [ "$arch $precision" = "sm_80 masters" ] || [ "$arch $precision" = "sm_80 short_moments" ] && continue
     out=$scratch/$precision.$arch
-    "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=$arch -ptx \
+    graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
+    "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=$arch -ptx \
             -DGRADUS_TEST_PRECISION=$precision "$source/thrust_cuda.cu" -o "$out.ptx"
     "$ptxas" -v -arch=$arch "$out.ptx" -o "$out.cubin" 2>"$out.log"
     printf '\n%s, %s\n' "$arch" "$precision"

@@ -87,6 +87,9 @@ std::vector<unsigned char> train(const Rule& rule)
       opt.leave_out(handles[2]);
     if (t == 7)
       opt.take_in(handles[2]);
+    if constexpr (requires { opt.set_seed(1); })
+      if (t == 6)
+        opt.set_seed(42);
     gradus::step_options o{.lr_scale = t < 6 ? 1 : 0.5, .grad_scale = 0.75, .skip_nonfinite = t == 4};
     if (t % 2)
       o.max_grad_norm = t == 5 ? 1e9 : 2;
