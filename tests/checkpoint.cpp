@@ -630,6 +630,33 @@ TEST_CASE("another precision, where it is asked for")
   CHECK(back.opt.state("c", "exp_avg")[3] == double(in_float.opt.state("c", "exp_avg")[3]));
 }
 
+TEST_CASE("from float to short parameters with master weights, and back, nothing is lost")
+{
+  using gradus::bfloat16;
+  using short_precision = gradus::precision<bfloat16, bfloat16, float, float>;
+  model<optimizer<gradus::adamw>> in_float(5), back(0);
+  std::vector<bfloat16> w[3], g[3];
+  optimizer<gradus::adamw, short_precision> mixed;
+  const char* const names[] = {"a", "b", "c"};
+  const std::vector<float>* const weights[] = {&in_float.a.weights, &in_float.b.weights, &in_float.c.weights};
+  for (std::size_t k = 0; k < 3; ++k) {
+    w[k].resize(weights[k]->size());
+    g[k].resize(weights[k]->size());
+    mixed.add(names[k], w[k], g[k]);
+  }
+  const auto report = load_bytes(mixed, checkpoint_of(in_float.opt), {.convert = true});
+  CHECK((report.differences.empty() && report.parameters && report.settings));
+  mixed.visit_state([&]<class X>(std::string_view name, std::string_view slot, std::span<X> values) {
+    if constexpr (std::is_same_v<X, float>)
+      if (slot == "master")
+        CHECK(std::equal(values.begin(), values.end(), weights[name[0] - 'a']->begin()));
+  });
+  for (std::size_t i = 0; i < w[1].size(); ++i)
+    CHECK(w[1][i].bits == bfloat16(in_float.b.weights[i]).bits);
+  load_bytes(back.opt, checkpoint_of(mixed), {.convert = true});
+  CHECK(checkpoint_of(back.opt) == checkpoint_of(in_float.opt));
+}
+
 TEST_CASE("numbers converted between floating-point types are rounded to nearest, ties to even")
 {
   using gradus::safetensors::convert;

@@ -300,7 +300,10 @@ class load_plan {
     if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
       states_.push_back({std::string(tensor), slots_.size()});
     const std::string key = state_key(tensor, slot);
-    slots_.push_back({std::string(slot), &type, elements, claim(key, type, elements), {}});
+    // What only another precision has can be done without: master weights are made of the parameters, a seed stays as it is.
+    const bool other_precision = options_.convert && !header_.tensors.contains(key) &&
+                                 ((slot == "master" && report_.parameters) || (slot == "seed" && tensor.empty()));
+    slots_.push_back({std::string(slot), &type, elements, other_precision ? nullptr : claim(key, type, elements), {}});
     if (slots_.back().from)
       check_count(key, slots_.back());
   }
@@ -314,8 +317,18 @@ class load_plan {
     }
     const bool took_part = !metadata(metadata_key("left_out/", tensor));
     same_take_part_ = same_take_part_ && recorded && took_part == takes_part;
-    tensors_.push_back({recorded ? took_part : takes_part, &type,
-                        report_.parameters && elements > 0 ? claim(parameters_key(tensor), type, elements) : nullptr});
+    const safetensors::entry* parameters = nullptr;
+    if (report_.parameters && elements > 0) {
+      parameters = claim(parameters_key(tensor), type, elements);
+      // Master weights that have no slot here are the better parameters.
+      const auto master = header_.tensors.find(state_key(tensor, "master"));
+      if (options_.convert && parameters && master != header_.tensors.end() && !master->second.claimed &&
+          master->second.elements == elements && master->second.type->is_float) {
+        master->second.claimed = true;
+        parameters = &master->second;
+      }
+    }
+    tensors_.push_back({recorded ? took_part : takes_part, &type, parameters});
   }
   void add_sum_is_shared(bool is) { sum_is_shared_ = sum_is_shared_ || is; }
 
@@ -364,7 +377,8 @@ class load_plan {
     for (std::size_t i = 0; i < states_.size(); ++i)
       decide(states_[i].tensor, states_[i].first, i + 1 < states_.size() ? states_[i + 1].first : slots_.size());
     for (const auto& [key, e] : header_.tensors)
-      if (!e.claimed && !(options_.parameters == false && key.starts_with(parameters_prefix)))
+      if (!e.claimed && !(options_.parameters == false && key.starts_with(parameters_prefix)) &&
+          !(options_.convert && key == state_key({}, "seed")))
         differ(load_difference::surplus, std::string(key), "is in the file; expected nothing under this key");
     is_checked_ = options_.lenient || report_.differences.empty();
     if (is_checked_)
