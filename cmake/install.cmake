@@ -5,7 +5,7 @@ set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gradus)
 set(generated ${CMAKE_CURRENT_BINARY_DIR}/cmake)
 
 install(DIRECTORY include/gradus DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} PATTERN backend/scalar.hpp EXCLUDE PATTERN backend/simd.hpp EXCLUDE
-        PATTERN backend/dispatch.hpp EXCLUDE)
+        PATTERN backend/dispatch.hpp EXCLUDE PATTERN backend/thrust.hpp EXCLUDE)
 get_property(backend_headers GLOBAL PROPERTY GRADUS_BACKEND_HEADERS)
 install(FILES ${backend_headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gradus/backend)
 
@@ -14,6 +14,10 @@ install(EXPORT gradus NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusTa
 if(TARGET gradus_simd)
   install(TARGETS gradus_simd EXPORT gradus_simd)
   install(EXPORT gradus_simd NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusSimdTargets.cmake)
+endif()
+if(TARGET gradus_thrust)
+  install(TARGETS gradus_thrust EXPORT gradus_thrust)
+  install(EXPORT gradus_thrust NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusThrustTargets.cmake)
 endif()
 if(TARGET gradus_dispatch AND GRADUS_DISPATCH)
   install(TARGETS gradus_dispatch EXPORT gradus_dispatch DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -78,7 +78,7 @@ constexpr composition<F, S, P, D> compose(double lr, F first_moment, S second_mo
 
 /// The scalars of step t (counted from 1) for the rules of a composition.
 template <class F, class S, class P, class D>
-tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
+GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
 {
   tick k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t)};
   if constexpr (requires { rule.first_moment.beta1; })

@@ -39,7 +39,7 @@ struct none {
 
   struct formula {};
   template <class T>
-  formula prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE formula prepare(const tick&) const noexcept
   {
     return {};
   }
@@ -52,7 +52,7 @@ struct l2 {
   static constexpr std::string_view kind = "l2";
 
   template <class T>
-  to_gradient<T> prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE to_gradient<T> prepare(const tick&) const noexcept
   {
     return {T(weight_decay)};
   }
@@ -65,7 +65,7 @@ struct decoupled {
   static constexpr std::string_view kind = "decoupled";
 
   template <class T>
-  shrink<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
     return {T(std::fma(-k.lr, weight_decay, 1.0))};
   }
@@ -78,7 +78,7 @@ struct independent {
   static constexpr std::string_view kind = "independent";
 
   template <class T>
-  shrink<T> prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE shrink<T> prepare(const tick&) const noexcept
   {
     return {T(1 - weight_decay)};
   }
@@ -94,13 +94,13 @@ struct scheduled {
   static constexpr bool reads_mean_square = true;
 
   /// s before it is held to 1.
-  double rate(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE double rate(const tick& k) const noexcept
   {
     const double v = k.mean_square + eps;
     return v == 0 ? 0 : k.lr * weight_decay / std::sqrt(v);
   }
   template <class T>
-  shrink<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
     const double s = rate(k);
     return {T(s > 1 ? 0 : 1 - s)};
@@ -115,7 +115,7 @@ struct momentum_corrected {
   static constexpr bool reads_momentum = true;
 
   template <class T>
-  shrink<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
     return {T(1 - k.lr * weight_decay * (1 - k.dampening) / (1 - k.momentum))};
   }
@@ -131,7 +131,7 @@ struct l2_or_decoupled {
   template <class T>
   struct formula : to_gradient<T>, shrink<T> {};
   template <class T>
-  formula<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick& k) const noexcept
   {
     if (decoupled_weight_decay)
       return {{T(0)}, decay::decoupled{weight_decay}.prepare<T>(k)};

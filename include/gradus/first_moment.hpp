@@ -30,7 +30,7 @@ struct none {
     }
   };
   template <class T>
-  formula prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE formula prepare(const tick&) const noexcept
   {
     return {};
   }
@@ -61,7 +61,7 @@ struct momentum {
     }
   };
   template <class T>
-  formula<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick& k) const noexcept
   {
     const bool first = k.t == 1;
     return {T(momentum), T(first ? 0 : momentum), T(first ? 1 : 1 - dampening), nesterov};
@@ -69,7 +69,7 @@ struct momentum {
 
   /// With μ = 0 this rule is `none`, whatever the dampening (as in PyTorch): no slot is kept and `none` runs instead.
   using idle_form = first_moment::none;
-  bool idle() const noexcept { return momentum == 0; }
+  GRADUS_HOST_DEVICE bool idle() const noexcept { return momentum == 0; }
 
   void validate() const
   {
@@ -102,7 +102,7 @@ struct ema {
     }
   };
   template <class T>
-  formula<T> prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick&) const noexcept
   {
     return {T(beta1), T(1 - beta1)};  // 1 − β in double: in float, 1 − 0.999f is off by 1.3e-5
   }

@@ -55,7 +55,7 @@ struct prepared {
 
 /// The formulas of step t with the gradient multiplied by grad_scale; `k` from make_tick.
 template <class T, class F, class S, class P, class D>
-prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const tick& k, double grad_scale = 1) noexcept
+GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const tick& k, double grad_scale = 1) noexcept
 {
   bool idle = false;
   if constexpr (requires { rule.first_moment.idle(); })
@@ -213,7 +213,7 @@ double sum(const Backend& backend, std::span<const T> x) noexcept
 /// Σv after the step from Σv before it and ‖g‖² of the raw gradients: the recursion of v itself, with the weights rounded
 /// to T as the elements see them (with the unrounded ones it drifts from Σv a hundred times faster).
 template <class T, class SecondMoment>
-double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
+GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
 {
   static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
   const double scale = double(T(grad_scale));

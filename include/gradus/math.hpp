@@ -141,7 +141,7 @@ inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_
 
 /// Whether x is neither infinite nor NaN, by its bits: -ffast-math folds std::isfinite to true.
 template <real T>
-inline bool is_finite(T x) noexcept
+GRADUS_HOST_DEVICE inline bool is_finite(T x) noexcept
 {
   if constexpr (sizeof(T) == 4)
     return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u;
@@ -150,7 +150,7 @@ inline bool is_finite(T x) noexcept
 }
 
 /// Whether x is NaN, by its bits likewise.
-inline bool is_nan(double x) noexcept
+GRADUS_HOST_DEVICE inline bool is_nan(double x) noexcept
 {
   return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -76,7 +77,8 @@ void make_room(std::vector<X>& v)
 /// Move-only; handles stay good when it moves. Not synchronised. `step` allocates nothing. Every refusal throws
 /// std::invalid_argument (see error.hpp) and changes nothing.
 template <class Recipe, class T = float, class Backend = default_backend>
-class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>> {
+class optimizer
+    : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
  public:
@@ -89,6 +91,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   using rule_type = decltype(std::declval<const Recipe&>().rule());
   using value_type = typename precision_type::compute_type;  ///< of the arithmetic
   using backend_type = Backend;
+  /// Whether the state lies in memory of the backend's own. Then only its engine touches elements.
+  static constexpr bool on_device = requires { typename Backend::memory_type; };
 
   using parameters_span = std::span<parameter_type>;
   using gradients_span = std::span<const gradient_type>;
@@ -115,6 +119,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   /// New hyperparameters for a group, from the next step on. State is kept; a momentum raised from 0 starts from zeros.
   void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
   {
+    settle();
     const std::size_t index = checked(g);
     const group next = checked(hyperparameters);
     std::vector<std::pair<tensor*, memory>> refitted;
@@ -134,6 +139,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   tensor_handle add_spans(std::string_view name, parameters_span parameters, gradients_span gradients,
                           std::optional<group_handle> in = {})
   {
+    settle();
     const std::size_t index = free_.empty() ? tensors_.size() : free_.back();
     const std::size_t g = checked(in.value_or(group_handle{}));
     std::string own(name);
@@ -148,8 +154,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     added.group = g;
     added.state = make_state(groups_[g].rule, added.size, slots);
     if constexpr (precision_type::has_master) {
-      added.master = {added.size, 0};
-      decode(parameters.data(), added.master.get(), added.size);
+      added.master = {added.size, 0, memory_source::get(backend_)};
+      decode_master(added.master.get(), parameters.data(), added.size);
     }
     detail::make_room(tensors_);
     detail::make_room(free_);
@@ -172,6 +178,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   /// `rebind` for spans.
   void rebind_spans(const tensor_handle& h, parameters_span parameters, gradients_span gradients)
   {
+    settle();
     tensor& x = checked(h);
     check_memory(x.name, parameters, gradients);
     check_length(x, parameters);
@@ -183,6 +190,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   /// Leaves a tensor out of the steps to come: its weights, state and step count stand still.
   void leave_out(const tensor_handle& h)
   {
+    settle();
     tensor& x = checked(h);
     if (x.active) {
       if (sum_is_shared_)
@@ -196,6 +204,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   /// Takes a tensor in again that was left out.
   void take_in(const tensor_handle& h)
   {
+    settle();
     tensor& x = checked(h);
     if (!x.active) {
       detail::make_room(cohorts_);
@@ -220,7 +229,11 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   }
 
   /// How many steps a tensor has taken.
-  std::uint64_t step_count(const tensor_handle& h) const { return const_cast<optimizer*>(this)->checked(h).t; }
+  std::uint64_t step_count(const tensor_handle& h) const
+  {
+    settle();
+    return const_cast<optimizer*>(this)->checked(h).t;
+  }
 
   /// The number of parameters in all tensors, those left out included.
   std::size_t parameter_count() const noexcept { return elements_; }
@@ -275,6 +288,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
+    settle();
     cohorts_.reserve(tensors_.size());
     struct on_exit {
       optimizer& self;
@@ -286,6 +300,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   template <class Visitor>
   void visit_state(Visitor&& visit) const
   {
+    settle();
     visit_all(*this, visit);
   }
 
@@ -299,6 +314,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     requires(precision_type::stochastic)
   {
     seed_ = seed;
+    flat_is_current_ = false;
   }
 
   /// Reads the master weights anew from the parameters, for when these were changed by other than steps.
@@ -306,7 +322,7 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     requires(precision_type::has_master)
   {
     tensor& x = checked(h);
-    decode(x.parameters, x.master.get(), x.size);
+    decode_master(x.master.get(), x.parameters, x.size);
   }
 
   /// How many groups there are, and the handle of each: the default one first, then in the order of add_group.
@@ -339,9 +355,16 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
 
   /// Recomputes a scheduled decay's sums from the second moments themselves, for when these were written by hand or come
   /// from a source that has no such sums.
-  void resum() noexcept
+  void resum() noexcept(!on_device)
   {
-    if constexpr (one_pass) {
+    if constexpr (one_pass && on_device) {
+      settle();
+      for (tensor& x : tensors_)
+        x.second_moment_sum = engine::sum(backend_, x.state[formula::value_slot].view().values, x.size);
+      sum_is_shared_ = 0;
+      flat_is_current_ = false;
+    }
+    else if constexpr (one_pass) {
       for (tensor& x : tensors_)
         x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].view().values, x.size);
       sum_is_shared_ = 0;
@@ -351,12 +374,43 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   // ── the step ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /// Moves every tensor that takes part one step along its gradient.
+  /// Over memory of a device it is only ordered there: nothing is known yet, and what it did is asked for with report().
   step_report step(const step_options& o = {})
   {
     check_options(o);
+    if constexpr (on_device) {
+      engine_->step(*this, o);
+      if constexpr (Backend::synchronous)
+        return report();
+      return {};
+    }
+    else
+      return step_here(o);
+  }
+
+  /// What the last step on a device did: waits for it.
+  step_report report() const
+    requires(on_device)
+  {
+    return engine_ ? engine_->report(*this) : step_report{};
+  }
+
+  /// Sets a device's lr_scale, grad_scale and max_grad_norm for the steps of captured graphs, in the order of the stream.
+  void set_options(const step_options& o)
+    requires(on_device)
+  {
+    check_options(o);
+    engine_->set_options(o);
+  }
+
+ private:
+  step_report step_here(const step_options& o)
+  {
     flatten();
     step_report report;
-    std::optional<double> norm_sq = o.grad_norm_sq;
+    std::optional<double> norm_sq;
+    if (o.grad_norm_sq)  // not copied as a whole: GCC 12 warns that an empty one's number may be uninitialised
+      norm_sq = *o.grad_norm_sq;
     if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || one_pass))
       norm_sq = measure_gradients();
     if (norm_sq)
@@ -396,12 +450,14 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     return report;
   }
 
- private:
   static constexpr std::size_t slots = rule_type::slots;
   using formula = decltype(prepare<value_type>(std::declval<const rule_type&>(), tick{}));
   static constexpr std::size_t first_slots = formula::first_slots;
-  using memory = std::array<detail::slot_memory<state_type>, slots>;
-  using masters = detail::array_memory<std::conditional_t<precision_type::has_master, master_type, float>>;
+  using memory_source = detail::memory_of<Backend>;
+  using engine = detail::device_engine<optimizer, Backend>;
+  friend engine;
+  using memory = std::array<detail::slot_memory<state_type, typename memory_source::type>, slots>;
+  using masters = detail::array_memory<std::conditional_t<precision_type::has_master, master_type, float>, typename memory_source::type>;
   // The recursion that Σv obeys is v's own, not that of a v that is rounded to fewer bits at each step.
   static constexpr bool keeps_exactly = std::is_same_v<state_type, value_type>;
   static constexpr bool one_pass = rule_type::scheduled_in_one_pass && keeps_exactly;
@@ -501,6 +557,9 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
       fail("parameters" + of + " is null; expected " + std::to_string(n) + " elements");
     if (n > 0 && !gradients.data())
       fail("gradients" + of + " is null; expected " + std::to_string(n) + " elements");
+    if constexpr (on_device)
+      if (n > 0)
+        engine::check_place(backend_, parameters.data(), gradients.data(), of);
     const auto p = reinterpret_cast<std::uintptr_t>(parameters.data());
     const auto g = reinterpret_cast<std::uintptr_t>(gradients.data());
     if (n > 0 && p < g + n * sizeof(gradient_type) && g < p + n * sizeof(parameter_type))
@@ -545,12 +604,12 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   static bool keeps(const rule_type& rule, std::size_t k) noexcept { return k >= first_slots || !is_idle(rule); }
 
   /// The first `count` slots for n elements, as the rule starts them.
-  static memory make_state(const rule_type& rule, std::size_t n, std::size_t count)
+  memory make_state(const rule_type& rule, std::size_t n, std::size_t count) const
   {
     memory state;
     for (std::size_t k = 0; k < count; ++k)
       if (keeps(rule, k))
-        state[k] = {n, initial_value(rule, k), slot_list[k]};
+        state[k] = {n, initial_value(rule, k), slot_list[k], memory_source::get(backend_)};
     return state;
   }
 
@@ -558,6 +617,22 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
   {
     for (std::size_t k = 0; k < first_slots; ++k)
       x.state[k] = std::move(state[k]);
+  }
+
+  void decode_master(float* master, const parameter_type* parameters, std::size_t n)
+  {
+    if constexpr (on_device)
+      engine::decode(backend_, parameters, master, n);
+    else
+      decode(parameters, master, n);
+  }
+
+  /// Learns what the engine's steps have left on the device: step counts and sums. Whoever reads or changes these calls it first.
+  void settle() const
+  {
+    if constexpr (on_device)
+      if (engine_)
+        engine_->settle(const_cast<optimizer&>(*this));
   }
 
   /// A tensor that was removed with its state kept, come back.
@@ -603,7 +678,12 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     detail::make_room(cohorts_);
     if (flat_.capacity() <= tensors_.size())
       flat_.reserve(2 * tensors_.size() + 1);
-    if (block_sums_.size() < blocks)
+    if constexpr (on_device) {
+      if (!engine_)
+        engine_.reset(new engine(backend_));
+      engine_->reserve(tensors_.size() + 1, blocks);
+    }
+    else if (block_sums_.size() < blocks)
       block_sums_.resize(blocks + blocks / 2);
   }
 
@@ -675,7 +755,11 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
         continue;
       const std::string_view name = x.name;
       const auto show = [&]<class X>(std::string_view key, std::span<X> values) {
-        visit(name, key, std::span<std::conditional_t<std::is_const_v<Self>, const X, X>>(values));
+        using shown = std::span<std::conditional_t<std::is_const_v<Self>, const X, X>>;
+        if constexpr (on_device)
+          engine::show_copy(self.backend_, values, [&](std::span<X> copy) { visit(name, key, shown(copy)); }, std::is_const_v<Self>);
+        else
+          visit(name, key, shown(values));
       };
       for (std::size_t k = 0; k < slots; ++k)
         if (keeps(self.groups_[x.group].rule, k))
@@ -904,12 +988,8 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     const cohort* const common = common_cohort();
     if (sum_is_shared_ && !common)
       resum();
-    if (!sum_is_shared_ && given) {
-      shared_sum_ = 0;
-      for (const tensor& x : tensors_)
-        shared_sum_ += x.active ? x.second_moment_sum : 0;
-      sum_is_shared_ = 1;
-    }
+    if (!sum_is_shared_ && given)
+      share_sum();
     const auto next = [&](const cohort& c, double sum, double squares) {
       return next_second_moment_sum<value_type>(groups_[c.group].rule.second_moment, sum, squares, scale);
     };
@@ -925,6 +1005,14 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
       total.add(x.second_moment_sum / c.scalars.bc2);
     }
     return total.finish() / n;
+  }
+
+  void share_sum() noexcept
+  {
+    shared_sum_ = 0;
+    for (const tensor& x : tensors_)
+      shared_sum_ += x.active ? x.second_moment_sum : 0;
+    sum_is_shared_ = 1;
   }
 
   /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache. It leaves the new
@@ -961,7 +1049,9 @@ class optimizer : public range_front<optimizer<Recipe, T, Backend>, detail::para
     report.decay_factor = v == 0 ? 0 : 1 / std::sqrt(v);
   }
 
+  struct no_engine {};
   Backend backend_;
+  std::unique_ptr<std::conditional_t<on_device, engine, no_engine>> engine_;
   std::uint64_t owner_;
   std::uint64_t seed_ = 0;
   std::uint64_t generations_ = 0;

@@ -103,16 +103,29 @@ using gradient_of = typename sides<T>::gradient;
 inline constexpr std::size_t stage = 512;
 static_assert(stage % block8::block == 0 && stage % reduce_lanes == 0 && reduce_block % stage == 0);
 
-/// An array from a cache line's start. (xsimd's aligned allocator needs exceptions.)
-template <class T>
+/// Where state lies, unless a backend has memory of its own: from a cache line's start. (xsimd's aligned allocator needs
+/// exceptions.)
+struct host_memory {
+  static void* allocate(std::size_t bytes) noexcept { return ::operator new(bytes, std::align_val_t(64), std::nothrow); }
+  static void release(void* p, std::size_t) noexcept { ::operator delete(p, std::align_val_t(64)); }
+  template <class T>
+  static void fill(T* p, std::size_t n, T value) noexcept
+  {
+    for (std::size_t i = 0; i < n; ++i)
+      p[i] = value;
+  }
+};
+
+/// \tparam Memory  with `allocate`, which throws or gives null where there is none left, `release` and `fill`
+template <class T, class Memory = host_memory>
 class array_memory {
  public:
   array_memory() = default;
-  array_memory(std::size_t length, T value)
+  array_memory(std::size_t length, T value, Memory memory = Memory()) : array_memory()  // so that a throw below releases
   {
     if (length == 0)
       return;
-    void* p = ::operator new(length * sizeof(T), std::align_val_t(64), std::nothrow);
+    void* p = memory.allocate(length * sizeof(T));
     if (!p) {
 #if GRADUS_EXCEPTIONS
       throw std::bad_alloc();
@@ -120,22 +133,46 @@ class array_memory {
       fail("size of parameters is " + std::to_string(length) + "; expected as much memory for each slot of state");
 #endif
     }
+    memory_ = memory;
+    bytes_ = length * sizeof(T);
     data_ = static_cast<T*>(p);
-    for (std::size_t i = 0; i < length; ++i)
-      data_[i] = value;
+    memory.fill(data_, length, value);
   }
-  array_memory(array_memory&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  array_memory(array_memory&& other) noexcept : array_memory() { *this = std::move(other); }
   array_memory& operator=(array_memory&& other) noexcept
   {
+    std::swap(memory_, other.memory_);
+    std::swap(bytes_, other.bytes_);
     std::swap(data_, other.data_);
     return *this;
   }
-  ~array_memory() { ::operator delete(data_, std::align_val_t(64)); }
+  ~array_memory()
+  {
+    if (data_)
+      memory_.release(data_, bytes_);
+  }
   T* get() const noexcept { return data_; }
 
  private:
+  [[no_unique_address]] Memory memory_ = Memory();
+  std::size_t bytes_ = 0;
   T* data_ = nullptr;  // no unique_ptr: <memory> alone takes a quarter of a second to compile
 };
+
+/// A backend's own memory. With it comes a `device_engine`, which takes the steps that the optimizer takes elsewhere.
+template <class Backend>
+struct memory_of {
+  using type = host_memory;
+  static type get(const Backend&) noexcept { return {}; }
+};
+template <class Backend>
+  requires(requires { typename Backend::memory_type; })
+struct memory_of<Backend> {
+  using type = typename Backend::memory_type;
+  static type get(const Backend& b) { return b.memory(); }
+};
+template <class Optimizer, class Backend>
+class device_engine;
 
 /// A slot's elements from some element on, which for block8 is the first of a block.
 template <class S>
@@ -176,11 +213,11 @@ struct slot_view<block8> {
 };
 
 /// The memory of one slot of one tensor.
-template <class S>
+template <class S, class Memory = host_memory>
 class slot_memory {
  public:
   slot_memory() = default;
-  slot_memory(std::size_t n, double value, const slot&) : values_(n, convert(value)) {}
+  slot_memory(std::size_t n, double value, const slot&, Memory memory = Memory()) : values_(n, convert(value), memory) {}
 
   slot_view<S> view() const noexcept { return {values_.get()}; }
   static std::size_t bytes(std::size_t n) noexcept { return n * sizeof(S); }
@@ -199,15 +236,15 @@ class slot_memory {
     else
       return S(float(value));
   }
-  array_memory<S> values_;
+  array_memory<S, Memory> values_;
 };
-template <>
-class slot_memory<block8> {
+template <class Memory>
+class slot_memory<block8, Memory> {
  public:
   slot_memory() = default;
-  slot_memory(std::size_t n, double value, const slot& s)
-      : codes_(n, std::uint8_t(value == 0 ? 0u : s.nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last)),
-        scales_(blocks(n), float(value))
+  slot_memory(std::size_t n, double value, const slot& s, Memory memory = Memory())
+      : codes_(n, std::uint8_t(value == 0 ? 0u : s.nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last), memory),
+        scales_(blocks(n), float(value), memory)
   {
   }
 
@@ -222,8 +259,8 @@ class slot_memory<block8> {
 
  private:
   static std::size_t blocks(std::size_t n) noexcept { return n / block8::block + (n % block8::block != 0); }
-  array_memory<std::uint8_t> codes_;
-  array_memory<float> scales_;
+  array_memory<std::uint8_t, Memory> codes_;
+  array_memory<float, Memory> scales_;
 };
 
 /// A block's sum of numbers that read(i, to, n) decodes.

@@ -47,9 +47,20 @@ class tensor_handle {
 
 namespace detail {
 
-template <class R, class Pointer>
+/// The first element of a range; a Backend may know ranges of its own, whose data() is no plain pointer.
+template <class Backend, class R>
+constexpr auto data(R& range)
+  requires(requires { std::data(range); })
+{
+  if constexpr (requires { Backend::data(range); })
+    return Backend::data(range);
+  else
+    return std::data(range);
+}
+
+template <class R, class Pointer, class Backend>
 concept contiguous = requires(R& r) {
-  { std::data(r) } -> std::convertible_to<Pointer>;
+  { detail::data<Backend>(r) } -> std::convertible_to<Pointer>;
   std::size(r);
 };
 
@@ -60,14 +71,14 @@ concept temporary_owner = !std::is_reference_v<R> && (requires { typename R::all
                                                       requires { requires std::is_same_v<typename R::PlainObject, R>; });
 
 /// The elements of a range. Eigen's blocks and rows have data() and size() too, but may stride over elements.
-template <class Element, class R>
+template <class Element, class Backend, class R>
 std::span<Element> as_span(const char* argument, R& range)
 {
   if constexpr (requires { range.innerStride() + range.outerStride() + range.innerSize() + range.outerSize(); })
     if (range.innerStride() != 1 || (range.outerSize() > 1 && range.outerStride() != range.innerSize()))
       fail(std::string(argument) + " has inner stride " + std::to_string(range.innerStride()) + " and outer stride " +
            std::to_string(range.outerStride()) + "; expected elements that lie side by side (a whole matrix, or a copy)");
-  return {std::data(range), static_cast<std::size_t>(std::size(range))};
+  return {detail::data<Backend>(range), static_cast<std::size_t>(std::size(range))};
 }
 
 }  // namespace detail
@@ -78,7 +89,7 @@ std::span<Element> as_span(const char* argument, R& range)
 /// contiguous Parameter; gradients, contiguous Gradient or const Gradient of the same length in other memory. A tensor's name must be new.
 /// \throws std::invalid_argument, with nothing added, for null or overlapping memory, lengths that differ, a name used
 ///         twice, a group of another optimizer
-template <class Derived, class Parameter, class Gradient = Parameter>
+template <class Derived, class Parameter, class Gradient = Parameter, class Backend = void>
 class range_front {
  public:
   template <class W, class G>
@@ -121,24 +132,24 @@ class range_front {
   template <class W>
   static std::span<Parameter> writable(std::remove_reference_t<W>& range)
   {
-    static_assert(detail::contiguous<std::remove_reference_t<W>, Parameter*>,
+    static_assert(detail::contiguous<std::remove_reference_t<W>, Parameter*, Backend>,
                   "gradus: parameters must be a writable contiguous range of the optimizer's precision T "
                   "(std::vector<T>, std::span<T>, an Eigen matrix of T, …), not const and not of another type.");
     static_assert(!detail::temporary_owner<W>,
                   "gradus: parameters is a temporary container, gone after this call; pass a variable, or a view of memory "
                   "that stays.");
-    return detail::as_span<Parameter>("parameters", range);
+    return detail::as_span<Parameter, Backend>("parameters", range);
   }
   template <class G>
   static std::span<const Gradient> readable(std::remove_reference_t<G>& range)
   {
-    static_assert(detail::contiguous<std::remove_reference_t<G>, const Gradient*>,
+    static_assert(detail::contiguous<std::remove_reference_t<G>, const Gradient*, Backend>,
                   "gradus: gradients must be a contiguous range of the optimizer's precision T "
                   "(std::vector<T>, std::span<const T>, an Eigen matrix of T, …), not of another type.");
     static_assert(!detail::temporary_owner<G>,
                   "gradus: gradients is a temporary container, gone after this call; pass a variable, or a view of memory "
                   "that stays.");
-    return detail::as_span<const Gradient>("gradients", range);
+    return detail::as_span<const Gradient, Backend>("gradients", range);
   }
 };
 

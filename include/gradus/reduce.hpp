@@ -32,7 +32,7 @@ struct plain_term {
   }
 };
 
-inline double fold(double (&partial)[reduce_lanes]) noexcept
+GRADUS_HOST_DEVICE inline double fold(double (&partial)[reduce_lanes]) noexcept
 {
   for (std::size_t half = reduce_lanes / 2; half > 0; half /= 2)
     for (std::size_t k = 0; k < half; ++k)

@@ -25,7 +25,7 @@ struct none {
     }
   };
   template <class T>
-  formula prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE formula prepare(const tick&) const noexcept
   {
     return {};
   }
@@ -50,7 +50,7 @@ struct ema {
     }
   };
   template <class T>
-  formula<T> prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick&) const noexcept
   {
     return {T(beta2), T(1 - beta2)};
   }
@@ -76,7 +76,7 @@ struct ema_max {
     }
   };
   template <class T>
-  formula<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick& k) const noexcept
   {
     return {ema{beta2}.prepare<T>(k)};
   }
@@ -105,7 +105,7 @@ struct yogi {
     }
   };
   template <class T>
-  formula<T> prepare(const tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick&) const noexcept
   {
     return {T(1 - beta2)};
   }

@@ -53,7 +53,7 @@ struct constant {
     }
   };
   template <class T>
-  formula<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick& k) const noexcept
   {
     return {T(k.lr)};
   }
@@ -67,7 +67,7 @@ struct adaptive {
   static constexpr bool reads_second_moment = true;
 
   template <class T>
-  ratio<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE ratio<T> prepare(const tick& k) const noexcept
   {
     const double root = std::sqrt(k.bc2);
     return {T(k.lr * root / k.bc1), T(eps * root)};
@@ -85,7 +85,7 @@ struct bounded {
   static constexpr bool reads_second_moment = true;
 
   template <class T>
-  clipped_ratio<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const tick& k) const noexcept
   {
     const double final_step = final_lr * k.lr_scale;
     return {{T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps)},
@@ -119,7 +119,7 @@ struct partially_adaptive {
     }
   };
   template <class T>
-  formula<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const tick& k) const noexcept
   {
     int roots;
     const bool power_of_two = std::frexp(2 * partial, &roots) == 0.5;
@@ -137,7 +137,7 @@ struct rectified {
   static constexpr bool reads_second_moment = true;
 
   template <class T>
-  clipped_ratio<T> prepare(const tick& k) const noexcept
+  GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const tick& k) const noexcept
   {
     const double lr = k.lr / k.bc1;
     const double rho_inf = 2 / (1 - k.beta2) - 1;

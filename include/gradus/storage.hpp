@@ -175,11 +175,11 @@ struct GRADUS_MAY_ALIAS float16 {
 template <class T>
 concept short_float = __is_same(T, bfloat16) || __is_same(T, float16);
 
-inline bool is_finite(bfloat16 x) noexcept
+GRADUS_HOST_DEVICE inline bool is_finite(bfloat16 x) noexcept
 {
   return (x.bits & 0x7f80u) != 0x7f80u;
 }
-inline bool is_finite(float16 x) noexcept
+GRADUS_HOST_DEVICE inline bool is_finite(float16 x) noexcept
 {
   return (x.bits & 0x7c00u) != 0x7c00u;
 }

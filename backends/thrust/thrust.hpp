@@ -1,0 +1,258 @@
+#pragma once
+/// \file
+/// Optimizers over Thrust's memory, threads and devices: `gradus::optimizer<Recipe, T, gradus::backend::thrust>`.
+///
+///     #include <gradus/backend/thrust.hpp>   // compile with -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -fopenmp, say
+///     #include <gradus/gradus.hpp>
+///     thrust::device_vector<float> weights(n), gradients(n);
+///     gradus::optimizer<gradus::adamw, float, gradus::backend::thrust> opt;
+///     opt.add(weights, gradients);
+///
+/// On the systems CPP, OMP and TBB a piece of the flattened list is a unit of work, and it is swept as the CPU backend
+/// sweeps it (a unit of one 16-byte pack, as a GPU wants it, is three times as slow there): bits and speed are its own.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <type_traits>
+
+#include <thrust/device_malloc_allocator.h>
+#include <thrust/execution_policy.h>
+#include <thrust/for_each.h>
+#include <thrust/iterator/counting_iterator.h>
+#include <thrust/memory.h>
+
+#include <gradus/backend/default.hpp>
+
+namespace gradus::inline GRADUS_ISA {
+namespace backend {
+
+/// What every backend over Thrust takes beside plain memory: ranges whose data() is a pointer of Thrust's own, such as
+/// thrust::device_vector.
+struct thrust_ranges {
+  template <class R>
+  static auto data(R& range) -> decltype(::thrust::raw_pointer_cast(range.data()))
+  {
+    return ::thrust::raw_pointer_cast(range.data());
+  }
+};
+
+/// A CPU backend on the threads of one of Thrust's host systems.
+///
+/// \tparam Policy  thrust::device, which THRUST_DEVICE_SYSTEM chooses, or thrust::omp::par, thrust::tbb::par, …
+/// \tparam Cpu     backend::simd or backend::scalar
+template <class Policy = std::remove_cv_t<decltype(::thrust::device)>, class Cpu = default_backend>
+struct thrust_host : Cpu, thrust_ranges {
+  Policy policy;
+
+  thrust_host() = default;
+  explicit constexpr thrust_host(Policy p, Cpu cpu = Cpu()) : Cpu(cpu), policy(p) {}
+
+  template <class F>
+  void for_pieces(std::size_t n, const F& f) noexcept
+  {
+    const F* const work = std::addressof(f);
+    ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::size_t(0)), n,
+                         [work](std::size_t k) noexcept { (*work)(k); });
+  }
+};
+
+// ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// One load or store of 16 bytes, as a GPU likes them: a value type of the formulas.
+template <real T>
+struct alignas(16) [[gnu::may_alias]] device_pack {
+  static constexpr std::size_t size = 16 / sizeof(T);
+  T x[size];
+
+  struct mask {
+    bool x[size];
+  };
+
+  device_pack() = default;
+  GRADUS_HOST_DEVICE device_pack(T a) noexcept
+  {
+    for (std::size_t k = 0; k < size; ++k)
+      x[k] = a;
+  }
+  GRADUS_HOST_DEVICE static device_pack load(const T* p) noexcept
+  {
+    return *reinterpret_cast<const device_pack*>(p);
+  }
+  GRADUS_HOST_DEVICE void store(T* p) const noexcept { *reinterpret_cast<device_pack*>(p) = *this; }
+
+  /// Short numbers, of which there are as many in half the bytes.
+  template <short_float S>
+  struct alignas(size * sizeof(S)) [[gnu::may_alias]] short_pack {
+    S x[size];
+  };
+  template <short_float S>
+  GRADUS_HOST_DEVICE static device_pack load(const S* p) noexcept
+  {
+    const short_pack<S> s = *reinterpret_cast<const short_pack<S>*>(p);
+    return make([&](std::size_t k) { return T(s.x[k]); });
+  }
+  template <short_float S>
+  GRADUS_HOST_DEVICE void store(S* p) const noexcept
+  {
+    short_pack<S> s;
+    for (std::size_t k = 0; k < size; ++k)
+      s.x[k] = S(x[k]);
+    *reinterpret_cast<short_pack<S>*>(p) = s;
+  }
+  template <short_float S>
+  GRADUS_HOST_DEVICE void store(S* p, const detail::noise& random, std::size_t i) const noexcept
+  {
+    short_pack<S> s;
+    for (std::size_t k = 0; k < size; ++k)
+      s.x[k] = S(x[k], random(i + k));
+    *reinterpret_cast<short_pack<S>*>(p) = s;
+  }
+
+  /// Of the elements that f(k) gives.
+  template <class F>
+  GRADUS_HOST_DEVICE static device_pack make(F f) noexcept
+  {
+    device_pack r;
+    for (std::size_t k = 0; k < size; ++k)
+      r.x[k] = f(k);
+    return r;
+  }
+  template <class F>
+  GRADUS_HOST_DEVICE static mask make_mask(F f) noexcept
+  {
+    mask r;
+    for (std::size_t k = 0; k < size; ++k)
+      r.x[k] = f(k);
+    return r;
+  }
+  using pack = device_pack;
+  friend GRADUS_HOST_DEVICE pack operator+(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] + b.x[k]; }); }
+  friend GRADUS_HOST_DEVICE pack operator-(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] - b.x[k]; }); }
+  friend GRADUS_HOST_DEVICE pack operator*(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] * b.x[k]; }); }
+  friend GRADUS_HOST_DEVICE pack operator/(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] / b.x[k]; }); }
+  friend GRADUS_HOST_DEVICE pack operator-(pack a) noexcept { return make([&](std::size_t k) { return -a.x[k]; }); }
+  friend GRADUS_HOST_DEVICE mask operator>(pack a, pack b) noexcept { return make_mask([&](std::size_t k) { return a.x[k] > b.x[k]; }); }
+  friend GRADUS_HOST_DEVICE mask operator<(pack a, pack b) noexcept { return make_mask([&](std::size_t k) { return a.x[k] < b.x[k]; }); }
+  friend GRADUS_HOST_DEVICE pack fma(pack a, pack b, pack c) noexcept
+  {
+    return make([&](std::size_t k) { return gradus::fma(a.x[k], b.x[k], c.x[k]); });
+  }
+  friend GRADUS_HOST_DEVICE pack sqrt(pack a) noexcept { return make([&](std::size_t k) { return gradus::sqrt(a.x[k]); }); }
+  friend GRADUS_HOST_DEVICE pack abs(pack a) noexcept { return make([&](std::size_t k) { return gradus::abs(a.x[k]); }); }
+  friend GRADUS_HOST_DEVICE pack sign(pack a) noexcept { return make([&](std::size_t k) { return gradus::sign(a.x[k]); }); }
+  friend GRADUS_HOST_DEVICE pack pow(pack a, pack b) noexcept
+  {
+    return make([&](std::size_t k) { return gradus::pow(a.x[k], b.x[k]); });
+  }
+  friend GRADUS_HOST_DEVICE pack select(mask m, pack a, pack b) noexcept
+  {
+    return make([&](std::size_t k) { return m.x[k] ? a.x[k] : b.x[k]; });
+  }
+};
+
+template <class T>
+GRADUS_HOST_DEVICE device_pack<T>(max)(device_pack<T> a, device_pack<T> b) noexcept
+{
+  return select(a > b, a, b);
+}
+template <class T>
+GRADUS_HOST_DEVICE device_pack<T>(min)(device_pack<T> a, device_pack<T> b) noexcept
+{
+  return select(a < b, a, b);
+}
+
+/// State in a device's memory, and every element's work on the device: one launch a step for all tensors. It runs on any of
+/// Thrust's systems with the same bits; made for CUDA, where it is backend::thrust. See docs/gpu.md.
+///
+/// \tparam Policy     as for thrust_host; on a stream and without waiting: thrust::cuda::par_nosync.on(stream)
+/// \tparam Allocator  of bytes, with Thrust's pointers: an engine's pool, say
+template <class Policy = std::remove_cv_t<decltype(::thrust::device)>,
+          class Allocator = ::thrust::device_malloc_allocator<unsigned char>>
+struct thrust_device : thrust_ranges {
+  using device_type = thrust_device;
+  /// Whether a step has happened when it returns, and so returns its report.
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+  static constexpr bool synchronous = false;
+#else
+  static constexpr bool synchronous = true;
+#endif
+
+  Policy policy;
+  Allocator allocator;
+
+  thrust_device() = default;
+  explicit thrust_device(Policy p, Allocator a = Allocator()) : policy(p), allocator(a) {}
+
+  /// f(k) for all k < n, in any order.
+  template <class F>
+  void launch(std::size_t n, const F& f) const
+  {
+    if (n > 0)
+      ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::int64_t(0)), std::int64_t(n), f);
+  }
+
+  /// Copies to, from or within the device, in the order of its stream; has happened on return where one side is the host.
+  void copy(void* to, const void* from, std::size_t bytes) const
+  {
+    if (bytes == 0)
+      return;
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+    auto p = policy;
+    const cudaStream_t stream = ::thrust::cuda_cub::stream(p);
+    cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
+    if (error == cudaSuccess)
+      error = cudaStreamSynchronize(stream);
+    if (error != cudaSuccess)
+      fail("copy of " + std::to_string(bytes) + " bytes has failed: " + cudaGetErrorString(error));
+#else
+    std::memcpy(to, from, bytes);
+#endif
+  }
+
+  /// Refuses what the device cannot reach, where that can be told.
+  void check_reachable([[maybe_unused]] const void* p, [[maybe_unused]] const std::string& argument) const
+  {
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+    cudaPointerAttributes known{};
+    if (cudaPointerGetAttributes(&known, p) == cudaSuccess && known.type == cudaMemoryTypeUnregistered)
+      fail(argument + " is in the host's own memory; expected memory that the device can reach");
+#endif
+  }
+
+  struct memory_type {
+    thrust_device backend;
+
+    void* allocate(std::size_t bytes) { return ::thrust::raw_pointer_cast(backend.allocator.allocate(bytes)); }
+    void release(void* p, std::size_t bytes)
+    {
+      using pointer = typename std::allocator_traits<Allocator>::pointer;
+      backend.allocator.deallocate(pointer(static_cast<unsigned char*>(p)), bytes);
+    }
+    template <class T>
+    struct filler {
+      T* p;
+      T value;
+      GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept { p[k] = value; }
+    };
+    template <class T>
+    void fill(T* p, std::size_t n, T value) const
+    {
+      backend.launch(n, filler<T>{p, value});
+    }
+  };
+  memory_type memory() const { return {*this}; }
+};
+
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+using thrust = thrust_device<>;
+#else
+using thrust = thrust_host<>;
+#endif
+
+}  // namespace backend
+}  // namespace gradus::inline GRADUS_ISA
+
+#include "thrust_engine.hpp"
