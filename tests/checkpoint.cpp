@@ -539,6 +539,87 @@ struct mixed {
 
 }  // namespace
 
+namespace {
+
+// An optimizer in a device's memory, where every bit stands for its opposite: who touches it directly is found out.
+struct elsewhere {
+  using value_type = float;
+  static constexpr std::size_t n = 300'000;  // more than is on its way at a time
+  std::vector<float> memory = std::vector<float>(3 * n);
+  std::uint64_t step = 5;
+  bool takes_part = true;
+
+  std::string_view name() const { return "adam"; }
+  std::size_t group_count() const { return 1; }
+  gradus::group_handle group_at(std::size_t) const { return {}; }
+  std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
+  void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
+  void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
+  void resum() {}
+  bool is_mine(const void* p) const { return p >= memory.data() && p < memory.data() + memory.size(); }
+  void copy_memory(void* to, const void* from, std::size_t bytes) const
+  {
+    CHECK(bytes <= std::size_t(1) << 20);
+    const unsigned char flip = is_mine(to) != is_mine(from) ? 0xff : 0;
+    for (std::size_t i = 0; i < bytes; ++i)
+      static_cast<unsigned char*>(to)[i] = static_cast<const unsigned char*>(from)[i] ^ flip;
+  }
+  template <class Self, class Visit>
+  static void visit_all(Self& self, Visit& visit)
+  {
+    static_assert(Visit::takes_device_memory);
+    visit(std::string_view("w"), std::string_view("exp_avg"), std::span(self.memory).first(n));
+    visit(std::string_view("w"), std::string_view("exp_avg_sq"), std::span(self.memory).subspan(n, n));
+    visit(std::string_view("w"), std::string_view("step"), std::span(&self.step, 1));
+  }
+  template <class Visit>
+  void visit_state(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit>
+  void visit_state(Visit&& visit) const { visit_all(*this, visit); }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) { visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part); }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) const { visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part); }
+};
+
+}  // namespace
+
+TEST_CASE("a device's memory goes piece by piece")
+{
+  tensor w(elsewhere::n);
+  optimizer<gradus::adam> here({.lr = 0.5});
+  here.add("w", w.weights, w.gradients);
+  for (int t = 0; t < 3; ++t)
+    here.step();
+  elsewhere there;
+  load_bytes(there, checkpoint_of(here), {.settings = false});
+  std::vector<float> brought(elsewhere::n);
+  const auto is_there = [&](std::size_t slot, const float* expected) {
+    for (std::size_t i = 0; i < elsewhere::n; ++i)
+      brought[i] = std::bit_cast<float>(~std::bit_cast<std::uint32_t>(there.memory[slot * elsewhere::n + i]));
+    return std::memcmp(brought.data(), expected, elsewhere::n * sizeof(float)) == 0;
+  };
+  CHECK(is_there(0, here.state("w", "exp_avg").data()));
+  CHECK(is_there(1, here.state("w", "exp_avg_sq").data()));
+  CHECK(is_there(2, w.weights.data()));
+  CHECK(there.step == 3);
+  // And back; and in another precision.
+  tensor v(elsewhere::n);
+  tensor<double> d(elsewhere::n);
+  optimizer<gradus::adam> back({.lr = 0.5});
+  optimizer<gradus::adam, double> in_double;
+  back.add("w", v.weights, v.gradients);
+  in_double.add("w", d.weights, d.gradients);
+  load_bytes(back, checkpoint_of(there), {.settings = false});
+  CHECK(checkpoint_of(back) == checkpoint_of(here));
+  load_bytes(in_double, checkpoint_of(there), {.settings = false, .convert = true});
+  CHECK(d.weights[elsewhere::n - 1] == double(w.weights.back()));
+  there = {};
+  load_bytes(there, checkpoint_of(in_double), {.settings = false, .convert = true});
+  CHECK(is_there(0, here.state("w", "exp_avg").data()));
+  CHECK(is_there(2, w.weights.data()));
+}
+
 TEST_CASE("slots of any type, and master weights that go with the parameters")
 {
   const mixed saved;
