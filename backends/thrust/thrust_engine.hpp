@@ -289,6 +289,9 @@ struct decode_one {
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept { to[k] = float(from[k]); }
 };
 
+template <class F>
+concept can_idle = requires { typename F::idle_form; };
+
 /// The elements of one pack: all that a step does to them, from the very formulas of the other backends. Where a tensor is
 /// aligned it is one pack, else (and at a tensor's end) one number after another, with the same bits.
 template <pass Pass, class Precision, class Tensor, class Cohort>
@@ -324,7 +327,7 @@ struct update_pack {
   GRADUS_HOST_DEVICE static void apply(const formula& f, const Tensor& x, std::uint64_t key, std::size_t begin, std::size_t n) noexcept
   {
     using momentum = typename formula::first_moment_type;
-    if constexpr (requires { typename momentum::idle_form; }) {
+    if constexpr (can_idle<momentum>) {
       if (f.idle_first_moment) {
         apply_idle<V, typename momentum::idle_form>(f, x, key, begin, n);
         return;
@@ -352,7 +355,7 @@ struct update_pack {
       if constexpr (Precision::has_master)
         return mirrored<parameter>{x.master + begin, x.parameters + begin};
       else if constexpr (short_float<parameter>)
-        return rounded<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
+        return stochastic<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
       else
         return x.parameters + begin;
     }();
@@ -366,6 +369,9 @@ struct update_pack {
     slot slots[Kernel::slots + 1] = {};
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slots[k] = slot_at(x, key, skipped + k, begin);
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1  // of one pack nothing is left of the loop; of numbers it is seldom run, and should cost no registers
+#endif
     for (std::size_t i = 0; i < n; ++i)
       apply_at<V>(kernel, theta, g, slots, i);
   }
@@ -376,7 +382,7 @@ struct update_pack {
     if constexpr (real<S>)
       return x.slots[k] + begin;
     else
-      return rounded<S>{x.slots[k] + begin, noise(key, k, begin)};
+      return stochastic<S>{x.slots[k] + begin, noise(key, k, begin)};
   }
 };
 

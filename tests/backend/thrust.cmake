@@ -28,17 +28,37 @@ foreach(system IN LISTS systems)
   add_test(NAME backend/thrust/${system} COMMAND test_thrust_${system})
 endforeach()
 
-# The suites of the other backends, unchanged: compiled once, and run on each system.
-foreach(suite golden bits/trajectories identities optimizer executor)
-  string(REPLACE "/" "_" target "test_thrust_${suite}")
+add_executable(test_thrust_device backend/thrust_device.cpp)
+gradus_thrust_test(test_thrust_device OMP)
+add_test(NAME backend/thrust_device COMMAND test_thrust_device)
+
+# Suites of the other backends, unchanged: compiled once, and run on each system.
+function(gradus_thrust_suite target suite)
   add_executable(${target} ${suite}.cpp)
   gradus_thrust_test(${target} CPP)
-  if(suite STREQUAL "executor")
-    target_compile_options(${target} PRIVATE -O1)  # it computes more than the others
-  endif()
-  target_compile_options(${target} PRIVATE "SHELL:-include support/thrust_under_test.hpp")
+  target_compile_options(${target} PRIVATE "SHELL:-include support/thrust_under_test.hpp" ${ARGN})
   foreach(system IN LISTS systems)
-    add_test(NAME thrust/${system}/${suite} COMMAND ${target})
-    set_tests_properties(thrust/${system}/${suite} PROPERTIES ENVIRONMENT GRADUS_TEST_SYSTEM=${system})
+    string(REPLACE "test_" "" name ${target})
+    add_test(NAME ${name}/${system} COMMAND ${target})
+    set_tests_properties(${name}/${system} PROPERTIES ENVIRONMENT "GRADUS_TEST_SYSTEM=${system};OMP_NUM_THREADS=2;OMP_WAIT_POLICY=passive")
   endforeach()
+endfunction()
+
+# What is long enough to be cut into pieces, and all that an optimizer can do. The golden trajectories are not: on a host
+# they are the CPU backend's own.
+gradus_thrust_suite(test_thrust_executor executor -O1)
+gradus_thrust_suite(test_thrust_optimizer optimizer)
+gradus_thrust_suite(test_thrust_identities identities)
+gradus_thrust_suite(test_thrust_trajectories bits/trajectories)
+
+# The path of GPUs, on the host's systems.
+foreach(suite golden optimizer)
+  gradus_thrust_suite(test_thrust_device_${suite} ${suite})
+  target_compile_definitions(test_thrust_device_${suite} PRIVATE GRADUS_TEST_THRUST_DEVICE)
 endforeach()
+
+# CUDA itself is compiled and looked into, where nvcc is; else the test says that it is skipped.
+find_program(nvcc nvcc HINTS /usr/local/cuda/bin NO_CACHE)
+add_test(NAME backend/thrust_cuda
+         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/backend/thrust_cuda.sh ${PROJECT_SOURCE_DIR}/include
+                 ${CMAKE_CURRENT_SOURCE_DIR}/backend ${CMAKE_CURRENT_BINARY_DIR}/cuda ${nvcc})

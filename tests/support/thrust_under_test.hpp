@@ -17,27 +17,41 @@
 
 namespace gradus::inline GRADUS_ISA {
 
+/// Calls f with the policy of the system that the environment names.
+template <class F>
+void with_policy_under_test(const F& f)
+{
+  const char* const given = std::getenv("GRADUS_TEST_SYSTEM");
+  const std::string_view system = given ? given : "";
+  if (system == "CPP")
+    f(thrust::cpp::par);
+  else if (system == "OMP")
+    f(thrust::omp::par);
+#if defined(GRADUS_TEST_TBB)
+  else if (system == "TBB")
+    f(thrust::tbb::par);
+#endif
+  else
+    std::abort();  // a test that runs nothing must not pass
+}
+
 #if defined(GRADUS_TEST_THRUST_DEVICE)
-// The path of GPUs, on a system that is none.
-struct backend_under_test : backend::thrust_device<> {};
+// The path of GPUs, on systems that are none.
+struct backend_under_test : backend::thrust_device<> {
+  using device_type = backend_under_test;
+
+  template <class F>
+  void launch(std::size_t n, const F& f) const
+  {
+    with_policy_under_test([&]<class Policy>(Policy on) { backend::thrust_device<Policy>(on).launch(n, f); });
+  }
+};
 #else
-struct backend_under_test : backend::thrust_host<std::remove_cv_t<decltype(thrust::cpp::par)>> {
+struct backend_under_test : backend::thrust_host<> {
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
   {
-    const char* const given = std::getenv("GRADUS_TEST_SYSTEM");
-    const std::string_view system = given ? given : "";
-    const auto run = [&]<class Policy>(Policy on) { backend::thrust_host<Policy>(on).for_pieces(n, f); };
-    if (system == "CPP")
-      run(thrust::cpp::par);
-    else if (system == "OMP")
-      run(thrust::omp::par);
-#if defined(GRADUS_TEST_TBB)
-    else if (system == "TBB")
-      run(thrust::tbb::par);
-#endif
-    else
-      std::abort();  // a test that runs nothing must not pass
+    with_policy_under_test([&]<class Policy>(Policy on) { backend::thrust_host<Policy>(on).for_pieces(n, f); });
   }
 };
 #endif

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Compiles every recipe's kernel over CUDA and looks into it, which needs nvcc but no GPU:
+#
+#   thrust_cuda.sh INCLUDE_DIR SOURCE_DIR SCRATCH_DIR [NVCC]
+#
+# For sm_80 and sm_90, on the latter in three precisions, each recipe must have one kernel that moves elements; whose every access to whole
+# packs is of 16 bytes (8 for 16-bit numbers), and moves the bytes a parameter that the algorithm needs and no more; with no
+# local memory, no arithmetic in double and no call. Prints those bytes, the registers a thread and the occupancy by them.
+set -euo pipefail
+include=$1 source=$2 scratch=$3 nvcc=${4:-nvcc}
+[[ $nvcc = *NOTFOUND ]] && nvcc=nvcc
+if ! command -v "$nvcc" >/dev/null || ! command -v "$(dirname "$(command -v "$nvcc")")/ptxas" >/dev/null; then
+  echo "thrust_cuda: skipped, as there is no nvcc"
+  exit 0
+fi
+ptxas=$(dirname "$(command -v "$nvcc")")/ptxas
+mkdir -p "$scratch"
+
+look() { # look PTX LOG PRECISION. AdamS with short moments needs two kernels: v, then θ
+  awk -v precision="$3" -v log_file="$2" '
+    function short_name(s) { gsub(/[0-9]+/, " ", s); return s }
+    BEGIN {
+      # recipe: which rules, slots, whether a momentum of 0 has a form of its own
+      known["momentum none constant l2"] = "sgd 1 1";              known["momentum none constant momentum_corrected"] = "sgds 1 1"
+      known["ema ema adaptive l2"] = "adam 2 0";                   known["ema ema adaptive decoupled"] = "adamw 2 0"
+      known["ema ema adaptive scheduled"] = "adams 2 0";           known["ema ema_max adaptive l2"] = "amsgrad 3 0"
+      known["ema yogi adaptive l2"] = "yogi 2 0";                  known["ema ema bounded l2"] = "adabound 2 0"
+      known["ema ema_max partially_adaptive l2"] = "padam 3 0";    known["ema ema rectified l2_or_decoupled"] = "radam 2 0"
+      read_theta = 4; write_theta = precision == "masters" ? 4 + 2 : 4
+      gradient = precision == "masters" ? 2 : 4;                   slot = precision == "short_moments" ? 2 : 4
+      while ((getline line < log_file) > 0) {
+        if (line ~ /Compiling entry function/) { split(line, part, "\047"); kernel = part[2] }
+        if (line ~ /stack frame/) stack[kernel] = line
+        if (line ~ /Used [0-9]+ registers/) { sub(/.*Used /, "", line); registers[kernel] = line + 0 }
+      }
+      printf "%-10s %6s %10s %10s %10s\n", "recipe", "bytes", "accesses", "registers", "occupancy"
+    }
+    /\.entry/ && /update_pack/ {
+      on = 1; loads = stores = moved = 0; complaint = ""
+      match($0, /_Z[A-Za-z0-9_]+/); kernel = substr($0, RSTART, RLENGTH)
+      match(kernel, /passE[012]/); pass = substr(kernel, RSTART + 5, 1)  # whole, moments, weights
+      rules = kernel; sub(/.*composition/, "", rules); sub(/prepared.*/, "", rules)
+      n = split(rules, part, /first_moment|second_moment|step_size|decay/); name = ""
+      for (i = 2; i <= n; ++i) { match(part[i], /^[0-9]+/); name = name (i > 2 ? " " : "") substr(part[i], RLENGTH + 1, substr(part[i], 1, RLENGTH)) }
+    }
+    on && /ld\.global\.v[24]\.(f32|u16|b16)/ { ++loads; moved += /f32/ ? 16 : 8 }
+    on && /st\.global\.v[24]\.(f32|u16|b16)/ { ++stores; moved += /f32/ ? 16 : 8 }
+    on && /global\.v2/ { complaint = complaint " an access of half a pack;" }
+    on && /\.local/ { complaint = complaint " local memory;" }
+    on && /\.f64/ && !/ld\.param/ { complaint = complaint " double precision;" }
+    on && /\tcall/ { complaint = complaint " a call;" }
+    on && /^}/ {
+      on = 0
+      if (!(name in known)) { print "thrust_cuda: a kernel of no recipe: " name; bad = 1; next }
+      split(known[name], r, " "); slots = r[2]
+      # Thrust has the body several times in one kernel: by the stores, how often.
+      a_pass_stores = 1 + slots + (precision == "masters") + r[3] * (1 + (precision == "masters"))
+      bytes = read_theta + write_theta + gradient + 2 * slots * slot
+      if (pass == 1) { a_pass_stores = slots; bytes = gradient + 2 * slots * slot }
+      if (pass == 2) { a_pass_stores = 1; bytes = read_theta + write_theta + slots * slot }
+      copies = stores / a_pass_stores
+      # A momentum of 0 reads and writes no slot.
+      expected = bytes + r[3] * (bytes - 2 * slots * slot)
+      if (copies < 1 || copies != int(copies)) complaint = complaint " " stores " stores;"
+      else if (moved != 4 * copies * expected) complaint = complaint " " moved / 4 / copies " bytes a parameter, not " expected ";"
+      if (stack[kernel] !~ / 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads/) complaint = complaint stack[kernel] ";"
+      if (!(kernel in registers)) complaint = complaint " no word of ptxas;"
+      if (seen[r[1]]++ && pass == 0) complaint = complaint " a second kernel;"
+      # 64 warps a processor of 65536 registers, given by 256 a warp, in blocks of 8 warps.
+      a_warp = int((registers[kernel] * 32 + 255) / 256) * 256
+      blocks = a_warp ? int(int(16384 / a_warp) * 4 / 8) : 0; if (blocks > 8) blocks = 8
+      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1] (pass == 1 ? " v" : pass == 2 ? " θ" : ""), bytes, loads / copies, stores / copies, registers[kernel], blocks * 8 * 100 / 64
+      if (complaint != "") { print "thrust_cuda: " r[1] " has" complaint; bad = 1 }
+    }
+    END {
+      for (k in known) { split(known[k], r, " "); if (!seen[r[1]]) { print "thrust_cuda: no kernel of " r[1]; bad = 1 } }
+      exit bad
+    }' "$1"
+}
+
+for arch in sm_80 sm_90; do
+  for precision in single masters short_moments; do
+    [ "$arch $precision" = "sm_80 masters" ] || [ "$arch $precision" = "sm_80 short_moments" ] && continue
+    out=$scratch/$precision.$arch
+    "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=$arch -ptx \
+            -DGRADUS_TEST_PRECISION=$precision "$source/thrust_cuda.cu" -o "$out.ptx"
+    "$ptxas" -v -arch=$arch "$out.ptx" -o "$out.cubin" 2>"$out.log"
+    printf '\n%s, %s\n' "$arch" "$precision"
+    look "$out.ptx" "$out.log" "$precision"
+  done
+done

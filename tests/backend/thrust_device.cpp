@@ -1,0 +1,309 @@
+// The path that an optimizer takes over a GPU's memory, on Thrust's host systems: the bits are the scalar backend's. That
+// whole suites run over it is support/thrust_under_test.hpp's matter.
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <new>
+#include <span>
+#include <vector>
+
+#include <thrust/device_vector.h>
+
+#include <gradus/backend/thrust.hpp>
+#include <gradus/gradus.hpp>
+
+#include "support/bits.hpp"
+#include "support/compositions.hpp"
+#include "support/random.hpp"
+
+extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak:libgomp\n"; }
+
+namespace {
+
+using device = gradus::backend::thrust_device<>;
+using gradus::bfloat16, gradus::float16, gradus::precision;
+
+template <class T>
+T number(double x)
+{
+  if constexpr (gradus::real<T>)
+    return T(x);
+  else
+    return T(float(x));
+}
+
+template <class T>
+bool same(const std::vector<T>& a, const std::vector<T>& b)
+{
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+// Some steps of several tensors: one that begins anywhere but at a whole pack, an empty one, one longer than a block, one in
+// a group of its own, one added late. Gradients that are not finite, clipping, a moving lr. All weights at the end, and the
+// state's bytes.
+template <class T, class Backend, class Rule>
+std::vector<unsigned char> train(const Rule& rule)
+{
+  using P = typename gradus::precision_of<T>::parameter_type;
+  using G = typename gradus::precision_of<T>::gradient_type;
+  constexpr std::size_t sizes[] = {1001, 0, 3, 9001, 64};
+  constexpr std::size_t tensors = std::size(sizes);
+  std::vector<std::vector<P>> weights;
+  std::vector<std::vector<G>> gradients;
+  support::random r(7);
+  for (const std::size_t n : sizes) {
+    weights.emplace_back();
+    for (std::size_t i = 0; i < n + 1; ++i)
+      weights.back().push_back(number<P>(r.uniform(-1, 1)));
+    gradients.emplace_back(n + 1, number<G>(0));
+  }
+  gradus::optimizer<Rule, T, Backend> opt(rule);
+  Rule other = rule;
+  other.lr /= 2;
+  const auto group = opt.add_group(other);
+  const auto part = [&](std::size_t k) {
+    const std::size_t skipped = k == 0 ? 1 : 0;  // of the first tensor, weights and gradients are not aligned
+    return std::pair(std::span<P>(weights[k].data() + skipped, sizes[k]), std::span<const G>(gradients[k].data() + skipped, sizes[k]));
+  };
+  gradus::tensor_handle handles[tensors];
+  const auto add = [&](std::size_t k) {
+    handles[k] = opt.add("w" + std::to_string(k), part(k).first, part(k).second, k == 2 ? group : gradus::group_handle{});
+  };
+  for (std::size_t k = 0; k + 1 < tensors; ++k)
+    add(k);
+  for (int t = 1; t <= 8; ++t) {
+    for (auto& g : gradients)
+      for (G& x : g)
+        x = number<G>(r.uniform(-1, 1));
+    if (t == 3)
+      add(tensors - 1);
+    if (t == 4)
+      gradients[3][5000] = number<G>(std::numeric_limits<double>::quiet_NaN());
+    if (t == 5)
+      opt.leave_out(handles[2]);
+    if (t == 7)
+      opt.take_in(handles[2]);
+    gradus::step_options o{.lr_scale = t < 6 ? 1 : 0.5, .grad_scale = 0.75, .skip_nonfinite = t == 4};
+    if (t % 2)
+      o.max_grad_norm = t == 5 ? 1e9 : 2;
+    const auto report = opt.step(o);
+    CHECK(report.applied == (t != 4));
+  }
+  CHECK(opt.step_count(handles[0]) == 7);
+  CHECK(opt.step_count(handles[2]) == 5);
+  std::vector<unsigned char> all;
+  const auto append = [&](const void* p, std::size_t n) {
+    const auto* const bytes = static_cast<const unsigned char*>(p);
+    all.insert(all.end(), bytes, bytes + n);
+  };
+  for (const auto& w : weights)
+    append(w.data(), w.size() * sizeof(P));
+  std::as_const(opt).visit_state([&](std::string_view, std::string_view, auto values) {
+    if (!values.empty())
+      append(values.data(), values.size_bytes());
+  });
+  return all;
+}
+
+template <class T, class Rule>
+bool same_as_scalar(const Rule& rule)
+{
+  return same(train<T, gradus::backend::scalar>(rule), train<T, device>(rule));
+}
+
+}  // namespace
+
+TEST_CASE("every optimizer has the bits of the scalar backend")
+{
+  support::for_each_composition(
+      [](std::string_view name, const auto& rule) { CHECK_MESSAGE(same_as_scalar<float>(rule), name); });
+}
+
+TEST_CASE("and so it has in double and in fewer bytes")
+{
+  const auto adams = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
+  CHECK(same_as_scalar<double>(adams));
+  CHECK(same_as_scalar<precision<float, float, bfloat16>>(adams));
+  CHECK(same_as_scalar<precision<bfloat16>>(adams));
+  CHECK(same_as_scalar<precision<float16, float16, float, float>>(adams));
+  CHECK(same_as_scalar<precision<bfloat16, bfloat16, bfloat16>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
+}
+
+TEST_CASE("many tensors, and long ones: sums of sums of sums")
+{
+  // More tensors than a block has sums, and a tensor of more than a block of blocks.
+  for (const std::size_t tensors : {std::size_t(5000), std::size_t(1)}) {
+    const std::size_t length = tensors == 1 ? 4096 * 4096 + 5001 : 3;
+    std::vector<float> gradients(tensors * length), weights(gradients.size());
+    support::random r(3);
+    for (float& g : gradients)
+      g = float(r.uniform(-1, 1));
+    auto twin_weights = weights;
+    gradus::optimizer<gradus::adams, float, device> opt;
+    gradus::optimizer<gradus::adams, float> twin;
+    for (std::size_t k = 0; k < tensors; ++k) {
+      opt.add(std::span(weights.data() + k * length, length), std::span<const float>(gradients.data() + k * length, length));
+      twin.add(std::span(twin_weights.data() + k * length, length), std::span<const float>(gradients.data() + k * length, length));
+    }
+    for (int t = 0; t < 2; ++t) {
+      const auto report = opt.step(), expected = twin.step();
+      CHECK(report.grad_norm == expected.grad_norm);
+      CHECK(report.mean_square == expected.mean_square);
+    }
+    CHECK(same(weights, twin_weights));
+  }
+}
+
+// ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+// An engine's pool, which counts and can run dry.
+struct pool {
+  std::size_t allocations = 0, bytes = 0, left = std::numeric_limits<std::size_t>::max();
+};
+struct pool_allocator : thrust::device_malloc_allocator<unsigned char> {
+  using base = thrust::device_malloc_allocator<unsigned char>;
+  pool* of = nullptr;
+
+  base::pointer allocate(std::size_t n)
+  {
+    if (of->left == 0)
+      throw std::bad_alloc();
+    --of->left;
+    ++of->allocations;
+    of->bytes += n;
+    return base::allocate(n);
+  }
+  void deallocate(base::pointer p, std::size_t n)
+  {
+    of->bytes -= n;
+    base::deallocate(p, n);
+  }
+};
+using pooled = gradus::backend::thrust_device<std::remove_cv_t<decltype(thrust::device)>, pool_allocator>;
+
+pooled backend_of(pool& p)
+{
+  pool_allocator a;
+  a.of = &p;
+  return pooled(thrust::device, a);
+}
+
+}  // namespace
+
+TEST_CASE("state comes from the caller's allocator, and steps take none")
+{
+  pool p;
+  {
+    gradus::optimizer<gradus::adams, float, pooled> opt({}, backend_of(p));
+    thrust::device_vector<float> weights(10'000, 1), gradients(10'000, 0.5);
+    opt.add(weights, gradients);
+    CHECK(p.bytes >= opt.state_bytes());
+    const std::size_t before = p.allocations;
+    for (int t = 0; t < 3; ++t)
+      opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+    CHECK(p.allocations == before);
+  }
+  CHECK(p.bytes == 0);
+}
+
+TEST_CASE("where memory runs out, nothing has changed")
+{
+  bool complete = false;
+  for (std::size_t left = 0; !complete; ++left) {
+    pool p;
+    gradus::optimizer<gradus::adams, float, pooled> opt({}, backend_of(p));
+    std::vector<float> weights(5000, 1), gradients(5000, 0.5), twin_weights = weights;
+    opt.add("first", weights, gradients);
+    opt.step();
+    p.left = left;
+    std::vector<float> more(70'000, 1), more_gradients(70'000, 0.25);
+    try {
+      opt.add("second", more, more_gradients);
+      complete = true;
+    } catch (const std::bad_alloc&) {
+      CHECK(opt.parameter_count() == 5000);
+      p.left = 100;
+      opt.step();
+      gradus::optimizer<gradus::adams> twin;
+      twin.add(twin_weights, gradients);
+      twin.step();
+      twin.step();
+      CHECK(same(weights, twin_weights));
+    }
+    CHECK(left < 100);
+  }
+}
+
+// ── graphs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+// Keeps what is launched while it is captured, instead of running it.
+struct stream {
+  std::vector<std::function<void()>> graph;
+  bool capturing = false;
+};
+struct recording : gradus::backend::thrust_device<> {
+  using device_type = recording;
+  stream* on = nullptr;
+
+  template <class F>
+  void launch(std::size_t n, const F& f) const
+  {
+    if (on->capturing)
+      on->graph.push_back([n, f] {
+        for (std::size_t k = 0; k < n; ++k)
+          f(std::int64_t(k));
+      });
+    else
+      device::launch(n, f);
+  }
+  static constexpr bool synchronous = false;
+};
+
+}  // namespace
+
+TEST_CASE("replayed, a captured step goes on: t moves by itself, lr as set_options says")
+{
+  stream s;
+  recording backend;
+  backend.on = &s;
+  std::vector<float> weights(9001, 1), gradients(9001), twin_weights = weights;
+  gradus::optimizer<gradus::adams, float, recording> opt({.weight_decay = 0.1}, backend);
+  gradus::optimizer<gradus::adams> twin({.weight_decay = 0.1});
+  const auto tensor = opt.add("w", weights, gradients);
+  twin.add("w", twin_weights, gradients);
+  const auto move = [&](int t) {
+    for (std::size_t i = 0; i < gradients.size(); ++i)
+      gradients[i] = float((i * std::size_t(t)) % 31) * 0.1f - 1;
+  };
+  move(1);
+  CHECK(!opt.step({.max_grad_norm = 5}).grad_norm);  // nothing is known on return
+  twin.step({.max_grad_norm = 5});
+  s.capturing = true;
+  opt.step({.max_grad_norm = 5});
+  s.capturing = false;
+  CHECK(same(weights, twin_weights));
+  for (int t = 2; t <= 6; ++t) {
+    move(t);
+    const double lr_scale = 1.0 / t;
+    opt.set_options({.lr_scale = lr_scale, .max_grad_norm = 5});
+    for (const auto& launch : s.graph)
+      launch();
+    const auto expected = twin.step({.lr_scale = lr_scale, .max_grad_norm = 5});
+    CHECK(opt.report().grad_norm == expected.grad_norm);
+    CHECK(opt.report().mean_square == expected.mean_square);
+    CHECK(same(weights, twin_weights));
+  }
+  CHECK(opt.step_count(tensor) == 6);
+  // A step that is not replayed follows on.
+  opt.step();
+  twin.step();
+  CHECK(same(weights, twin_weights));
+}
