@@ -21,12 +21,12 @@
 #include "support/random.hpp"
 
 namespace {
-struct half {  // a type of element of somebody's own
+struct short_number {  // a type of element of somebody's own
   std::uint16_t bits;
 };
 }  // namespace
 template <>
-inline constexpr std::string_view gradus::safetensors::dtype_name<half> = "BF16";
+inline constexpr std::string_view gradus::safetensors::dtype_name<short_number> = "BF16";
 
 using namespace support;
 using gradus::any_optimizer;
@@ -503,8 +503,8 @@ namespace {
 
 // What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding shows.
 struct mixed {
-  using value_type = half;
-  std::vector<half> parameters{{0x3f80}, {0xc000}};  // 1, −2
+  using value_type = short_number;
+  std::vector<short_number> parameters{{0x3f80}, {0xc000}};  // 1, −2
   std::vector<float> master{1.001f, -2.002f}, scale{0.5f};
   std::vector<std::uint8_t> codes{7, 9};
   std::uint64_t step = 5, seed = 0x123456789abcdef0;
@@ -765,9 +765,9 @@ TEST_CASE("numbers converted between floating-point types are rounded to nearest
   }
   // Every float16, there and back; and what it is, by its definition.
   for (unsigned bits = 0; bits < 0x10000; ++bits) {
-    const auto half = std::uint16_t(bits);
+    const auto sixteen = std::uint16_t(bits);
     const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const float x = converted(f16, half, f32, 0.0f);
+    const float x = converted(f16, sixteen, f32, 0.0f);
     if (exponent == 31 && fraction) {
       REQUIRE(std::isnan(x));
       continue;
@@ -775,8 +775,8 @@ TEST_CASE("numbers converted between floating-point types are rounded to nearest
     const double magnitude = exponent == 31 ? INFINITY : exponent ? std::ldexp(1024 + fraction, int(exponent) - 25) : std::ldexp(fraction, -24);
     REQUIRE(double(x) == (bits & 0x8000 ? -magnitude : magnitude));
     REQUIRE(std::signbit(x) == (bits >= 0x8000));
-    REQUIRE(converted(f32, x, f16, std::uint16_t{}) == half);
-    REQUIRE(converted(f64, double(x), f16, std::uint16_t{}) == half);
+    REQUIRE(converted(f32, x, f16, std::uint16_t{}) == sixteen);
+    REQUIRE(converted(f64, double(x), f16, std::uint16_t{}) == sixteen);
     // Half-way to the next one, and a little to either side.
     if ((bits & 0x7fff) < 0x7bff) {
       const double next = double(converted(f16, std::uint16_t(bits + 1), f32, 0.0f)), middle = (double(x) + next) / 2;
