@@ -39,11 +39,18 @@ struct thrust_ranges {
   }
 };
 
+/// The policy of the system that THRUST_DEVICE_SYSTEM chooses; of CUDA's, the one that does not wait.
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+using thrust_policy = std::remove_cv_t<decltype(::thrust::cuda::par_nosync)>;
+#else
+using thrust_policy = std::remove_cv_t<decltype(::thrust::device)>;
+#endif
+
 /// A CPU backend on the threads of one of Thrust's host systems.
 ///
-/// \tparam Policy  thrust::device, which THRUST_DEVICE_SYSTEM chooses, or thrust::omp::par, thrust::tbb::par, …
+/// \tparam Policy  the system's own, or thrust::omp::par, thrust::tbb::par, …
 /// \tparam Cpu     backend::simd or backend::scalar
-template <class Policy = std::remove_cv_t<decltype(::thrust::device)>, class Cpu = default_backend>
+template <class Policy = thrust_policy, class Cpu = default_backend>
 struct thrust_host : Cpu, thrust_ranges {
   Policy policy;
 
@@ -169,8 +176,7 @@ GRADUS_HOST_DEVICE device_pack<T>(min)(device_pack<T> a, device_pack<T> b) noexc
 ///
 /// \tparam Policy     as for thrust_host; on a stream and without waiting: thrust::cuda::par_nosync.on(stream)
 /// \tparam Allocator  of bytes, with Thrust's pointers: an engine's pool, say
-template <class Policy = std::remove_cv_t<decltype(::thrust::device)>,
-          class Allocator = ::thrust::device_malloc_allocator<unsigned char>>
+template <class Policy = thrust_policy, class Allocator = ::thrust::device_malloc_allocator<unsigned char>>
 struct thrust_device : thrust_ranges {
   using device_type = thrust_device;
   /// Whether a step has happened when it returns, and so returns its report.
@@ -217,7 +223,9 @@ struct thrust_device : thrust_ranges {
   {
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
     cudaPointerAttributes known{};
-    if (cudaPointerGetAttributes(&known, p) == cudaSuccess && known.type == cudaMemoryTypeUnregistered)
+    if (cudaPointerGetAttributes(&known, p) != cudaSuccess)
+      cudaGetLastError();  // it could not be told, which is no error
+    else if (known.type == cudaMemoryTypeUnregistered)
       fail(argument + " is in the host's own memory; expected memory that the device can reach");
 #endif
   }

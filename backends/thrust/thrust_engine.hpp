@@ -89,6 +89,37 @@ struct gradient_of_tensor {
       return double(float(tensors[list].gradients[i]));
   }
 };
+/// The second moment to come, computed and not kept: where what is kept is rounded, that is not what weights are divided by.
+template <class Tensor, class Cohort>
+struct next_moment_of_tensor {
+  const Tensor* tensors;
+  const Cohort* cohorts;
+  GRADUS_HOST_DEVICE double operator()(const device_list&, std::size_t list, std::size_t i) const noexcept
+  {
+    const Tensor& x = tensors[list];
+    return next(cohorts[x.cohort].prepared, x, i);
+  }
+
+ private:
+  template <class F, class S, class P, class D>
+  GRADUS_HOST_DEVICE static double next(const prepared<F, S, P, D, float>& f, const Tensor& x, std::size_t i) noexcept
+  {
+    float slot[Tensor::slot_count + 1] = {};
+    for (std::size_t k = f.idle_first_moment ? F::slots.size() : 0; k < Tensor::slot_count; ++k)
+      slot[k] = load<float>(x.slots[k] + i);
+    float theta = x.master ? x.master[i] : load<float>(x.parameters + i);
+    const float g = load<float>(x.gradients + i);
+    if constexpr (requires { typename F::idle_form; }) {
+      if (f.idle_first_moment) {
+        using idle = prepared<typename F::idle_form, S, P, D, float>;
+        kernel<pass::moments, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}(theta, g, slot + F::slots.size());
+        return double(slot[prepared<F, S, P, D, float>::value_slot]);
+      }
+    }
+    kernel<pass::moments, prepared<F, S, P, D, float>>{f}(theta, g, slot);
+    return double(slot[prepared<F, S, P, D, float>::value_slot]);
+  }
+};
 template <class Tensor>
 struct slot_of_tensor {
   const Tensor* tensors;
@@ -546,9 +577,14 @@ class device_engine {
     device_.launch(host_cohorts_.size(), prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), total});
     if constexpr (rule_type::scheduled) {
       if constexpr (!Optimizer::one_pass) {
-        update<pass::moments>();
-        if (n > 0)
-          sum_tensors<plain_term>(slot_of_tensor<tensor>{tensors_.get(), formula::value_slot});
+        if constexpr (Optimizer::keeps_exactly)
+          update<pass::moments>();
+        if (n > 0) {
+          if constexpr (Optimizer::keeps_exactly)
+            sum_tensors<plain_term>(slot_of_tensor<tensor>{tensors_.get(), formula::value_slot});
+          else
+            sum_tensors<plain_term>(next_moment_of_tensor<tensor, cohort>{tensors_.get(), cohorts_.get()});
+        }
       }
       const double* mean = nullptr;
       if (n > 0 && opt.sum_is_shared_) {
@@ -564,7 +600,7 @@ class device_engine {
       }
       device_.launch(host_cohorts_.size(), schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), mean});
     }
-    update<rule_type::scheduled && !Optimizer::one_pass ? pass::weights : pass::whole>();
+    update<rule_type::scheduled && !Optimizer::one_pass && Optimizer::keeps_exactly ? pass::weights : pass::whole>();
     stepped_ = true;
   }
 

@@ -16,7 +16,7 @@ fi
 ptxas=$(dirname "$(command -v "$nvcc")")/ptxas
 mkdir -p "$scratch"
 
-look() { # look PTX LOG PRECISION. AdamS with short moments needs two kernels: v, then θ
+look() { # look PTX LOG PRECISION.
   awk -v precision="$3" -v log_file="$2" '
     function short_name(s) { gsub(/[0-9]+/, " ", s); return s }
     BEGIN {
