@@ -21,12 +21,12 @@
 #include "support/random.hpp"
 
 namespace {
-struct half {  // a type of element of somebody's own
+struct short_number {  // a type of element of somebody's own
   std::uint16_t bits;
 };
 }  // namespace
 template <>
-inline constexpr std::string_view gradus::safetensors::dtype_name<half> = "BF16";
+inline constexpr std::string_view gradus::safetensors::dtype_name<short_number> = "BF16";
 
 using namespace support;
 using gradus::any_optimizer;
@@ -503,8 +503,8 @@ namespace {
 
 // What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding shows.
 struct mixed {
-  using value_type = half;
-  std::vector<half> parameters{{0x3f80}, {0xc000}};  // 1, −2
+  using value_type = short_number;
+  std::vector<short_number> parameters{{0x3f80}, {0xc000}};  // 1, −2
   std::vector<float> master{1.001f, -2.002f}, scale{0.5f};
   std::vector<std::uint8_t> codes{7, 9};
   std::uint64_t step = 5, seed = 0x123456789abcdef0;
@@ -538,6 +538,87 @@ struct mixed {
 };
 
 }  // namespace
+
+namespace {
+
+// An optimizer in a device's memory, where every bit stands for its opposite: who touches it directly is found out.
+struct elsewhere {
+  using value_type = float;
+  static constexpr std::size_t n = 300'000;  // more than is on its way at a time
+  std::vector<float> memory = std::vector<float>(3 * n);
+  std::uint64_t step = 5;
+  bool takes_part = true;
+
+  std::string_view name() const { return "adam"; }
+  std::size_t group_count() const { return 1; }
+  gradus::group_handle group_at(std::size_t) const { return {}; }
+  std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
+  void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
+  void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
+  void resum() {}
+  bool is_mine(const void* p) const { return p >= memory.data() && p < memory.data() + memory.size(); }
+  void copy_memory(void* to, const void* from, std::size_t bytes) const
+  {
+    CHECK(bytes <= std::size_t(1) << 20);
+    const unsigned char flip = is_mine(to) != is_mine(from) ? 0xff : 0;
+    for (std::size_t i = 0; i < bytes; ++i)
+      static_cast<unsigned char*>(to)[i] = static_cast<const unsigned char*>(from)[i] ^ flip;
+  }
+  template <class Self, class Visit>
+  static void visit_all(Self& self, Visit& visit)
+  {
+    static_assert(Visit::takes_device_memory);
+    visit(std::string_view("w"), std::string_view("exp_avg"), std::span(self.memory).first(n));
+    visit(std::string_view("w"), std::string_view("exp_avg_sq"), std::span(self.memory).subspan(n, n));
+    visit(std::string_view("w"), std::string_view("step"), std::span(&self.step, 1));
+  }
+  template <class Visit>
+  void visit_state(Visit&& visit) { visit_all(*this, visit); }
+  template <class Visit>
+  void visit_state(Visit&& visit) const { visit_all(*this, visit); }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) { visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part); }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) const { visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part); }
+};
+
+}  // namespace
+
+TEST_CASE("a device's memory goes piece by piece")
+{
+  tensor w(elsewhere::n);
+  optimizer<gradus::adam> here({.lr = 0.5});
+  here.add("w", w.weights, w.gradients);
+  for (int t = 0; t < 3; ++t)
+    here.step();
+  elsewhere there;
+  load_bytes(there, checkpoint_of(here), {.settings = false});
+  std::vector<float> brought(elsewhere::n);
+  const auto is_there = [&](std::size_t slot, const float* expected) {
+    for (std::size_t i = 0; i < elsewhere::n; ++i)
+      brought[i] = std::bit_cast<float>(~std::bit_cast<std::uint32_t>(there.memory[slot * elsewhere::n + i]));
+    return std::memcmp(brought.data(), expected, elsewhere::n * sizeof(float)) == 0;
+  };
+  CHECK(is_there(0, here.state("w", "exp_avg").data()));
+  CHECK(is_there(1, here.state("w", "exp_avg_sq").data()));
+  CHECK(is_there(2, w.weights.data()));
+  CHECK(there.step == 3);
+  // And back; and in another precision.
+  tensor v(elsewhere::n);
+  tensor<double> d(elsewhere::n);
+  optimizer<gradus::adam> back({.lr = 0.5});
+  optimizer<gradus::adam, double> in_double;
+  back.add("w", v.weights, v.gradients);
+  in_double.add("w", d.weights, d.gradients);
+  load_bytes(back, checkpoint_of(there), {.settings = false});
+  CHECK(checkpoint_of(back) == checkpoint_of(here));
+  load_bytes(in_double, checkpoint_of(there), {.settings = false, .convert = true});
+  CHECK(d.weights[elsewhere::n - 1] == double(w.weights.back()));
+  there = {};
+  load_bytes(there, checkpoint_of(in_double), {.settings = false, .convert = true});
+  CHECK(is_there(0, here.state("w", "exp_avg").data()));
+  CHECK(is_there(2, w.weights.data()));
+}
 
 TEST_CASE("slots of any type, and master weights that go with the parameters")
 {
@@ -630,6 +711,33 @@ TEST_CASE("another precision, where it is asked for")
   CHECK(back.opt.state("c", "exp_avg")[3] == double(in_float.opt.state("c", "exp_avg")[3]));
 }
 
+TEST_CASE("from float to short parameters with master weights, and back, nothing is lost")
+{
+  using gradus::bfloat16;
+  using short_precision = gradus::precision<bfloat16, bfloat16, float, float>;
+  model<optimizer<gradus::adamw>> in_float(5), back(0);
+  std::vector<bfloat16> w[3], g[3];
+  optimizer<gradus::adamw, short_precision> mixed;
+  const char* const names[] = {"a", "b", "c"};
+  const std::vector<float>* const weights[] = {&in_float.a.weights, &in_float.b.weights, &in_float.c.weights};
+  for (std::size_t k = 0; k < 3; ++k) {
+    w[k].resize(weights[k]->size());
+    g[k].resize(weights[k]->size());
+    mixed.add(names[k], w[k], g[k]);
+  }
+  const auto report = load_bytes(mixed, checkpoint_of(in_float.opt), {.convert = true});
+  CHECK((report.differences.empty() && report.parameters && report.settings));
+  mixed.visit_state([&]<class X>(std::string_view name, std::string_view slot, std::span<X> values) {
+    if constexpr (std::is_same_v<X, float>)
+      if (slot == "master")
+        CHECK(std::equal(values.begin(), values.end(), weights[name[0] - 'a']->begin()));
+  });
+  for (std::size_t i = 0; i < w[1].size(); ++i)
+    CHECK(w[1][i].bits == bfloat16(in_float.b.weights[i]).bits);
+  load_bytes(back.opt, checkpoint_of(mixed), {.convert = true});
+  CHECK(checkpoint_of(back.opt) == checkpoint_of(in_float.opt));
+}
+
 TEST_CASE("numbers converted between floating-point types are rounded to nearest, ties to even")
 {
   using gradus::safetensors::convert;
@@ -657,9 +765,9 @@ TEST_CASE("numbers converted between floating-point types are rounded to nearest
   }
   // Every float16, there and back; and what it is, by its definition.
   for (unsigned bits = 0; bits < 0x10000; ++bits) {
-    const auto half = std::uint16_t(bits);
+    const auto sixteen = std::uint16_t(bits);
     const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const float x = converted(f16, half, f32, 0.0f);
+    const float x = converted(f16, sixteen, f32, 0.0f);
     if (exponent == 31 && fraction) {
       REQUIRE(std::isnan(x));
       continue;
@@ -667,8 +775,8 @@ TEST_CASE("numbers converted between floating-point types are rounded to nearest
     const double magnitude = exponent == 31 ? INFINITY : exponent ? std::ldexp(1024 + fraction, int(exponent) - 25) : std::ldexp(fraction, -24);
     REQUIRE(double(x) == (bits & 0x8000 ? -magnitude : magnitude));
     REQUIRE(std::signbit(x) == (bits >= 0x8000));
-    REQUIRE(converted(f32, x, f16, std::uint16_t{}) == half);
-    REQUIRE(converted(f64, double(x), f16, std::uint16_t{}) == half);
+    REQUIRE(converted(f32, x, f16, std::uint16_t{}) == sixteen);
+    REQUIRE(converted(f64, double(x), f16, std::uint16_t{}) == sixteen);
     // Half-way to the next one, and a little to either side.
     if ((bits & 0x7fff) < 0x7bff) {
       const double next = double(converted(f16, std::uint16_t(bits + 1), f32, 0.0f)), middle = (double(x) + next) / 2;

@@ -164,6 +164,12 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
 
   /// Refuses what set_hyperparameters would refuse, and sets nothing.
   void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
+  /// optimizer's, for a device's parameters; state is shown in copies.
+  void copy_memory(void* to, const void* from, std::size_t bytes) const
+    requires(optimizer<sgd, T, Backend>::on_device)
+  {
+    model_of().copy_memory(to, from, bytes);
+  }
   std::size_t group_count() const { return model_of().group_count(); }
   group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
 
@@ -300,6 +306,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     virtual group_handle add_group(numbers) = 0;
     virtual void set_hyperparameters(numbers, group_handle) = 0;
     virtual void check_hyperparameters(numbers, group_handle) const = 0;
+    virtual void copy_memory(void*, const void*, std::size_t) const = 0;
     virtual std::size_t group_count() const noexcept = 0;
     virtual group_handle group_at(std::size_t) const = 0;
     virtual tensor_handle add_spans(std::string_view, parameters_span, gradients_span, std::optional<group_handle>) = 0;
@@ -342,6 +349,11 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
       const Recipe recipe = detail::with_numbers(this->name, opt.hyperparameters(g), changed);
       validate(recipe);
       validate(recipe.rule());
+    }
+    void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) const override
+    {
+      if constexpr (optimizer<Recipe, T, Backend>::on_device)
+        opt.copy_memory(to, from, bytes);
     }
     std::size_t group_count() const noexcept override { return opt.group_count(); }
     group_handle group_at(std::size_t index) const override { return opt.group_at(index); }

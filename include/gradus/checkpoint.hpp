@@ -206,6 +206,44 @@ void set_numbers(Opt& opt, std::size_t group, const number_list& numbers, bool o
   }
 }
 
+// ── a device's memory ────────────────────────────────────────────────────────────────────────────────────────────────
+
+template <class Opt>
+inline constexpr bool is_on_device = requires(const Opt& opt, void* p) { opt.copy_memory(p, p, std::size_t()); };
+
+/// A visitor of state that is shown a device's arrays themselves, not a copy of each.
+template <class F>
+struct in_place {
+  const F& f;
+  static constexpr bool takes_device_memory = true;
+  template <class X>
+  void operator()(std::string_view tensor, std::string_view slot, std::span<X> values) const
+  {
+    f(tensor, slot, values);
+  }
+};
+template <class F>
+in_place(const F&) -> in_place<F>;
+
+/// How many bytes of a device's memory, or of numbers that are converted, are on their way at a time.
+inline constexpr std::size_t staging_bytes = std::size_t(1) << 20;
+
+/// Calls put(bytes, count) for the bytes of a span: at once, or where they are in a device's memory, piece by piece.
+template <class Opt, class X, class Put>
+void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vector<unsigned char>& staging, const Put& put)
+{
+  if constexpr (is_on_device<Opt>) {
+    staging.resize(staging_bytes);
+    const auto* const from = reinterpret_cast<const unsigned char*>(values.data());
+    for (std::size_t i = 0, n; i < values.size_bytes(); i += n) {
+      n = values.size_bytes() - i < staging_bytes ? values.size_bytes() - i : staging_bytes;
+      opt.copy_memory(staging.data(), from + i, n);
+      put(staging.data(), n);
+    }
+  } else if (!values.empty())
+    put(values.data(), values.size_bytes());
+}
+
 // ── saving ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Calls f(key, span) for all that is saved, in the order of the file: the largest elements first, so that all are aligned.
@@ -213,10 +251,11 @@ template <class Opt, class F>
 void for_each_saved(const Opt& opt, bool parameters, const F& f)
 {
   for (const std::size_t bytes : {8u, 4u, 2u, 1u}) {
-    opt.visit_state([&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
+    const auto saved = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
       if (sizeof(X) == bytes)
         f(state_key(tensor, slot), values);
-    });
+    };
+    opt.visit_state(in_place(saved));
     if (parameters)
       opt.visit_tensors([&]<class X>(std::string_view tensor, std::span<X> values, std::size_t, bool) {
         if (sizeof(X) == bytes && !values.empty())
@@ -270,11 +309,17 @@ struct byte_source {
   bool (*read)(void* self, std::uint64_t offset, void* bytes, std::size_t count);
 };
 
+/// Where a device has the optimizer's memory, copy(self, to, from, bytes) brings a piece there; else copy is null.
+struct memory_writer {
+  const void* self;
+  void (*copy)(const void* self, void* to, const void* from, std::size_t bytes);
+};
+
 /// What a load will do, found out before anything is done: which of the file's entries goes where, and what does not fit.
 class load_plan {
  public:
-  load_plan(std::string where, const byte_source& source, const load_options& o)
-      : where_(std::move(where)), source_(source), options_(o),
+  load_plan(std::string where, const byte_source& source, const memory_writer& memory, const load_options& o)
+      : where_(std::move(where)), source_(source), memory_(memory), options_(o),
         header_(safetensors::read_header(where_, source.size, [this](std::uint64_t offset, void* bytes, std::size_t count) {
           if (!source_.read(source_.self, offset, bytes, count))
             fail(where_ + ": could not be read");
@@ -300,7 +345,10 @@ class load_plan {
     if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
       states_.push_back({std::string(tensor), slots_.size()});
     const std::string key = state_key(tensor, slot);
-    slots_.push_back({std::string(slot), &type, elements, claim(key, type, elements), {}});
+    // What only another precision has can be done without: master weights are made of the parameters, a seed stays as it is.
+    const bool other_precision = options_.convert && !header_.tensors.contains(key) &&
+                                 ((slot == "master" && report_.parameters) || (slot == "seed" && tensor.empty()));
+    slots_.push_back({std::string(slot), &type, elements, other_precision ? nullptr : claim(key, type, elements), {}});
     if (slots_.back().from)
       check_count(key, slots_.back());
   }
@@ -314,8 +362,18 @@ class load_plan {
     }
     const bool took_part = !metadata(metadata_key("left_out/", tensor));
     same_take_part_ = same_take_part_ && recorded && took_part == takes_part;
-    tensors_.push_back({recorded ? took_part : takes_part, &type,
-                        report_.parameters && elements > 0 ? claim(parameters_key(tensor), type, elements) : nullptr});
+    const safetensors::entry* parameters = nullptr;
+    if (report_.parameters && elements > 0) {
+      parameters = claim(parameters_key(tensor), type, elements);
+      // Master weights that have no slot here are the better parameters.
+      const auto master = header_.tensors.find(state_key(tensor, "master"));
+      if (options_.convert && parameters && master != header_.tensors.end() && !master->second.claimed &&
+          master->second.elements == elements && master->second.type->is_float) {
+        master->second.claimed = true;
+        parameters = &master->second;
+      }
+    }
+    tensors_.push_back({recorded ? took_part : takes_part, &type, parameters});
   }
   void add_sum_is_shared(bool is) { sum_is_shared_ = sum_is_shared_ || is; }
 
@@ -364,10 +422,10 @@ class load_plan {
     for (std::size_t i = 0; i < states_.size(); ++i)
       decide(states_[i].tensor, states_[i].first, i + 1 < states_.size() ? states_[i + 1].first : slots_.size());
     for (const auto& [key, e] : header_.tensors)
-      if (!e.claimed && !(options_.parameters == false && key.starts_with(parameters_prefix)))
+      if (!e.claimed && !(options_.parameters == false && key.starts_with(parameters_prefix)) &&
+          !(options_.convert && key == state_key({}, "seed")))
         differ(load_difference::surplus, std::string(key), "is in the file; expected nothing under this key");
-    is_checked_ = options_.lenient || report_.differences.empty();
-    if (is_checked_)
+    if (options_.lenient || report_.differences.empty())
       return;
     std::string all;
     for (const load_difference& d : report_.differences)
@@ -456,7 +514,8 @@ class load_plan {
     if ((!step && !shared && !sum) || s.type->bytes != 8 || s.from->elements != 1)
       return;
     std::uint64_t count = 0;
-    read(s.from, *s.type, &count);
+    if (!source_.read(source_.self, header_.data_start + s.from->begin, &count, sizeof count))
+      fail(where_ + ": could not be read");
     s.count = count;
     const double value = sum ? std::bit_cast<double>(count) : 0;
     if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 1) || (sum && !(is_finite(value) && value >= 0)))
@@ -498,39 +557,53 @@ class load_plan {
       return;
     const std::uint64_t from = header_.data_start + e->begin;
     bool good = true;
-    if (e->type == &type)
+    if (e->type == &type && !memory_.copy)
       good = source_.read(source_.self, from, to, static_cast<std::size_t>(e->end - e->begin));
     else {
-      constexpr std::size_t at_once = 4096;
-      unsigned char buffer[at_once * 8];
+      const std::uint64_t at_once = e->elements < staging_bytes / 8 ? e->elements : staging_bytes / 8;
+      read_.resize(static_cast<std::size_t>(at_once * e->type->bytes));
+      converted_.resize(static_cast<std::size_t>(at_once * type.bytes));
       auto* out = static_cast<unsigned char*>(to);
       for (std::uint64_t i = 0; good && i < e->elements; i += at_once) {
         const auto n = static_cast<std::size_t>(e->elements - i < at_once ? e->elements - i : at_once);
-        good = source_.read(source_.self, from + i * e->type->bytes, buffer, n * e->type->bytes);
-        if (good)
-          safetensors::convert(*e->type, buffer, type, out + i * type.bytes, n);
+        good = source_.read(source_.self, from + i * e->type->bytes, read_.data(), n * e->type->bytes);
+        if (!good)
+          break;
+        if (e->type != &type)
+          safetensors::convert(*e->type, read_.data(), type, converted_.data(), n);
+        const auto& piece = e->type == &type ? read_ : converted_;
+        if (memory_.copy)
+          memory_.copy(memory_.self, out + i * type.bytes, piece.data(), n * type.bytes);
+        else
+          std::memcpy(out + i * type.bytes, piece.data(), n * type.bytes);
       }
     }
     if (!good)
-      fail(where_ + (is_checked_ ? ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again"
-                                 : ": could not be read"));
+      fail(where_ + ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again");
   }
 
   std::string where_;
   byte_source source_;
+  memory_writer memory_;
+  std::vector<unsigned char> read_, converted_;
   load_options options_;
   safetensors::header header_;
   load_report report_;
   std::vector<planned_state> states_;
   std::vector<planned_slot> slots_;
   std::vector<planned_tensor> tensors_;
-  bool same_take_part_ = true, sum_is_shared_ = false, sums_are_missing_ = false, is_checked_ = false;
+  bool same_take_part_ = true, sum_is_shared_ = false, sums_are_missing_ = false;
 };
 
 template <class Opt>
 load_report load(Opt& opt, const std::string& where, const byte_source& source, const load_options& o)
 {
-  load_plan plan(where, source, o);
+  memory_writer memory{&opt, nullptr};
+  if constexpr (is_on_device<Opt>)
+    memory.copy = [](const void* self, void* to, const void* from, std::size_t bytes) {
+      static_cast<const Opt*>(self)->copy_memory(to, from, bytes);
+    };
+  load_plan plan(where, source, memory, o);
   const Opt& present = opt;
   std::vector<number_list> numbers;
   for (std::size_t g = 0; g < opt.group_count(); ++g)
@@ -538,11 +611,12 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
   numbers = plan.add_settings(recipe_of(present), numbers);
   for (std::size_t g = 0; g < numbers.size(); ++g)
     set_numbers(opt, g, numbers[g], true);
-  present.visit_state([&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
+  const auto add = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
     plan.add_state(tensor, slot, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
     if constexpr (std::is_same_v<X, const std::uint64_t>)
       plan.add_sum_is_shared(slot == "exp_avg_sq_sum_is_shared" && values[0] != 0);
-  });
+  };
+  present.visit_state(in_place(add));
   present.visit_tensors([&]<class X>(std::string_view tensor, std::span<X> parameters, std::size_t group, bool takes_part) {
     plan.add_tensor(tensor, group, takes_part, safetensors::dtype_of<std::remove_const_t<X>>(), parameters.size());
   });
@@ -558,7 +632,8 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
     plan.read_parameters(i++, parameters.data());
   });
   i = 0;
-  opt.visit_state([&](std::string_view, std::string_view, auto values) { plan.read_slot(i++, values.data()); });
+  const auto fill = [&](std::string_view, std::string_view, auto values) { plan.read_slot(i++, values.data()); };
+  opt.visit_state(in_place(fill));
   if (plan.needs_resum())
     opt.resum();
   return std::move(plan.report());
@@ -574,7 +649,10 @@ void save(const Opt& opt, const std::string& path, const save_options& o = {})
   const std::string header = detail::header_of(opt, o);
   replaced_file file(path);
   file.write(header.data(), header.size());
-  detail::for_each_saved(opt, o.parameters, [&](const std::string&, auto values) { file.write(values.data(), values.size_bytes()); });
+  std::vector<unsigned char> staging;
+  detail::for_each_saved(opt, o.parameters, [&](const std::string&, auto values) {
+    detail::put_values(opt, values, staging, [&](const void* bytes, std::size_t count) { file.write(bytes, count); });
+  });
   file.commit();
 }
 
@@ -589,10 +667,8 @@ void save_to(const Opt& opt, Write&& write, const save_options& o = {})
   };
   const std::string header = detail::header_of(opt, o);
   put(header.data(), header.size());
-  detail::for_each_saved(opt, o.parameters, [&](const std::string&, auto values) {
-    if (!values.empty())
-      put(values.data(), values.size_bytes());
-  });
+  std::vector<unsigned char> staging;
+  detail::for_each_saved(opt, o.parameters, [&](const std::string&, auto values) { detail::put_values(opt, values, staging, put); });
 }
 
 /// Loads a file that `save` or another program wrote, by the tensors' names, into the tensors that have been added.

@@ -326,6 +326,14 @@ class optimizer
     decode_master(x.master.get(), x.parameters, x.size);
   }
 
+  /// Copies to or from a device's memory, for visitors of state that have a `static constexpr bool takes_device_memory = true`:
+  /// they are shown the arrays themselves and not copies.
+  void copy_memory(void* to, const void* from, std::size_t bytes) const
+    requires(on_device)
+  {
+    backend_.copy(to, from, bytes);
+  }
+
   /// How many groups there are, and the handle of each: the default one first, then in the order of add_group.
   std::size_t group_count() const noexcept { return groups_.size(); }
   group_handle group_at(std::size_t index) const
@@ -340,6 +348,7 @@ class optimizer
   template <class Visitor>
   void visit_tensors(Visitor&& visit)
   {
+    settle();
     cohorts_.reserve(tensors_.size());
     struct on_exit {
       optimizer& self;
@@ -764,7 +773,7 @@ class optimizer
       const std::string_view name = x.name;
       const auto show = [&]<class X>(std::string_view key, std::span<X> values) {
         using shown = std::span<std::conditional_t<std::is_const_v<Self>, const X, X>>;
-        if constexpr (on_device)
+        if constexpr (on_device && !requires { requires Visitor::takes_device_memory; })
           engine::show_copy(self.backend_, values, [&](std::span<X> copy) { visit(name, key, shown(copy)); }, std::is_const_v<Self>);
         else
           visit(name, key, shown(values));

@@ -478,8 +478,8 @@ inline std::uint64_t convert(std::uint64_t bits, layout from, layout to) noexcep
   if (drop > 64)
     return signed_zero;
   const std::uint64_t kept = drop == 64 ? 0 : significand >> drop, lost = significand << (64 - drop) % 64;
-  const std::uint64_t half = std::uint64_t(1) << 63;
-  const bool up = lost > half || (lost == half && kept % 2 == 1);
+  const std::uint64_t tie = std::uint64_t(1) << 63;
+  const bool up = lost > tie || (lost == tie && kept % 2 == 1);
   // Added, not put together: the highest bit kept, and a carry, count the exponent up.
   const std::uint64_t result = (std::uint64_t(biased - 1) << to.fraction) + kept + up;
   return signed_zero | (result > infinity ? infinity : result);

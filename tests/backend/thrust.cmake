@@ -52,7 +52,7 @@ gradus_thrust_suite(test_thrust_identities identities)
 gradus_thrust_suite(test_thrust_trajectories bits/trajectories)
 
 # The path of GPUs, on the host's systems.
-foreach(suite golden optimizer)
+foreach(suite golden optimizer checkpoint)
   gradus_thrust_suite(test_thrust_device_${suite} ${suite})
   target_compile_definitions(test_thrust_device_${suite} PRIVATE GRADUS_TEST_THRUST_DEVICE)
 endforeach()
