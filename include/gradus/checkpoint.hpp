@@ -215,6 +215,7 @@ inline constexpr bool is_on_device = requires(const Opt& opt, void* p) { opt.cop
 template <class F>
 struct in_place {
   const F& f;
+  explicit in_place(const F& visitor) noexcept : f(visitor) {}
   static constexpr bool takes_device_memory = true;
   template <class X>
   void operator()(std::string_view tensor, std::string_view slot, std::span<X> values) const
@@ -222,9 +223,6 @@ struct in_place {
     f(tensor, slot, values);
   }
 };
-template <class F>
-in_place(const F&) -> in_place<F>;
-
 /// How many bytes of a device's memory, or of numbers that are converted, are on their way at a time.
 inline constexpr std::size_t staging_bytes = std::size_t(1) << 20;
 
