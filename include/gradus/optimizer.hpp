@@ -328,10 +328,11 @@ class optimizer
 
   /// Copies to or from a device's memory, for visitors of state that have a `static constexpr bool takes_device_memory = true`:
   /// they are shown the arrays themselves and not copies.
-  void copy_memory(void* to, const void* from, std::size_t bytes) const
+  void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) const
     requires(on_device)
   {
-    backend_.copy(to, from, bytes);
+    if constexpr (on_device)  // Clang 14 instantiates what the requirement excludes
+      backend_.copy(to, from, bytes);
   }
 
   /// How many groups there are, and the handle of each: the default one first, then in the order of add_group.
