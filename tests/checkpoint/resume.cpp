@@ -36,6 +36,10 @@ void for_each_optimizer(const F& f)
   const auto in_precisions = [&](std::string name, const auto& recipe) {
     on_backends(name + "_float", recipe, float{});
     on_backends(name + "_double", recipe, double{});
+    // What is kept in other types than it is computed in takes the same way on every backend.
+    f(name + "_8bit", recipe, precision<float, float, block8>{}, default_backend{});
+    f(name + "_masters", recipe, precision<bfloat16, float16, float, float>{}, default_backend{});
+    f(name + "_bf16", recipe, precision<bfloat16, bfloat16, bfloat16>{}, default_backend{});
   };
   in_precisions("sgd", sgd{.lr = 0.05, .momentum = 0.9, .dampening = 0.1, .weight_decay = 0.01});
   in_precisions("sgds", sgds{.lr = 0.05, .momentum = 0.9, .nesterov = true, .weight_decay = 0.01});
@@ -47,15 +51,6 @@ void for_each_optimizer(const F& f)
   in_precisions("adabound", adabound{.lr = 0.01, .weight_decay = 0.01, .final_lr = 0.1, .gamma = 0.1});
   in_precisions("padam", padam{.lr = 0.05, .weight_decay = 0.01, .partial = 0.125});
   in_precisions("radam", radam{.lr = 0.01, .beta2 = 0.95, .weight_decay = 0.1, .decoupled_weight_decay = true});
-  // What is kept in other types than are computed with goes through the same code for every recipe: some of them.
-  const auto in_short_precisions = [&](std::string name, const auto& recipe) {
-    f(name + "_8bit", recipe, precision<float, float, block8>{}, default_backend{});
-    f(name + "_masters", recipe, precision<bfloat16, float16, float, float>{}, default_backend{});
-    f(name + "_bf16", recipe, precision<bfloat16, bfloat16, bfloat16>{}, default_backend{});
-  };
-  in_short_precisions("sgds", sgds{.lr = 0.05, .momentum = 0.9, .weight_decay = 0.01});
-  in_short_precisions("adams", adams{.lr = 0.01, .weight_decay = 0.01});
-  in_short_precisions("amsgrad", amsgrad{.lr = 0.01, .beta2 = 0.99, .weight_decay = 0.01});
   f("sgd_without_state", sgd{.lr = 0.05}, float{}, default_backend{});
   f("composed", compose(0.01, first_moment::ema{}, second_moment::ema_max{.beta2 = 0.99}, step_size::adaptive{},
                         decay::scheduled{.weight_decay = 0.01, .eps = 1e-30}), float{}, default_backend{});
