@@ -178,7 +178,7 @@ def suite_part(folder, r):
         if kind == "step" and variant == "-" and row[1:] != (r.backend, "serial", "float") and row not in others:
             others.append(row)
     out.append("## Backends, executors, precisions\n")
-    out.append("Time as a multiple of the same recipe's on the default backend, in float, on one thread. Threads join in from 65 536 "
+    out.append("Time as a multiple of the same recipe's on the default backend, in float, on one thread. Threads join in from 262 144 "
                "parameters on (OpenMP's wait passively, OMP_WAIT_POLICY=passive). The scalar backend is a plain loop, here compiled with flags that keep a square root from being "
                "vectorised (see the plain loops under Peers). Threaded rows are wall time, so on a busy machine they come out too high.\n")
     out.append(table(["recipe, backend, executor, precision"] + [shape_name(s) for s in r.shapes], [

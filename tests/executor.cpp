@@ -20,7 +20,7 @@ extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak
 namespace {
 
 // Sizes around the cuts: a tensor of many pieces, many in one piece, some that end within a block.
-constexpr std::size_t sizes[] = {150'000, 5, 1, 4096, 70'001, 4097, 0, 33'333, 64, 64, 64};
+constexpr std::size_t sizes[] = {170'000, 5, 1, 4096, 70'001, 4097, 0, 33'333, 64, 64, 64};
 
 template <class T = float, class Recipe, class Backend>
 std::vector<float> train(const Recipe& recipe, Backend backend)

@@ -210,7 +210,7 @@ struct model {
   explicit model(std::uint64_t seed)
   {
     support::random r(seed);
-    for (const std::size_t n : {1u, 37u, 256u, 513u, 5000u, 70001u}) {
+    for (const std::size_t n : {1u, 37u, 256u, 513u, 5000u, 270001u}) {
       auto& w = weights.emplace_back(n);
       auto& g = gradients.emplace_back(n);
       for (std::size_t i = 0; i < n; ++i) {

@@ -832,7 +832,7 @@ class optimizer
     for_ranges_between({0, 0}, {flat_.size(), 0}, f);
   }
 
-  static constexpr std::size_t smallest_parallel_step = 1 << 16;  // under this, threads cost more than they save
+  static constexpr std::size_t smallest_parallel_step = 1 << 18;  // under this, waking threads costs more than they save
   static constexpr std::size_t smallest_piece = 1 << 14;
   static constexpr std::size_t most_pieces = 256;
 

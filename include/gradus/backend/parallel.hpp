@@ -7,7 +7,7 @@
 ///
 /// An executor is an object with one member, `run(n, work)`: it calls work(k) once for each k in [0, n), in any order, on
 /// any threads, and returns when all calls have. `work` is small, copyable and never throws. Steps give the same bits for
-/// every executor and thread count; steps of fewer than 65536 parameters do not ask the executor at all.
+/// every executor and thread count; steps of fewer than 262144 parameters do not ask the executor at all.
 
 #include <cstddef>
 #include <utility>
