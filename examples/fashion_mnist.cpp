@@ -4,13 +4,11 @@
 // The network, its forward and its backward pass are written out below; Eigen multiplies the matrices.
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -20,7 +18,6 @@
 #include <memory>
 #include <numeric>
 #include <optional>
-#include <random>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -29,7 +26,6 @@
 #include <vector>
 
 #include <unistd.h>
-#include <zlib.h>
 
 #include <CLI/CLI.hpp>
 #include <Eigen/Core>
@@ -38,18 +34,17 @@
 #include <gradus/checkpoint.hpp>
 #include <gradus/schedule.hpp>
 
+#include "fashion_mnist.hpp"
+
 namespace {
 
-using Eigen::Index;
 using matrix = Eigen::MatrixXf;
 using vector = Eigen::VectorXf;
-using bytes = std::vector<unsigned char>;
 using clock_type = std::chrono::steady_clock;
-namespace fs = std::filesystem;
 
-constexpr Index side = 28, pixels = side * side, hidden = 256, classes = 10;
-constexpr float pixel_mean = 0.286f, pixel_deviation = 0.353f;  // of the 60 000 images, black to white being 0 to 1
-constexpr Index train_count = 60'000, test_count = 10'000;
+using namespace fashion_mnist;
+
+constexpr Index hidden = 256;
 
 double seconds_since(clock_type::time_point start)
 {
@@ -93,7 +88,7 @@ struct options {
   int epochs = 10;
   Index batch = 64, images = train_count;
   std::optional<double> lr, weight_decay, require_test_error;
-  std::string schedule = "cosine", precision = "float", data = "/usr/share/datasets/fashion-mnist", output = "fashion_mnist_curves";
+  std::string schedule = "cosine", precision = "float", data = usual_folder, output = "fashion_mnist_curves";
   std::string save, resume;
   int stop_after = 0;     // epochs; 0: all
   std::int64_t seed = 1;  // signed, as CLI11 lets a negative number pass for a large unsigned one
@@ -149,79 +144,7 @@ void describe(CLI::App& app, options& o)
   });
 }
 
-// ── the data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-struct data_set {
-  bytes images, labels;
-};
-
-[[noreturn]] void refuse(const fs::path& file, const std::string& found, const std::string& expected)
-{
-  throw std::runtime_error(file.string() + ": found " + found + "; expected " + expected +
-                           " (Debian's package dataset-fashion-mnist brings this file)");
-}
-
-/// The elements of a gzipped IDX file of unsigned bytes: magic number, dimensions, elements; numbers are big-endian.
-bytes read_idx(const fs::path& file, const std::vector<Index>& dimensions)
-{
-  std::vector<Index> header = {0x800 + Index(dimensions.size())};
-  header.insert(header.end(), dimensions.begin(), dimensions.end());
-  const std::size_t start = 4 * header.size();
-  const auto elements = std::accumulate(dimensions.begin(), dimensions.end(), Index(1), std::multiplies<>());
-  const std::size_t size = start + std::size_t(elements);
-
-  const std::unique_ptr<gzFile_s, int (*)(gzFile)> gz(gzopen(file.c_str(), "rb"), gzclose);
-  if (!gz)
-    refuse(file, std::strerror(errno), "a readable file");
-  bytes content(size + 1);  // one more than there should be, so that the file's end is met and its checksum compared
-  const int count = gzread(gz.get(), content.data(), unsigned(content.size()));
-  int error = Z_OK;
-  const std::string message = gzerror(gz.get(), &error);
-  if (error != Z_OK)
-    refuse(file, "an unreadable file:" + message.substr(message.rfind(':') + 1), "a whole gzip file");
-  content.resize(std::size_t(count));
-
-  for (std::size_t k = 0; k < header.size() && 4 * k + 4 <= content.size(); ++k) {
-    const unsigned char* b = &content[4 * k];
-    const Index found = Index(b[0]) << 24 | Index(b[1]) << 16 | Index(b[2]) << 8 | Index(b[3]);
-    const std::string what = k == 0 ? "magic number " : "dimension " + std::to_string(k) + " = ";
-    if (found != header[k])
-      refuse(file, what + std::to_string(found), std::to_string(header[k]));
-  }
-  if (content.size() > size)
-    refuse(file, "more than " + std::to_string(size) + " bytes", "no more");
-  if (content.size() < size)
-    refuse(file, std::to_string(content.size()) + " bytes", std::to_string(size));
-  content.erase(content.begin(), content.begin() + std::ptrdiff_t(start));
-  return content;
-}
-
-data_set read_data(const fs::path& folder, const std::string& part, Index count)
-{
-  const fs::path labels = folder / (part + "-labels-idx1-ubyte.gz");
-  data_set read{read_idx(folder / (part + "-images-idx3-ubyte.gz"), {count, side, side}), read_idx(labels, {count})};
-  const auto largest = *std::max_element(read.labels.begin(), read.labels.end());
-  if (largest >= classes)
-    refuse(labels, "label " + std::to_string(largest), "0 to " + std::to_string(classes - 1));
-  return read;
-}
-
 // ── the network ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// Random numbers that are the same everywhere: the standard's distributions and shuffle differ between libraries.
-class random_numbers {
- public:
-  explicit random_numbers(std::int64_t seed) : engine_(static_cast<std::uint64_t>(seed)) {}
-  double uniform() { return double(engine_() >> 11) * 0x1p-53; }  // in [0, 1)
-  void shuffle(std::vector<Index>& order)
-  {
-    for (std::size_t i = order.size(); i > 1; --i)
-      std::swap(order[i - 1], order[std::size_t(uniform() * double(i))]);
-  }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 /// One image a column.
 struct batch {
@@ -437,7 +360,7 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
                    progress& shown, std::ofstream& curves)
 {
   const auto start = clock_type::now();
-  random_numbers random(o.seed);
+  random_numbers random(static_cast<std::uint64_t>(o.seed));
   network net(random);
   gradus::any_optimizer<T> opt(name, hyperparameters(name, o));
   tensors<T> of_net(net, opt);

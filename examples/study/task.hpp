@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <Eigen/Core>
@@ -50,7 +51,7 @@ class task {
   std::vector<tensor> tensors;
   std::vector<float> parameters, gradients;
 
- protected:
+  /// For who makes the model; returns the tensor's begin.
   std::size_t add_tensor(std::string name, std::size_t size)
   {
     const std::size_t begin = parameters.size();
