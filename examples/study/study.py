@@ -11,9 +11,11 @@ A run that is done is skipped; one that was stopped goes on from its last epoch.
 import argparse
 import hashlib
 import json
+import math
 import os
 import pathlib
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -90,7 +92,10 @@ def small(models, optimizers, strengths=(USUAL,), seeds=(1,), lrs=None, **change
 
 
 def key(run):
-    return json.dumps(run, sort_keys=True)
+    """Equal for equal descriptions, however their numbers are written."""
+    def plain(x):
+        return [plain(y) for y in x] if isinstance(x, list) else x if isinstance(x, str) else six(x)
+    return json.dumps({k: plain(v) for k, v in run.items()}, sort_keys=True)
 
 
 def name(run):
@@ -353,6 +358,163 @@ def run_command(o):
         return 130
     print(f"\nstudy: {finished} of {len(every)} runs are done, {len(failures)} failed, in {clock(time.monotonic() - start)}")
     return 1 if failures else 0
+
+
+# ---------------------------------------------------------------------------------------------------- logs
+class Log:
+    """A finished run: its description, its epochs' lines (of a command: its lines), its last line."""
+
+    def __init__(self, run, head, epochs, done):
+        self.run, self.head, self.done = run, head, done
+        self.diverged = any(e.get("diverged") for e in epochs)
+        self.epochs = [e for e in epochs if not e.get("diverged")]
+
+    def value(self, field):
+        """At the end of the run; None where there is none."""
+        if self.diverged or not self.epochs:
+            return None
+        return self.done.get("sharpness") if field == "sharpness" else measured(self.epochs[-1], field)
+
+
+def measured(epoch, field):
+    if field == "perplexity":
+        return math.exp(epoch["test_loss"])
+    return epoch.get(field)
+
+
+def read_logs(folder):
+    """All finished runs by key, from logs as the worker writes them and from packed ones."""
+    out = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        lines = lines_of(path)
+        if lines and "epochs" in lines[0]:  # packed
+            logs = [Log(x["run"], x["head"], x["epochs"], x["done"]) for x in lines]
+        elif path.stem in ("theorem", "time"):
+            logs = [Log({"command": path.stem}, {}, lines, {"done": True})]
+        elif lines and "done" in lines[-1]:
+            head = {k: v for k, v in lines[0].items() if k != "run"}
+            logs = [Log(lines[0]["run"], head, lines[1:-1], lines[-1])]
+        else:
+            logs = []
+        out |= {key(log.run): log for log in logs}
+    return out
+
+
+def shortened(x):
+    if isinstance(x, float):
+        return six(x)
+    if isinstance(x, dict):
+        return {k: shortened(v) for k, v in x.items()}
+    return [shortened(v) for v in x] if isinstance(x, list) else x
+
+
+def pack_command(o):
+    logs = read_logs(o.logs)
+    o.out.mkdir(parents=True, exist_ok=True)
+    path = o.out / "study.jsonl"
+    with open(path, "w") as file:
+        for log in sorted(logs.values(), key=lambda log: name(log.run)):
+            epochs = log.epochs + ([{"diverged": True}] if log.diverged else [])
+            line = {"run": log.run, "head": log.head, "epochs": shortened(epochs), "done": shortened(log.done)}
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    print(f"study: {len(logs)} runs in {path}, {path.stat().st_size / 1e6:.2f} MB")
+
+
+# ---------------------------------------------------------------------------------------------------- tables
+def of(run, field):
+    return strength(run) if field == "strength" else run.get(field)
+
+
+def groups(rs, fields):
+    """Runs by the values of fields, in the order of the plan; numbers ascend."""
+    out = {}
+    for r in rs:
+        if "command" not in r:
+            out.setdefault(tuple(of(r, f) for f in fields), []).append(r)
+    numeric = [i for i, f in enumerate(fields) if f in ("strength", "lr")]
+    order = list(out)
+    return {k: out[k] for k in sorted(out, key=lambda k: [k[i] if i in numeric else
+                                                          min(j for j, other in enumerate(order) if other[i] == k[i])
+                                                          for i in range(len(k))])}
+
+
+def found(rs, logs):
+    return [logs[key(r)] for r in rs if key(r) in logs]
+
+
+def mean_sd(values):
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def figure_text(x, field=""):
+    return f"{x:.2f}" if field == "test_error" else f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
+
+
+def cell(rs, logs, field):
+    here = found(rs, logs)
+    values = [v for v in (log.value(field) for log in here) if v is not None]
+    diverged = sum(log.diverged for log in here)
+    text = "–"
+    if values:
+        mean, sd = mean_sd(values)
+        text = figure_text(mean, field) + (f" ± {figure_text(sd, field)}" if sd is not None else "")
+    if diverged:
+        text = f"{diverged} diverged" if not values else f"{text} ({diverged} diverged)"
+    return text if not here or len(here) == len(rs) else f"{text} ({len(here)} of {len(rs)})"
+
+
+def markdown(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def label(x, field):
+    return f"λ = {x:g}" if field == "strength" else f"{x:g}" if isinstance(x, float) else str(x)
+
+
+def pivot(rs, logs, field, rows, column):
+    columns = [k[0] for k in groups(rs, [column])]
+    body = []
+    for row, members in groups(rs, rows).items():
+        cells = groups(members, [column])
+        body.append([label(x, f) for x, f in zip(row, rows)] +
+                    [cell(cells[(c,)], logs, field) if (c,) in cells else "" for c in columns])
+    return markdown(rows + [label(c, column) for c in columns], body)
+
+
+def theorem_table(log):
+    """Each kind's distance from stationarity just before lr drops, and at the end."""
+    body = []
+    for kind, lines in by_kind(log).items():
+        before = [x for x in lines if x["lr"] == lines[0]["lr"]][-1]
+        body.append([kind] + [figure_text(x["stationarity"]) for x in (before, lines[-1])])
+    return markdown(["weight decay", "gradient norm of the objective before lr drops", "at the end"], body)
+
+
+def by_kind(log):
+    out = {}
+    for x in log.epochs:
+        out.setdefault(x["kind"], []).append(x)
+    return out
+
+
+def time_table(log):
+    return markdown(["optimizer", "µs a step", "ns a parameter", "share of a training step"], [
+        [x["optimizer"], figure_text(x["ns_per_step"] / 1e3), figure_text(x["ns_per_parameter"]),
+         f"{100 * x['share_of_step']:.2f} %"] for x in sorted(log.epochs, key=lambda x: x["ns_per_parameter"])])
+
+
+def speed_table(logs):
+    models = {}
+    for log in logs.values():
+        if "model" in log.run:
+            for e in log.epochs:
+                m = models.setdefault(log.run["model"], [0, 0, 0, 0.0, 0.0])
+                for i, x in enumerate((e["epoch"] == 1, 1, e["examples"], e["seconds"], e["optimizer_seconds"])):
+                    m[i] += x
+    return markdown(["model", "runs", "epochs", "examples", "hours of training", "examples/s, one process", "optimizer's share"],
+                    [[m, str(n), str(epochs), str(examples), f"{s / 3600:.2f}", figure_text(examples / s), f"{100 * opt / s:.2f} %"]
+                     for m, (n, epochs, examples, s, opt) in sorted(models.items()) if s > 0])
 
 
 # ---------------------------------------------------------------------------------------------------- main
