@@ -14,7 +14,8 @@ import unittest
 sys.dont_write_bytecode = True  # no files in the source tree
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-import study  # noqa: E402
+import experiments  # noqa: E402
+import report  # noqa: E402
 
 # Logs as the worker's, of figures that follow from the description. FAKE_FAIL: a run whose name has this fails;
 # FAKE_SLOW: seconds an epoch.
@@ -74,29 +75,29 @@ class Folder(unittest.TestCase):
 class Expansion(unittest.TestCase):
     def test_descriptions_have_the_workers_keys_and_files_of_their_own(self):
         for size in ("quick", "full"):
-            every = study.unique(study.planned(None, size))
-            self.assertEqual(len({study.name(r) for r in every}), len(every))
+            every = experiments.unique(experiments.planned(None, size))
+            self.assertEqual(len({experiments.name(r) for r in every}), len(every))
             for r in every:
                 if "command" not in r:
-                    self.assertEqual(set(r), set(study.KEYS))
-                self.assertRegex(study.name(r), r"^[\w.+-]+$")
+                    self.assertEqual(set(r), set(experiments.KEYS))
+                self.assertRegex(experiments.name(r), r"^[\w.+-]+$")
 
     def test_a_run_that_two_experiments_share_is_one(self):
-        plan = study.planned("b,d", "full")
-        self.assertEqual(len(study.unique(plan)), len(plan["b"]) + 5)  # d adds AdamS's
+        plan = experiments.planned("b,d", "full")
+        self.assertEqual(len(experiments.unique(plan)), len(plan["b"]) + 5)  # d adds AdamS's
 
     def test_decay_of_each_optimizer(self):
-        wd = {o: study.runs(["mlp"], [o])[0]["weight_decay"] for o in ("sgd", "adamw", "adams", "sgd_independent")}
+        wd = {o: experiments.runs(["mlp"], [o])[0]["weight_decay"] for o in ("sgd", "adamw", "adams", "sgd_independent")}
         self.assertEqual(wd, {"sgd": 5e-4, "adamw": 0.5, "adams": 5e-4, "sgd_independent": 5e-5})
         for o in wd:
-            self.assertEqual(study.strength(study.runs(["mlp"], [o], lrs=(0.3,))[0]), 5e-4)
+            self.assertEqual(experiments.strength(experiments.runs(["mlp"], [o], lrs=(0.3,))[0]), 5e-4)
 
     def test_names_tell_runs_apart_by_every_key(self):
-        run = study.runs(["mlp"], ["adam"])[0]
+        run = experiments.runs(["mlp"], ["adam"])[0]
         others = dict(model="vgg", optimizer="sgd", lr=0.5, weight_decay=0.5, schedule="constant", milestones=[0.5],
                       t_0=2, t_mult=3, epochs=1, images=1, batch=1, seed=9)
-        names = {study.name(run | {k: v}) for k, v in others.items()}
-        self.assertEqual(len(names | {study.name(run)}), len(study.KEYS) + 1)
+        names = {experiments.name(run | {k: v}) for k, v in others.items()}
+        self.assertEqual(len(names | {experiments.name(run)}), len(experiments.KEYS) + 1)
 
     def test_list(self):
         said = tool("list", "--quick", "--only", "a,j")
@@ -131,7 +132,7 @@ class Scheduling(Folder):
         process = subprocess.Popen([sys.executable, HERE / "study.py", "run", "--quick", "--only", "i", "--worker",
                                     self.worker, "--out", self.logs], env=os.environ | {"FAKE_SLOW": "0.5"},
                                    stdout=subprocess.PIPE, text=True)
-        while not any(len(study.lines_of(p)) > 1 for p in self.logs.glob("*.jsonl")):
+        while not any(len(report.lines_of(p)) > 1 for p in self.logs.glob("*.jsonl")):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=15)
