@@ -55,7 +55,9 @@ def read_logs(folder):
             logs = [Log(lines[0]["run"], head, lines[1:-1], lines[-1])]
         else:
             logs = []
-        out |= {key(log.run): log for log in logs}
+        for log in logs:  # rounded as packed ones are, so that both give the same figures
+            log.epochs, log.done = shortened(log.epochs), shortened(log.done)
+            out[key(log.run)] = log
     return out
 
 
@@ -74,7 +76,7 @@ def pack_command(o):
     with open(path, "w") as file:
         for log in sorted(logs.values(), key=lambda log: name(log.run)):
             epochs = log.epochs + ([{"diverged": True}] if log.diverged else [])
-            line = {"run": log.run, "head": log.head, "epochs": shortened(epochs), "done": shortened(log.done)}
+            line = {"run": log.run, "head": log.head, "epochs": epochs, "done": log.done}
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
     print(f"study: {len(logs)} runs in {path}, {path.stat().st_size / 1e6:.2f} MB")
 
@@ -193,7 +195,7 @@ def pyplot():
     import matplotlib
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
-    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9, "axes.grid": True,
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9, "axes.grid": True, "axes.axisbelow": True,
                          "grid.color": "#d0d7de", "grid.linewidth": 0.5, "axes.spines.top": False,
                          "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.3})
     return plt
@@ -261,17 +263,21 @@ def curves(fields, series, split=("model",), columns=3, **conditions):
         rs = only(rs, conditions)
         parts = [(part, field) for part in groups(rs, split).items() for field in fields]
         figure, axes = panels(len(parts), columns)
+        order = list(groups(rs, [series]))
         for ax, ((values, members), field) in zip(axes, parts):
-            for i, (value, same) in enumerate(groups(members, [series]).items()):
-                points = by_epoch(found(same, logs), field)
+            for value, same in groups(members, [series]).items():
+                points, i = by_epoch(found(same, logs), field), order.index(value)
                 if points:
                     x, y, sd = zip(*points)
                     ax.plot(x, y, color=colour(value[0], i), label=label(value[0], series))
-                    if any(sd):
+                    if any(sd) and len(order) <= 5:  # more bands than that hide each other
                         # Not below a tenth of the mean: it must be seen on a logarithmic axis, too.
                         ax.fill_between(x, [max(m - s, m / 10) for m, s in zip(y, sd)], [m + s for m, s in zip(y, sd)],
                                         color=colour(value[0], i), alpha=0.2, linewidth=0)
             scaled(ax, field)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            if field == "test_error" and ax.lines:  # the first epochs' may be anything
+                ax.set_ylim(top=min(ax.get_ylim()[1], 3 * min(min(line.get_ydata()) for line in ax.lines)))
             ax.set(title=", ".join(label(v, f) for v, f in zip(values, split)), xlabel="epoch", ylabel=AXES[field])
         one_legend(axes)
         return figure

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Tests of study.py: with a worker that only pretends to train."""
+import argparse
+import contextlib
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -142,6 +143,65 @@ class Scheduling(Folder):
         time.sleep(0.8)
         self.assertEqual(sum(p.stat().st_size for p in self.logs.glob("*.jsonl")), size)
         self.assertEqual(self.run_study("--only", "i").returncode, 0)
+
+
+class Report(Folder):
+    def report(self, logs, out):
+        with contextlib.redirect_stdout(None):
+            report.report_command(argparse.Namespace(logs=logs, out=self.path / out, size="quick"))
+        return {p.name: p.read_text() for p in (self.path / out).iterdir()}
+
+    def section(self, files, letter):
+        return files["tables.md"].split(f"## {letter}. ")[1].split("\n## ")[0]
+
+    def test_draws_every_figure_and_packs(self):
+        self.assertEqual(self.run_study().returncode, 0)
+        files = self.report(self.logs, "report")
+        names = [f"{file}.svg" for figures in report.FIGURES.values() for file, _, _ in figures]
+        self.assertEqual(set(files), {"tables.md", *names})
+        self.assertEqual(set(report.FIGURES), set(experiments.EXPERIMENTS))
+        self.assertLess(sum(map(len, files.values())), 1e6)
+        for file in names:
+            self.assertIn("</svg>", files[file])
+            self.assertIn(f"]({file})", files["tables.md"])
+        # Two seeds, whose errors are 11 + 5/2 and 12 + 5/2.
+        row = next(line for line in self.section(files, "e").splitlines() if line.startswith("| mlp | λ = 0.0005"))
+        self.assertEqual(row.split(" | ")[2], "14.00 ± 0.71")
+        self.assertEqual(row.count("14.00 ± 0.71"), 10)
+        self.assertIn("Runs: 20 of 20", self.section(files, "e"))
+        self.assertIn("| mlp | adams | 60 | 60 ± 0 | 60 |", self.section(files, "c"))  # decay factors
+        self.assertIn("| mlp | adam |  | – |  |", self.section(files, "c"))
+        self.assertIn("| independent | 2.11e-06 | 0.1 |", self.section(files, "a"))
+        self.assertIn("12.5", self.section(files, "d"))
+        self.assertIn("| adams | 400 | 2 | 4.00 % |", self.section(files, "j"))
+        self.assertIn("| lstm | adam | 3 |", self.section(files, "h"))  # exp(1.1)
+        # The same again, and from packed logs, to the byte.
+        said = tool("pack", "--logs", self.logs, "--out", self.path / "packed")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertEqual([p.name for p in (self.path / "packed").iterdir()], ["study.jsonl"])
+        lines = [json.loads(line) for line in (self.path / "packed/study.jsonl").read_text().splitlines()]
+        self.assertEqual(len(lines), len(list(self.logs.glob("*.jsonl"))))
+        self.assertEqual({frozenset(line) for line in lines}, {frozenset(("run", "head", "epochs", "done"))})
+        again = self.report(self.path / "packed", "again")
+        for file, text in files.items():
+            self.assertEqual(again[file] == text, True, file)
+
+    def test_what_is_missing_leaves_gaps(self):
+        self.logs.mkdir()
+        run, other = experiments.small(["mlp"], ["sgd"], seeds=(1, 2))
+        def log(r, *lines):
+            text = "".join(json.dumps(line) + "\n" for line in ({"run": r, "commit": "abc", "machine": "m"}, *lines))
+            (self.logs / f"{experiments.name(r)}.jsonl").write_text(text)
+        # One as another program writes numbers; one that diverged; one that is not done.
+        log(run | {"lr": 0.10000000000000001, "seed": 1.0},
+            {"epoch": 1, "test_error": 12.25, "examples": 1, "seconds": 1, "optimizer_seconds": 0}, {"done": True, "sharpness": None})
+        log(other, {"epoch": 1, "diverged": True}, {"done": True, "sharpness": None})
+        log(experiments.small(["mlp"], ["adam"])[0], {"epoch": 1, "test_error": 99})
+        files = self.report(self.logs, "one")
+        self.assertIn("Runs: 0 of", self.section(files, "f"))
+        text = self.section(files, "e")
+        self.assertIn("| 12.25 (1 diverged) | – |", text)
+        self.assertNotIn("99", text)
 
 
 if __name__ == "__main__":
