@@ -103,7 +103,7 @@ def work(run, epochs=None):
 
 
 # ---------------------------------------------------------------------------------------------------- experiments
-# Tables are pivots: (what is shown, a field of the last epoch or of the last line, the rows' fields, the columns' field).
+# Tables are pivots: (what is shown, a field of the last epoch or of the last line, the rows' fields, the columns').
 ERROR = ("test error, %", "test_error")
 NORM = ("gradient norm, last epoch", "grad_norm")
 L2S = ("sgd", "adam", "adamw")

@@ -173,9 +173,10 @@ def speed_table(logs):
                 m = models.setdefault(log.run["model"], [0, 0, 0, 0.0, 0.0])
                 for i, x in enumerate((e["epoch"] == 1, 1, e["examples"], e["seconds"], e["optimizer_seconds"])):
                     m[i] += x
-    return markdown(["model", "runs", "epochs", "examples", "hours of training", "examples/s, one process", "optimizer's share"],
-                    [[m, str(n), str(epochs), str(examples), f"{s / 3600:.2f}", figure_text(examples / s), f"{100 * opt / s:.2f} %"]
-                     for m, (n, epochs, examples, s, opt) in sorted(models.items()) if s > 0])
+    head = ["model", "runs", "epochs", "examples", "hours of training", "examples/s, one process", "optimizer's share"]
+    return markdown(head, [[m, str(n), str(epochs), str(examples), f"{s / 3600:.2f}", figure_text(examples / s),
+                            f"{100 * steps / s:.2f} %"]
+                           for m, (n, epochs, examples, s, steps) in sorted(models.items()) if s > 0])
 
 
 # ---------------------------------------------------------------------------------------------------- figures
@@ -195,8 +196,8 @@ def pyplot():
     import matplotlib
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
-    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9, "axes.grid": True, "axes.axisbelow": True,
-                         "grid.color": "#d0d7de", "grid.linewidth": 0.5, "axes.spines.top": False,
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "study", "font.size": 9, "axes.grid": True,
+                         "axes.axisbelow": True, "grid.color": "#d0d7de", "grid.linewidth": 0.5, "axes.spines.top": False,
                          "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.3})
     return plt
 
@@ -296,7 +297,8 @@ def against(x_field, y_field, series, split):
                     ax.plot(x, y, color=colour(value[0], i), label=label(value[0], series), linewidth=0.8)
                     ax.plot(x[-1:], y[-1:], "o", color=colour(value[0], i), markersize=4)
             scaled(ax, x_field, "x")
-            ax.set(title=", ".join(label(v, f) for v, f in zip(values, split)), xlabel=AXES[x_field], ylabel=AXES[y_field])
+            ax.set(title=", ".join(label(v, f) for v, f in zip(values, split)), xlabel=AXES[x_field],
+                   ylabel=AXES[y_field])
         one_legend(axes)
         return figure
     return draw
@@ -344,7 +346,8 @@ def heat(rs, logs):
             text = f"{grid[i][j]:.1f}" if values else "div." if here else "–"
             dark = values and grid[i][j] > (low + high) / 2
             ax.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=8)
-        image = ax.pcolormesh(range(len(x)), range(len(y)), grid, cmap=plt.get_cmap("viridis_r", 32), vmin=low, vmax=high)
+        image = ax.pcolormesh(range(len(x)), range(len(y)), grid, cmap=plt.get_cmap("viridis_r", 32), vmin=low,
+                              vmax=high)
         ax.grid(False)
         ax.set_xticks(range(len(x)), [f"{v:g}" for v in x])
         ax.set_yticks(range(len(y)), [f"{v:g}" for v in y])
@@ -371,7 +374,8 @@ def time_figure(_, logs):
     figure, (ax,) = panels(1, 1, 5, 0.8 + 0.25 * len(lines))
     for i, x in enumerate(lines):
         ax.barh(i, x["ns_per_parameter"], color=colour(x["optimizer"], i), height=0.7)
-        ax.text(x["ns_per_parameter"], i, f" {100 * x['share_of_step']:.2f} % of a training step", va="center", fontsize=7)
+        ax.text(x["ns_per_parameter"], i, f" {100 * x['share_of_step']:.2f} % of a training step", va="center",
+                fontsize=7)
     ax.set_yticks(range(len(lines)), [x["optimizer"] for x in lines])
     ax.set(xlabel="ns a parameter and step")
     ax.grid(False, axis="y")
@@ -380,7 +384,7 @@ def time_figure(_, logs):
 
 FIGURES = {  # of each experiment: file, caption, what draws it
     "a": [("a_curves", "Test error and gradient norm", curves(["test_error", "grad_norm"], "optimizer")),
-          ("a_theorem", "Full batch: the distance from the stationary point that was reached before lr drops", theorem_figure)],
+          ("a_theorem", "Full batch: the distance from the stationary point reached before lr drops", theorem_figure)],
     "b": [("b_norms", "Gradient norm", curves(["grad_norm"], "strength", ("model", "optimizer"))),
           ("b_norms_l2", "Gradient norm, the L2 term counted",
            curves(["grad_norm_l2"], "strength", ("model", "optimizer"))),
@@ -404,10 +408,11 @@ def report_command(o):
     logs = read_logs(o.logs)
     o.out.mkdir(parents=True, exist_ok=True)
     text = ["# The study: tables and figures\n",
-            "Made from the logs by `study.py report`. Mean ± standard deviation over seeds, at the last epoch; (k of n): k runs "
-            "are done of n planned; –: none. λ is what L2 and SWD are given; AdamW's `weight_decay` is λ/0.001, "
+            "Made from the logs by `study.py report`. Mean ± standard deviation over seeds, at the last epoch; (k of n): k "
+            "runs are done of n planned; –: none. λ is what L2 and SWD are given; AdamW's `weight_decay` is λ/0.001, "
             "and that of Equation 1 (`sgd_independent`) is lr·λ.\n"]
-    where = sorted({f"{log.head['machine']}, commit {log.head['commit']}" for log in logs.values() if "machine" in log.head})
+    heads = [log.head for log in logs.values() if "machine" in log.head]
+    where = sorted({f"{head['machine']}, commit {head['commit']}" for head in heads})
     text.append("".join(f"- {line}\n" for line in where) + "\n" + speed_table(logs))
     for letter, rs in planned(None, o.size).items():
         e = EXPERIMENTS[letter]

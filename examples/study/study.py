@@ -39,7 +39,8 @@ def list_command(o):
 
 
 def amounts(images):
-    return ", ".join(f"{m} {n} epochs" if m == "lstm" else f"{m} {n / 1e6:.2f} M images" for m, n in images.items()) or "–"
+    said = (f"{m} {n} epochs" if m == "lstm" else f"{m} {n / 1e6:.2f} M images" for m, n in images.items())
+    return ", ".join(said) or "–"
 
 
 # ---------------------------------------------------------------------------------------------------- running
@@ -72,8 +73,8 @@ class Worker:
         self.had = self.epochs()
         with open(self.errors, "w") as errors:
             # A session of its own: Ctrl-C is the scheduler's to pass on.
-            self.process = subprocess.Popen([o.worker, *arguments], stdout=errors, stderr=errors, start_new_session=True,
-                                            env=os.environ | {"OMP_NUM_THREADS": "1"})
+            self.process = subprocess.Popen([o.worker, *arguments], stdout=errors, stderr=errors,
+                                            start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     def epochs(self):
         return 0 if "command" in self.run else sum("epoch" in line for line in lines_of(self.log))
@@ -125,7 +126,7 @@ def run_command(o):
         text = f"study: {finished} of {len(every)} runs, {clock(now - start)}"
         text += f", about {clock((left - partly) / speed)} left" if speed and left > partly else ""
         text += f", {len(failures)} failed" if failures else ""
-        print(("\r" if live else "") + f"{text}  {last}" + ("\x1b[K" if live else ""), end="" if live else "\n", flush=True)
+        print(f"\r{text}  {last}\x1b[K" if live else f"{text}  {last}", end="" if live else "\n", flush=True)
 
     try:
         while queue or running:
@@ -154,7 +155,8 @@ def run_command(o):
             w.stop()
         print(f"\nstudy: stopped; the same command goes on from here ({finished} of {len(every)} runs are done)")
         return 130
-    print(f"\nstudy: {finished} of {len(every)} runs are done, {len(failures)} failed, in {clock(time.monotonic() - start)}")
+    print(f"\nstudy: {finished} of {len(every)} runs are done, {len(failures)} failed, "
+          f"in {clock(time.monotonic() - start)}")
     return 1 if failures else 0
 
 

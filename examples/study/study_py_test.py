@@ -34,7 +34,8 @@ if args[0] == "theorem":
                   stationarity=math.exp(-step / 15) + (0.1 if kind == "independent" and step >= 200 else 0))
 elif args[0] == "time":
     for i, n in enumerate(("sgd", "adam", "adamw", "adams")):
-        write(optimizer=n, model="vgg_bn", ns_per_step=1e5 * (i + 1), ns_per_parameter=0.5 * (i + 1), share_of_step=0.01 * (i + 1))
+        write(optimizer=n, model="vgg_bn", ns_per_step=1e5 * (i + 1),
+              ns_per_parameter=0.5 * (i + 1), share_of_step=0.01 * (i + 1))
 else:
     run = json.load(open(args[1]))
     if os.environ.get("FAKE_FAIL", "nothing") in args[1]:
@@ -46,9 +47,10 @@ else:
     seed = run["seed"]
     for e in range(start + 1, run["epochs"] + 1):
         time.sleep(float(os.environ.get("FAKE_SLOW", 0)))
-        write(epoch=e, lr=run["lr"], train_loss=1 / e, probe_loss=0.9 / e, test_loss=1.1 / e, test_error=10 + seed + 5 / e,
-              grad_norm=1 + run["weight_decay"] / e, grad_norm_l2=2, probe_grad_norm=0.5, weight_norm=3.25,
-              decay_factor=30 * e if run["optimizer"] == "adams" else None, clamped=0, seconds=1.5, optimizer_seconds=0.1, examples=100)
+        write(epoch=e, lr=run["lr"], train_loss=1 / e, probe_loss=0.9 / e, test_loss=1.1 / e,
+              test_error=10 + seed + 5 / e, grad_norm=1 + run["weight_decay"] / e, grad_norm_l2=2, probe_grad_norm=0.5, weight_norm=3.25,
+              decay_factor=30 * e if run["optimizer"] == "adams" else None, clamped=0,
+              seconds=1.5, optimizer_seconds=0.1, examples=100)
         open(state, "w").write(str(e))
     write(done=True, sharpness=12.5, seconds=3)
 '''
@@ -88,7 +90,8 @@ class Expansion(unittest.TestCase):
         self.assertEqual(len(experiments.unique(plan)), len(plan["b"]) + 5)  # d adds AdamS's
 
     def test_decay_of_each_optimizer(self):
-        wd = {o: experiments.runs(["mlp"], [o])[0]["weight_decay"] for o in ("sgd", "adamw", "adams", "sgd_independent")}
+        names = ("sgd", "adamw", "adams", "sgd_independent")
+        wd = {o: experiments.runs(["mlp"], [o])[0]["weight_decay"] for o in names}
         self.assertEqual(wd, {"sgd": 5e-4, "adamw": 0.5, "adams": 5e-4, "sgd_independent": 5e-5})
         for o in wd:
             self.assertEqual(experiments.strength(experiments.runs(["mlp"], [o], lrs=(0.3,))[0]), 5e-4)
@@ -194,7 +197,8 @@ class Report(Folder):
             (self.logs / f"{experiments.name(r)}.jsonl").write_text(text)
         # One as another program writes numbers; one that diverged; one that is not done.
         log(run | {"lr": 0.10000000000000001, "seed": 1.0},
-            {"epoch": 1, "test_error": 12.25, "examples": 1, "seconds": 1, "optimizer_seconds": 0}, {"done": True, "sharpness": None})
+            {"epoch": 1, "test_error": 12.25, "examples": 1, "seconds": 1, "optimizer_seconds": 0},
+            {"done": True, "sharpness": None})
         log(other, {"epoch": 1, "diverged": True}, {"done": True, "sharpness": None})
         log(experiments.small(["mlp"], ["adam"])[0], {"epoch": 1, "test_error": 99})
         files = self.report(self.logs, "one")
