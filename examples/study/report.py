@@ -49,7 +49,8 @@ def read_logs(folder):
         if lines and "epochs" in lines[0]:  # packed
             logs = [Log(x["run"], x["head"], x["epochs"], x["done"]) for x in lines]
         elif path.stem in ("theorem", "time"):
-            logs = [Log({"command": path.stem}, {}, lines, {"done": True})]
+            rows = [x for x in lines if "kind" in x or "optimizer" in x]  # no head and no last line needed
+            logs = [Log({"command": path.stem}, {}, rows, {"done": True})]
         elif lines and "done" in lines[-1]:
             head = {k: v for k, v in lines[0].items() if k != "run"}
             logs = [Log(lines[0]["run"], head, lines[1:-1], lines[-1])]
