@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Tests of study.py: with a worker that only pretends to train."""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.dont_write_bytecode = True  # no files in the source tree
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import experiments  # noqa: E402
+import report  # noqa: E402
+
+# Logs as the worker's, of figures that follow from the description. FAKE_FAIL: a run whose name has this fails;
+# FAKE_SLOW: seconds an epoch.
+WORKER = r'''
+import json, math, os, sys, time
+args = sys.argv[1:]
+log = open(args[args.index("--log") + 1], "a")
+def write(**line):
+    log.write(json.dumps(line) + "\n"); log.flush()
+assert os.environ["OMP_NUM_THREADS"] == "1"
+if args[0] == "theorem":
+    for kind in ("independent", "coupled", "l2"):
+        for step in range(0, 400, 4):
+            write(kind=kind, step=step, lr=0.1 if step < 200 else 0.01, loss=1 / (1 + step),
+                  stationarity=math.exp(-step / 15) + (0.1 if kind == "independent" and step >= 200 else 0))
+elif args[0] == "time":
+    for i, n in enumerate(("sgd", "adam", "adamw", "adams")):
+        write(optimizer=n, model="vgg_bn", ns_per_step=1e5 * (i + 1),
+              ns_per_parameter=0.5 * (i + 1), share_of_step=0.01 * (i + 1))
+else:
+    run = json.load(open(args[1]))
+    if os.environ.get("FAKE_FAIL", "nothing") in args[1]:
+        print("gradus: lr is -1, expected a positive number"); sys.exit(3)
+    state = args[args.index("--state") + 1]
+    start = int(open(state).read()) if os.path.exists(state) else 0
+    if not start:
+        write(run=run, commit="abc", machine="a machine", parameters=1000, tensors=10)
+    seed = run["seed"]
+    for e in range(start + 1, run["epochs"] + 1):
+        time.sleep(float(os.environ.get("FAKE_SLOW", 0)))
+        write(epoch=e, lr=run["lr"], train_loss=1 / e, probe_loss=0.9 / e, test_loss=1.1 / e,
+              test_error=10 + seed + 5 / e, grad_norm=1 + run["weight_decay"] / e, grad_norm_l2=2, probe_grad_norm=0.5, weight_norm=3.25,
+              decay_factor=30 * e if run["optimizer"] == "adams" else None, clamped=0,
+              seconds=1.5, optimizer_seconds=0.1, examples=100)
+        open(state, "w").write(str(e))
+    write(done=True, sharpness=12.5, seconds=3)
+'''
+
+
+def tool(*arguments, **environment):
+    return subprocess.run([sys.executable, HERE / "study.py", *map(str, arguments)], text=True, capture_output=True,
+                          env=os.environ | environment)
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = pathlib.Path(folder.name)
+        self.worker = self.path / "worker"
+        self.worker.write_text(f"#!{sys.executable}\n" + WORKER)
+        self.worker.chmod(0o755)
+        self.logs = self.path / "logs"
+
+    def run_study(self, *arguments, **environment):
+        return tool("run", "--quick", "--worker", self.worker, "--out", self.logs, *arguments, **environment)
+
+
+class Expansion(unittest.TestCase):
+    def test_descriptions_have_the_workers_keys_and_files_of_their_own(self):
+        for size in ("quick", "full"):
+            every = experiments.unique(experiments.planned(None, size))
+            self.assertEqual(len({experiments.name(r) for r in every}), len(every))
+            for r in every:
+                if "command" not in r:
+                    self.assertEqual(set(r), set(experiments.KEYS))
+                self.assertRegex(experiments.name(r), r"^[\w.+-]+$")
+
+    def test_a_run_that_two_experiments_share_is_one(self):
+        plan = experiments.planned("b,d", "full")
+        self.assertEqual(len(experiments.unique(plan)), len(plan["b"]) + 5)  # d adds AdamS's
+
+    def test_decay_of_each_optimizer(self):
+        names = ("sgd", "adamw", "adams", "sgd_independent")
+        wd = {o: experiments.runs(["mlp"], [o])[0]["weight_decay"] for o in names}
+        self.assertEqual(wd, {"sgd": 5e-4, "adamw": 0.5, "adams": 5e-4, "sgd_independent": 5e-5})
+        for o in wd:
+            self.assertEqual(experiments.strength(experiments.runs(["mlp"], [o], lrs=(0.3,))[0]), 5e-4)
+
+    def test_names_tell_runs_apart_by_every_key(self):
+        run = experiments.runs(["mlp"], ["adam"])[0]
+        others = dict(model="vgg", optimizer="sgd", lr=0.5, weight_decay=0.5, schedule="constant", milestones=[0.5],
+                      t_0=2, t_mult=3, epochs=1, images=1, batch=1, seed=9)
+        names = {experiments.name(run | {k: v}) for k, v in others.items()}
+        self.assertEqual(len(names | {experiments.name(run)}), len(experiments.KEYS) + 1)
+
+    def test_list(self):
+        said = tool("list", "--quick", "--only", "a,j")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertIn("theorem", said.stdout)
+        self.assertNotEqual(tool("list", "--only", "z").returncode, 0)
+
+
+class Scheduling(Folder):
+    def test_runs_skips_and_resumes(self):
+        said = self.run_study("--only", "a")
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+        self.assertIn("5 of 5 runs are done, 0 failed", said.stdout)
+        self.assertFalse(list(self.logs.glob("*.safetensors")) + list(self.logs.glob("*.part")))
+        # One is done, one was cut off after its first epoch.
+        logs = sorted(self.logs.glob("mlp*.jsonl"))
+        before = [p.read_text() for p in logs]
+        logs[0].write_text("".join(before[0].splitlines(True)[:2]))
+        logs[0].with_suffix(".safetensors").write_text("1")
+        times = [p.stat().st_mtime_ns for p in logs]
+        self.assertEqual(self.run_study("--only", "a").returncode, 0)
+        self.assertEqual([p.read_text() for p in logs], before)
+        self.assertEqual([p.stat().st_mtime_ns for p in logs[1:]], times[1:])
+
+    def test_a_failing_worker_does_not_hold_up_the_others(self):
+        said = self.run_study("--only", "a", FAKE_FAIL="independent")
+        self.assertEqual(said.returncode, 1)
+        self.assertIn("lr is -1, expected a positive number", said.stderr)
+        self.assertIn("3 of 5 runs are done, 2 failed", said.stdout)
+
+    def test_an_interrupt_stops_the_workers(self):
+        process = subprocess.Popen([sys.executable, HERE / "study.py", "run", "--quick", "--only", "i", "--worker",
+                                    self.worker, "--out", self.logs], env=os.environ | {"FAKE_SLOW": "0.5"},
+                                   stdout=subprocess.PIPE, text=True)
+        while not any(len(report.lines_of(p)) > 1 for p in self.logs.glob("*.jsonl")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=15)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn("goes on from here", said)
+        size = sum(p.stat().st_size for p in self.logs.glob("*.jsonl"))
+        time.sleep(0.8)
+        self.assertEqual(sum(p.stat().st_size for p in self.logs.glob("*.jsonl")), size)
+        self.assertEqual(self.run_study("--only", "i").returncode, 0)
+
+
+class Report(Folder):
+    def report(self, logs, out):
+        with contextlib.redirect_stdout(None):
+            report.report_command(argparse.Namespace(logs=logs, out=self.path / out, size="quick"))
+        return {p.name: p.read_text() for p in (self.path / out).iterdir()}
+
+    def section(self, files, letter):
+        return files["tables.md"].split(f"## {letter}. ")[1].split("\n## ")[0]
+
+    def test_draws_every_figure_and_packs(self):
+        self.assertEqual(self.run_study().returncode, 0)
+        files = self.report(self.logs, "report")
+        names = [f"{file}.svg" for figures in report.FIGURES.values() for file, _, _ in figures]
+        self.assertEqual(set(files), {"tables.md", *names})
+        self.assertEqual(set(report.FIGURES), set(experiments.EXPERIMENTS))
+        self.assertLess(sum(map(len, files.values())), 1e6)
+        for file in names:
+            self.assertIn("</svg>", files[file])
+            self.assertIn(f"]({file})", files["tables.md"])
+        # Two seeds, whose errors are 11 + 5/2 and 12 + 5/2.
+        row = next(line for line in self.section(files, "e").splitlines() if line.startswith("| mlp | λ = 0.0005"))
+        self.assertEqual(row.split(" | ")[2], "14.00 ± 0.71")
+        self.assertEqual(row.count("14.00 ± 0.71"), 10)
+        self.assertIn("Runs: 20 of 20", self.section(files, "e"))
+        self.assertIn("| mlp | adams | 60 | 60 ± 0 | 60 |", self.section(files, "c"))  # decay factors
+        self.assertIn("| mlp | adam |  | – |  |", self.section(files, "c"))
+        self.assertIn("| independent | 2.11e-06 | 0.1 |", self.section(files, "a"))
+        self.assertIn("12.5", self.section(files, "d"))
+        self.assertIn("| adams | 400 | 2 | 4.00 % |", self.section(files, "j"))
+        self.assertIn("| lstm | adam | 3 |", self.section(files, "h"))  # exp(1.1)
+        # The same again, and from packed logs, to the byte.
+        said = tool("pack", "--logs", self.logs, "--out", self.path / "packed")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertEqual([p.name for p in (self.path / "packed").iterdir()], ["study.jsonl"])
+        lines = [json.loads(line) for line in (self.path / "packed/study.jsonl").read_text().splitlines()]
+        self.assertEqual(len(lines), len(list(self.logs.glob("*.jsonl"))))
+        self.assertEqual({frozenset(line) for line in lines}, {frozenset(("run", "head", "epochs", "done"))})
+        again = self.report(self.path / "packed", "again")
+        for file, text in files.items():
+            self.assertEqual(again[file] == text, True, file)
+
+    def test_what_is_missing_leaves_gaps(self):
+        self.logs.mkdir()
+        run, other = experiments.small(["mlp"], ["sgd"], seeds=(1, 2))
+        def log(r, *lines):
+            text = "".join(json.dumps(line) + "\n" for line in ({"run": r, "commit": "abc", "machine": "m"}, *lines))
+            (self.logs / f"{experiments.name(r)}.jsonl").write_text(text)
+        # One as another program writes numbers; one that diverged; one that is not done.
+        log(run | {"lr": 0.10000000000000001, "seed": 1.0},
+            {"epoch": 1, "test_error": 12.25, "examples": 1, "seconds": 1, "optimizer_seconds": 0},
+            {"done": True, "sharpness": None})
+        log(other, {"epoch": 1, "diverged": True}, {"done": True, "sharpness": None})
+        log(experiments.small(["mlp"], ["adam"])[0], {"epoch": 1, "test_error": 99})
+        files = self.report(self.logs, "one")
+        self.assertIn("Runs: 0 of", self.section(files, "f"))
+        text = self.section(files, "e")
+        self.assertIn("| 12.25 (1 diverged) | – |", text)
+        self.assertNotIn("99", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
