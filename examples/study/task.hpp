@@ -2,6 +2,7 @@
 // What the study's runner trains: a model with its data, all parameters in one vector.
 
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -41,6 +42,9 @@ class task {
 
   /// The same of a fixed part of the training data, without augmentation and dropout; nothing else changes.
   virtual double probe_gradients() = 0;
+
+  /// To what gradients are clipped.
+  virtual double max_grad_norm() const { return std::numeric_limits<double>::infinity(); }
 
   /// Of the test data, as a trained model is used.
   virtual measurement test() = 0;
