@@ -183,6 +183,34 @@ TEST_CASE("the language model learns, and carries its state from step to step")
   CHECK(t.step_gradients(1) != fresh);
 }
 
+TEST_CASE("the text of bible-kjv-text is unpacked")
+{
+  // One window: codes of nine bits, of which 261 is "ab" and 263 "aba", complete only once read; 256 ends it.
+  std::string packed = "EC02Compressed Data File";
+  packed.resize(0x58);
+  const auto number = [&](std::size_t n) {
+    for (const int shift : {24, 16, 8, 0})
+      packed += static_cast<char>(n >> shift & 255);
+  };
+  std::string window;
+  std::size_t bits = 0, count = 0;
+  for (const std::size_t code : {84, 10, 71, 32, 97, 98, 261, 263, 10, 256}) {
+    bits |= code << count;
+    for (count += 9; count >= 8; count -= 8, bits >>= 8)
+      window += static_cast<char>(bits & 255);
+  }
+  window += static_cast<char>(bits);
+  number(1), number(0x64), number(0x64 + window.size());
+  CHECK(study::read_text(temporary_text(packed + window).path) == "abababa\n");
+  const std::string bible = "/usr/lib/bible.data";
+  if (!std::filesystem::exists(bible))
+    return;
+  const std::string text = study::read_text(bible);
+  CHECK(text.size() == 4'137'850);  // what the program bible prints, without the verses' numbers
+  CHECK(text.starts_with("In the beginning God created the heaven and the earth.\n"));
+  CHECK(text.ends_with("The grace of our Lord Jesus Christ be with you all. Amen.\n"));
+}
+
 TEST_CASE("a character that training does not have counts as wrong and nothing worse")
 {
   std::string content = babble(3500);
@@ -198,15 +226,23 @@ TEST_CASE("a character that training does not have counts as wrong and nothing w
 TEST_CASE("a text that is missing, too short or damaged is refused with what was expected")
 {
   const temporary_text text(babble(3000));
-  CHECK(error_of([] { study::language_model("/nowhere/text", 16, 7, small); }).find("/nowhere/text") != std::string::npos);
-  CHECK(error_of([&] { study::language_model(text.path, 16, 7, small); }).find("3000 characters, expected 3000 to train") !=
-        std::string::npos);
+  const auto refused = [](const std::string& path, std::size_t batch, study::language_config c, const char* why) {
+    const std::string error = error_of([&] { study::language_model(path, batch, 7, c); });
+    CAPTURE(error);
+    CHECK(error.find(why) != std::string::npos);
+  };
+  refused("/nowhere/text", 16, small, "cannot read the text /nowhere/text");
+  refused(std::filesystem::temp_directory_path().string(), 16, small, "cannot read the text");
+  refused(text.path, 16, small, "3000 characters, expected 3000 to train on and 500");
   study::language_config c = small;
   c.train = 2500;
-  CHECK(error_of([&] { study::language_model(text.path, 100, 7, c); }).find("too few") != std::string::npos);
-  CHECK(error_of([&] { study::language_model(text.path, 0, 7, c); }).find("batch") != std::string::npos);
+  refused(text.path, 100, c, "too few");
+  refused(text.path, 0, c, "batch");
   c.dropout = 1;
-  CHECK(error_of([&] { study::language_model(text.path, 16, 7, c); }).find("dropout is 1") != std::string::npos);
-  const temporary_text cut("EC02Compressed Data File");
-  CHECK(error_of([&] { study::language_model(cut.path, 16, 7, small); }).find("cut short") != std::string::npos);
+  refused(text.path, 16, c, "dropout is 1");
+  refused(temporary_text("EC02Compressed Data File").path, 16, small, "cut short");
+  std::string damaged = "EC02Compressed Data File";  // one window of two bytes, whose first code cannot be one yet
+  damaged.resize(0x58);
+  damaged += std::string("\0\0\0\1\0\0\0\x64\0\0\0\x66\xff\xff", 14);
+  refused(temporary_text(damaged).path, 16, small, "damaged");
 }
