@@ -18,10 +18,10 @@
 namespace study {
 
 struct language_config {
-  std::size_t train = 400'000, test = 60'000;  ///< characters: the text's first, and those that follow them
+  std::size_t train = 200'000, test = 60'000;  ///< characters: the text's first, and those that follow them
   std::size_t window = 35;                     ///< characters that a step's gradients go back over
   std::size_t embedding = 64, hidden = 128, layers = 2;
-  float dropout = 0.2f;                        ///< part of the non-recurrent connections that a step leaves out
+  float dropout = 0.1f;                        ///< part of the non-recurrent connections that a step leaves out
   std::size_t probe = 70;                      ///< characters of each stream that probe_gradients() reads
 };
 
@@ -36,7 +36,7 @@ class language_model final : public task {
     if (batch == 0 || config.window == 0 || config.embedding == 0 || config.hidden == 0 || config.layers == 0)
       throw std::invalid_argument("study: batch, window, embedding, hidden and layers have to be 1 or more");
     if (!(config.dropout >= 0 && config.dropout < 1))
-      throw std::invalid_argument("study: dropout is " + std::to_string(config.dropout) + ", expected 0 <= dropout < 1");
+      throw std::invalid_argument("study: dropout is " + std::to_string(config.dropout) + ", expected 0 to below 1");
     const std::string text = read_text(path);
     if (text.size() < config.train + config.test)
       throw std::invalid_argument("study: " + path + " has " + std::to_string(text.size()) + " characters, expected " +
@@ -147,7 +147,7 @@ class language_model final : public task {
     vocabulary_ = distinct + 1;
   }
 
-  /// Uniform in ±1/sqrt(hidden); biases 0, the forget gates' 1 (Gers et al., 2000), so that memory lasts from the start.
+  /// Uniform in ±1/sqrt(hidden); biases 0, but the forget gates' 1, so that memory lasts from the start.
   void add_parameters()
   {
     const std::size_t e = config_.embedding, h = config_.hidden, v = vocabulary();
@@ -170,7 +170,7 @@ class language_model final : public task {
     output_bias_ = add_tensor("output.bias", v);
   }
 
-  static map at(std::vector<float>& in, std::size_t begin, Index rows, Index cols)
+  static map at(numbers& in, std::size_t begin, Index rows, Index cols)
   {
     return {in.data() + begin, rows, cols};
   }

@@ -26,7 +26,7 @@ namespace {
 void check_gradients(study::task& t, const std::function<double()>& loss, double step = 1e-2, double tolerance = 1e-2)
 {
   loss();
-  const std::vector<float> parameters = t.parameters, gradients = t.gradients;
+  const study::numbers parameters = t.parameters, gradients = t.gradients;
   std::mt19937 random(1);
   std::normal_distribution<double> normal;
   for (const study::tensor& tensor : t.tensors) {
@@ -41,7 +41,7 @@ void check_gradients(study::task& t, const std::function<double()>& loss, double
     const double norm = std::sqrt(gradient_square);
     REQUIRE(norm > 1e-4);  // or else nothing is tested
     double expected = 0, rise = 0;
-    std::vector<float> moved = parameters;
+    study::numbers moved = parameters;
     for (const double sign : {1.0, -1.0}) {
       for (std::size_t i = 0; i < tensor.size; ++i) {
         const std::size_t at = tensor.begin + i;
@@ -194,7 +194,7 @@ TEST_CASE("the text of bible-kjv-text is unpacked")
   };
   std::string window;
   std::size_t bits = 0, count = 0;
-  for (const std::size_t code : {84, 10, 71, 32, 97, 98, 261, 263, 10, 256}) {
+  for (const std::size_t code : {84u, 10u, 71u, 32u, 97u, 98u, 261u, 263u, 10u, 256u}) {
     bits |= code << count;
     for (count += 9; count >= 8; count -= 8, bits >>= 8)
       window += static_cast<char>(bits & 255);

@@ -57,8 +57,8 @@ inline std::string expand_lzw(std::string_view in)
   }
 }
 
-/// A plain text, or the data file of Debian's bible-kjv-text (windows of 64 KiB, each compressed by itself), of which it
-/// returns the verses, one a line, without their numbers.
+/// A plain text, or the data file of Debian's bible-kjv-text (windows of 64 KiB, each compressed by itself), of which
+/// it returns the verses, one a line, without their numbers.
 inline std::string read_text(const std::string& path)
 {
   std::ifstream file(path, std::ios::binary);
