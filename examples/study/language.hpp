@@ -33,8 +33,8 @@ class language_model final : public task {
   language_model(const std::string& path, std::size_t batch, std::uint64_t seed, language_config config = {})
       : config_(config), batch_(Index(batch)), seed_(seed)
   {
-    if (batch == 0 || config.window == 0 || config.embedding == 0 || config.hidden == 0 || config.layers == 0)
-      throw std::invalid_argument("study: batch, window, embedding, hidden and layers have to be 1 or more");
+    if (std::min({batch, config.window, config.embedding, config.hidden, config.layers, config.probe}) == 0)
+      throw std::invalid_argument("study: batch, window, embedding, hidden, layers and probe have to be 1 or more");
     if (!(config.dropout >= 0 && config.dropout < 1))
       throw std::invalid_argument("study: dropout is " + std::to_string(config.dropout) + ", expected 0 to below 1");
     const std::string text = read_text(path);
