@@ -15,6 +15,10 @@ namespace study {
 /// A row an example (an image's pixel, a character), a column a feature.
 using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
+/// Aligned, as Eigen takes the first and last elements of what is not one by one, with other bits: bits would depend on
+/// where memory happened to lie.
+using numbers = std::vector<float, Eigen::aligned_allocator<float>>;
+
 struct measurement {
   double loss = 0;   ///< mean over examples, natural logarithm
   double error = 0;  ///< percent of examples
@@ -53,7 +57,7 @@ class task {
   virtual std::span<float> buffers() { return {}; }
 
   std::vector<tensor> tensors;
-  std::vector<float> parameters, gradients;
+  numbers parameters, gradients;
 
   /// For who makes the model; returns the tensor's begin.
   std::size_t add_tensor(std::string name, std::size_t size)
