@@ -41,12 +41,13 @@ class layer {
   virtual void backward(const matrix& x, const matrix& y, matrix& dy, matrix* dx) = 0;
 };
 
-/// Weights (fan_in × outputs) and a bias, uniform in ±√(6/fan_in) and 0 at first (He et al., ICCV 2015).
+/// Weights (fan_in × outputs), and a bias or none, uniform in ±√(6/fan_in) and 0 at first (He et al., ICCV 2015).
 class affine {
  public:
-  affine(task& owner, random_numbers& random, const std::string& name, Index fan_in, Index outputs)
-      : owner_(owner), in_(fan_in), out_(outputs), weight_(owner.add_tensor(name + ".weight", std::size_t(fan_in * outputs))),
-        bias_(owner.add_tensor(name + ".bias", std::size_t(outputs)))
+  affine(task& owner, random_numbers& random, const std::string& name, Index fan_in, Index outputs, bool biased)
+      : owner_(owner), in_(fan_in), out_(outputs), biased_(biased),
+        weight_(owner.add_tensor(name + ".weight", std::size_t(fan_in * outputs))),
+        bias_(biased ? owner.add_tensor(name + ".bias", std::size_t(outputs)) : 0)
   {
     const double limit = std::sqrt(6 / double(fan_in));
     for (Index i = 0; i < fan_in * outputs; ++i)
@@ -57,13 +58,15 @@ class affine {
   void forward(const X& x, Y&& y) const
   {
     y.noalias() = x * weight(owner_.parameters);
-    y.rowwise() += Eigen::Map<const Eigen::RowVectorXf>(owner_.parameters.data() + bias_, out_);
+    if (biased_)
+      y.rowwise() += Eigen::Map<const Eigen::RowVectorXf>(owner_.parameters.data() + bias_, out_);
   }
   template <class X, class Y>
   void add_gradients(const X& x, const Y& dy)
   {
     weight(owner_.gradients).noalias() += x.transpose() * dy;
-    Eigen::Map<Eigen::RowVectorXf>(owner_.gradients.data() + bias_, out_) += dy.colwise().sum();
+    if (biased_)
+      Eigen::Map<Eigen::RowVectorXf>(owner_.gradients.data() + bias_, out_) += dy.colwise().sum();
   }
   template <class Y, class X>
   void backward(const Y& dy, X&& dx) const
@@ -72,10 +75,11 @@ class affine {
   }
 
  private:
-  Eigen::Map<matrix> weight(std::vector<float>& of) const { return {of.data() + weight_, in_, out_}; }
+  Eigen::Map<matrix> weight(numbers& of) const { return {of.data() + weight_, in_, out_}; }
 
   task& owner_;
   Index in_, out_;
+  bool biased_;
   std::size_t weight_, bias_;
 };
 
@@ -83,7 +87,7 @@ class affine {
 class dense final : public layer {
  public:
   dense(task& owner, random_numbers& random, const std::string& name, Index inputs, Index outputs)
-      : inputs_(inputs), outputs_(outputs), affine_(owner, random, name, inputs, outputs)
+      : inputs_(inputs), outputs_(outputs), affine_(owner, random, name, inputs, outputs, true)
   {
   }
   void forward(const matrix& x, matrix& y, mode) override
@@ -109,8 +113,8 @@ class dense final : public layer {
 /// A 3×3 convolution with a border of zeros, as a product of matrices: a row of `columns_` has a pixel's 9 neighbours.
 class convolution final : public layer {
  public:
-  convolution(task& owner, random_numbers& random, const std::string& name, shape in, Index outputs)
-      : in_(in), outputs_(outputs), affine_(owner, random, name, 9 * in.channels, outputs),
+  convolution(task& owner, random_numbers& random, const std::string& name, shape in, Index outputs, bool biased)
+      : in_(in), outputs_(outputs), affine_(owner, random, name, 9 * in.channels, outputs, biased),
         padded_(std::size_t((in.height + 2) * (in.width + 2) * in.channels)), d_padded_(padded_.size())
   {
   }
@@ -151,7 +155,7 @@ class convolution final : public layer {
 
   /// Calls f(a pixel's three neighbours in the padded image, their place in the pixel's row of columns_).
   template <class F>
-  void for_neighbours(std::vector<float>& padded, Index row, const F& f)
+  void for_neighbours(numbers& padded, Index row, const F& f)
   {
     const Index stride = (in_.width + 2) * in_.channels, three = 3 * in_.channels;
     for (Index i = 0; i < in_.rows(); ++i)
@@ -183,14 +187,14 @@ class convolution final : public layer {
   shape in_;
   Index outputs_;
   affine affine_;
-  std::vector<float> padded_, d_padded_;
+  numbers padded_, d_padded_;
   matrix columns_;
 };
 
 /// Ioffe and Szegedy, ICML 2015, with the numbers of PyTorch: eps 1e-5, a tenth of each batch into the running means.
 class batch_norm final : public layer {
  public:
-  batch_norm(task& owner, std::vector<float>& buffers, const std::string& name, Index channels)
+  batch_norm(task& owner, numbers& buffers, const std::string& name, Index channels)
       : owner_(owner), buffers_(buffers), channels_(channels), scale_(owner.add_tensor(name + ".weight", std::size_t(channels))),
         shift_(owner.add_tensor(name + ".bias", std::size_t(channels))), running_(buffers.size())
   {
@@ -238,7 +242,7 @@ class batch_norm final : public layer {
 
  private:
   using row = Eigen::Map<Eigen::ArrayXf>;
-  row of(std::vector<float>& numbers, std::size_t begin) const { return {numbers.data() + begin, channels_}; }
+  row of(numbers& all, std::size_t begin) const { return {all.data() + begin, channels_}; }
 
   /// The sum over rows, in parts, as a float holds no sum of a hundred thousand numbers.
   template <class F>
@@ -256,7 +260,7 @@ class batch_norm final : public layer {
   }
 
   task& owner_;
-  std::vector<float>& buffers_;
+  numbers& buffers_;
   Index channels_;
   std::size_t scale_, shift_, running_;
   Eigen::ArrayXf mean_, inverse_deviation_;
@@ -364,7 +368,7 @@ class residual final : public layer {
 /// Fashion-MNIST and a network of the name:
 ///   mlp      784-128-10
 ///   vgg      three times a convolution (16, 32, 64 channels), pooling and ReLU; a fully connected layer
-///   vgg_bn   the same with batch normalisation
+///   vgg_bn   the same with batch normalisation, which takes the place of the convolutions' biases
 ///   resnet   a convolution of 16 channels, two residual blocks of 16 and 32, with batch normalisation
 /// It trains on the first `count` images, each shifted by up to 3 pixels and mirrored or not at random.
 class images final : public task {
@@ -446,7 +450,7 @@ class images final : public task {
     const Index side = fashion_mnist::side, classes = fashion_mnist::classes;
     shape at{side, side, 1};
     const auto convolve = [&](sequence& to, const std::string& name, Index channels, bool normalise) {
-      to.add(std::make_unique<convolution>(*this, random, name, at, channels));
+      to.add(std::make_unique<convolution>(*this, random, name, at, channels, !normalise));
       at.channels = channels;
       if (normalise)
         to.add(std::make_unique<batch_norm>(*this, buffers_, name + ".norm", channels));
@@ -548,7 +552,7 @@ class images final : public task {
   fashion_mnist::data_set train_, test_;
   std::vector<Index> order_;
   std::vector<move> moves_;
-  std::vector<float> buffers_;
+  numbers buffers_;
   sequence net_;
   matrix x_, y_, dy_;
   std::vector<Index> labels_;

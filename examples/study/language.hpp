@@ -82,6 +82,8 @@ class language_model final : public task {
     return m.loss;
   }
 
+  double max_grad_norm() const override { return 1; }
+
   measurement test() override
   {
     dropping_ = false;

@@ -26,6 +26,7 @@
 #include <gradus/schedule.hpp>
 
 #include "images.hpp"
+#include "language.hpp"
 
 namespace {
 
@@ -45,7 +46,7 @@ struct run {
   std::vector<double> milestones;  // fractions of the run; lr is divided by 10 at each
   double t_0 = 1, t_mult = 2;      // epochs, of the first warm restart
   int epochs = 0;
-  std::int64_t images = 0, batch = 0;
+  std::int64_t images = 0, batch = 0;  // lstm: characters to train on, and streams of text
   std::uint64_t seed = 0;
 };
 
@@ -82,11 +83,14 @@ std::function<double(double)> lr_scale(const run& r)
 }
 
 struct places {
-  std::string data = fashion_mnist::usual_folder, text;
+  std::string data = fashion_mnist::usual_folder, text = "/usr/lib/bible.data";
 };
 
 std::unique_ptr<study::task> make_task(const run& r, const places& where)
 {
+  if (r.model == "lstm")
+    return std::make_unique<study::language_model>(where.text, std::size_t(r.batch), r.seed,
+                                                   study::language_config{.train = std::size_t(r.images)});
   return std::make_unique<study::images>(r.model, where.data, Eigen::Index(r.images), Eigen::Index(r.batch), r.seed);
 }
 
@@ -119,15 +123,14 @@ void add_tensors(Opt& opt, study::task& task)
 
 // ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-using numbers = Eigen::Map<const Eigen::VectorXf>;
+Eigen::Map<const Eigen::VectorXf> vector_of(const study::numbers& x) { return {x.data(), Eigen::Index(x.size())}; }
 
-double norm(const std::vector<float>& x) { return numbers(x.data(), Eigen::Index(x.size())).cast<double>().norm(); }
+double norm(const study::numbers& x) { return vector_of(x).cast<double>().norm(); }
 
 /// ‖g + λθ‖
 double norm_with_l2(const study::task& task, double lambda)
 {
-  const auto n = Eigen::Index(task.parameters.size());
-  return (numbers(task.gradients.data(), n) + float(lambda) * numbers(task.parameters.data(), n)).cast<double>().norm();
+  return (vector_of(task.gradients) + float(lambda) * vector_of(task.parameters)).cast<double>().norm();
 }
 
 /// The λ of the L2 term whose pull a run's decay is compared with: AdamW's is divided by lr before it is given.
@@ -141,14 +144,14 @@ double l2_strength(const run& r)
 double sharpness(study::task& task)
 {
   constexpr Eigen::Index steps = 12;
-  const std::vector<float> start = task.parameters;
+  const study::numbers start = task.parameters;
   const auto n = Eigen::Index(start.size());
   const double h = 1e-3 * std::max(1.0, norm(start));
   const auto gradients_at = [&](const Eigen::VectorXd& v, double distance) {
     for (std::size_t i = 0; i < start.size(); ++i)
       task.parameters[i] = float(double(start[i]) + distance * v[Eigen::Index(i)]);
     task.probe_gradients();
-    return Eigen::VectorXd(numbers(task.gradients.data(), n).cast<double>());
+    return Eigen::VectorXd(vector_of(task.gradients).cast<double>());
   };
 
   fashion_mnist::random_numbers random(1);
@@ -404,7 +407,7 @@ int main(int argc, char** argv)
     CLI::App* c = app.add_subcommand(name, what);
     c->add_option("--log", log, "Written: JSON, an object a line")->required();
     c->add_option("--data", where.data, "Folder of Fashion-MNIST's four .gz files")->capture_default_str();
-    c->add_option("--text", where.text, "The language model's text");
+    c->add_option("--text", where.text, "The language model's: plain, or that of Debian's bible-kjv-text")->capture_default_str();
     return c;
   };
   CLI::App* const training = command("run", "Train, or go on where --state ends");

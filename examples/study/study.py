@@ -9,9 +9,12 @@
 A run that is done is skipped; one that was stopped goes on from its last epoch. `report` reads what `pack` wrote, too.
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -30,7 +33,7 @@ def list_command(o):
         images = {}
         for r in new:
             if "command" not in r:
-                unit = r["epochs"] if r["model"] == "lstm" else r["epochs"] * r["images"]
+                unit = r["epochs"] * r["images"]
                 images[r["model"]] = images.get(r["model"], 0) + unit
                 total[r["model"]] = total.get(r["model"], 0) + unit
         print(f"{letter}. {EXPERIMENTS[letter]['title']}: {len(rs)} runs, {len(new)} new; {amounts(images)}")
@@ -39,7 +42,7 @@ def list_command(o):
 
 
 def amounts(images):
-    said = (f"{m} {n} epochs" if m == "lstm" else f"{m} {n / 1e6:.2f} M images" for m, n in images.items())
+    said = (f"{m} {n / 1e6:.2f} M {'characters' if m == 'lstm' else 'images'}" for m, n in images.items())
     return ", ".join(said) or "–"
 
 
@@ -49,6 +52,17 @@ def is_done(run, path):
         return path.exists()
     lines = lines_of(path)
     return bool(lines) and "done" in lines[-1]
+
+
+@functools.cache
+def about():
+    """What made the logs: the commit, and the class of machine."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=pathlib.Path(__file__).parent, text=True,
+                         capture_output=True)
+    cpus = pathlib.Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else None
+    return {"commit": git.stdout.strip() or "unknown",
+            "machine": f"{model[1] if model else platform.machine()}, {len(os.sched_getaffinity(0))} cores"}
 
 
 class Worker:
@@ -66,7 +80,7 @@ class Worker:
             self.written = self.log
             description = pathlib.Path(f"{base}.json")
             description.write_text(json.dumps(run) + "\n")
-            arguments = ["run", description, "--log", self.log, "--state", self.state]
+            arguments = ["run", description, "--log", self.log, "--state", self.state, "--about", json.dumps(about())]
         for option in ("data", "text"):
             if getattr(o, option):
                 arguments += [f"--{option}", getattr(o, option)]
