@@ -759,6 +759,7 @@ class optimizer
 
   void enlist_all() noexcept
   {
+    flat_is_current_ = false;  // even where no tensor is left
     cohorts_.clear();
     for (tensor& x : tensors_)
       if (x.active)
