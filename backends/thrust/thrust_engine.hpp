@@ -54,7 +54,8 @@ struct device_cohort {
   std::uint64_t t;
   tick scalars;
   Formula prepared;
-  bool active;  // has members
+  bool active;   // has members
+  bool clamped;  // a scheduled decay would have taken more than the whole weight
 };
 
 // ── sums, by the scheme of reduce.hpp ────────────────────────────────────────────────────────────────────────────────
@@ -180,16 +181,18 @@ struct fold_block {
 
 // ── the parts of a step ──────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Of one cohort: whether the step is taken, and its coefficients. \p total  ‖g‖²
+/// Of one cohort: whether the step is taken, and its coefficients. \p n  cohorts, or none  \p total  ‖g‖²
 template <class Cohort, class T>
 struct prepare_cohort {
   device_board* board;
   Cohort* cohorts;
+  std::int64_t n;
   const double* total;
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     const double grad_scale = board->grad_scale, limit = board->max_grad_norm;
-    const bool known = board->is_given || board->is_measured;
+    // A graph captured without a norm has none, whatever it is told later.
+    const bool known = board->is_given || (board->is_measured && (total || board->elements == 0));
     const double norm_sq = board->is_given ? board->given_norm_sq : board->is_measured && total ? *total : 0;
     const double norm = product(std::sqrt(norm_sq), grad_scale);
     // Squares of floats do not overflow in double; where an infinity may be an overflow, the gradients were counted.
@@ -199,7 +202,8 @@ struct prepare_cohort {
       const double clip = limit / (norm + 1e-6);
       scale *= clip > 1 ? 1 : clip;
     }
-    if (Cohort& c = cohorts[k]; !bad && c.active) {
+    if (!bad && k < n && cohorts[k].active) {
+      Cohort& c = cohorts[k];
       c.t += 1;
       c.scalars = make_tick(c.rule, c.t, board->lr_scale);
       c.prepared = prepare<T>(c.rule, c.scalars, scale);
@@ -256,17 +260,19 @@ template <class Cohort, class T>
 struct schedule_cohort {
   device_board* board;
   Cohort* cohorts;
+  std::int64_t n;
   const double* total;
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     if (!board->applied)
       return;
     const double mean = total ? *total / board->elements : 0;
-    Cohort& c = cohorts[k];
-    c.scalars.mean_square = mean;
-    c.prepared.decay = c.rule.decay.template prepare<T>(c.scalars);
-    if (c.active && c.rule.decay.rate(c.scalars) > 1)
-      board->clamped = true;
+    if (k < n) {
+      Cohort& c = cohorts[k];
+      c.scalars.mean_square = mean;
+      c.prepared.decay = c.rule.decay.template prepare<T>(c.scalars);
+      c.clamped = c.active && c.rule.decay.rate(c.scalars) > 1;
+    }
     if (k == 0) {
       const double v = mean + board->eps;
       board->has_mean = true;
@@ -276,12 +282,19 @@ struct schedule_cohort {
   }
 };
 
-template <class X>
-struct store_value {
-  X* to;
-  X value;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept { *to = value; }
+/// Apart from schedule_cohort, where cohorts would race for the one flag.
+template <class Cohort>
+struct gather_clamped {
+  device_board* board;
+  const Cohort* cohorts;
+  std::int64_t n;
+  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  {
+    for (std::int64_t k = 0; board->applied && k < n; ++k)
+      board->clamped = board->clamped || cohorts[k].clamped;
+  }
 };
+
 struct store_not_finite {
   device_board* board;
   const double* count;
@@ -556,7 +569,7 @@ class device_engine {
     if constexpr (Optimizer::one_pass) {
       if (opt.sum_is_shared_ && !opt.common_cohort())
         opt.resum();
-      if (!opt.sum_is_shared_ && o.grad_norm_sq && opt.any_active()) {
+      if (!opt.sum_is_shared_ && o.grad_norm_sq && has_elements(opt) && !(o.skip_nonfinite && is_bad(opt, *o.grad_norm_sq))) {
         settle(opt);
         opt.share_sum();
         opt.flat_is_current_ = false;
@@ -574,7 +587,9 @@ class device_engine {
       sum_tensors<square_term>(gradient_of_tensor<tensor>{tensors_.get()});
       total = sum_list(of_tensors_);
     }
-    device_.launch(host_cohorts_.size(), prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), total});
+    const std::int64_t cohorts = std::int64_t(host_cohorts_.size());
+    const std::size_t each_cohort = cohorts > 0 ? std::size_t(cohorts) : 1;  // the board has to be written even for none
+    device_.launch(each_cohort, prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, total});
     if constexpr (rule_type::scheduled) {
       if constexpr (!Optimizer::one_pass) {
         if constexpr (Optimizer::keeps_exactly)
@@ -598,7 +613,8 @@ class device_engine {
                               sums_.get() + of_parts_.begin});
         mean = sum_list(of_parts_);
       }
-      device_.launch(host_cohorts_.size(), schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), mean});
+      device_.launch(each_cohort, schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, mean});
+      device_.launch(1, gather_clamped<cohort>{board_.get(), cohorts_.get(), cohorts});
     }
     update<rule_type::scheduled && !Optimizer::one_pass && Optimizer::keeps_exactly ? pass::weights : pass::whole>();
     stepped_ = true;
@@ -627,6 +643,26 @@ class device_engine {
     std::size_t levels = 0;
     std::size_t lists[most_levels], blocks[most_levels], sums[most_levels];
   };
+
+  static bool has_elements(const Optimizer& opt) noexcept
+  {
+    for (const auto& x : opt.tensors_)
+      if (x.active && x.size > 0)
+        return true;
+    return false;
+  }
+  /// Whether skip_nonfinite will refuse the step. Waits for the device, but only where the given norm is infinite.
+  bool is_bad(Optimizer& opt, double norm_sq)
+  {
+    if (is_finite(norm_sq) || is_nan(norm_sq))
+      return is_nan(norm_sq);
+    if (!uploaded_ || !opt.flat_is_current_)
+      upload(opt);
+    sum_tensors<not_finite_term>(gradient_of_tensor<tensor>{tensors_.get()});
+    double count;
+    device_.copy(&count, sum_list(of_tensors_), sizeof count);
+    return count > 0;
+  }
 
   template <pass Pass>
   void update() const
@@ -687,7 +723,7 @@ class device_engine {
       host_tensors_.push_back(d);
     }
     for (const auto& c : opt.cohorts_)
-      host_cohorts_.push_back({opt.groups_[c.group].rule, c.t, {}, {}, c.members > 0});
+      host_cohorts_.push_back({opt.groups_[c.group].rule, c.t, {}, {}, c.members > 0, false});
     plan();
     device_board b;
     b.seed = opt.seed_;
