@@ -27,7 +27,7 @@ extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak
 namespace {
 
 using device = gradus::backend::thrust_device<>;
-using gradus::bfloat16, gradus::float16, gradus::precision;
+using gradus::bfloat16, gradus::block8, gradus::float16, gradus::precision;
 
 template <class T>
 T number(double x)
@@ -142,6 +142,10 @@ TEST_CASE("and so it has in double and in fewer bytes")
   CHECK(same_as_scalar<precision<bfloat16>>(adams));
   CHECK(same_as_scalar<precision<float16, float16, float, float>>(adams));
   CHECK(same_as_scalar<precision<bfloat16, bfloat16, bfloat16>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
+  CHECK(same_as_scalar<precision<float, float, block8>>(adams));
+  CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8, float>>(gradus::amsgrad{.lr = 0.01}.rule()));
+  CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
+  CHECK(same_as_scalar<precision<float, float, block8>>(gradus::sgd{.lr = 0.01}.rule()));
 }
 
 namespace {

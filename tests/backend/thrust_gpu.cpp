@@ -161,6 +161,7 @@ TEST_CASE("every recipe, as on a CPU")
   check_same_as_scalar<masters>("adamw, bfloat16, masters", gradus::adamw{}, 1e-2);
   check_same_as_scalar<precision<float, float, bfloat16>>("adams, bfloat16 moments", gradus::adams{.weight_decay = 0.1}, 1e-2);
 #endif
+  check_same_as_scalar<precision<float, float, gradus::block8>>("adams, 8-bit moments", gradus::adams{.weight_decay = 0.1}, 1e-2);
 }
 
 #if defined(GRADUS_TEST_CUDA)
