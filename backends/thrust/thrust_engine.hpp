@@ -160,6 +160,11 @@ struct slot_of_tensor {
       return double(float(tensors[list].slots[k][i]));
   }
 };
+template <class S>
+struct plain_number {
+  const S* values;
+  GRADUS_HOST_DEVICE double operator()(const device_list&, std::size_t, std::size_t i) const noexcept { return double(values[i]); }
+};
 struct sum_of_sums {
   const double* sums;
   GRADUS_HOST_DEVICE double operator()(const device_list& l, std::size_t, std::size_t i) const noexcept
@@ -583,12 +588,23 @@ class device_engine {
       d.copy(values.data(), copy.data(), values.size_bytes());
   }
 
+  /// The sum of one slot of one tensor, by the memory that steps have: the optimizer's list is then to be uploaded anew.
   template <class S>
-  static double sum(const device& d, const S* values, std::size_t n)
+  double sum(const S* values, std::size_t n)
   {
-    std::vector<S> copy(n);
-    d.copy(copy.data(), values, n * sizeof(S));
-    return reduce<plain_term>(backend::scalar{}, copy.data(), n);
+    if (n == 0)
+      return 0;
+    uploaded_ = false;
+    host_lists_.clear();
+    host_lists_.push_back({0, n, 0});
+    const std::size_t blocks = n / reduce_block + (n % reduce_block != 0);
+    std::size_t free = blocks;
+    const chain rest = chain_of(0, blocks, free);
+    device_.copy(lists_.get(), host_lists_.data(), host_lists_.size() * sizeof(device_list));
+    sum_blocks<plain_term>(0, 1, blocks, 0, plain_number<S>{values});
+    double total;
+    device_.copy(&total, sum_list(rest), sizeof total);
+    return total;
   }
 
   static void check_place(const device& d, const void* parameters, const void* gradients, const std::string& of)

@@ -208,6 +208,16 @@ TEST_CASE("a scheduled decay's sums are shared where, and only where, a given no
         gradients[5000] = 0.125f;
         return opt.step();
       });
+  // And taken apart again: by the moments themselves, where a tensor leaves or comes.
+  check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
+    opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
+    const auto second = opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500));
+    opt.step({.grad_norm_sq = 2.0});
+    opt.leave_out(second);
+    opt.step({.grad_norm_sq = 1.0});
+    opt.take_in(second);
+    return opt.step();
+  });
   check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
     opt.add(std::span(weights).first(0), std::span(gradients).first(0));
     return opt.step({.grad_norm_sq = 0.0});
