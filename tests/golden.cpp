@@ -10,6 +10,11 @@
 
 namespace {
 
+#if !defined(GRADUS_TEST_DEVICE_VECTOR)  // as thrust_under_test.hpp has it
+template <class Backend, class T>
+using vector_for = std::vector<T>;
+#endif
+
 // What optimizer a recorded case stands for: the recipe before the underscore, but for one that is a composition.
 template <class Visit>
 void with_recipe(const golden::recording& c, Visit&& visit)
@@ -54,7 +59,7 @@ Recipe without_decay(Recipe recipe)
 template <class T, class Backend, class Recipe>
 double worst_difference(const golden::problem& p, const golden::recording& c, const Recipe& recipe)
 {
-  golden::model<T> model(p);
+  golden::model<T, vector_for<Backend, T>> model(p);
   gradus::optimizer<Recipe, T, Backend> opt(recipe);
   const auto undecayed = opt.add_group(without_decay(opt.hyperparameters()));
   for (auto& x : model.tensors)

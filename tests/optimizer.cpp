@@ -495,6 +495,18 @@ TEST_CASE("empty tensors take part and change nothing")
 
 // ── hyperparameters that change ──────────────────────────────────────────────────────────────────────────────────────
 
+TEST_CASE("a visitor may leave out every tensor")
+{
+  std::vector<float> weights(40, 1), gradients(40, 1);
+  gradus::optimizer<gradus::adam> opt;
+  opt.add(weights, gradients);
+  opt.step();
+  opt.visit_tensors([](std::string_view, auto, std::size_t, bool& takes_part) { takes_part = false; });
+  const auto before = weights;
+  CHECK(opt.step({.max_grad_norm = 1}).grad_norm == 0);
+  CHECK(weights == before);
+}
+
 TEST_CASE("new hyperparameters hold from the next step on, the state stays")
 {
   tensor<float> a(37, 1), b(37, 1);

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 
@@ -28,6 +29,10 @@
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/memory.h>
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+#include <thrust/system/cuda/error.h>
+#include <thrust/system_error.h>
+#endif
 
 #include <gradus/backend/default.hpp>
 
@@ -47,8 +52,12 @@ struct thrust_ranges {
 /// The policy of the system that THRUST_DEVICE_SYSTEM chooses; of CUDA's, the one that does not wait.
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
 using thrust_policy = std::remove_cv_t<decltype(::thrust::cuda::par_nosync)>;
+template <class Policy>
+concept cuda_policy = requires(Policy p) { ::thrust::cuda_cub::stream(p); };
 #else
 using thrust_policy = std::remove_cv_t<decltype(::thrust::device)>;
+template <class Policy>
+concept cuda_policy = false;
 #endif
 
 /// A CPU backend on the threads of one of Thrust's host systems.
@@ -65,6 +74,7 @@ struct thrust_host : Cpu, thrust_ranges {
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
   {
+    static_assert(!cuda_policy<Policy>, "gradus: thrust_host takes a policy of a system for CPUs; for CUDA there is thrust_device.");
     const F* const work = std::addressof(f);
     ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::size_t(0)), n,
                          [work](std::size_t k) noexcept { (*work)(k); });
@@ -211,13 +221,14 @@ struct thrust_device : thrust_ranges {
     if (bytes == 0)
       return;
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+    static_assert(cuda_policy<Policy>, "gradus: thrust_device takes a policy of CUDA here; for a system for CPUs there is thrust_host.");
     auto p = policy;
     const cudaStream_t stream = ::thrust::cuda_cub::stream(p);
     cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
     if (error == cudaSuccess)
       error = cudaStreamSynchronize(stream);
     if (error != cudaSuccess)
-      fail("copy of " + std::to_string(bytes) + " bytes has failed: " + cudaGetErrorString(error));
+      throw ::thrust::system_error(error, ::thrust::cuda_category(), "gradus: copy of " + std::to_string(bytes) + " bytes");
 #else
     std::memcpy(to, from, bytes);
 #endif
@@ -230,19 +241,44 @@ struct thrust_device : thrust_ranges {
     cudaPointerAttributes known{};
     if (cudaPointerGetAttributes(&known, p) != cudaSuccess)
       cudaGetLastError();  // it could not be told, which is no error
-    else if (known.type == cudaMemoryTypeUnregistered)
+    else if (known.type == cudaMemoryTypeUnregistered && !reaches_all_of_the_host())
       fail(argument + " is in the host's own memory; expected memory that the device can reach");
 #endif
   }
 
+  /// Of allocator and policy no more is asked than that they can be copied.
   struct memory_type {
-    thrust_device backend;
+    std::optional<thrust_device> backend;
 
-    void* allocate(std::size_t bytes) { return ::thrust::raw_pointer_cast(backend.allocator.allocate(bytes)); }
-    void release(void* p, std::size_t bytes)
+    memory_type() = default;
+    explicit memory_type(const thrust_device& b) : backend(b) {}
+    memory_type(const memory_type&) = default;
+    memory_type& operator=(const memory_type& other)
+    {
+      backend.reset();
+      if (other.backend)
+        backend.emplace(*other.backend);
+      return *this;
+    }
+
+    void* allocate(std::size_t bytes)
+    {
+      unsigned char* const p = ::thrust::raw_pointer_cast(backend->allocator.allocate(bytes));
+      const std::size_t off = reinterpret_cast<std::uintptr_t>(p) % 16;
+      if (off != 0) {
+        release(p, bytes);
+        fail("allocator gave an address that is " + std::to_string(off) + " more than a multiple of 16; expected a multiple of 16");
+      }
+      return p;
+    }
+    /// An error of the device is for the next call to find, not for a destructor.
+    void release(void* p, std::size_t bytes) noexcept
     {
       using pointer = typename std::allocator_traits<Allocator>::pointer;
-      backend.allocator.deallocate(pointer(static_cast<unsigned char*>(p)), bytes);
+      try {
+        backend->allocator.deallocate(pointer(static_cast<unsigned char*>(p)), bytes);
+      } catch (...) {
+      }
     }
     template <class T>
     struct filler {
@@ -253,10 +289,21 @@ struct thrust_device : thrust_ranges {
     template <class T>
     void fill(T* p, std::size_t n, T value) const
     {
-      backend.launch(n, filler<T>{p, value});
+      backend->launch(n, filler<T>{p, value});
     }
   };
-  memory_type memory() const { return {*this}; }
+  memory_type memory() const { return memory_type(*this); }
+
+ private:
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+  static bool reaches_all_of_the_host()
+  {
+    int device = 0, reaches = 0;
+    if (cudaGetDevice(&device) == cudaSuccess)
+      cudaDeviceGetAttribute(&reaches, cudaDevAttrPageableMemoryAccess, device);
+    return reaches != 0;
+  }
+#endif
 };
 
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA

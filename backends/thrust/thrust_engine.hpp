@@ -34,11 +34,22 @@ struct device_board {
   double shared_sum = 0, shared_total = 0;  // Σv and n·v̄, where one sum serves all tensors
 };
 
-template <class Precision, std::size_t Slots>
+/// What 8-bit codes stand for. A device reads no constants of the host's.
+struct device_maps {
+  dynamic_map<false> nonnegative;
+  dynamic_map<true> any_sign;
+};
+
+/// \tparam Nonnegative  bit k is that of slot k
+template <class Precision, std::size_t Slots, unsigned Nonnegative>
 struct device_tensor {
+  static constexpr bool in_codes = std::is_same_v<typename Precision::state_type, block8>;
+
   typename Precision::parameter_type* parameters;
   const typename Precision::gradient_type* gradients;
-  typename Precision::state_type* slots[Slots + 1];
+  std::conditional_t<in_codes, std::uint8_t, typename Precision::state_type>* slots[Slots + 1];
+  float* scales[in_codes ? Slots + 1 : 1];
+  const device_maps* maps;
   float* master;
   std::size_t size, first_pack, cohort;
   std::uint64_t name_hash;
@@ -46,6 +57,21 @@ struct device_tensor {
   bool aligned;  // to whole packs
 
   static constexpr std::size_t slot_count = Slots;
+
+  /// Calls f with the map of slot k's codes.
+  template <class F>
+  GRADUS_HOST_DEVICE auto with_map(std::size_t k, const F& f) const noexcept
+  {
+    return Nonnegative >> k & 1 ? f(maps->nonnegative) : f(maps->any_sign);
+  }
+  /// Slot k's element i, which is not stored in T.
+  GRADUS_HOST_DEVICE float read_slot(std::size_t k, std::size_t i) const noexcept
+  {
+    if constexpr (in_codes)
+      return scales[k][i / block8::block] * with_map(k, [&](const auto& map) { return map.value[slots[k][i]]; });
+    else
+      return load<float>(slots[k] + i);
+  }
 };
 
 template <class Rule, class Formula>
@@ -54,7 +80,8 @@ struct device_cohort {
   std::uint64_t t;
   tick scalars;
   Formula prepared;
-  bool active;  // has members
+  bool active;   // has members
+  bool clamped;  // a scheduled decay would have taken more than the whole weight
 };
 
 // ── sums, by the scheme of reduce.hpp ────────────────────────────────────────────────────────────────────────────────
@@ -106,7 +133,7 @@ struct next_moment_of_tensor {
   {
     float slot[Tensor::slot_count + 1] = {};
     for (std::size_t k = f.idle_first_moment ? F::slots.size() : 0; k < Tensor::slot_count; ++k)
-      slot[k] = load<float>(x.slots[k] + i);
+      slot[k] = x.read_slot(k, i);
     float theta = x.master ? x.master[i] : load<float>(x.parameters + i);
     const float g = load<float>(x.gradients + i);
     if constexpr (requires { typename F::idle_form; }) {
@@ -132,6 +159,11 @@ struct slot_of_tensor {
     else
       return double(float(tensors[list].slots[k][i]));
   }
+};
+template <class S>
+struct plain_number {
+  const S* values;
+  GRADUS_HOST_DEVICE double operator()(const device_list&, std::size_t, std::size_t i) const noexcept { return double(values[i]); }
 };
 struct sum_of_sums {
   const double* sums;
@@ -180,16 +212,18 @@ struct fold_block {
 
 // ── the parts of a step ──────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Of one cohort: whether the step is taken, and its coefficients. \p total  ‖g‖²
+/// Of one cohort: whether the step is taken, and its coefficients. \p n  cohorts, or none  \p total  ‖g‖²
 template <class Cohort, class T>
 struct prepare_cohort {
   device_board* board;
   Cohort* cohorts;
+  std::int64_t n;
   const double* total;
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     const double grad_scale = board->grad_scale, limit = board->max_grad_norm;
-    const bool known = board->is_given || board->is_measured;
+    // A graph captured without a norm has none, whatever it is told later.
+    const bool known = board->is_given || (board->is_measured && (total || board->elements == 0));
     const double norm_sq = board->is_given ? board->given_norm_sq : board->is_measured && total ? *total : 0;
     const double norm = product(std::sqrt(norm_sq), grad_scale);
     // Squares of floats do not overflow in double; where an infinity may be an overflow, the gradients were counted.
@@ -199,7 +233,8 @@ struct prepare_cohort {
       const double clip = limit / (norm + 1e-6);
       scale *= clip > 1 ? 1 : clip;
     }
-    if (Cohort& c = cohorts[k]; !bad && c.active) {
+    if (!bad && k < n && cohorts[k].active) {
+      Cohort& c = cohorts[k];
       c.t += 1;
       c.scalars = make_tick(c.rule, c.t, board->lr_scale);
       c.prepared = prepare<T>(c.rule, c.scalars, scale);
@@ -256,17 +291,19 @@ template <class Cohort, class T>
 struct schedule_cohort {
   device_board* board;
   Cohort* cohorts;
+  std::int64_t n;
   const double* total;
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     if (!board->applied)
       return;
     const double mean = total ? *total / board->elements : 0;
-    Cohort& c = cohorts[k];
-    c.scalars.mean_square = mean;
-    c.prepared.decay = c.rule.decay.template prepare<T>(c.scalars);
-    if (c.active && c.rule.decay.rate(c.scalars) > 1)
-      board->clamped = true;
+    if (k < n) {
+      Cohort& c = cohorts[k];
+      c.scalars.mean_square = mean;
+      c.prepared.decay = c.rule.decay.template prepare<T>(c.scalars);
+      c.clamped = c.active && c.rule.decay.rate(c.scalars) > 1;
+    }
     if (k == 0) {
       const double v = mean + board->eps;
       board->has_mean = true;
@@ -276,12 +313,19 @@ struct schedule_cohort {
   }
 };
 
-template <class X>
-struct store_value {
-  X* to;
-  X value;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept { *to = value; }
+/// Apart from schedule_cohort, where cohorts would race for the one flag.
+template <class Cohort>
+struct gather_clamped {
+  device_board* board;
+  const Cohort* cohorts;
+  std::int64_t n;
+  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  {
+    for (std::int64_t k = 0; board->applied && k < n; ++k)
+      board->clamped = board->clamped || cohorts[k].clamped;
+  }
 };
+
 struct store_not_finite {
   device_board* board;
   const double* count;
@@ -322,6 +366,28 @@ struct decode_one {
 
 template <class F>
 concept can_idle = requires { typename F::idle_form; };
+
+/// The parameters and gradients of a tensor from an element on, as a kernel takes them.
+template <class Precision, class Tensor>
+GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t begin) noexcept
+{
+  using parameter = typename Precision::parameter_type;
+  if constexpr (Precision::has_master)
+    return mirrored<parameter>{x.master + begin, x.parameters + begin};
+  else if constexpr (short_float<parameter>)
+    return stochastic<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
+  else
+    return x.parameters + begin;
+}
+template <class Precision, class Tensor>
+GRADUS_HOST_DEVICE auto gradients_of(const Tensor& x, std::size_t begin) noexcept
+{
+  using gradient = typename Precision::gradient_type;
+  if constexpr (short_float<gradient>)
+    return readable<gradient>{x.gradients + begin};
+  else
+    return x.gradients + begin;
+}
 
 /// The elements of one pack: all that a step does to them, from the very formulas of the other backends. Where a tensor is
 /// aligned it is one pack, else (and at a tensor's end) one number after another, with the same bits.
@@ -380,22 +446,8 @@ struct update_pack {
   GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
                                      std::size_t begin, std::size_t n) noexcept
   {
-    using parameter = typename Precision::parameter_type;
-    using gradient = typename Precision::gradient_type;
-    const auto theta = [&] {
-      if constexpr (Precision::has_master)
-        return mirrored<parameter>{x.master + begin, x.parameters + begin};
-      else if constexpr (short_float<parameter>)
-        return stochastic<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
-      else
-        return x.parameters + begin;
-    }();
-    const auto g = [&] {
-      if constexpr (short_float<gradient>)
-        return readable<gradient>{x.gradients + begin};
-      else
-        return x.gradients + begin;
-    }();
+    const auto theta = parameters_of<Precision>(x, key, begin);
+    const auto g = gradients_of<Precision>(x, begin);
     using slot = decltype(slot_at(x, key, 0, begin));
     slot slots[Kernel::slots + 1] = {};
     for (std::size_t k = 0; k < Kernel::slots; ++k)
@@ -417,6 +469,75 @@ struct update_pack {
   }
 };
 
+/// As update_pack, a block of 8-bit codes. The scale is known only when all of the block's new moments are: so they are
+/// computed twice, once for the largest and once to be kept, which needs no memory to keep them in meanwhile.
+template <class Precision, class Tensor, class Cohort>
+struct update_codes {
+  const device_board* board;
+  const Tensor* tensors;
+  std::size_t n;
+  const Cohort* cohorts;
+
+  using formula = decltype(Cohort::prepared);
+
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
+  {
+    if (!board->applied)
+      return;
+    const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, std::size_t(k))];
+    const Cohort& c = cohorts[x.cohort];
+    apply(c.prepared, x, mix(x.name_hash + mix(mix(board->seed) + (c.t - 1))), (std::size_t(k) - x.first_pack) * block8::block);
+  }
+
+ private:
+  template <class F, class S, class P, class D>
+  GRADUS_HOST_DEVICE static void apply(const gradus::prepared<F, S, P, D, float>& f, const Tensor& x, std::uint64_t key, std::size_t begin) noexcept
+  {
+    if constexpr (can_idle<F>) {
+      if (f.idle_first_moment) {
+        using idle = gradus::prepared<typename F::idle_form, S, P, D, float>;
+        run(kernel<pass::whole, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key, F::slots.size(), begin);
+        return;
+      }
+    }
+    run(kernel<pass::whole, gradus::prepared<F, S, P, D, float>>{f}, x, key, 0, begin);
+  }
+
+  /// \param skipped  slots that the kernel knows nothing of
+  template <class Kernel>
+  GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped, std::size_t begin) noexcept
+  {
+    const std::size_t end = x.size - begin < block8::block ? x.size : begin + block8::block, block = begin / block8::block;
+    const auto theta = parameters_of<Precision>(x, key, begin);
+    const auto g = gradients_of<Precision>(x, begin);
+    float slot[Kernel::slots + 1];
+    const auto compute = [&](std::size_t i) {
+      for (std::size_t k = 0; k < Kernel::slots; ++k)
+        slot[k] = x.read_slot(skipped + k, i);
+      float w = load<float>(theta, i - begin);
+      kernel(w, load<float>(g, i - begin), slot);
+      return w;
+    };
+    std::uint32_t largest[Kernel::slots + 1] = {};  // as bits, among which a NaN's are the largest of all
+    for (std::size_t i = begin; i < end; ++i) {
+      compute(i);
+      for (std::size_t k = 0; k < Kernel::slots; ++k) {
+        const std::uint32_t a = std::bit_cast<std::uint32_t>(slot[k]) & 0x7fffffffu;
+        largest[k] = a > largest[k] ? a : largest[k];
+      }
+    }
+    for (std::size_t i = begin; i < end; ++i) {
+      store(theta, i - begin, compute(i));
+      for (std::size_t k = 0; k < Kernel::slots; ++k)
+        x.slots[skipped + k][i] = x.with_map(skipped + k, [&](const auto& map) {
+          return encode_one(map, slot[k], largest[k], noise(key, skipped + k, begin)(i - begin));
+        });
+    }
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      x.scales[skipped + k][block] = scale_of_block(largest[k]);
+  }
+};
+
 // ── the engine ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 template <class Optimizer, class Backend>
@@ -430,17 +551,23 @@ class device_engine {
   using value_type = typename Optimizer::value_type;
   using rule_type = typename Optimizer::rule_type;
   using formula = typename Optimizer::formula;
-  using tensor = device_tensor<precision, Optimizer::slots>;
+  static constexpr unsigned nonnegative = [] {
+    unsigned bits = 0;
+    for (std::size_t k = 0; k < Optimizer::slots; ++k)
+      bits |= unsigned(Optimizer::slot_list[k].nonnegative) << k;
+    return bits;
+  }();
+  using tensor = device_tensor<precision, Optimizer::slots, nonnegative>;
   using cohort = device_cohort<rule_type, formula>;
   using pack = backend::device_pack<value_type>;
-  static_assert(!std::is_same_v<typename precision::state_type, block8>,
-                "gradus: state in 8-bit codes is not there on devices yet; take bfloat16 or float.");
+  static constexpr bool in_codes = tensor::in_codes;
+  static constexpr std::size_t unit = in_codes ? block8::block : pack::size;  // elements of one launched piece of work
   static_assert(std::is_trivially_copyable_v<rule_type> && std::is_trivially_copyable_v<formula>);
 
   static constexpr std::size_t most_levels = 6;  // of 4096 times as many each
 
  public:
-  explicit device_engine(const device& d) : device_(d), board_(1, device_board{}, d.memory()) {}
+  explicit device_engine(const device& d) : device_(d), board_(1, device_board{}, d.memory()), maps_(in_codes, device_maps{}, d.memory()) {}
 
   // ── what the optimizer asks for outside of steps ─────────────────────────────────────────────────────────────────
 
@@ -461,12 +588,23 @@ class device_engine {
       d.copy(values.data(), copy.data(), values.size_bytes());
   }
 
+  /// The sum of one slot of one tensor, by the memory that steps have: the optimizer's list is then to be uploaded anew.
   template <class S>
-  static double sum(const device& d, const S* values, std::size_t n)
+  double sum(const S* values, std::size_t n)
   {
-    std::vector<S> copy(n);
-    d.copy(copy.data(), values, n * sizeof(S));
-    return reduce<plain_term>(backend::scalar{}, copy.data(), n);
+    if (n == 0)
+      return 0;
+    uploaded_ = false;
+    host_lists_.clear();
+    host_lists_.push_back({0, n, 0});
+    const std::size_t blocks = n / reduce_block + (n % reduce_block != 0);
+    std::size_t free = blocks;
+    const chain rest = chain_of(0, blocks, free);
+    device_.copy(lists_.get(), host_lists_.data(), host_lists_.size() * sizeof(device_list));
+    sum_blocks<plain_term>(0, 1, blocks, 0, plain_number<S>{values});
+    double total;
+    device_.copy(&total, sum_list(rest), sizeof total);
+    return total;
   }
 
   static void check_place(const device& d, const void* parameters, const void* gradients, const std::string& of)
@@ -556,7 +694,7 @@ class device_engine {
     if constexpr (Optimizer::one_pass) {
       if (opt.sum_is_shared_ && !opt.common_cohort())
         opt.resum();
-      if (!opt.sum_is_shared_ && o.grad_norm_sq && opt.any_active()) {
+      if (!opt.sum_is_shared_ && o.grad_norm_sq && has_elements(opt) && !(o.skip_nonfinite && is_bad(opt, *o.grad_norm_sq))) {
         settle(opt);
         opt.share_sum();
         opt.flat_is_current_ = false;
@@ -574,7 +712,9 @@ class device_engine {
       sum_tensors<square_term>(gradient_of_tensor<tensor>{tensors_.get()});
       total = sum_list(of_tensors_);
     }
-    device_.launch(host_cohorts_.size(), prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), total});
+    const std::int64_t cohorts = std::int64_t(host_cohorts_.size());
+    const std::size_t each_cohort = cohorts > 0 ? std::size_t(cohorts) : 1;  // the board has to be written even for none
+    device_.launch(each_cohort, prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, total});
     if constexpr (rule_type::scheduled) {
       if constexpr (!Optimizer::one_pass) {
         if constexpr (Optimizer::keeps_exactly)
@@ -598,7 +738,8 @@ class device_engine {
                               sums_.get() + of_parts_.begin});
         mean = sum_list(of_parts_);
       }
-      device_.launch(host_cohorts_.size(), schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), mean});
+      device_.launch(each_cohort, schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, mean});
+      device_.launch(1, gather_clamped<cohort>{board_.get(), cohorts_.get(), cohorts});
     }
     update<rule_type::scheduled && !Optimizer::one_pass && Optimizer::keeps_exactly ? pass::weights : pass::whole>();
     stepped_ = true;
@@ -628,11 +769,34 @@ class device_engine {
     std::size_t lists[most_levels], blocks[most_levels], sums[most_levels];
   };
 
+  static bool has_elements(const Optimizer& opt) noexcept
+  {
+    for (const auto& x : opt.tensors_)
+      if (x.active && x.size > 0)
+        return true;
+    return false;
+  }
+  /// Whether skip_nonfinite will refuse the step. Waits for the device, but only where the given norm is infinite.
+  bool is_bad(Optimizer& opt, double norm_sq)
+  {
+    if (is_finite(norm_sq) || is_nan(norm_sq))
+      return is_nan(norm_sq);
+    if (!uploaded_ || !opt.flat_is_current_)
+      upload(opt);
+    sum_tensors<not_finite_term>(gradient_of_tensor<tensor>{tensors_.get()});
+    double count;
+    device_.copy(&count, sum_list(of_tensors_), sizeof count);
+    return count > 0;
+  }
+
   template <pass Pass>
   void update() const
   {
-    device_.launch(packs_, update_pack<Pass, precision, tensor, cohort>{board_.get(), tensors_.get(), host_tensors_.size(),
-                                                                        cohorts_.get()});
+    if constexpr (in_codes)
+      device_.launch(packs_, update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), host_tensors_.size(), cohorts_.get()});
+    else
+      device_.launch(packs_, update_pack<Pass, precision, tensor, cohort>{board_.get(), tensors_.get(), host_tensors_.size(),
+                                                                          cohorts_.get()});
   }
 
   template <class Term, class Read>
@@ -679,15 +843,21 @@ class device_engine {
         d.master = x.master.get();
         d.aligned = d.aligned && whole(d.master);
       }
-      for (std::size_t k = 0; k < Optimizer::slots; ++k) {
-        d.slots[k] = flat.state[k].values;
-        d.aligned = d.aligned && whole(d.slots[k]);
-      }
-      packs_ += flat.size / pack::size + (flat.size % pack::size != 0);
+      d.maps = maps_.get();
+      for (std::size_t k = 0; k < Optimizer::slots; ++k)
+        if constexpr (in_codes) {
+          d.slots[k] = flat.state[k].codes;
+          d.scales[k] = flat.state[k].scales;
+        }
+        else {
+          d.slots[k] = flat.state[k].values;
+          d.aligned = d.aligned && whole(d.slots[k]);
+        }
+      packs_ += flat.size / unit + (flat.size % unit != 0);
       host_tensors_.push_back(d);
     }
     for (const auto& c : opt.cohorts_)
-      host_cohorts_.push_back({opt.groups_[c.group].rule, c.t, {}, {}, c.members > 0});
+      host_cohorts_.push_back({opt.groups_[c.group].rule, c.t, {}, {}, c.members > 0, false});
     plan();
     device_board b;
     b.seed = opt.seed_;
@@ -762,6 +932,7 @@ class device_engine {
 
   device device_;
   array<device_board> board_;
+  array<device_maps> maps_;
   array<tensor> tensors_;
   array<cohort> cohorts_;
   array<device_list> lists_;

@@ -6,9 +6,13 @@
 #define GRADUS_VERSION_MINOR 1
 #define GRADUS_VERSION_PATCH 0
 
-/// Marks functions that also run on a CUDA device; empty for every other compiler.
+/// Marks functions that also run on a CUDA device; empty for every other compiler. nvcc takes no SIMD registers through
+/// them, not even on the host's side: what it compiles does without xsimd.
 #if defined(__CUDACC__)
 #define GRADUS_HOST_DEVICE __host__ __device__
+#if !defined(GRADUS_NO_XSIMD)
+#define GRADUS_NO_XSIMD
+#endif
 #else
 #define GRADUS_HOST_DEVICE
 #endif

@@ -371,7 +371,7 @@ class optimizer
     if constexpr (one_pass && on_device) {
       settle();
       for (tensor& x : tensors_)
-        x.second_moment_sum = engine::sum(backend_, x.state[formula::value_slot].view().values, x.size);
+        x.second_moment_sum = engine_->sum(x.state[formula::value_slot].view().values, x.size);
       sum_is_shared_ = 0;
       flat_is_current_ = false;
     }
@@ -759,6 +759,7 @@ class optimizer
 
   void enlist_all() noexcept
   {
+    flat_is_current_ = false;  // even where no tensor is left
     cohorts_.clear();
     for (tensor& x : tensors_)
       if (x.active)

@@ -382,6 +382,25 @@ void decode(const std::uint8_t* codes, const float* scales, float* to, std::size
                       });
 }
 
+namespace detail {
+
+/// A block's scale from the bits of its largest magnitude.
+GRADUS_HOST_DEVICE inline float scale_of_block(std::uint32_t largest) noexcept
+{
+  return largest < 0x00800000u ? 0.0f : std::bit_cast<float>(largest);
+}
+
+/// The code of one element of such a block.
+template <bool Signed>
+GRADUS_HOST_DEVICE std::uint8_t encode_one(const dynamic_map<Signed>& map, float x, std::uint32_t largest, std::uint32_t random) noexcept
+{
+  if (largest < 0x00800000u || largest >= 0x7f800000u)
+    return std::uint8_t(largest < 0x00800000u ? 0u : dynamic_map<Signed>::last);
+  return map.code(x / scale_of_block(largest), random);
+}
+
+}  // namespace detail
+
 /// Rounds stochastically; codes and scales as `decode` reads them.
 template <bool Signed>
 void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n, detail::noise random) noexcept
@@ -393,7 +412,7 @@ void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n
       const std::uint32_t a = std::bit_cast<std::uint32_t>(from[i]) & 0x7fffffffu;
       largest = a > largest ? a : largest;
     }
-    const float scale = largest < 0x00800000u ? 0.0f : std::bit_cast<float>(largest);
+    const float scale = detail::scale_of_block(largest);
     scales[begin / block8::block] = scale;
     if (largest < 0x00800000u)
       std::memset(codes + begin, 0, length);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every recipe's kernel over CUDA and looks into it, which needs nvcc but no GPU:
+# Compiles every recipe's kernel over CUDA and looks into it, which needs nvcc but no GPU; then, where there is a GPU, runs
+# thrust_gpu.cpp and the golden trajectories on it:
 #
 #   thrust_cuda.sh INCLUDE_DIR SOURCE_DIR SCRATCH_DIR [NVCC]
 #
@@ -11,7 +12,7 @@ include=$1 source=$2 scratch=$3 nvcc=${4:-nvcc}
 [[ $nvcc = *NOTFOUND ]] && nvcc=nvcc
 if ! command -v "$nvcc" >/dev/null || ! command -v "$(dirname "$(command -v "$nvcc")")/ptxas" >/dev/null; then
   echo "thrust_cuda: skipped, as there is no nvcc"
-  exit 0
+  exit 77
 fi
 ptxas=$(dirname "$(command -v "$nvcc")")/ptxas
 mkdir -p "$scratch"
@@ -90,3 +91,20 @@ for arch in sm_80 sm_90; do
     look "$out.ptx" "$out.log" "$precision"
   done
 done
+
+# run NAME FLAG...: the test program of that name
+run() {
+  local program=$scratch/$(basename "$1")
+  "$nvcc" -x cu -std=c++20 -O1 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -I"$source/.." "${host[@]}" "${@:2}" \
+          -DGRADUS_TEST_DATA="\"$source/..\"" "$source/../$1.cpp" "$source/../support/main.cpp" -o "$program"
+  "$program"
+}
+host=()
+[ "$(uname -m)" = x86_64 ] && host=(-Xcompiler -march=x86-64-v3)  # fused multiply-adds, as the GPU has
+if command -v nvidia-smi >/dev/null && nvidia-smi -L | grep '^GPU'; then
+  run backend/thrust_gpu -arch=native
+  run golden -arch=native -include "$source/../support/thrust_under_test.hpp"
+else
+  run backend/thrust_gpu -arch=sm_90 -DGRADUS_TEST_NO_GPU
+  echo "thrust_cuda: CUDA was compiled and inspected, not run, as nvidia-smi finds no GPU"
+fi

@@ -8,6 +8,8 @@
 #include <limits>
 #include <new>
 #include <span>
+#include <stdexcept>
+#include <tuple>
 #include <vector>
 
 #include <thrust/device_vector.h>
@@ -25,7 +27,7 @@ extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak
 namespace {
 
 using device = gradus::backend::thrust_device<>;
-using gradus::bfloat16, gradus::float16, gradus::precision;
+using gradus::bfloat16, gradus::block8, gradus::float16, gradus::precision;
 
 template <class T>
 T number(double x)
@@ -75,6 +77,16 @@ std::vector<unsigned char> train(const Rule& rule)
   };
   for (std::size_t k = 0; k + 1 < tensors; ++k)
     add(k);
+  std::vector<unsigned char> all;
+  const auto append = [&](const void* p, std::size_t n) {
+    const auto* const bytes = static_cast<const unsigned char*>(p);
+    all.insert(all.end(), bytes, bytes + n);
+  };
+  const auto append_report = [&](const gradus::step_report& report) {
+    for (const double x : {double(report.applied), report.grad_norm.value_or(-1), report.mean_square.value_or(-1),
+                           report.decay_factor.value_or(-1), double(report.decay_clamped)})
+      append(&x, sizeof x);
+  };
   for (int t = 1; t <= 8; ++t) {
     for (auto& g : gradients)
       for (G& x : g)
@@ -95,14 +107,10 @@ std::vector<unsigned char> train(const Rule& rule)
       o.max_grad_norm = t == 5 ? 1e9 : 2;
     const auto report = opt.step(o);
     CHECK(report.applied == (t != 4));
+    append_report(report);
   }
   CHECK(opt.step_count(handles[0]) == 7);
   CHECK(opt.step_count(handles[2]) == 5);
-  std::vector<unsigned char> all;
-  const auto append = [&](const void* p, std::size_t n) {
-    const auto* const bytes = static_cast<const unsigned char*>(p);
-    all.insert(all.end(), bytes, bytes + n);
-  };
   for (const auto& w : weights)
     append(w.data(), w.size() * sizeof(P));
   std::as_const(opt).visit_state([&](std::string_view, std::string_view, auto values) {
@@ -134,6 +142,101 @@ TEST_CASE("and so it has in double and in fewer bytes")
   CHECK(same_as_scalar<precision<bfloat16>>(adams));
   CHECK(same_as_scalar<precision<float16, float16, float, float>>(adams));
   CHECK(same_as_scalar<precision<bfloat16, bfloat16, bfloat16>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
+  CHECK(same_as_scalar<precision<float, float, block8>>(adams));
+  CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8, float>>(gradus::amsgrad{.lr = 0.01}.rule()));
+  CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
+  CHECK(same_as_scalar<precision<float, float, block8>>(gradus::sgd{.lr = 0.01}.rule()));
+}
+
+namespace {
+
+bool same_report(const gradus::step_report& a, const gradus::step_report& b)
+{
+  return a.applied == b.applied && a.grad_norm == b.grad_norm && a.mean_square == b.mean_square &&
+         a.decay_factor == b.decay_factor && a.decay_clamped == b.decay_clamped;
+}
+
+// Runs the same on a device and on the scalar backend: f(optimizer, gradients), which returns the last step's report.
+template <class F>
+void check_same_as_scalar(const gradus::adams& hyperparameters, const F& f)
+{
+  const auto run = [&]<class Backend>(Backend) {
+    std::vector<float> weights(9001, 1), gradients(9001, 0.5);
+    gradus::optimizer<gradus::adams, float, Backend> opt(hyperparameters);
+    const gradus::step_report report = f(opt, weights, gradients);
+    std::vector<double> state;
+    std::as_const(opt).visit_state([&](std::string_view, std::string_view, auto values) {
+      for (const auto& x : values)
+        state.push_back(double(x));
+    });
+    return std::tuple(weights, state, report);
+  };
+  const auto [weights, state, report] = run(device());
+  const auto [expected_weights, expected_state, expected_report] = run(gradus::backend::scalar());
+  CHECK(same(weights, expected_weights));
+  CHECK(same(state, expected_state));
+  CHECK(same_report(report, expected_report));
+}
+
+}  // namespace
+
+TEST_CASE("a step of no tensor that takes part is a step, and reported as one")
+{
+  check_same_as_scalar({.weight_decay = 0.1}, [](auto& opt, auto& weights, auto& gradients) {
+    opt.add(weights, gradients);
+    gradients[0] = std::numeric_limits<float>::infinity();
+    CHECK(!opt.step({.skip_nonfinite = true}).applied);
+    opt.visit_tensors([](std::string_view, auto, std::size_t, bool& takes_part) { takes_part = false; });
+    const auto report = opt.step({.skip_nonfinite = true});
+    CHECK(report.applied);
+    CHECK(report.grad_norm == 0);
+    return report;
+  });
+}
+
+TEST_CASE("a scheduled decay's sums are shared where, and only where, a given norm is used")
+{
+  constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double norm_sq : {1.0, nan, infinity})
+    for (const bool finite : {true, false})
+      check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
+        opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
+        opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500));
+        opt.step();
+        gradients[5000] = finite ? 0.25f : float(infinity);
+        opt.step({.grad_norm_sq = norm_sq, .skip_nonfinite = true});
+        gradients[5000] = 0.125f;
+        return opt.step();
+      });
+  // And taken apart again: by the moments themselves, where a tensor leaves or comes.
+  check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
+    opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
+    const auto second = opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500));
+    opt.step({.grad_norm_sq = 2.0});
+    opt.leave_out(second);
+    opt.step({.grad_norm_sq = 1.0});
+    opt.take_in(second);
+    return opt.step();
+  });
+  check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
+    opt.add(std::span(weights).first(0), std::span(gradients).first(0));
+    return opt.step({.grad_norm_sq = 0.0});
+  });
+}
+
+TEST_CASE("a decay that is clamped in one group of several is reported")
+{
+  for (const double steep : {1e4, 0.1})
+    check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
+      gradus::adams h = opt.hyperparameters();
+      h.weight_decay = steep;
+      const auto group = opt.add_group(h);
+      opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
+      opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500), group);
+      const auto report = opt.step();
+      CHECK(report.decay_clamped == (steep > 1));
+      return report;
+    });
 }
 
 TEST_CASE("many tensors, and long ones: sums of sums of sums")
@@ -243,6 +346,50 @@ TEST_CASE("where memory runs out, nothing has changed")
   }
 }
 
+namespace {
+
+// What an engine's pool may be: of one place, so never default-constructed; its addresses aligned to what it is asked for,
+// which is bytes, and no more; and in trouble when it is handed something back.
+struct stubborn_allocator : thrust::device_malloc_allocator<unsigned char> {
+  using base = thrust::device_malloc_allocator<unsigned char>;
+  std::size_t off;
+
+  explicit stubborn_allocator(std::size_t o) : off(o) {}
+  base::pointer allocate(std::size_t n) { return base::allocate(n + off) + std::ptrdiff_t(off); }
+  void deallocate(base::pointer p, std::size_t n)
+  {
+    base::deallocate(p - std::ptrdiff_t(off), n + off);
+    throw std::runtime_error("the device is gone");
+  }
+};
+// A policy that cannot be assigned, as those that refer to an allocator.
+struct fixed_policy : std::remove_cv_t<decltype(thrust::device)> {
+  const int number = 1;
+};
+
+}  // namespace
+
+TEST_CASE("of allocators and policies little is asked, but 16-byte alignment")
+{
+  using backend = gradus::backend::thrust_device<fixed_policy, stubborn_allocator>;
+  std::vector<float> weights(5000, 1), gradients(5000, 0.5), twin_weights = weights;
+  {
+    gradus::optimizer<gradus::adams, float, backend> opt({}, backend(fixed_policy(), stubborn_allocator(0)));
+    opt.add(weights, gradients);
+    opt.step();
+  }
+  gradus::optimizer<gradus::adams> twin;
+  twin.add(twin_weights, gradients);
+  twin.step();
+  CHECK(same(weights, twin_weights));
+
+  gradus::optimizer<gradus::adams, float, backend> opt({}, backend(fixed_policy(), stubborn_allocator(4)));
+  CHECK_THROWS_WITH_AS(opt.add(weights, gradients),
+                       "gradus: allocator gave an address that is 4 more than a multiple of 16; expected a multiple of 16",
+                       std::invalid_argument);
+  CHECK(opt.parameter_count() == 0);
+}
+
 // ── graphs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
@@ -305,6 +452,19 @@ TEST_CASE("replayed, a captured step goes on: t moves by itself, lr as set_optio
     CHECK(same(weights, twin_weights));
   }
   CHECK(opt.step_count(tensor) == 6);
+  // What was captured without a norm reports none.
+  gradus::optimizer<gradus::adamw, float, recording> plain({}, backend);
+  std::vector<float> others(100, 1);
+  plain.add(others, std::span<const float>(gradients).first(100));
+  plain.step();
+  s.graph.clear();
+  s.capturing = true;
+  plain.step();
+  s.capturing = false;
+  plain.set_options({.max_grad_norm = 1});
+  for (const auto& launch : s.graph)
+    launch();
+  CHECK(!plain.report().grad_norm);
   // A step that is not replayed follows on.
   opt.step();
   twin.step();

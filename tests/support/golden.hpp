@@ -72,10 +72,10 @@ inline file read(const std::string& path)
 }
 
 // The tensors of a problem: parameters and gradients of T, the gradient's coefficients in double.
-template <class T>
+template <class T, class Vector = std::vector<T>>
 struct model {
   struct tensor {
-    std::vector<T> weights, gradients;
+    Vector weights, gradients;
     std::vector<double> a, b;
   };
   std::vector<tensor> tensors;

@@ -1,12 +1,14 @@
 #pragma once
 // Included before all else (-include), it puts the Thrust backend in the default backend's place: so test suites that know
 // nothing of Thrust run over it unchanged. The environment's GRADUS_TEST_SYSTEM names one of Thrust's host systems: one
-// program, compiled once, serves all.
+// program, compiled once, serves all. Compiled by nvcc, it is CUDA.
 
 #include <cstdlib>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
+#include <thrust/device_vector.h>
 #include <thrust/system/cpp/execution_policy.h>
 #include <thrust/system/omp/execution_policy.h>
 #if defined(GRADUS_TEST_TBB)
@@ -15,8 +17,16 @@
 
 #include <gradus/backend/thrust.hpp>
 
+// Where a test's weights and gradients lie.
+#define GRADUS_TEST_DEVICE_VECTOR
+template <class Backend, class T>
+using vector_for = std::conditional_t<requires { typename Backend::memory_type; }, thrust::device_vector<T>, std::vector<T>>;
+
 namespace gradus::inline GRADUS_ISA {
 
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+using backend_under_test = backend::thrust_device<>;
+#else
 /// Calls f with the policy of the system that the environment names.
 template <class F>
 void with_policy_under_test(const F& f)
@@ -54,6 +64,7 @@ struct backend_under_test : backend::thrust_host<> {
     with_policy_under_test([&]<class Policy>(Policy on) { backend::thrust_host<Policy>(on).for_pieces(n, f); });
   }
 };
+#endif
 #endif
 
 }  // namespace gradus::inline GRADUS_ISA

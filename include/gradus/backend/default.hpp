@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// The default backend: simd where xsimd can be included and knows the target, else scalar.
-/// Define GRADUS_NO_XSIMD (in every translation unit alike) to do without xsimd where it is installed.
+/// Define GRADUS_NO_XSIMD (in every translation unit alike) to do without xsimd where it is installed; nvcc always does.
 
 #include <gradus/backend/scalar.hpp>
 

@@ -1,0 +1,153 @@
+// Optimizers over a device's memory: the bytes that they move a second, held against a copy of as many bytes there. For CUDA
+//
+//     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude bench/device.cu -o device && ./device
+//
+// and, the same file, for the threads of OpenMP, where it also holds backend::thrust against the CPU backend it rests on:
+//
+//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -x c++ bench/device.cu -o device
+//
+// What is compared is timed in turns, and of each time and each ratio the median is printed. `./device N` takes N rounds.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <thrust/device_vector.h>
+
+#include <gradus/backend/thrust.hpp>
+#include <gradus/gradus.hpp>
+
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+#define BENCH_CUDA
+#elif THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_OMP
+#include <gradus/executor/openmp.hpp>
+#endif
+
+namespace {
+
+using floats = thrust::device_vector<float>;
+
+std::string device_name()
+{
+#if defined(BENCH_CUDA)
+  cudaDeviceProp known;
+  return cudaGetDeviceProperties(&known, 0) == cudaSuccess ? known.name : "";
+#else
+  return "the CPU, on Thrust's system for its threads";
+#endif
+}
+
+void wait()
+{
+#if defined(BENCH_CUDA)
+  cudaDeviceSynchronize();
+#endif
+}
+
+void copy(floats& to, const floats& from, std::size_t bytes)
+{
+  float* const t = thrust::raw_pointer_cast(to.data());
+  const float* const f = thrust::raw_pointer_cast(from.data());
+#if defined(BENCH_CUDA)
+  cudaMemcpyAsync(t, f, bytes, cudaMemcpyDeviceToDevice);
+#else
+  std::memcpy(t, f, bytes);
+#endif
+}
+
+/// Seconds that a call takes, of as many as fill a fiftieth of a second: they are queued, and waited for once.
+double time_of(const std::function<void()>& f)
+{
+  using clock = std::chrono::steady_clock;
+  for (std::size_t n = 1;; n *= 2) {
+    wait();
+    const auto start = clock::now();
+    for (std::size_t i = 0; i < n; ++i)
+      f();
+    wait();
+    const double seconds = std::chrono::duration<double>(clock::now() - start).count();
+    if (seconds > 0.02)
+      return seconds / double(n);
+  }
+}
+
+struct contender {
+  const char* name;
+  std::function<void()> run;
+  std::vector<double> seconds = {};
+};
+
+/// The median of each contender's times, and of the ratios to the first's of the same round.
+void race(const std::string& recipe, const std::string& shape, double bytes, std::vector<contender> contenders, int rounds)
+{
+  for (int round = 0; round < rounds; ++round)
+    for (std::size_t i = 0; i < contenders.size(); ++i) {  // another goes first in each round
+      contender& c = contenders[(i + std::size_t(round)) % contenders.size()];
+      c.seconds.push_back(time_of(c.run));
+    }
+  const auto median = [](std::vector<double> x) {
+    std::nth_element(x.begin(), x.begin() + std::ptrdiff_t(x.size() / 2), x.end());
+    return x[x.size() / 2];
+  };
+  for (const contender& c : contenders) {
+    std::vector<double> ratios;
+    for (std::size_t i = 0; i < c.seconds.size(); ++i)
+      ratios.push_back(contenders[0].seconds[i] / c.seconds[i]);
+    const double seconds = median(c.seconds);
+    std::printf("%-8s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(), c.name,
+                seconds * 1e6, bytes / seconds * 1e-9, median(ratios), contenders[0].name);
+  }
+  std::fflush(stdout);
+}
+
+template <class Recipe, class Backend>
+std::function<void()> stepper(floats& weights, floats& gradients, std::size_t tensors)
+{
+  auto opt = std::make_shared<gradus::optimizer<Recipe, float, Backend>>();
+  const std::size_t n = weights.size() / tensors;
+  for (std::size_t k = 0; k < tensors; ++k)
+    opt->add(std::span(thrust::raw_pointer_cast(weights.data()) + k * n, n),
+             std::span<const float>(thrust::raw_pointer_cast(gradients.data()) + k * n, n));
+  return [opt] { opt->step(); };
+}
+
+}  // namespace
+
+int main(int count, char** arguments)
+{
+  const int rounds = count > 1 ? std::atoi(arguments[1]) : 9;
+  const std::string device = device_name();
+  if (device.empty()) {
+    std::puts("device: there is no GPU");
+    return 0;
+  }
+  std::printf("%s\n", device.c_str());
+  struct shape {
+    const char* name;
+    std::size_t length, tensors;
+  };
+  for (const shape& s : {shape{"65536", 1 << 16, 1}, {"1048576", 1 << 20, 1}, {"16777216", 1 << 24, 1}, {"1000x1000", 1'000'000, 1000}}) {
+    floats weights(s.length, 1), gradients(s.length, 0.001f);
+    // adamw reads four floats a parameter and writes three; adams reads the gradient once more. A copy moves each byte twice.
+    floats from(s.length * 4), to(s.length * 4);
+    const auto run = [&]<class Recipe>(const char* name, std::type_identity<Recipe>, std::size_t bytes) {
+      std::vector<contender> contenders;
+      contenders.push_back({"copy", [&, n = bytes * s.length / 2] { copy(to, from, n); }});
+      contenders.push_back({"backend::thrust", stepper<Recipe, gradus::backend::thrust>(weights, gradients, s.tensors)});
+#if !defined(BENCH_CUDA) && THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_OMP
+      using cpu = gradus::backend::parallel<gradus::default_backend, gradus::executor::openmp>;
+      contenders.insert(contenders.begin(), {"simd and OpenMP", stepper<Recipe, cpu>(weights, gradients, s.tensors)});
+#endif
+      race(name, s.name, double(bytes * s.length), std::move(contenders), rounds);
+    };
+    run("sgd", std::type_identity<gradus::sgd>{}, 12);
+    run("adamw", std::type_identity<gradus::adamw>{}, 28);
+    run("adams", std::type_identity<gradus::adams>{}, 32);
+  }
+}
