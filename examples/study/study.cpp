@@ -58,10 +58,14 @@ run read_run(const std::string& file)
   std::ifstream in(file);
   if (!in)
     throw std::runtime_error(file + " is not a readable file");
-  const json description = json::parse(in);
+  const json description = json::parse(in), all_keys = run();
+  for (const auto& [key, value] : all_keys.items())
+    if (!description.contains(key))
+      throw std::runtime_error(file + " has no key " + key);
+  for (const auto& [key, value] : description.items())
+    if (!all_keys.contains(key))
+      throw std::runtime_error(file + " has the key " + key + "; expected only those of " + all_keys.dump());
   const run r = description.get<run>();
-  if (json(r).size() != description.size())
-    throw std::runtime_error(file + " has other keys than " + json(r).dump());
   if (r.epochs < 1)
     throw std::runtime_error("epochs is " + std::to_string(r.epochs) + "; expected at least 1");
   return r;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of study.py: with a worker that only pretends to train."""
+"""Tests of study.py: with a worker that only pretends to train, and with the one that STUDY_WORKER names."""
 import argparse
 import contextlib
 import json
@@ -73,6 +73,72 @@ class Folder(unittest.TestCase):
 
     def run_study(self, *arguments, **environment):
         return tool("run", "--quick", "--worker", self.worker, "--out", self.logs, *arguments, **environment)
+
+
+@unittest.skipUnless("STUDY_WORKER" in os.environ, "STUDY_WORKER names no worker")
+class RealWorker(Folder):
+    """With the worker itself."""
+
+    def setUp(self):
+        super().setUp()
+        self.worker = os.environ["STUDY_WORKER"]
+
+    def train(self, description, log, kill_after=None):
+        """The finished process; kill_after: epochs after which it is killed."""
+        path = self.path / "run.json"
+        path.write_text(json.dumps(description))
+        log, state = self.path / f"{log}.jsonl", self.path / f"{log}.safetensors"
+        worker = subprocess.Popen([self.worker, "run", path, "--log", log, "--state", state], text=True,
+                                  stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        while kill_after and worker.poll() is None:
+            if sum("epoch" in line for line in report.lines_of(log)) >= kill_after:
+                worker.kill()
+            time.sleep(0.01)
+        said = worker.communicate()[1]
+        return worker.returncode, said
+
+    def outcome(self, log):
+        """All but times, and all numbers of the checkpoint."""
+        lines = report.lines_of(self.path / f"{log}.jsonl")
+        for line in lines:
+            for key in ("seconds", "optimizer_seconds"):
+                line.pop(key, None)
+        state = (self.path / f"{log}.safetensors").read_bytes()
+        return lines, state[8 + int.from_bytes(state[:8], "little"):]
+
+    def test_a_killed_run_goes_on_with_the_same_bits(self):
+        for model, optimizer, images, batch in (("resnet", "adams", 300, 50), ("lstm", "sgd_decoupled", 9000, 8)):
+            run = experiments.runs([model], [optimizer], epochs=4, images=images, batch=batch)[0]
+            self.assertEqual(self.train(run, f"{model}-whole"), (0, ""))
+            self.assertEqual(self.train(run, f"{model}-cut", kill_after=2)[0], -signal.SIGKILL)
+            self.assertNotIn("done", self.outcome(f"{model}-cut")[0][-1])
+            self.assertEqual(self.train(run, f"{model}-cut"), (0, ""))
+            self.assertEqual(self.outcome(f"{model}-cut"), self.outcome(f"{model}-whole"))
+
+    def test_refusals_name_what_is_wrong(self):
+        run = experiments.runs(["mlp"], ["adam"], epochs=1, images=200)[0]
+        for change, said in (({"lr": -1}, "lr is -1"), ({"model": "cnn"}, 'model is "cnn"'), ({"speed": 1}, "the key speed"),
+                             ({"schedule": "linear"}, 'schedule is "linear"'), ({"images": 5}, "images is 5"),
+                             ({"optimizer": "lion"}, "lion")):
+            status, message = self.train(run | change, "wrong")
+            self.assertEqual(status, 1)
+            self.assertIn(said, message)
+        del run["seed"]
+        self.assertIn("no key seed", self.train(run, "wrong")[1])
+
+    def test_a_part_of_the_quick_study(self):
+        said = self.run_study("--only", "a,b,h")
+        self.assertEqual(said.returncode, 0, said.stdout + said.stderr)
+        tool("report", "--quick", "--logs", self.logs, "--out", self.path / "out")
+        text = (self.path / "out" / "tables.md").read_text()
+        for letter in "abh":
+            section = text[text.index(f"\n## {letter}"):].split("\n## ")[1]
+            self.assertNotIn("–", [x.strip() for x in section.split("|")], section)
+        # Equation 1's decay leaves the stationary point when lr drops, Equation 2's and L2's do not.
+        rows = report.lines_of(self.logs / "theorem.jsonl")
+        left = {x["kind"]: x["stationarity"] for x in rows if x["step"] == 8000}
+        self.assertGreater(left["independent"], 1e-2)
+        self.assertLess(max(left["coupled"], left["l2"]), 1e-9)
 
 
 class Expansion(unittest.TestCase):

@@ -15,6 +15,7 @@
 
 #include <unistd.h>
 
+#include "images.hpp"
 #include "language.hpp"
 
 namespace {
@@ -245,4 +246,52 @@ TEST_CASE("a text that is missing, too short or damaged is refused with what was
   damaged.resize(0x58);
   damaged += std::string("\0\0\0\1\0\0\0\x64\0\0\0\x66\xff\xff", 14);
   refused(temporary_text(damaged).path, 16, small, "damaged");
+}
+
+TEST_CASE("the gradients of networks on images are those of the loss")
+{
+  for (const char* model : {"mlp", "vgg", "vgg_bn", "resnet"}) {
+    CAPTURE(std::string(model));
+    study::images t(model, fashion_mnist::usual_folder, 512, 128, 3);
+    check_gradients(t, [&] { return t.probe_gradients(); }, 2e-3, 2e-2);
+    check_gradients(
+        t,
+        [&] {
+          t.start_epoch(1);
+          return t.step_gradients(2);
+        },
+        2e-3, 2e-2);
+  }
+}
+
+TEST_CASE("batch normalisation remembers the means of training, and only of training")
+{
+  study::images t("vgg_bn", fashion_mnist::usual_folder, 512, 128, 3);
+  const auto remembered = [&] { return std::vector<float>(t.buffers().begin(), t.buffers().end()); };
+  const std::vector<float> at_first = remembered();
+  REQUIRE(at_first.size() == 2 * (16 + 32 + 64));
+  t.probe_gradients();
+  t.test();
+  CHECK(remembered() == at_first);
+  t.start_epoch(0);
+  for (int i = 0; i < 200; ++i)  // without a step, they become the batch's
+    t.step_gradients(0);
+  const std::vector<float> of_the_batch = remembered();
+  t.step_gradients(0);
+  CHECK(of_the_batch != at_first);
+  for (std::size_t i = 0; i < of_the_batch.size(); ++i)
+    CHECK(t.buffers()[i] == doctest::Approx(of_the_batch[i]).epsilon(1e-4));
+}
+
+TEST_CASE("each epoch shifts, mirrors and orders the images anew, the same for the same seed")
+{
+  study::images t("mlp", fashion_mnist::usual_folder, 512, 128, 3), same("mlp", fashion_mnist::usual_folder, 512, 128, 3);
+  const auto loss_of = [](study::images& of, std::size_t epoch) {
+    of.start_epoch(epoch);
+    return of.step_gradients(1);
+  };
+  const double first = loss_of(t, 0);
+  CHECK(loss_of(t, 1) != first);
+  CHECK(loss_of(t, 0) == first);
+  CHECK(loss_of(same, 0) == first);
 }
