@@ -4,26 +4,25 @@ import json
 
 
 # ---------------------------------------------------------------------------------------------------- sizes
-IMAGES = 12000
-EPOCHS = 12
+# Small batches: decay is a matter of steps times lr, and a small study has few steps.
+IMAGES, EPOCHS, BATCH = 5000, 16, 32
 SEEDS = (1, 2, 3)
 FEW_SEEDS = (1, 2)            # where three would cost too much
-HEAT_IMAGES, HEAT_EPOCHS = 6000, 8
-LONG_EPOCHS = 48
+HEAT_IMAGES, HEAT_EPOCHS = 3000, 10
+LONG_EPOCHS = 64
 TEXT = dict(images=100_000, batch=16, epochs=20)  # characters, streams of text
-BATCH = 128
-DECAYS = (0, 1e-4, 5e-4, 2e-3, 5e-3)
-FEW_DECAYS = (0, 5e-4, 5e-3)
+DECAYS = (0, 1e-4, 5e-4, 2e-3, 1e-2)
+FEW_DECAYS = (0, 5e-4, 1e-2)
 USUAL = 5e-4
 OPTIMIZERS = ("sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam")
-LR = {"sgd": 0.1, "sgds": 0.1, "sgd_decoupled": 0.1, "sgd_independent": 0.1, "padam": 0.1}  # all others:
+LR = {"sgd": 0.03, "sgds": 0.03, "sgd_decoupled": 0.03, "sgd_independent": 0.03, "padam": 0.1}  # all others:
 ADAPTIVE_LR = 1e-3
-LR_OF = {("vgg", "sgd"): 0.03, ("vgg", "sgds"): 0.03}  # without BatchNorm, 0.1 does not learn
+LR_OF = {("vgg", "sgd"): 0.01, ("vgg", "sgds"): 0.01}  # without BatchNorm, more does not learn
 # Seconds that an image costs, forward and backward, as a multiple of vgg's; of the LSTM a character.
 # They serve the estimate of the time left alone.
 COST = {"mlp": 0.04, "vgg": 1.0, "vgg_bn": 1.1, "resnet": 1.8, "lstm": 0.07}
 COMMAND = 40000
-TEST_IMAGES = 10000 / 3       # forward only
+TEST_IMAGES = 10000 / 6       # forward only, every second epoch
 
 KEYS = ("model", "optimizer", "lr", "weight_decay", "schedule", "milestones", "t_0", "t_mult", "epochs", "images",
         "batch", "seed")
@@ -107,6 +106,7 @@ def work(run, epochs=None):
 # Tables are pivots: (what is shown, a field of the last epoch or of the last line, the rows' fields, the columns').
 ERROR = ("test error, %", "test_error")
 NORM = ("gradient norm, last epoch", "grad_norm")
+SCALED_NORM = ("gradient norm times weight norm, last epoch", "scaled_grad_norm")
 L2S = ("sgd", "adam", "adamw")
 SWD = ("adams", "adamw", "adam")
 
@@ -115,67 +115,77 @@ EXPERIMENTS = {
         title="Vanilla weight decay under a stepped learning rate", paper="Figure 1, Theorem 1",
         question="Does decay that is not multiplied by the learning rate (Equation 1) generalise worse, with larger "
                  "gradients, than decay that is (Equation 2), and leave the stationary point that it had reached?",
-        full=runs(["vgg_bn"], ["sgd_independent", "sgd_decoupled"], seeds=SEEDS) + command("theorem"),
-        quick=small(["mlp"], ["sgd_independent", "sgd_decoupled"], seeds=FEW_SEEDS) + command("theorem"),
-        tables=[(*ERROR, ["model"], "optimizer"), (*NORM, ["model"], "optimizer")]),
+        # Ten times as strong as L2, which momentum 0.9 multiplies by ten.
+        full=runs(["vgg_bn"], ["sgd_independent", "sgd_decoupled"], (5e-3, 5e-2), SEEDS) + command("theorem"),
+        quick=small(["mlp"], ["sgd_independent", "sgd_decoupled"], (5e-3,), FEW_SEEDS) + command("theorem"),
+        tables=[(*ERROR, ["model", "strength"], "optimizer"), (*NORM, ["model", "strength"], "optimizer"),
+                (*SCALED_NORM, ["model", "strength"], "optimizer")], reference="sgd_decoupled"),
     "b": dict(
         title="Gradient norms over weight decays", paper="Figures 2 and 3",
         question="Does stronger weight decay end in larger gradients, with and without BatchNorm, and whether or not "
                  "the L2 term counts?",
-        full=runs(["vgg_bn"], L2S, DECAYS) + runs(["vgg"], L2S, FEW_DECAYS),
+        full=runs(["vgg_bn"], L2S, DECAYS) + runs(["vgg"], L2S, FEW_DECAYS) +
+        runs(["vgg_bn", "vgg"], L2S, seeds=FEW_SEEDS),
         quick=small(["vgg_bn", "mlp"], L2S, (0, USUAL)),
         tables=[(*NORM, ["model", "optimizer"], "strength"),
                 ("gradient norm with the L2 term, last epoch", "grad_norm_l2", ["model", "optimizer"], "strength"),
-                ("norm of the whole gradient, last epoch", "probe_grad_norm", ["model", "optimizer"], "strength"),
+                ("norm of the probe's gradient, last epoch", "probe_grad_norm", ["model", "optimizer"], "strength"),
+                (*SCALED_NORM, ["model", "optimizer"], "strength"),
+                ("weight norm, last epoch", "weight_norm", ["model", "optimizer"], "strength"),
                 (*ERROR, ["model", "optimizer"], "strength")]),
     "c": dict(
         title="What SWD does", paper="Figures 4, 5 and 6",
         question="Does the decay factor settle by negative feedback whatever the initial strength, and are AdamS's "
                  "gradients smaller than AdamW's and Adam's?",
-        full=runs(["vgg_bn"], ["adams"], (5e-5, 5e-4, 5e-3)) + runs(["vgg_bn"], SWD, seeds=SEEDS),
+        full=runs(["vgg_bn"], ["adams"], (5e-4, 2e-3, 1e-2, 5e-2)) + runs(["vgg_bn"], SWD, seeds=SEEDS),
         quick=small(["mlp"], ["adams"], (5e-5, 5e-4, 5e-3)) + small(["mlp"], SWD, seeds=FEW_SEEDS),
         tables=[("decay factor, last epoch", "decay_factor", ["model", "optimizer"], "strength"),
-                (*NORM, ["model", "optimizer"], "strength")]),
+                (*NORM, ["model", "optimizer"], "strength"), (*SCALED_NORM, ["model", "optimizer"], "strength")]),
     "d": dict(
         title="Sharpness", paper="Figures 6 and 8",
         question="Are the minima that AdamS finds flatter than AdamW's, over weight decays?",
-        full=runs(["vgg_bn"], SWD, DECAYS), quick=small(["mlp"], SWD, (0, USUAL)),
+        full=runs(["vgg_bn"], SWD, DECAYS) + runs(["vgg_bn"], SWD, seeds=SEEDS) + runs(["vgg"], SWD, seeds=FEW_SEEDS),
+        quick=small(["mlp"], SWD, (0, USUAL)),
         tables=[("top eigenvalue of the Hessian", "sharpness", ["model", "optimizer"], "strength"),
+                ("top eigenvalue times the square of the weight norm", "scaled_sharpness", ["model", "optimizer"],
+                 "strength"),
                 (*ERROR, ["model", "optimizer"], "strength")]),
     "e": dict(
         title="Ten optimizers", paper="Tables 1 and 2, Figures 9, 14 and 15",
         question="How do the optimizers rank by test error, and is AdamS the best of the adaptive ones?",
         full=runs(["vgg_bn"], OPTIMIZERS, seeds=SEEDS) + runs(["mlp"], OPTIMIZERS, seeds=SEEDS) +
-        runs(["vgg"], OPTIMIZERS, seeds=FEW_SEEDS) + runs(["vgg_bn"], OPTIMIZERS, (1e-4,), seeds=FEW_SEEDS),
+        runs(["vgg"], OPTIMIZERS, seeds=FEW_SEEDS) + runs(["mlp"], OPTIMIZERS, (1e-4,), SEEDS) +
+        runs(["vgg_bn"], ("sgd", "sgds", *SWD), (1e-4,), FEW_SEEDS),
         quick=small(["mlp"], OPTIMIZERS, seeds=FEW_SEEDS),
         tables=[(*ERROR, ["model", "strength"], "optimizer"),
-                ("loss on training data", "probe_loss", ["model", "strength"], "optimizer")]),
+                ("loss on the probe", "probe_loss", ["model", "strength"], "optimizer")], reference="adams"),
     "f": dict(
         title="Learning rate and weight decay together", paper="Figures 10, 11 and 16",
         question="Over how much of the plane of learning rate and weight decay is each optimizer good, and whose best "
                  "point is best?",
-        full=runs(["vgg_bn"], SWD, (5e-5, 5e-4, 2e-3, 5e-3), lrs=(0.1, 0.3, 1, 3), epochs=HEAT_EPOCHS,
+        full=runs(["vgg_bn"], SWD, (1e-4, 5e-4, 2e-3, 1e-2), lrs=(0.1, 0.3, 1, 3), epochs=HEAT_EPOCHS,
                   images=HEAT_IMAGES),
         quick=small(["mlp"], SWD, (5e-4, 5e-3), lrs=(0.3, 1)),
         tables=[(*ERROR, ["optimizer", "lr"], "strength")]),
     "g": dict(
         title="Cosine annealing with warm restarts", paper="Figures 12 and 20",
         question="Does the order of the optimizers hold under another schedule?",
-        full=runs(["vgg_bn"], ["adams", "adamw", "adam", "sgd", "sgds"], seeds=SEEDS, schedule="warm_restarts", t_0=0.8),
+        full=runs(["vgg_bn"], ["adams", "adamw", "adam", "sgd", "sgds"], seeds=SEEDS, schedule="warm_restarts",
+                  t_0=EPOCHS / 15),
         quick=small(["mlp"], ["adams", "adamw", "adam", "sgd", "sgds"], schedule="warm_restarts", epochs=3),
-        tables=[(*ERROR, ["model"], "optimizer"), (*NORM, ["model"], "optimizer")]),
+        tables=[(*ERROR, ["model"], "optimizer"), (*NORM, ["model"], "optimizer")], reference="adams"),
     "h": dict(
         title="A language model", paper="Figure 13",
         question="Is L2 better than decoupled and scheduled decay for an LSTM, as the paper finds?",
-        full=runs(["lstm"], ["adam", "adamw", "adams"], (0, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4), FEW_SEEDS, (4,), **TEXT),
+        full=runs(["lstm"], ["adam", "adamw", "adams"], (0, 1e-5, 1e-4, 3e-4), FEW_SEEDS, (4,), **TEXT),
         quick=runs(["lstm"], ["adam", "adamw", "adams"], (1e-5,), lrs=(4,), **(TEXT | dict(images=20_000, epochs=1))),
         tables=[("perplexity of the test text", "perplexity", ["model", "optimizer"], "strength")]),
     "i": dict(
         title="Long training", paper="Figure 17",
         question="Does the order hold when training goes on four times as long?",
-        full=runs(["vgg_bn"], SWD, seeds=FEW_SEEDS, epochs=LONG_EPOCHS),
-        quick=small(["mlp"], ["adams", "adamw", "adam", "sgd"], epochs=4),
-        tables=[(*ERROR, ["model"], "optimizer"), ("loss on training data", "probe_loss", ["model"], "optimizer")]),
+        full=runs(["vgg_bn"], SWD, seeds=FEW_SEEDS, epochs=LONG_EPOCHS), quick=small(["mlp"], SWD, epochs=4),
+        tables=[(*ERROR, ["model"], "optimizer"), ("loss on the probe", "probe_loss", ["model"], "optimizer")],
+        reference="adams"),
     "j": dict(
         title="What a step costs", paper="the paper's remark that SWD costs next to nothing",
         question="How long does each optimizer's step take on the same network, and what share of training is it?",

@@ -365,6 +365,7 @@ class residual final : public layer {
   std::unique_ptr<layer> f_;
   matrix inner_, d_inner_;
 };
+
 /// Fashion-MNIST and a network of the name:
 ///   mlp      784-128-10
 ///   vgg      three times a convolution (16, 32, 64 channels), pooling and ReLU; a fully connected layer

@@ -34,17 +34,17 @@ class language_model final : public task {
       : config_(config), batch_(Index(batch)), seed_(seed)
   {
     if (std::min({batch, config.window, config.embedding, config.hidden, config.layers, config.probe}) == 0)
-      throw std::invalid_argument("study: batch, window, embedding, hidden, layers and probe have to be 1 or more");
+      throw std::invalid_argument("batch, window, embedding, hidden, layers and probe have to be 1 or more");
     if (!(config.dropout >= 0 && config.dropout < 1))
-      throw std::invalid_argument("study: dropout is " + std::to_string(config.dropout) + ", expected 0 to below 1");
+      throw std::invalid_argument("dropout is " + std::to_string(config.dropout) + "; expected 0 to below 1");
     const std::string text = read_text(path);
-    if (text.size() < config.train + config.test)
-      throw std::invalid_argument("study: " + path + " has " + std::to_string(text.size()) + " characters, expected " +
+    if (text.size() < config.test || text.size() - config.test < config.train)
+      throw std::invalid_argument(path + " has " + std::to_string(text.size()) + " characters; expected " +
                                   std::to_string(config.train) + " to train on and " + std::to_string(config.test) +
                                   " to test on");
     const std::size_t longest = std::max(config.window, config.probe);
     if (config.train / batch <= longest || config.test <= test_streams)
-      throw std::invalid_argument("study: " + std::to_string(config.train) + " characters to train on and " +
+      throw std::invalid_argument(std::to_string(config.train) + " characters to train on and " +
                                   std::to_string(config.test) + " to test on are too few: expected more than " +
                                   std::to_string(longest) + " for each of " + std::to_string(batch) + " streams, and " +
                                   std::to_string(test_streams));
@@ -140,7 +140,7 @@ class language_model final : public task {
       seen[byte(i)] = true;
     const auto distinct = std::count(seen.begin(), seen.end(), true);
     if (distinct == 256)
-      throw std::invalid_argument("study: the text to train on has all 256 bytes, expected characters");
+      throw std::invalid_argument("the text to train on has all 256 bytes; expected characters");
     std::array<std::uint8_t, 256> symbol{};
     for (std::size_t c = 0, next = 0; c < 256; ++c)
       symbol[c] = static_cast<std::uint8_t>(seen[c] ? next++ : std::size_t(distinct));

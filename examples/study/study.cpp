@@ -62,12 +62,15 @@ run read_run(const std::string& file)
   for (const auto& [key, value] : all_keys.items())
     if (!description.contains(key))
       throw std::runtime_error(file + " has no key " + key);
-  for (const auto& [key, value] : description.items())
+  for (const auto& [key, value] : description.items()) {
     if (!all_keys.contains(key))
       throw std::runtime_error(file + " has the key " + key + "; expected only those of " + all_keys.dump());
+    const json& like = all_keys[key];
+    if (like.is_number_integer() ? !value.is_number_integer() || value < 1 : like.is_number() ? !value.is_number() : value.type() != like.type())
+      throw std::runtime_error(file + ": " + key + " is " + value.dump() + "; expected " +
+                               (like.is_number_integer() ? "an integer of at least 1" : like.is_number() ? "a number" : "a value like " + like.dump()));
+  }
   const run r = description.get<run>();
-  if (r.epochs < 1)
-    throw std::runtime_error("epochs is " + std::to_string(r.epochs) + "; expected at least 1");
   return r;
 }
 
@@ -137,10 +140,12 @@ double norm_with_l2(const study::task& task, double lambda)
   return (vector_of(task.gradients) + float(lambda) * vector_of(task.parameters)).cast<double>().norm();
 }
 
-/// The λ of the L2 term whose pull a run's decay is compared with: AdamW's is divided by lr before it is given.
+/// The λ that an L2 term of the run's strength has; experiments.py has the factors (decay_factor).
 double l2_strength(const run& r)
 {
-  return r.optimizer == "adamw" ? r.weight_decay * r.lr : r.optimizer == "sgd_independent" ? r.weight_decay / r.lr : r.weight_decay;
+  if (r.optimizer == "adamw")
+    return r.weight_decay * 1e-3;
+  return r.optimizer == "sgd_independent" ? r.weight_decay / r.lr : r.weight_decay;
 }
 
 /// The largest eigenvalue of the Hessian of the probe's loss, by the method of Lanczos with full orthogonalisation, on
@@ -238,23 +243,28 @@ json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
   }
   const double seconds = seconds_since(start);
   const double probe_loss = task.probe_gradients(), probe_norm = norm(task.gradients);
-  const study::measurement test = task.test();
+  // Every second epoch, as it takes half as long as the training.
+  const bool tested = (r.epochs - epoch) % 2 == 1;
+  const study::measurement test = tested ? task.test() : study::measurement();
+  if (!std::isfinite(probe_loss + test.loss))
+    return {{"epoch", epoch + 1}, {"diverged", true}};
   const double n = double(steps);
-  return {{"epoch", epoch + 1},
-          {"lr", lr},
-          {"train_loss", loss / n},
-          {"probe_loss", probe_loss},
-          {"test_loss", test.loss},
-          {"test_error", test.error},
-          {"grad_norm", gradient_norm / n},
-          {"grad_norm_l2", gradient_norm_l2 / n},
-          {"probe_grad_norm", probe_norm},
-          {"weight_norm", norm(task.parameters)},
-          {"decay_factor", report.decay_factor ? json(*report.decay_factor) : json()},
-          {"clamped", clamped},
-          {"seconds", seconds},
-          {"optimizer_seconds", in_steps},
-          {"examples", steps * task.examples_per_step()}};
+  json line = {{"epoch", epoch + 1},
+               {"lr", lr},
+               {"train_loss", loss / n},
+               {"probe_loss", probe_loss},
+               {"grad_norm", gradient_norm / n},
+               {"grad_norm_l2", gradient_norm_l2 / n},
+               {"probe_grad_norm", probe_norm},
+               {"weight_norm", norm(task.parameters)},
+               {"decay_factor", report.decay_factor ? json(*report.decay_factor) : json()},
+               {"clamped", clamped},
+               {"seconds", seconds},
+               {"optimizer_seconds", in_steps},
+               {"examples", steps * task.examples_per_step()}};
+  if (tested)
+    line.update({{"test_loss", test.loss}, {"test_error", test.error}});
+  return line;
 }
 
 /// After each epoch, all that the run needs to go on is in `state`, the log's lines up to there included.
@@ -373,6 +383,8 @@ void time_steps(const places& where, log_file& log)
       task->parameters = parameters;
       with_optimizer(r, [&](auto& opt) {
         add_tensors(opt, *task);
+        task->step_gradients(0);
+        opt.step();  // the first finds nothing in the caches
         double of_optimizer = 0;
         const auto start = clock_type::now();
         for (int i = 0; i < steps; ++i) {
@@ -426,7 +438,7 @@ int main(int argc, char** argv)
     log_file out(log);
     if (training->parsed()) {
       const run r = read_run(description);
-      lr_scale(r);
+      lr_scale(r)(0);  // refuses before anything is begun
       const std::unique_ptr<study::task> task = make_task(r, where);
       with_optimizer(r, [&](auto& opt) { train(r, *task, opt, json::parse(about), out, state); });
     } else if (theorem_1->parsed())

@@ -234,7 +234,7 @@ TEST_CASE("a text that is missing, too short or damaged is refused with what was
   };
   refused("/nowhere/text", 16, small, "cannot read the text /nowhere/text");
   refused(std::filesystem::temp_directory_path().string(), 16, small, "cannot read the text");
-  refused(text.path, 16, small, "3000 characters, expected 3000 to train on and 500");
+  refused(text.path, 16, small, "3000 characters; expected 3000 to train on and 500");
   study::language_config c = small;
   c.train = 2500;
   refused(text.path, 100, c, "too few");

@@ -37,7 +37,7 @@ inline std::string expand_lzw(std::string_view in)
     if (code == 256 && at + 8 * width > 8 * in.size())  // "clear", and padding: closes a window
       return out;
     if (code == 256 || code > next || (previous == none && code > 255))
-      throw std::runtime_error("study: a compressed text is damaged");
+      throw std::runtime_error("a compressed text is damaged");
     const bool unfinished = code == next;  // the entry that this very code completes
     reversed.clear();
     for (std::size_t c = unfinished ? previous : code;; c = prefix[c]) {
@@ -64,14 +64,14 @@ inline std::string read_text(const std::string& path)
   std::ifstream file(path, std::ios::binary);
   std::ostringstream content;
   if (!file || !(content << file.rdbuf()))  // false for a folder and an empty file, too
-    throw std::runtime_error("study: cannot read the text " + path +
+    throw std::runtime_error("cannot read the text " + path +
                              "; /usr/lib/bible.data comes with Debian's package bible-kjv-text");
   const std::string raw = content.str();
   if (!raw.starts_with("EC02Compressed Data File"))
     return raw;
   const auto number = [&](std::size_t at) {
     if (at + 4 > raw.size())
-      throw std::runtime_error("study: " + path + " is cut short");
+      throw std::runtime_error(path + " is cut short");
     std::size_t n = 0;
     for (std::size_t i = 0; i < 4; ++i)
       n = n << 8 | static_cast<unsigned char>(raw[at + i]);
@@ -82,7 +82,7 @@ inline std::string read_text(const std::string& path)
   for (std::size_t w = 0, count = number(window_count_at); w < count; ++w) {
     const std::size_t begin = number(windows_at + 4 * w), end = number(windows_at + 4 * (w + 1));
     if (begin > end || end > raw.size())
-      throw std::runtime_error("study: " + path + " is cut short");
+      throw std::runtime_error(path + " is cut short");
     lines += expand_lzw(std::string_view(raw).substr(begin, end - begin));
   }
   for (std::size_t at = lines.find('\n') + 1; at < lines.size();) {  // after the title: "Ge1:1 In the beginning …"
