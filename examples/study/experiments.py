@@ -156,7 +156,7 @@ EXPERIMENTS = {
         full=runs(["vgg_bn"], OPTIMIZERS, seeds=SEEDS) + runs(["mlp"], OPTIMIZERS, seeds=SEEDS) +
         runs(["vgg"], OPTIMIZERS, seeds=FEW_SEEDS) + runs(["mlp"], OPTIMIZERS, (1e-4,), SEEDS) +
         runs(["vgg_bn"], ("sgd", "sgds", *SWD), (1e-4,), FEW_SEEDS),
-        quick=small(["mlp"], OPTIMIZERS, seeds=FEW_SEEDS),
+        quick=small(["mlp"], OPTIMIZERS, seeds=SEEDS),
         tables=[(*ERROR, ["model", "strength"], "optimizer"),
                 ("loss on the probe", "probe_loss", ["model", "strength"], "optimizer")], reference="adams"),
     "f": dict(

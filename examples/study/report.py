@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 
-from experiments import EXPERIMENTS, USUAL, key, name, planned, six, strength
+from experiments import EXPERIMENTS, USUAL, key, name, planned, six, strength, unique
 
 
 # ---------------------------------------------------------------------------------------------------- logs
@@ -32,17 +32,26 @@ class Log:
         """At the end of the run; None where there is none."""
         if self.diverged or not self.epochs:
             return None
-        return self.done.get("sharpness") if field == "sharpness" else measured(self.epochs[-1], field)
+        return measured(self.epochs[-1] | {"sharpness": self.done.get("sharpness")}, field)
+
+
+# Where a network does not depend on the scale of its weights, gradients go as 1/‖θ‖ and the Hessian as 1/‖θ‖²: what is
+# left after multiplying with these is not decay's mere shortening of the weights.
+DERIVED = {"perplexity": ("test_loss", math.exp),
+           "scaled_grad_norm": ("grad_norm", "weight_norm", lambda g, w: g * w),
+           "scaled_sharpness": ("sharpness", "weight_norm", lambda h, w: h * w * w)}
 
 
 def measured(epoch, field):
-    if field == "perplexity":
-        return math.exp(epoch["test_loss"])
-    return epoch.get(field)
+    """None where it was not measured: the test is not taken in every epoch."""
+    *sources, f = DERIVED.get(field, (field, lambda x: x))
+    values = [epoch.get(source) for source in sources]
+    return None if None in values else f(*values)
 
 
-def read_logs(folder):
-    """All finished runs by key, from logs as the worker writes them and from packed ones."""
+def read_logs(folder, size):
+    """The plan's finished runs by key, from logs as the worker writes them and from packed ones."""
+    wanted = set(map(key, unique(planned(None, size))))
     out = {}
     for path in sorted(folder.glob("*.jsonl")):
         lines = lines_of(path)
@@ -58,7 +67,8 @@ def read_logs(folder):
             logs = []
         for log in logs:  # rounded as packed ones are, so that both give the same figures
             log.epochs, log.done = shortened(log.epochs), shortened(log.done)
-            out[key(log.run)] = log
+            if key(log.run) in wanted:
+                out[key(log.run)] = log
     return out
 
 
@@ -71,7 +81,7 @@ def shortened(x):
 
 
 def pack_command(o):
-    logs = read_logs(o.logs)
+    logs = read_logs(o.logs, o.size)
     o.out.mkdir(parents=True, exist_ok=True)
     path = o.out / "study.jsonl"
     with open(path, "w") as file:
@@ -112,14 +122,20 @@ def figure_text(x, field=""):
     return f"{x:.2f}" if field == "test_error" else f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
 
 
+def summary(values, field):
+    """Mean and standard deviation of three or more, else the values themselves: two have no spread worth the name."""
+    if len(values) < 3:
+        return " / ".join(figure_text(v, field) for v in values)
+    return " ± ".join(figure_text(v, field) for v in mean_sd(values))
+
+
 def cell(rs, logs, field):
     here = found(rs, logs)
     values = [v for v in (log.value(field) for log in here) if v is not None]
     diverged = sum(log.diverged for log in here)
     text = "–"
     if values:
-        mean, sd = mean_sd(values)
-        text = figure_text(mean, field) + (f" ± {figure_text(sd, field)}" if sd is not None else "")
+        text = summary(values, field)
     if diverged:
         text = f"{diverged} diverged" if not values else f"{text} ({diverged} diverged)"
     return text if not here or len(here) == len(rs) else f"{text} ({len(here)} of {len(rs)})"
@@ -142,6 +158,21 @@ def pivot(rs, logs, field, rows, column):
         body.append([label(x, f) for x, f in zip(row, rows)] +
                     [cell(cells[(c,)], logs, field) if (c,) in cells else "" for c in columns])
     return markdown(rows + [label(c, column) for c in columns], body)
+
+
+def paired_table(rs, logs, reference):
+    """Test error less that of the reference with the same seed: seeds share first weights and the order of the data."""
+    fields, body = ["model", "strength"], []
+    others = [k[0] for k in groups(rs, ["optimizer"]) if k[0] != reference]
+    for row, members in groups(rs, fields).items():
+        by = {(r["optimizer"], r["seed"]): logs[key(r)].value("test_error") for r in members if key(r) in logs}
+        cells = []
+        for other in others:
+            pairs = [(v, by.get((reference, seed))) for (o, seed), v in by.items() if o == other]
+            values = [a - b for a, b in pairs if a is not None and b is not None]
+            cells.append(summary(values, "test_error") if values else "–")
+        body.append([label(x, f) for x, f in zip(row, fields)] + cells)
+    return markdown(fields + others, body)
 
 
 def theorem_table(log):
@@ -187,9 +218,11 @@ COLOURS = {"sgd": "#1f6feb", "sgds": "#0a7ea4", "adam": "#d1242f", "adamw": "#bf
            "l2": "#1f6feb"}
 SEQUENCE = ("#8c959f", "#1f6feb", "#2da44e", "#bf8700", "#d1242f")
 AXES = {"test_error": "test error, %", "grad_norm": "gradient norm", "grad_norm_l2": "gradient norm with L2 term",
-        "probe_grad_norm": "norm of the whole gradient", "decay_factor": "decay factor 1/√v̄",
-        "sharpness": "top Hessian eigenvalue", "probe_loss": "loss on training data", "perplexity": "perplexity"}
-LOGARITHMIC = ("grad_norm", "grad_norm_l2", "probe_grad_norm", "decay_factor", "sharpness", "probe_loss")
+        "probe_grad_norm": "norm of the probe's gradient", "decay_factor": "decay factor 1/√v̄",
+        "sharpness": "top Hessian eigenvalue", "probe_loss": "loss on the probe", "perplexity": "perplexity",
+        "scaled_grad_norm": "gradient norm · ‖θ‖", "scaled_sharpness": "top Hessian eigenvalue · ‖θ‖²"}
+LOGARITHMIC = ("grad_norm", "grad_norm_l2", "probe_grad_norm", "decay_factor", "sharpness", "probe_loss", "scaled_grad_norm",
+               "scaled_sharpness")
 
 
 def pyplot():
@@ -248,7 +281,7 @@ def by_epoch(logs, field):
     """[(epoch, mean over seeds, standard deviation or 0)]"""
     values = {}
     for log in logs:
-        for e in log.epochs:
+        for e in log.epochs if not log.diverged else ():
             x = measured(e, field)
             if x is not None:
                 values.setdefault(e["epoch"], []).append(x)
@@ -293,7 +326,8 @@ def against(x_field, y_field, series, split):
         figure, axes = panels(len(parts), 2)
         for ax, (values, members) in zip(axes, parts.items()):
             for i, (value, same) in enumerate(groups(members, [series]).items()):
-                x, y = ([m for _, m, _ in by_epoch(found(same, logs), f)] for f in (x_field, y_field))
+                xs, ys = ({e: m for e, m, _ in by_epoch(found(same, logs), f)} for f in (x_field, y_field))
+                x, y = ([m[e] for e in xs if e in ys] for m in (xs, ys))
                 if x:
                     ax.plot(x, y, color=colour(value[0], i), label=label(value[0], series), linewidth=0.8)
                     ax.plot(x[-1:], y[-1:], "o", color=colour(value[0], i), markersize=4)
@@ -305,12 +339,12 @@ def against(x_field, y_field, series, split):
     return draw
 
 
-def over_decay(field, split=("model",)):
+def over_decay(fields, split=("model",)):
     """The end of the run over strengths (evenly spaced, so that 0 has its place), a line for each optimizer."""
     def draw(rs, logs):
-        parts = groups(rs, split)
-        figure, axes = panels(len(parts))
-        for ax, (values, members) in zip(axes, parts.items()):
+        parts = [(part, field) for part in groups(rs, split).items() for field in fields]
+        figure, axes = panels(len(parts), len(fields))
+        for ax, ((values, members), field) in zip(axes, parts):
             ticks = [k[0] for k in groups(members, ["strength"])]
             for i, (value, same) in enumerate(groups(members, ["optimizer"]).items()):
                 points = []
@@ -384,21 +418,21 @@ def time_figure(_, logs):
 
 
 FIGURES = {  # of each experiment: file, caption, what draws it
-    "a": [("a_curves", "Test error and gradient norm", curves(["test_error", "grad_norm"], "optimizer")),
+    "a": [("a_curves", "Test error and gradient norm", curves(["test_error", "grad_norm"], "optimizer", ("model", "strength"), 2)),
           ("a_theorem", "Full batch: the distance from the stationary point reached before lr drops", theorem_figure)],
     "b": [("b_norms", "Gradient norm", curves(["grad_norm"], "strength", ("model", "optimizer"))),
           ("b_norms_l2", "Gradient norm, the L2 term counted",
            curves(["grad_norm_l2"], "strength", ("model", "optimizer"))),
-          ("b_over_decay", "Norm of the whole gradient at the end", over_decay("probe_grad_norm"))],
+          ("b_over_decay", "Gradient norms at the end, and times the norm of the weights", over_decay(["grad_norm", "scaled_grad_norm"]))],
     "c": [("c_factor", "AdamS's decay factor", curves(["decay_factor", "grad_norm"], "strength", optimizer="adams")),
           ("c_norms", "Gradient norms", curves(["grad_norm", "probe_grad_norm"], "optimizer", strength=USUAL))],
-    "d": [("d_sharpness", "Sharpness at the end", over_decay("sharpness"))],
+    "d": [("d_sharpness", "Sharpness at the end", over_decay(["sharpness", "scaled_sharpness"]))],
     "e": [("e_curves", "Learning curves", curves(["test_error"], "optimizer", ("model", "strength"), 2)),
-          ("e_losses", "Loss on training data against test error",
+          ("e_losses", "Loss on the probe against test error",
            against("probe_loss", "test_error", "optimizer", ("model", "strength")))],
     "f": [("f_heat", "Test error over learning rate and weight decay", heat)],
     "g": [("g_curves", "Warm restarts", curves(["test_error", "probe_loss"], "optimizer"))],
-    "h": [("h_perplexity", "Perplexity of the test text", over_decay("perplexity"))],
+    "h": [("h_perplexity", "Perplexity of the test text", over_decay(["perplexity"]))],
     "i": [("i_curves", "Long training", curves(["test_error", "probe_loss"], "optimizer"))],
     "j": [("j_time", "What a step costs", time_figure)],
 }
@@ -406,11 +440,13 @@ FIGURES = {  # of each experiment: file, caption, what draws it
 
 # ---------------------------------------------------------------------------------------------------- report
 def report_command(o):
-    logs = read_logs(o.logs)
+    logs = read_logs(o.logs, o.size)
     o.out.mkdir(parents=True, exist_ok=True)
     text = ["# The study: tables and figures\n",
-            "Made from the logs by `study.py report`. Mean ± standard deviation over seeds, at the last epoch; (k of n): k "
-            "runs are done of n planned; –: none. λ is what L2 and SWD are given; AdamW's `weight_decay` is λ/0.001, "
+            "Made from the logs by `study.py report`. At the last epoch: mean ± standard deviation over three seeds, or the "
+            "values themselves where there are fewer; (k of n): k runs are done of n planned; –: none. *Gradient norm*: "
+            "the mean over an epoch's batches; the *probe*: the first 512 training images (of the text, 70 characters of "
+            "each stream), without augmentation and dropout. λ is what L2 and SWD are given; AdamW's `weight_decay` is λ/0.001, "
             "and that of Equation 1 (`sgd_independent`) is lr·λ.\n"]
     heads = [log.head for log in logs.values() if "machine" in log.head]
     where = sorted({f"{head['machine']}, commit {head['commit']}" for head in heads})
@@ -421,6 +457,9 @@ def report_command(o):
                     f"Runs: {len(found(rs, logs))} of {len(rs)}.\n")
         for title, field, rows, column in e["tables"]:
             text.append(f"{title[0].upper()}{title[1:]}:\n\n" + pivot(rs, logs, field, rows, column))
+        if "reference" in e:
+            text.append(f"Test error less that of {e['reference']} with the same seed, %:\n\n" +
+                        paired_table(rs, logs, e["reference"]))
         for special, table in (("theorem", theorem_table), ("time", time_table)):
             if {"command": special} in rs:
                 log = logs.get(key({"command": special}))

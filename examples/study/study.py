@@ -4,11 +4,12 @@
   study.py list   [--quick] [--only a,c]                                  the runs, and the work by experiment and model
   study.py run    [--quick] [--only a,c] [--jobs N] --worker PATH --out DIR [--data DIR] [--text FILE]
   study.py report [--quick] --logs DIR --out DIR                          tables.md and one SVG a figure; trains nothing
-  study.py pack   --logs DIR --out DIR                                    all finished logs in one file, DIR/study.jsonl
+  study.py pack   [--quick] --logs DIR --out DIR                                    all finished logs in one file, DIR/study.jsonl
 
 A run that is done is skipped; one that was stopped goes on from its last epoch. `report` reads what `pack` wrote, too.
 """
 import argparse
+import fcntl
 import functools
 import json
 import os
@@ -87,7 +88,7 @@ class Worker:
         self.had = self.epochs()
         with open(self.errors, "w") as errors:
             # A session of its own: Ctrl-C is the scheduler's to pass on.
-            self.process = subprocess.Popen([o.worker, *arguments], stdout=errors, stderr=errors,
+            self.process = subprocess.Popen([o.worker, *arguments], stdout=errors, stderr=errors, pass_fds=[o.lock],
                                             start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     def epochs(self):
@@ -120,8 +121,16 @@ def clock(seconds):
 def run_command(o):
     def interrupt(*_):
         raise KeyboardInterrupt
-    signal.signal(signal.SIGTERM, interrupt)
+    for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(stop, interrupt)
+    if not os.access(o.worker, os.X_OK):
+        raise SystemExit(f"study: --worker is {o.worker}; expected a program")
     o.out.mkdir(parents=True, exist_ok=True)
+    o.lock = os.open(o.out / ".lock", os.O_CREAT | os.O_RDWR)  # the workers hold it too
+    try:
+        fcntl.flock(o.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit(f"study: another study is running in {o.out}, or a worker that one has left behind")
     every = unique(planned(o.only, o.size))
     queue = [r for r in every if not is_done(r, o.out / f"{name(r)}.jsonl")]
     queue.sort(key=lambda r: r != {"command": "time"})  # first, and alone: it wants a quiet machine
@@ -165,28 +174,34 @@ def run_command(o):
                 progress(name(w.run))
             progress()
     except KeyboardInterrupt:
-        for w in running:
-            w.stop()
         print(f"\nstudy: stopped; the same command goes on from here ({finished} of {len(every)} runs are done)")
         return 130
+    finally:
+        for w in running:
+            w.stop()
     print(f"\nstudy: {finished} of {len(every)} runs are done, {len(failures)} failed, "
           f"in {clock(time.monotonic() - start)}")
     return 1 if failures else 0
 
 
 # ---------------------------------------------------------------------------------------------------- main
+def positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it is {text}; expected 1 or more")
+    return int(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for command_name in ("list", "run", "report", "pack"):
         p = commands.add_parser(command_name)
-        if command_name != "pack":
-            p.add_argument("--quick", dest="size", action="store_const", const="quick", default="full")
-            p.add_argument("--full", dest="size", action="store_const", const="full")
+        p.add_argument("--quick", dest="size", action="store_const", const="quick", default="full")
+        p.add_argument("--full", dest="size", action="store_const", const="full")
         if command_name in ("list", "run"):
             p.add_argument("--only", help="letters of experiments, with commas")
         if command_name == "run":
-            p.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+            p.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
             p.add_argument("--worker", required=True)
             p.add_argument("--data", help="passed on to the worker")
             p.add_argument("--text", help="passed on to the worker")
