@@ -8,8 +8,8 @@ import json
 IMAGES, EPOCHS, BATCH = 5000, 16, 32
 SEEDS = (1, 2, 3)
 FEW_SEEDS = (1, 2)            # where three would cost too much
-HEAT_IMAGES, HEAT_EPOCHS = 3000, 10
-LONG_EPOCHS = 64
+HEAT_IMAGES, HEAT_EPOCHS = 3000, 8
+LONG_EPOCHS = 48
 TEXT = dict(images=100_000, batch=16, epochs=20)  # characters, streams of text
 DECAYS = (0, 1e-4, 5e-4, 2e-3, 1e-2)
 FEW_DECAYS = (0, 5e-4, 1e-2)

@@ -336,7 +336,7 @@ void theorem(log_file& log)
   const auto descend = [&](const char* kind, auto decay) {
     using namespace gradus;
     Eigen::VectorXd w = Eigen::VectorXd::Zero(features), gradient(features);
-    const auto rule = compose(lr, first_moment::momentum{}, second_moment::none{}, step_size::constant{}, decay);
+    const auto rule = compose(lr, first_moment::momentum{0}, second_moment::none{}, step_size::constant{}, decay);
     optimizer<decltype(rule), double> opt(rule);
     opt.add(std::span(w.data(), features), std::span(gradient.data(), features));
     for (int step = 0; step <= steps; ++step) {
