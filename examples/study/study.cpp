@@ -18,7 +18,6 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
-#include <Eigen/Eigenvalues>
 #include <nlohmann/json.hpp>
 
 #include <gradus/any_optimizer.hpp>
@@ -27,6 +26,7 @@
 
 #include "images.hpp"
 #include "language.hpp"
+#include "sharpness.hpp"
 
 namespace {
 
@@ -130,14 +130,10 @@ void add_tensors(Opt& opt, study::task& task)
 
 // ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-Eigen::Map<const Eigen::VectorXf> vector_of(const study::numbers& x) { return {x.data(), Eigen::Index(x.size())}; }
-
-double norm(const study::numbers& x) { return vector_of(x).cast<double>().norm(); }
-
 /// ‖g + λθ‖
 double norm_with_l2(const study::task& task, double lambda)
 {
-  return (vector_of(task.gradients) + float(lambda) * vector_of(task.parameters)).cast<double>().norm();
+  return (study::vector_of(task.gradients) + float(lambda) * study::vector_of(task.parameters)).cast<double>().norm();
 }
 
 /// The λ that an L2 term of the run's strength has; experiments.py has the factors (decay_factor).
@@ -146,44 +142,6 @@ double l2_strength(const run& r)
   if (r.optimizer == "adamw")
     return r.weight_decay * 1e-3;
   return r.optimizer == "sgd_independent" ? r.weight_decay / r.lr : r.weight_decay;
-}
-
-/// The largest eigenvalue of the Hessian of the probe's loss, by the method of Lanczos with full orthogonalisation, on
-/// products (∇L(θ + hv) − ∇L(θ − hv))/2h. A dozen steps give the largest to a percent.
-double sharpness(study::task& task)
-{
-  constexpr Eigen::Index steps = 12;
-  const study::numbers start = task.parameters;
-  const auto n = Eigen::Index(start.size());
-  const double h = 1e-3 * std::max(1.0, norm(start));
-  const auto gradients_at = [&](const Eigen::VectorXd& v, double distance) {
-    for (std::size_t i = 0; i < start.size(); ++i)
-      task.parameters[i] = float(double(start[i]) + distance * v[Eigen::Index(i)]);
-    task.probe_gradients();
-    return Eigen::VectorXd(vector_of(task.gradients).cast<double>());
-  };
-
-  fashion_mnist::random_numbers random(1);
-  Eigen::MatrixXd basis(n, steps + 1);
-  for (Eigen::Index i = 0; i < n; ++i)
-    basis(i, 0) = random.uniform() - 0.5;
-  basis.col(0).normalize();
-  Eigen::MatrixXd projected = Eigen::MatrixXd::Zero(steps + 1, steps + 1);
-  Eigen::Index done = 0;
-  while (done < steps) {
-    Eigen::VectorXd next = (gradients_at(basis.col(done), h) - gradients_at(basis.col(done), -h)) / (2 * h);
-    projected(done, done) = next.dot(basis.col(done));
-    for (int twice = 0; twice < 2; ++twice)
-      next -= basis.leftCols(done + 1) * (basis.leftCols(done + 1).transpose() * next).eval();
-    ++done;
-    const double length = next.norm();
-    if (!(length > 1e-12))
-      break;
-    projected(done, done - 1) = projected(done - 1, done) = length;
-    basis.col(done) = next / length;
-  }
-  task.parameters = start;
-  return Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>(projected.topLeftCorner(done, done)).eigenvalues().maxCoeff();
 }
 
 // ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,7 +200,7 @@ json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
     clamped += report.decay_clamped;
   }
   const double seconds = seconds_since(start);
-  const double probe_loss = task.probe_gradients(), probe_norm = norm(task.gradients);
+  const double probe_loss = task.probe_gradients(), probe_norm = study::norm(task.gradients);
   // Every second epoch, as it takes half as long as the training.
   const bool tested = (r.epochs - epoch) % 2 == 1;
   const study::measurement test = tested ? task.test() : study::measurement();
@@ -256,7 +214,7 @@ json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
                {"grad_norm", gradient_norm / n},
                {"grad_norm_l2", gradient_norm_l2 / n},
                {"probe_grad_norm", probe_norm},
-               {"weight_norm", norm(task.parameters)},
+               {"weight_norm", study::norm(task.parameters)},
                {"decay_factor", report.decay_factor ? json(*report.decay_factor) : json()},
                {"clamped", clamped},
                {"seconds", seconds},
@@ -310,7 +268,7 @@ void train(const run& r, study::task& task, Opt& opt, const json& about, log_fil
   }
   json last = {{"done", true}, {"sharpness", nullptr}};
   if (!diverged)
-    last["sharpness"] = sharpness(task);
+    last["sharpness"] = study::sharpness(task);
   last["seconds"] = seconds();
   log.add(last);
 }

@@ -113,7 +113,12 @@ class RealWorker(Folder):
             self.assertEqual(self.train(run, f"{model}-cut", kill_after=2)[0], -signal.SIGKILL)
             self.assertNotIn("done", self.outcome(f"{model}-cut")[0][-1])
             self.assertEqual(self.train(run, f"{model}-cut"), (0, ""))
-            self.assertEqual(self.outcome(f"{model}-cut"), self.outcome(f"{model}-whole"))
+            whole = self.outcome(f"{model}-whole")
+            self.assertEqual(self.outcome(f"{model}-cut"), whole)
+            # Killed after the last epoch, and between a state and its log.
+            (self.path / f"{model}-cut.jsonl").write_text("")
+            self.assertEqual(self.train(run, f"{model}-cut"), (0, ""))
+            self.assertEqual(self.outcome(f"{model}-cut"), whole)
 
     def test_refusals_name_what_is_wrong(self):
         run = experiments.runs(["mlp"], ["adam"], epochs=1, images=200)[0]

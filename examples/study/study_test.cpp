@@ -15,8 +15,11 @@
 
 #include <unistd.h>
 
+#include <Eigen/QR>
+
 #include "images.hpp"
 #include "language.hpp"
+#include "sharpness.hpp"
 
 namespace {
 
@@ -294,4 +297,41 @@ TEST_CASE("each epoch shifts, mirrors and orders the images anew, the same for t
   CHECK(loss_of(t, 1) != first);
   CHECK(loss_of(t, 0) == first);
   CHECK(loss_of(same, 0) == first);
+}
+
+TEST_CASE("sharpness is the largest eigenvalue of the Hessian")
+{
+  // Half a sum of c·(θ − 1)², whose Hessian has c on its diagonal, turned so that none is a coordinate's own.
+  class quadratic final : public study::task {
+   public:
+    explicit quadratic(double largest)
+    {
+      add_tensor("theta", 50);
+      curvature_ = Eigen::VectorXd::LinSpaced(50, -30, 10);
+      curvature_[20] = largest;
+      turn_ = Eigen::HouseholderQR<Eigen::MatrixXd>(Eigen::MatrixXd::Random(50, 50)).householderQ();
+    }
+    std::size_t steps_per_epoch() const override { return 1; }
+    std::size_t examples_per_step() const override { return 1; }
+    void start_epoch(std::size_t) override {}
+    double step_gradients(std::size_t) override { return probe_gradients(); }
+    study::measurement test() override { return {}; }
+    double probe_gradients() override
+    {
+      const Eigen::VectorXd x = turn_ * (study::vector_of(parameters).cast<double>().array() - 1).matrix();
+      const Eigen::VectorXf g = (turn_.transpose() * (curvature_.array() * x.array()).matrix()).cast<float>();
+      std::copy_n(g.data(), 50, gradients.data());
+      return curvature_.dot(x.cwiseAbs2()) / 2;
+    }
+
+   private:
+    Eigen::VectorXd curvature_;
+    Eigen::MatrixXd turn_;
+  };
+  for (const double largest : {12.0, 25.0, 400.0}) {
+    quadratic t(largest);
+    const study::numbers before = t.parameters;
+    CHECK(study::sharpness(t) == doctest::Approx(largest).epsilon(0.02));
+    CHECK(t.parameters == before);
+  }
 }
