@@ -163,7 +163,7 @@ EXPERIMENTS = {
         title="Learning rate and weight decay together", paper="Figures 10, 11 and 16",
         question="Over how much of the plane of learning rate and weight decay is each optimizer good, and whose best "
                  "point is best?",
-        full=runs(["vgg_bn"], SWD, (1e-4, 5e-4, 2e-3, 1e-2), lrs=(0.1, 0.3, 1, 3), epochs=HEAT_EPOCHS,
+        full=runs(["vgg_bn"], SWD, (1e-4, 5e-4, 2e-3, 1e-2), lrs=(0.3, 1, 3, 10), epochs=HEAT_EPOCHS,
                   images=HEAT_IMAGES),
         quick=small(["mlp"], SWD, (5e-4, 5e-3), lrs=(0.3, 1)),
         tables=[(*ERROR, ["optimizer", "lr"], "strength")]),
