@@ -182,7 +182,7 @@ EXPERIMENTS = {
         tables=[("perplexity of the test text", "perplexity", ["model", "optimizer"], "strength")]),
     "i": dict(
         title="Long training", paper="Figure 17",
-        question="Does the order hold when training goes on four times as long?",
+        question="Does the order hold when training goes on three times as long?",
         full=runs(["vgg_bn"], SWD, seeds=FEW_SEEDS, epochs=LONG_EPOCHS), quick=small(["mlp"], SWD, epochs=4),
         tables=[(*ERROR, ["model"], "optimizer"), ("loss on the probe", "probe_loss", ["model"], "optimizer")],
         reference="adams"),
