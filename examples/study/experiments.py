@@ -7,7 +7,7 @@ import json
 # Small batches: decay is a matter of steps times lr, and a small study has few steps.
 IMAGES, EPOCHS, BATCH = 5000, 16, 32
 SEEDS = (1, 2, 3)
-FEW_SEEDS = (1, 2)            # where three would cost too much
+FEW_SEEDS = (1, 2)            # the quick study's
 HEAT_IMAGES, HEAT_EPOCHS = 3000, 8
 LONG_EPOCHS = 48
 TEXT = dict(images=100_000, batch=16, epochs=20)  # characters, streams of text
@@ -125,7 +125,7 @@ EXPERIMENTS = {
         question="Does stronger weight decay end in larger gradients, with and without BatchNorm, and whether or not "
                  "the L2 term counts?",
         full=runs(["vgg_bn"], L2S, DECAYS) + runs(["vgg"], L2S, FEW_DECAYS) +
-        runs(["vgg_bn", "vgg"], L2S, seeds=FEW_SEEDS),
+        runs(["vgg_bn", "vgg"], L2S, seeds=SEEDS),
         quick=small(["vgg_bn", "mlp"], L2S, (0, USUAL)),
         tables=[(*NORM, ["model", "optimizer"], "strength"),
                 ("gradient norm with the L2 term, last epoch", "grad_norm_l2", ["model", "optimizer"], "strength"),
@@ -144,7 +144,7 @@ EXPERIMENTS = {
     "d": dict(
         title="Sharpness", paper="Figures 6 and 8",
         question="Are the minima that AdamS finds flatter than AdamW's, over weight decays?",
-        full=runs(["vgg_bn"], SWD, DECAYS) + runs(["vgg_bn"], SWD, seeds=SEEDS) + runs(["vgg"], SWD, seeds=FEW_SEEDS),
+        full=runs(["vgg_bn"], SWD, DECAYS) + runs(["vgg_bn"], SWD, seeds=SEEDS) + runs(["vgg"], SWD, seeds=SEEDS),
         quick=small(["mlp"], SWD, (0, USUAL)),
         tables=[("top eigenvalue of the Hessian", "sharpness", ["model", "optimizer"], "strength"),
                 ("top eigenvalue times the square of the weight norm", "scaled_sharpness", ["model", "optimizer"],
@@ -154,8 +154,8 @@ EXPERIMENTS = {
         title="Ten optimizers", paper="Tables 1 and 2, Figures 9, 14 and 15",
         question="How do the optimizers rank by test error, and is AdamS the best of the adaptive ones?",
         full=runs(["vgg_bn"], OPTIMIZERS, seeds=SEEDS) + runs(["mlp"], OPTIMIZERS, seeds=SEEDS) +
-        runs(["vgg"], OPTIMIZERS, seeds=FEW_SEEDS) + runs(["mlp"], OPTIMIZERS, (1e-4,), SEEDS) +
-        runs(["vgg_bn"], ("sgd", "sgds", *SWD), (1e-4,), FEW_SEEDS),
+        runs(["vgg"], OPTIMIZERS, seeds=SEEDS) + runs(["mlp"], OPTIMIZERS, (1e-4,), SEEDS) +
+        runs(["vgg_bn"], ("sgd", "sgds", *SWD), (1e-4,), SEEDS),
         quick=small(["mlp"], OPTIMIZERS, seeds=SEEDS),
         tables=[(*ERROR, ["model", "strength"], "optimizer"),
                 ("loss on the probe", "probe_loss", ["model", "strength"], "optimizer")], reference="adams"),
@@ -177,13 +177,13 @@ EXPERIMENTS = {
     "h": dict(
         title="A language model", paper="Figure 13",
         question="Is L2 better than decoupled and scheduled decay for an LSTM, as the paper finds?",
-        full=runs(["lstm"], ["adam", "adamw", "adams"], (0, 1e-5, 1e-4, 3e-4), FEW_SEEDS, (4,), **TEXT),
+        full=runs(["lstm"], ["adam", "adamw", "adams"], (0, 1e-5, 1e-4, 3e-4), SEEDS, (4,), **TEXT),
         quick=runs(["lstm"], ["adam", "adamw", "adams"], (1e-5,), lrs=(4,), **(TEXT | dict(images=20_000, epochs=1))),
         tables=[("perplexity of the test text", "perplexity", ["model", "optimizer"], "strength")]),
     "i": dict(
         title="Long training", paper="Figure 17",
         question="Does the order hold when training goes on three times as long?",
-        full=runs(["vgg_bn"], SWD, seeds=FEW_SEEDS, epochs=LONG_EPOCHS), quick=small(["mlp"], SWD, epochs=4),
+        full=runs(["vgg_bn"], SWD, seeds=SEEDS, epochs=LONG_EPOCHS), quick=small(["mlp"], SWD, epochs=4),
         tables=[(*ERROR, ["model"], "optimizer"), ("loss on the probe", "probe_loss", ["model"], "optimizer")],
         reference="adams"),
     "j": dict(
