@@ -1,6 +1,7 @@
 """The study's experiments, as a table, and the descriptions of their runs."""
 import hashlib
 import json
+import sys
 
 
 # ---------------------------------------------------------------------------------------------------- sizes
@@ -193,12 +194,17 @@ EXPERIMENTS = {
 }
 
 
+def refuse(message):
+    print(f"study: {message}", file=sys.stderr)
+    sys.exit(2)  # as argparse
+
+
 def planned(only, size):
     """Of each experiment, its runs, each once."""
     letters = only.split(",") if only else EXPERIMENTS
     for letter in letters:
         if letter not in EXPERIMENTS:
-            raise SystemExit(f"study: no experiment {letter!r}; there are {', '.join(EXPERIMENTS)}")
+            refuse(f"no experiment {letter!r}; there are {', '.join(EXPERIMENTS)}")
     return {letter: list({key(r): r for r in EXPERIMENTS[letter][size]}.values()) for letter in letters}
 
 

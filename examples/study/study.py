@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 
-from experiments import EXPERIMENTS, key, name, planned, unique, work
+from experiments import EXPERIMENTS, key, name, planned, refuse, unique, work
 from report import lines_of, pack_command, report_command
 
 
@@ -124,13 +124,13 @@ def run_command(o):
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(stop, interrupt)
     if not os.access(o.worker, os.X_OK):
-        raise SystemExit(f"study: --worker is {o.worker}; expected a program")
+        refuse(f"--worker is {o.worker}; expected a program")
     o.out.mkdir(parents=True, exist_ok=True)
     o.lock = os.open(o.out / ".lock", os.O_CREAT | os.O_RDWR)  # the workers hold it too
     try:
         fcntl.flock(o.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise SystemExit(f"study: another study is running in {o.out}, or a worker that one has left behind")
+        refuse(f"another study is running in {o.out}, or a worker that one has left behind")
     every = unique(planned(o.only, o.size))
     queue = [r for r in every if not is_done(r, o.out / f"{name(r)}.jsonl")]
     queue.sort(key=lambda r: r != {"command": "time"})  # first, and alone: it wants a quiet machine

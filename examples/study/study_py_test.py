@@ -225,7 +225,7 @@ class Refusals(Folder):
     def test_wrong_arguments(self):
         for arguments, said in ((("--jobs", "0"), "it is 0; expected 1 or more"), (("--only", "z"), "no experiment 'z'")):
             got = self.run_study(*arguments)
-            self.assertNotEqual(got.returncode, 0)
+            self.assertEqual(got.returncode, 2)
             self.assertIn(said, got.stderr)
         got = tool("run", "--worker", self.path / "none", "--out", self.logs)
         self.assertIn("expected a program", got.stderr)
