@@ -411,7 +411,7 @@ struct update_pack {
     const std::size_t begin = (std::size_t(k) - x.first_pack) * pack::size;
     std::uint64_t key = 0;
     if constexpr (Precision::stochastic)
-      key = mix(x.name_hash + mix(mix(board->seed) + (c.t - 1)));
+      key = noise_key(x.name_hash, board->seed, c.t - 1);
     const formula prepared = c.prepared;
     if (x.aligned && begin + pack::size <= x.size)
       apply<pack>(prepared, x, key, begin, 1);
@@ -486,7 +486,7 @@ struct update_codes {
       return;
     const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, std::size_t(k))];
     const Cohort& c = cohorts[x.cohort];
-    apply(c.prepared, x, mix(x.name_hash + mix(mix(board->seed) + (c.t - 1))), (std::size_t(k) - x.first_pack) * block8::block);
+    apply(c.prepared, x, noise_key(x.name_hash, board->seed, c.t - 1), (std::size_t(k) - x.first_pack) * block8::block);
   }
 
  private:

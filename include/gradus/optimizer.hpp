@@ -889,7 +889,7 @@ class optimizer
   std::uint64_t noise_key(const flat_tensor& x) const noexcept
   {
     if constexpr (precision_type::stochastic)
-      return detail::mix(tensors_[x.index].name_hash + detail::mix(detail::mix(seed_) + cohorts_[x.cohort].t));
+      return detail::noise_key(tensors_[x.index].name_hash, seed_, cohorts_[x.cohort].t);
     return 0;
   }
 

@@ -47,6 +47,12 @@ constexpr std::uint64_t hash(std::string_view name) noexcept
   return h;
 }
 
+/// What noise is keyed by. \p steps  the tensor's, before this one
+GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, std::uint64_t seed, std::uint64_t steps) noexcept
+{
+  return mix(name_hash + mix(mix(seed) + steps));
+}
+
 /// Sixteen random bits for each element of one array in one step. 32-bit arithmetic alone, which every SIMD set has.
 struct noise {
   std::uint32_t a = 0, b = 0, first = 0, shift = 0;
