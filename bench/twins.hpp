@@ -50,6 +50,7 @@ inline reg load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, reg x) { _mm512_storeu_ps(p, x); }
 inline reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
 inline reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
+inline reg sub(reg a, reg b) { return _mm512_sub_ps(a, b); }
 inline reg div(reg a, reg b) { return _mm512_div_ps(a, b); }
 // Masked by all ones: the plain forms start from an undefined register, of which GCC 12 warns.
 inline reg root(reg a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
@@ -71,6 +72,7 @@ inline reg load(const float* p) { return _mm256_loadu_ps(p); }
 inline void store(float* p, reg x) { _mm256_storeu_ps(p, x); }
 inline reg mul(reg a, reg b) { return _mm256_mul_ps(a, b); }
 inline reg add(reg a, reg b) { return _mm256_add_ps(a, b); }
+inline reg sub(reg a, reg b) { return _mm256_sub_ps(a, b); }
 inline reg div(reg a, reg b) { return _mm256_div_ps(a, b); }
 inline reg root(reg a) { return _mm256_sqrt_ps(a); }
 inline reg larger(reg a, reg b) { return _mm256_max_ps(a, b); }
@@ -101,7 +103,7 @@ inline constexpr bool exists = is_sgd<R> || is_adam<R>;
 
 /// The scalars of one step.
 struct coefficients {
-  double numerator = 0, eps = 0, lo = 0, hi = 0, l2 = 0, kept = 1, momentum = 0, gradient = 1;
+  double numerator = 0, eps = 0, lo = 0, hi = 0, l2 = 0, lost = 0, momentum = 0, gradient = 1;
 };
 
 /// Those of step t. `sum` is Σv of AdamS, advanced by the squared norm of all n gradients.
@@ -117,7 +119,7 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
       c.gradient = 1 - h.dampening;
     }
     if constexpr (is<Recipe, gradus::sgds>)
-      c.kept = 1 - h.lr * h.weight_decay * (1 - h.dampening) / (1 - h.momentum);
+      c.lost = h.lr * h.weight_decay * (1 - h.dampening) / (1 - h.momentum);
     else
       c.l2 = h.weight_decay;
   }
@@ -129,10 +131,10 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
     if constexpr (is<Recipe, gradus::adamw, gradus::adams, gradus::adam, gradus::amsgrad, gradus::yogi>)
       c.eps *= root_bc2;
     if constexpr (is<Recipe, gradus::adamw>)
-      c.kept = std::fma(-h.lr, h.weight_decay, 1.0);
+      c.lost = h.lr * h.weight_decay;
     if constexpr (is<Recipe, gradus::adams>) {
       sum = std::fma(double(float(1 - h.beta2)), norm_sq, double(float(h.beta2)) * sum);
-      c.kept = 1 - h.lr * h.weight_decay / std::sqrt(sum / bc2 / n);
+      c.lost = h.lr * h.weight_decay / std::sqrt(sum / bc2 / n);
     }
     if constexpr (is<Recipe, gradus::adabound>) {
       c.lo = h.final_lr * (1 - 1 / std::fma(h.gamma, t, 1.0));
@@ -159,17 +161,15 @@ template <class Recipe>
 void step(const Recipe&, const coefficients& c, float* theta, const float* g, float* const* slot, std::size_t n)
 {
   constexpr bool l2 = is<Recipe, gradus::sgd>;
-  const reg wd = all(c.l2), kept = all(c.kept), mu = all(c.momentum), weight = all(c.gradient), lr = all(c.numerator);
+  const reg wd = all(c.l2), lost = all(c.lost), mu = all(c.momentum), weight = all(c.gradient), lr = all(c.numerator);
   float* const buffer = slot[0];
   for (std::size_t i = 0; i < n; i += width) {
     reg w = load(theta + i), gi = load(g + i);
     if constexpr (l2)
       gi = mul_add(wd, w, gi);
-    else
-      w = mul(kept, w);
     const reg b = mul_add(weight, gi, mul(mu, load(buffer + i)));
     store(buffer + i, b);
-    store(theta + i, minus_mul_add(lr, b, w));
+    store(theta + i, l2 ? minus_mul_add(lr, b, w) : sub(w, mul_add(lr, b, mul(lost, w))));
   }
 }
 
@@ -181,19 +181,18 @@ void step(const Recipe& h, const coefficients& c, float* theta, const float* g, 
   constexpr bool keeps_max = is<Recipe, gradus::amsgrad, gradus::padam>;
   constexpr bool clips = is<Recipe, gradus::adabound, gradus::radam>;
   const reg b1 = all(h.beta1), c1 = all(1 - h.beta1), b2 = all(h.beta2), c2 = all(1 - h.beta2), minus_c2 = all(-(1 - h.beta2));
-  const reg wd = all(c.l2), kept = all(c.kept), numerator = all(c.numerator), eps = all(c.eps), lo = all(c.lo), hi = all(c.hi);
+  const reg wd = all(c.l2), lost = all(c.lost), numerator = all(c.numerator), eps = all(c.eps), lo = all(c.lo), hi = all(c.hi);
   float *const m = slot[0], *const v = slot[1], *const top = keeps_max ? slot[2] : nullptr;
   for (std::size_t i = 0; i < n; i += width) {
     reg w = load(theta + i), gi = load(g + i);
     if constexpr (!decoupled)
       gi = mul_add(wd, w, gi);
     const reg mi = mul_add(c1, gi, mul(b1, load(m + i)));
-    const reg square = mul(gi, gi);
     reg vi = load(v + i);
     if constexpr (is<Recipe, gradus::yogi>)
-      vi = mul_add(towards(vi, square, c2, minus_c2), square, vi);
+      vi = mul_add(mul(towards(vi, mul(gi, gi), c2, minus_c2), gi), gi, vi);
     else
-      vi = mul_add(c2, square, mul(b2, vi));
+      vi = mul_add(mul(c2, gi), gi, mul(b2, vi));
     store(m + i, mi);
     store(v + i, vi);
     if constexpr (keeps_max) {
@@ -206,9 +205,7 @@ void step(const Recipe& h, const coefficients& c, float* theta, const float* g, 
     reg rate = div(numerator, below);
     if constexpr (clips)
       rate = smaller(hi, larger(lo, rate));
-    if constexpr (decoupled)
-      w = mul(kept, w);
-    store(theta + i, minus_mul_add(rate, mi, w));
+    store(theta + i, decoupled ? sub(w, mul_add(rate, mi, mul(lost, w))) : minus_mul_add(rate, mi, w));
   }
 }
 

@@ -56,36 +56,62 @@ constexpr std::size_t length = 19;
 struct combination {
   std::array<std::string_view, 4> kinds;
   std::size_t slots;
-  void (*step)(std::uint64_t t, float* weights, const float* gradients, float* const* slots);
+  void (*step)(double lr, double lr_scale, std::uint64_t t, float* weights, const float* gradients, float* const* slots);
+  std::string names() const
+  {
+    std::string all;
+    for (const std::string_view kind : kinds)
+      all += std::string(kind) + " ";
+    return all;
+  }
+};
+
+struct problem {
+  std::vector<float> weights, gradients, memory;
+  std::vector<float*> slots;
+  explicit problem(const combination& c) : weights(length), gradients(length), memory(length * (c.slots + 1), 1e-3f)
+  {
+    for (std::size_t k = 0; k < c.slots; ++k)
+      slots.push_back(&memory[length * k]);
+    for (std::size_t i = 0; i < length; ++i)
+      weights[i] = 1 + float(i) / 8;
+  }
+  void step(const combination& c, double lr, double lr_scale, std::uint64_t t)
+  {
+    for (std::size_t i = 0; i < length; ++i)
+      gradients[i] = weights[i] / 2;
+    c.step(lr, lr_scale, t, weights.data(), gradients.data(), slots.data());
+  }
 };
 
 // Eight steps down a parabola leave the weights finite, and smaller.
 void check_descent(const combination& c)
 {
-  std::vector<float> weights(length), gradients(length), memory(length * (c.slots + 1), 1e-3f);
-  std::vector<float*> slots;
-  for (std::size_t k = 0; k < c.slots; ++k)
-    slots.push_back(&memory[length * k]);
-  for (std::size_t i = 0; i < length; ++i)
-    weights[i] = 1 + float(i) / 8;
+  problem p(c);
   const auto squares = [&] {
     double sum = 0;
-    for (const float x : weights)
+    for (const float x : p.weights)
       sum += double(x) * double(x);
     return sum;
   };
   const double before = squares();
-  for (std::uint64_t t = 1; t <= 8; ++t) {
-    for (std::size_t i = 0; i < length; ++i)
-      gradients[i] = weights[i] / 2;
-    c.step(t, weights.data(), gradients.data(), slots.data());
-  }
+  for (std::uint64_t t = 1; t <= 8; ++t)
+    p.step(c, 0.01, 1, t);
   const double after = squares();
-  std::string names;
-  for (const std::string_view kind : c.kinds)
-    names += std::string(kind) + " ";
-  CHECK_MESSAGE(std::isfinite(after), names);
-  CHECK_MESSAGE(after < before, names);
+  CHECK_MESSAGE(std::isfinite(after), c.names());
+  CHECK_MESSAGE(after < before, c.names());
+}
+
+// At a learning rate of 0 nothing moves; but an independent decay goes on, by its definition.
+void check_standstill(const combination& c)
+{
+  for (const double lr : {0.0, 0.01}) {
+    problem p(c);
+    const auto start = p.weights;
+    for (std::uint64_t t = 1; t <= 8; ++t)
+      p.step(c, lr, lr == 0 ? 1 : 0, t);
+    CHECK_MESSAGE((support::first_difference(p.weights, start) == -1) == (c.kinds[3] != "independent"), c.names());
+  }
 }
 
 // Whether two compositions of one type hold the same numbers, by what a kernel does with them.
@@ -118,7 +144,7 @@ bool same_steps(const A& a, const B& b)
 
 }  // namespace
 
-TEST_CASE("every combination of rules that makes sense compiles and runs")
+TEST_CASE("every combination of rules that makes sense compiles and runs, and stands still at a learning rate of 0")
 {
   int sensible = 0, all = 0;
   for_each_combination([&]<class F, class S, class P, class D>(std::type_identity<F>, std::type_identity<S>,
@@ -127,18 +153,20 @@ TEST_CASE("every combination of rules that makes sense compiles and runs")
     if constexpr (makes_sense<F, S, P, D>) {
       ++sensible;
       using composition = gradus::composition<F, S, P, D>;
-      check_descent({{F::kind, S::kind, P::kind, D::kind}, composition::slots,
-                     [](std::uint64_t t, float* x, const float* g, float* const* slots) {
-                       D d{};
-                       if constexpr (requires { d.weight_decay; })
-                         d.weight_decay = 0.01;
-                       const auto rule = gradus::compose(0.01, F{}, S{}, P{}, d);
-                       gradus::tick k = gradus::make_tick(rule, t, 1);
-                       k.mean_square = 0.1;
-                       const auto formula = gradus::prepare<float>(rule, k);
-                       using kernel = gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(formula)>>;
-                       gradus::default_backend{}.sweep(kernel{formula}, x, g, slots, length);
-                     }});
+      const combination c{{F::kind, S::kind, P::kind, D::kind}, composition::slots,
+                          [](double lr, double lr_scale, std::uint64_t t, float* x, const float* g, float* const* slots) {
+                            D d{};
+                            if constexpr (requires { d.weight_decay; })
+                              d.weight_decay = 0.01;
+                            const auto rule = gradus::compose(lr, F{}, S{}, P{}, d);
+                            gradus::tick k = gradus::make_tick(rule, t, lr_scale);
+                            k.mean_square = 0.1;
+                            const auto formula = gradus::prepare<float>(rule, k);
+                            using kernel = gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(formula)>>;
+                            gradus::default_backend{}.sweep(kernel{formula}, x, g, slots, length);
+                          }};
+      check_descent(c);
+      check_standstill(c);
     }
   });
   // Step sizes and second moments: constant goes with all four, each of the other four with the three that keep something:
@@ -146,6 +174,73 @@ TEST_CASE("every combination of rules that makes sense compiles and runs")
   // have a second moment; `momentum_corrected` with one of the three first moments.
   CHECK(all == 3 * 4 * 5 * 7);
   CHECK(sensible == 3 * (16 * 5 + 15) + 16);
+}
+
+TEST_CASE("every recipe stands still at lr = 0, and at lr_scale = 0")
+{
+  gradus::for_each_recipe([]<class Recipe>(const char* name, std::type_identity<Recipe>) {
+    CAPTURE(std::string(name));
+    for (const double lr : {0.0, 0.5}) {
+      Recipe h;
+      h.lr = lr;
+      h.weight_decay = 0.1;
+      std::vector<float> w(length, 1.0f), g(length, 1.0f);
+      gradus::optimizer<Recipe> opt(h);
+      opt.add(w, g);
+      for (int t = 1; t <= 100; ++t)
+        opt.step({.lr_scale = lr == 0 ? 1.0 : 0.0});
+      CHECK(w == std::vector<float>(length, 1.0f));
+    }
+  });
+}
+
+namespace {
+
+// Decays of a user's own: the new weight, and what is taken off it.
+struct halved {
+  static constexpr std::string_view kind = "halved";
+  struct formula {
+    template <class V>
+    GRADUS_HOST_DEVICE V weights(V theta) const noexcept
+    {
+      return V(0.5f) * theta;
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula prepare(const gradus::tick&) const noexcept
+  {
+    return {};
+  }
+};
+struct less_a_quarter {
+  static constexpr std::string_view kind = "less_a_quarter";
+  struct formula {
+    template <class V>
+    GRADUS_HOST_DEVICE V decrement(V theta) const noexcept
+    {
+      return V(0.25f) * theta;
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula prepare(const gradus::tick&) const noexcept
+  {
+    return {};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a decay of one's own gives the new weight, or what is taken off it")
+{
+  const auto moved = [](const auto& decay) {
+    std::vector<float> w(length, 1.0f), g(length, 1.0f);
+    gradus::optimizer opt(gradus::compose(0.125, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay));
+    opt.add(w, g);
+    opt.step();
+    return w;
+  };
+  CHECK(moved(halved{}) == std::vector<float>(length, 0.5f - 0.125f));
+  CHECK(moved(less_a_quarter{}) == std::vector<float>(length, 1 - (0.25f + 0.125f)));
 }
 
 TEST_CASE("the concepts refuse what makes no sense")

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -133,6 +134,110 @@ TEST_CASE("random bits are even, and independent of the element before, the othe
   CHECK(a.from(5)(3) == a(8));
   CHECK(noise(7, 0, 512)(1) == a(513));
   CHECK(noise(7, 0, std::size_t(1) << 32)(1) != a(1));
+}
+
+TEST_CASE("random bits are the element's, whichever index they are counted from, past 2³² too")
+{
+  constexpr std::uint64_t range = std::uint64_t(1) << 32, most = ~std::uint64_t(0);
+  const std::uint64_t edges[] = {0, 1, 15, 4095, range - 2, range - 1, range, range + 1, 3 * range - 1, 3 * range, most - range, most - 1, most};
+  for (const std::size_t array : {0u, 1u, 4u})
+    for (const std::uint64_t begin : edges)
+      for (const std::uint64_t i : edges)
+        for (const std::uint64_t j : edges) {
+          const std::uint32_t expected = noise(7, array, begin + i + j)(0);
+          REQUIRE(noise(7, array, begin)(i + j) == expected);
+          REQUIRE(noise(7, array, begin).from(i)(j) == expected);
+          REQUIRE(noise(7, array, begin).from(i).from(j)(0) == expected);
+          REQUIRE(noise(7, array, begin + i)(j) == expected);
+        }
+}
+
+TEST_CASE("the random bits of an element are those that runs so far have been rounded with")
+{
+  CHECK(noise(7, 0, 0)(0) == 49787);
+  CHECK(noise(7, 1, 0)(1) == 60427);
+  CHECK(noise(7, 2, 4096)(12345) == 1044);
+  CHECK(noise(7, 3, 0).from(4'000'000'000)(1) == 1360);
+}
+
+namespace {
+
+// What `write(first element, how many, where to)` leaves of 80 elements that begin 40 before a multiple of 2³²: in one
+// piece, and in two that are cut anywhere.
+template <class S, class Write>
+void check_around_a_multiple(const Write& write)
+{
+  const auto bytes = [](const std::vector<S>& x) { return std::string(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(S)); };
+  std::vector<S> singly(80);
+  for (std::size_t i = 0; i < 80; ++i)
+    write(i, 1, singly.data() + i);
+  for (const std::size_t cut : {0u, 1u, 8u, 31u, 32u, 36u, 40u, 41u, 48u, 79u}) {
+    std::vector<S> pieces(80);
+    write(0, cut, pieces.data());
+    write(cut, 80 - cut, pieces.data() + cut);
+    CHECK(bytes(pieces) == bytes(singly));
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("every width stores an element with the same random bits, across a multiple of 2³² too", S, bfloat16, float16)
+{
+  std::vector<float> x(80);
+  support::random r(11);
+  for (float& e : x)
+    e = float(r.uniform(-1, 1));
+  for (const std::uint64_t multiple : {std::uint64_t(1) << 32, std::uint64_t(3) << 32})
+    for (const std::size_t array : {0u, 1u}) {
+      const std::uint64_t begin = multiple - 40;
+      std::vector<S> expected(80);
+      for (std::size_t i = 0; i < 80; ++i)
+        expected[i] = S(x[i], noise(7, array, begin + i)(0));
+      const auto check = [&]<class V>(std::type_identity<V>, std::size_t size) {
+        for (std::size_t from = 0; from + size <= 80; ++from) {
+          std::vector<S> to(80), moved(85);
+          gradus::store(gradus::stochastic<S>{to.data(), noise(7, array, begin)}, from, gradus::load<V>(&x[from]));
+          gradus::store(gradus::stochastic<S>{moved.data(), noise(7, array, begin - 5)}.from(5), from, gradus::load<V>(&x[from]));
+          for (std::size_t i = from; i < from + size; ++i) {
+            REQUIRE(to[i].bits == expected[i].bits);
+            REQUIRE(moved[i + 5].bits == expected[i].bits);
+          }
+        }
+      };
+      check(std::type_identity<float>{}, 1);
+#if defined(GRADUS_HAS_SIMD)
+      support::for_each_architecture(support::widths{}, [&]<class Arch>(Arch, const char* name) {
+        CAPTURE(name);
+        using V = gradus::backend::pack<float, Arch>;
+        check(std::type_identity<V>{}, V::size);
+        // Whole sweeps: through the loop and its tail.
+        using rule = decltype(gradus::sgd{}.rule());
+        const auto c = gradus::prepare<float>(rule{}, gradus::tick{.lr = 1e-3});
+        check_around_a_multiple<S>([&](std::size_t i, std::size_t n, S* to) {
+          for (std::size_t k = 0; k < n; ++k)
+            to[k] = S(x[i + k]);
+          const gradus::stochastic<S> weights{to - i, noise(7, array, begin)};
+          const gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(c)>> move{c};
+          float buffer[80] = {};
+          float* slots[] = {buffer + i, nullptr};
+          gradus::backend::basic_simd<Arch>{}.sweep(move, weights.from(i), x.data() + i, slots, n);
+        });
+      });
+#endif
+      for (const bool positive : {false, true})
+        check_around_a_multiple<std::uint8_t>([&](std::size_t i, std::size_t n, std::uint8_t* to) {
+          // Blocks whose largest element is always the same: of 2 and what is asked for.
+          std::vector<float> block{2};
+          for (std::size_t k = 0; k < n; ++k)
+            block.push_back(positive ? std::fabs(x[i + k]) : x[i + k]);
+          std::vector<std::uint8_t> codes(n + 1);
+          float scale = 0;
+          const noise random(7, array, begin + i - 1);
+          positive ? gradus::encode<false>(block.data(), codes.data(), &scale, n + 1, random)
+                   : gradus::encode<true>(block.data(), codes.data(), &scale, n + 1, random);
+          std::copy(codes.begin() + 1, codes.end(), to);
+        });
+    }
 }
 
 TEST_CASE("8-bit codes: the largest is exact, the rest within the map's steps, and right on average")
@@ -482,4 +587,45 @@ TEST_CASE_TEMPLATE("any_optimizer has the precisions too", T, block8_state, bf16
   for (int i = 0; i < 3; ++i)
     any.step(), typed.step();
   CHECK(everything(any, a) == everything(typed, b));
+}
+
+TEST_CASE_TEMPLATE("a decay too small for 1 - s in float is not lost from master weights", T, bf16_master, float16_master)
+{
+  const auto mean_after_noise = [](double weight_decay) {
+    std::vector<parameter_of<T>> w(256, parameter_of<T>(1.0f));
+    std::vector<gradient_of<T>> g(256);
+    gradus::optimizer<gradus::adamw, T> opt({.weight_decay = weight_decay});
+    opt.add(w, g);
+    support::random r(12);
+    for (int t = 1; t <= 2000; ++t) {
+      for (auto& e : g)
+        e = gradient_of<T>(r.chance(0.5) ? 1.0f : -1.0f);
+      opt.step();
+    }
+    double mean = 0;
+    opt.visit_state([&]<class X>(std::string_view, std::string_view key, std::span<X> x) {
+      if constexpr (std::is_same_v<X, float>)
+        if (key == "master")
+          for (const float e : x)
+            mean += double(e) / 256;
+    });
+    return mean;
+  };
+  // 2000 steps of s = 4e-8, and the weights are 1 within some hundredths.
+  CHECK((mean_after_noise(0) - mean_after_noise(4e-5)) / (2000 * 4e-8) == doctest::Approx(1).epsilon(0.05));
+}
+
+TEST_CASE_TEMPLATE("a gradient whose square overflows leaves its block's moments finite", T, block8_state, bf16_state)
+{
+  std::vector<parameter_of<T>> w(256, parameter_of<T>(1.0f));
+  std::vector<gradient_of<T>> g(256, gradient_of<T>(1.0f));
+  g[7] = gradient_of<T>(2e19f);
+  gradus::optimizer<gradus::adam, T> opt;
+  opt.add(w, g);
+  CHECK(opt.step({.skip_nonfinite = true}).applied);
+  opt.visit_state([&]<class X>(std::string_view, std::string_view, std::span<X> x) {
+    if constexpr (std::is_same_v<X, float> || std::is_same_v<X, bfloat16>)
+      for (const X e : x)
+        CHECK(gradus::is_finite(e));
+  });
 }

@@ -129,7 +129,9 @@ struct pack {
   template <short_float S>
   void store(S* p, const detail::noise& random, std::size_t i) const noexcept
   {
-    [[maybe_unused]] const std::uint32_t start = (random.first + std::uint32_t(i)) * detail::noise::weyl + random.a;
+    if (!random.covers(i, size)) [[unlikely]]
+      return store_elsewhere(p, random.from(i));
+    [[maybe_unused]] const std::uint32_t start = std::uint32_t(random.first + i) * detail::noise::weyl + random.a;
 #if defined(__AVX512F__)
     if constexpr (sizeof(batch) == 64 && std::is_same_v<S, bfloat16>) {
       constexpr std::uint32_t w = detail::noise::weyl;
@@ -162,7 +164,7 @@ struct pack {
       store_high(p, _mm256_add_epi32(u, _mm256_andnot_si256(special, r)));
     } else
 #endif
-      store_each(p, [&](T s, std::size_t k) { return S(s, random(i + k)); });
+      store_each(p, [&](T s, std::size_t k) { return S(s, random.bits(i + k)); });
   }
   /// Loads and stores the first n elements, n ≤ size, and touches no others; in place of those stands `rest`.
   static pack load_part(const T* p, std::size_t n, T rest) noexcept
@@ -304,6 +306,18 @@ struct pack {
   friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
 
  private:
+  /// Where the random bits of another range of 2³² elements are needed, or of two. Not inlined: it is rare.
+  template <short_float S>
+#if defined(__GNUC__)
+  [[gnu::noinline]]
+#endif
+  void store_elsewhere(S* p, detail::noise random) const noexcept
+  {
+    if (random.covers(0, size))
+      store(p, random, 0);
+    else
+      store_each(p, [&](T s, std::size_t k) { return S(s, random(k)); });
+  }
   // The upper halves of the lanes.
 #if defined(__AVX512F__)
   static void store_high(bfloat16* p, __m512i u) noexcept

@@ -128,8 +128,12 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
   GRADUS_HOST_DEVICE void store(S* p, const detail::noise& random, std::size_t i) const noexcept
   {
     short_pack<S> s;
-    for (std::size_t k = 0; k < size; ++k)
-      s.x[k] = S(x[k], random(i + k));
+    if (random.covers(i, size))
+      for (std::size_t k = 0; k < size; ++k)
+        s.x[k] = S(x[k], random.bits(i + k));
+    else
+      for (std::size_t k = 0; k < size; ++k)
+        s.x[k] = S(x[k], random(i + k));
     *reinterpret_cast<short_pack<S>*>(p) = s;
   }
 

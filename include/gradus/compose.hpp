@@ -82,10 +82,10 @@ GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint
 {
   tick k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t)};
   if constexpr (requires { rule.first_moment.beta1; })
-    k.bc1 = 1 - std::pow(rule.first_moment.beta1, k.t);
+    k.bc1 = one_minus_power(rule.first_moment.beta1, k.t);
   if constexpr (requires { rule.second_moment.beta2; }) {
     k.beta2 = rule.second_moment.beta2;
-    k.bc2 = 1 - std::pow(k.beta2, k.t);
+    k.bc2 = one_minus_power(k.beta2, k.t);
   }
   if constexpr (requires { rule.first_moment.dampening; }) {
     k.momentum = rule.first_moment.momentum;

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Decay policies: how the weights are drawn towards zero, either as a term of the gradient (L2) or by a factor 1 − s on
-/// the weights before they move.
+/// Decay policies: how the weights are drawn towards zero, either as a term of the gradient (L2) or by a part s of
+/// themselves, which is taken off together with the step.
 ///
 /// A rule's `prepare<T>(tick)` gives its formula: `to_gradient` or `shrink`.
 
@@ -23,16 +23,30 @@ struct to_gradient {
   }
 };
 
-/// θ ← (1−s)·θ; `kept` is 1 − s.
+/// θ ← θ − (sθ + u), with s itself in T: as a factor, 1 − s would be 1 in float for s below 3e-8, and wrong by up to that
+/// much for any other. An s beyond 1/2, and 0, is taken as the factor: θ ← (1−s)·θ − u, which is −u for 1.
 template <class T>
 struct shrink {
-  T kept;
+  T kept, lost;
+  bool decrements;
+  template <class V>
+  GRADUS_HOST_DEVICE V decrement(V theta) const noexcept
+  {
+    return V(lost) * theta;
+  }
   template <class V>
   GRADUS_HOST_DEVICE V weights(V theta) const noexcept
   {
     return V(kept) * theta;
   }
 };
+
+template <class T>
+GRADUS_HOST_DEVICE shrink<T> shrink_by(double s) noexcept
+{
+  const bool small = s <= 0.5 && s >= -0.5;
+  return {T(small ? 1 : 1 - s), T(small ? s : 0), small && T(s) != 0};
+}
 
 struct none {
   static constexpr std::string_view kind = "none";
@@ -67,7 +81,7 @@ struct decoupled {
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
-    return {T(std::fma(-k.lr, weight_decay, 1.0))};
+    return shrink_by<T>(k.lr * weight_decay);
   }
 };
 
@@ -80,7 +94,7 @@ struct independent {
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const tick&) const noexcept
   {
-    return {T(1 - weight_decay)};
+    return shrink_by<T>(weight_decay);
   }
 };
 
@@ -103,7 +117,7 @@ struct scheduled {
   GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
     const double s = rate(k);
-    return {T(s > 1 ? 0 : 1 - s)};
+    return shrink_by<T>(s > 1 ? 1 : s);
   }
 };
 
@@ -117,7 +131,7 @@ struct momentum_corrected {
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
-    return {T(1 - k.lr * weight_decay * (1 - k.dampening) / (1 - k.momentum))};
+    return shrink_by<T>(k.lr * weight_decay * (1 - k.dampening) / (1 - k.momentum));
   }
 };
 
@@ -135,7 +149,7 @@ struct l2_or_decoupled {
   {
     if (decoupled_weight_decay)
       return {{T(0)}, decay::decoupled{weight_decay}.prepare<T>(k)};
-    return {l2{weight_decay}.prepare<T>(k), {T(1)}};
+    return {l2{weight_decay}.prepare<T>(k), shrink_by<T>(0)};
   }
 };
 

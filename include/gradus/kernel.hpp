@@ -93,13 +93,29 @@ struct kernel {
     if constexpr (Pass != pass::weights)
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
+      const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
+      // Added to u, a decay too small to change θ by itself is not rounded away.
+      if constexpr (requires { c.decay.decrement(theta); }) {
+        if (decrements(c.decay)) {
+          theta = theta - fma(a, d, c.decay.decrement(theta));
+          return;
+        }
+      }
       if constexpr (requires { c.decay.weights(theta); })
         theta = c.decay.weights(theta);
-      if constexpr (Prepared::has_second_moment)
-        theta = fma(-c.step_size(slot[Prepared::value_slot]), d, theta);
-      else
-        theta = fma(-c.step_size(g), d, theta);
+      theta = fma(-a, d, theta);
     }
+  }
+
+ private:
+  /// Which of the two acts in this step, where a decay has both `decrement` and `weights`: its formula says so.
+  template <class Decay>
+  GRADUS_HOST_DEVICE static bool decrements(const Decay& decay) noexcept
+  {
+    if constexpr (requires { decay.decrements; })
+      return decay.decrements;
+    else
+      return true;
   }
 };
 

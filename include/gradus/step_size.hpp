@@ -15,6 +15,15 @@
 namespace gradus::inline GRADUS_ISA {
 namespace step_size {
 
+/// ε′ for a numerator A: eps, but not so small in T that A/ε′ were infinite. Where v = 0 a zero gradient then moves nothing,
+/// and does not give ∞·0 = NaN. What an eps of 0 becomes is less than the root of any v above 0.
+template <class T>
+GRADUS_HOST_DEVICE T eps_for(double numerator, double eps) noexcept
+{
+  constexpr T below_all_roots = T(sizeof(T) == 4 ? 0x1p-75 : 0x1p-538), finest = 8 / (std::numeric_limits<T>::max)();
+  return max<>(max<>(below_all_roots, T(numerator) * finest), T(eps));
+}
+
 /// A/(√v + ε′).
 template <class T>
 struct ratio {
@@ -25,6 +34,11 @@ struct ratio {
     return V(numerator) / (sqrt(v) + V(eps));
   }
 };
+template <class T>
+GRADUS_HOST_DEVICE ratio<T> ratio_of(double numerator, double eps) noexcept
+{
+  return {T(numerator), eps_for<T>(numerator, eps)};
+}
 
 /// A/(√v + ε′) held between lo and hi. The limits stand first in min and max, so that a NaN comes through.
 template <class T>
@@ -70,12 +84,12 @@ struct adaptive {
   GRADUS_HOST_DEVICE ratio<T> prepare(const tick& k) const noexcept
   {
     const double root = std::sqrt(k.bc2);
-    return {T(k.lr * root / k.bc1), T(eps * root)};
+    return ratio_of<T>(k.lr * root / k.bc1, eps * root);
   }
 };
 
-/// u = clip(α√bc2/bc1/(√v + eps), F(1−1/(γt+1)), F(1+1/(γt)))·d with F = final_lr·α/lr: the bounds follow the schedule,
-/// as their authors intend. AdaBound (Luo et al. 2019).
+/// u = clip(α√bc2/bc1/(√v + eps), F(1−1/(γt+1)), F(1+1/(γt)))·d with F = final_lr·α/lr, and 0 where α is: the bounds
+/// follow the schedule, as their authors intend. AdaBound (Luo et al. 2019).
 struct bounded {
   double eps = 1e-8;
   double final_lr = 0.1;
@@ -87,8 +101,8 @@ struct bounded {
   template <class T>
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const tick& k) const noexcept
   {
-    const double final_step = final_lr * k.lr_scale;
-    return {{T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps)},
+    const double final_step = k.lr == 0 ? 0 : final_lr * k.lr_scale;
+    return {ratio_of<T>(k.lr * std::sqrt(k.bc2) / k.bc1, eps),
             T(final_step * (1 - 1 / std::fma(gamma, k.t, 1.0))),
             T(final_step * (1 + 1 / (gamma * k.t)))};
   }
@@ -124,9 +138,32 @@ struct partially_adaptive {
     int roots;
     const bool power_of_two = std::frexp(2 * partial, &roots) == 0.5;
     roots = 1 - roots;
-    return {T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps), T(2 * partial), power_of_two && roots <= 6 ? roots : -1};
+    const double numerator = k.lr * std::sqrt(k.bc2) / k.bc1;
+    return {T(numerator), eps_for<T>(numerator, eps), T(2 * partial), power_of_two && roots <= 6 ? roots : -1};
   }
 };
+
+/// ρ_t = ρ_∞ − 2tβᵗ/(1−βᵗ), the length of the simple average that is the like of a moving one after t steps; ρ_∞ = 2/(1−β) − 1.
+/// With y = artanh(1/ρ_∞) = −½ log β it is t + L(y) − t·L(ty), L(y) = coth y − 1/y: nothing cancels there, as ρ_∞, which is
+/// 2e9 for β = 1 − 1e-9, does in the formula above. \param correction  1 − βᵗ
+GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double correction) noexcept
+{
+  const double z = (1 - beta) / (1 + beta);
+  if (!(z < 0.2 && t * z < 1))
+    return 1 / z - 2 * t * (1 - correction) / correction;
+  // artanh z = z + z³/3 + z⁵/5 + …; L(y) = y/(3 + y²/(5 + y²/(7 + …))).
+  double series = 1.0 / 25;
+  for (int k = 23; k > 0; k -= 2)
+    series = std::fma(z * z, series, 1.0 / k);
+  const double y = z * series;
+  const auto langevin = [](double x) {
+    double below = 21;
+    for (int k = 19; k > 1; k -= 2)
+      below = k + x * x / below;
+    return x / below;
+  };
+  return t - std::fma(t, langevin(t * y), -langevin(y));
+}
 
 /// u = α/bc1 · d · r√bc2/(√v + eps) once the variance of 1/√v is tractable (ρ_t > 5, as PyTorch has it), before that
 /// u = α/bc1 · d. RAdam (Liu et al. 2020).
@@ -140,12 +177,11 @@ struct rectified {
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const tick& k) const noexcept
   {
     const double lr = k.lr / k.bc1;
-    const double rho_inf = 2 / (1 - k.beta2) - 1;
-    const double rho = rho_inf - 2 * k.t * (1 - k.bc2) / k.bc2;
+    const double rho_inf = (1 + k.beta2) / (1 - k.beta2), rho = average_length(k.beta2, k.t, k.bc2);
     if (!(rho > 5))
       return {{T(lr), T(1)}, T(lr), T(lr)};
     const double r = std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
-    return {{T(lr * r * std::sqrt(k.bc2)), T(eps)}, T(0), std::numeric_limits<T>::infinity()};
+    return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), std::numeric_limits<T>::infinity()};
   }
 };
 

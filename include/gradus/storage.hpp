@@ -53,33 +53,55 @@ GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, st
   return mix(name_hash + mix(mix(seed) + steps));
 }
 
-/// Sixteen random bits for each element of one array in one step. 32-bit arithmetic alone, which every SIMD set has.
+/// Sixteen random bits for each element of one array in one step. 32-bit arithmetic alone, which every SIMD set has: a
+/// range of 2³² elements, from a multiple of that, has words of its own in a and b.
 struct noise {
-  std::uint32_t a = 0, b = 0, first = 0, shift = 0;
+  std::uint64_t stream = 0, first = 0;
+  std::uint32_t a = 0, b = 0, shift = 0;
 
   noise() = default;
   /// \param key  of the tensor and step  \param array  which of the tensor's arrays; two share the halves of a word
   /// \param begin  the array's element that index 0 stands for
-  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::size_t begin) noexcept
-      : first(std::uint32_t(begin)), shift(array % 2 ? 16 : 0)
+  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::uint64_t begin) noexcept
+      : stream(key + 0x9e3779b97f4a7c15u * (array / 2 + 1)), shift(array % 2 ? 16 : 0)
   {
-    const std::uint64_t h = mix(key + 0x9e3779b97f4a7c15u * (array / 2 + 1) + mix(std::uint64_t(begin) >> 32));
-    a = std::uint32_t(h);
-    b = std::uint32_t(h >> 32);
+    start(begin);
   }
-  GRADUS_HOST_DEVICE noise from(std::size_t i) const noexcept
+  GRADUS_HOST_DEVICE noise from(std::uint64_t i) const noexcept
   {
     noise moved = *this;
-    moved.first += std::uint32_t(i);
+    if (covers(i, 1))
+      moved.first += i;
+    else
+      moved.start(first + i);
     return moved;
   }
-  static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
-  GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
+  /// Whether the n elements from the i-th on lie in the range of the first, so that `bits` serves them. n > 0
+  GRADUS_HOST_DEVICE bool covers(std::uint64_t i, std::uint64_t n) const noexcept
   {
-    std::uint32_t x = (first + std::uint32_t(i)) * weyl + a;
+    return (((first + i) ^ first) | ((first + i + (n - 1)) ^ first)) >> 32 == 0;
+  }
+  static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
+  /// Those of the i-th element, if it is covered.
+  GRADUS_HOST_DEVICE std::uint32_t bits(std::uint64_t i) const noexcept
+  {
+    std::uint32_t x = (std::uint32_t(first) + std::uint32_t(i)) * weyl + a;
     x = (x ^ (x >> 15) ^ b) * multiplier;
     x ^= x >> 16;
     return (x >> shift) & 0xffffu;
+  }
+  GRADUS_HOST_DEVICE std::uint32_t operator()(std::uint64_t i) const noexcept
+  {
+    return covers(i, 1) ? bits(i) : from(i).bits(0);
+  }
+
+ private:
+  GRADUS_HOST_DEVICE void start(std::uint64_t begin) noexcept
+  {
+    first = begin;
+    const std::uint64_t h = mix(stream + mix(begin >> 32));
+    a = std::uint32_t(h);
+    b = std::uint32_t(h >> 32);
   }
 };
 
@@ -424,10 +446,13 @@ void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n
       std::memset(codes + begin, 0, length);
     else if (largest >= 0x7f800000u)
       std::memset(codes + begin, int(dynamic_map<Signed>::last), length);
-    else
+    else if (const detail::noise here = random.from(begin); here.covers(0, length))
       detail::transform(from + begin, codes + begin, length, [=](float x, std::size_t i) {
-        return detail::dynamic_map_of<Signed>.code(x / scale, random(begin + i));
+        return detail::dynamic_map_of<Signed>.code(x / scale, here.bits(i));
       });
+    else
+      for (std::size_t i = begin; i < begin + length; ++i)
+        codes[i] = detail::dynamic_map_of<Signed>.code(from[i] / scale, random(i));
   }
 }
 

@@ -2,6 +2,7 @@
 /// \file
 /// What the rules are told once a step, all in double, and the two small types that they share.
 
+#include <cmath>
 #include <string_view>
 
 #include <gradus/math.hpp>
@@ -21,6 +22,14 @@ struct tick {
   double dampening = 0;    ///< of first_moment::momentum
   double mean_square = 0;  ///< v̄: the mean of v/bc2 over the whole model, for decay::scheduled
 };
+
+/// 1 − βᵗ. Where βᵗ is near 1 a difference would keep little more than what pow has rounded off; at t = 1 there is nothing
+/// to round.
+GRADUS_HOST_DEVICE inline double one_minus_power(double beta, double t) noexcept
+{
+  const double power = std::pow(beta, t);
+  return power < 0.9375 || t == 1 ? 1 - power : -std::expm1(t * std::log(beta));
+}
 
 /// One array of state, with an element for each parameter.
 struct slot {
