@@ -26,6 +26,19 @@
 #define GRADUS_INLINE
 #endif
 
+/// The compiler's own barrier against reassociation, where it has one that does nothing else (math.hpp). nvcc has none.
+#if !defined(__CUDACC__)
+#if defined(__clang__) && (defined(__x86_64__) || defined(__i386__))
+#if __has_builtin(__arithmetic_fence)
+#define GRADUS_ASSOC_BARRIER(x) __arithmetic_fence(x)
+#endif
+#elif !defined(__clang__) && defined(__has_builtin)
+#if __has_builtin(__builtin_assoc_barrier)
+#define GRADUS_ASSOC_BARRIER(x) __builtin_assoc_barrier(x)
+#endif
+#endif
+#endif
+
 /// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
 /// a sum. These are the two families of bits: inside one, every backend and width gives the same results.
 #if defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__aarch64__) ||                           \

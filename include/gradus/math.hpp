@@ -88,16 +88,32 @@ GRADUS_HOST_DEVICE inline T map_bits(F f, T a) noexcept
   return __builtin_bit_cast(T, f(__builtin_bit_cast(bits_of<T>, a)));
 }
 
-/// a, a number or a register of them, as the sum that it is was rounded: -ffast-math takes nothing through it.
+/// a, a number or a register of them, as the sum or difference that it is was rounded: no flag lets a compiler take anything
+/// through it. It is there in every build, as compilers do not tell all of these flags by macros. In a build without such
+/// flags it is no code, and loops over numbers are vectorised (but by g++ 11, and by clang++ for other than x86).
 template <class T>
 GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 {
-#if defined(__FAST_MATH__) && defined(__GNUC__) && defined(__SSE2__) && !defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__)
+  return a;
+#else
+#if defined(GRADUS_ASSOC_BARRIER) && defined(__clang__)
+  return GRADUS_ASSOC_BARRIER(a);
+#elif defined(GRADUS_ASSOC_BARRIER)
+  if constexpr (real<T>)  // g++ 12 takes registers apart for it
+    return GRADUS_ASSOC_BARRIER(a);
+#endif
+#if defined(__GNUC__) && defined(__AVX512F__)
+  __asm__("" : "+v"(a));
+#elif defined(__GNUC__) && defined(__SSE2__)
   __asm__("" : "+x"(a));
-#elif defined(__FAST_MATH__) && defined(__GNUC__) && defined(__aarch64__) && !defined(__CUDA_ARCH__)
+#elif defined(__GNUC__) && defined(__aarch64__)
   __asm__("" : "+w"(a));
+#elif defined(__GNUC__)
+  __asm__("" : "+m"(a));
 #endif
   return a;
+#endif
 }
 
 /// a*b as a value that no later sum can fuse with.
