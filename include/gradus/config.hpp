@@ -26,17 +26,23 @@
 #define GRADUS_INLINE
 #endif
 
-/// The compiler's own barrier against reassociation, where it has one that does nothing else (math.hpp). nvcc has none.
-#if !defined(__CUDACC__)
-#if defined(__clang__) && (defined(__x86_64__) || defined(__i386__))
+// How `rounded` (math.hpp) keeps compilers from reassociating. Macros alone do not tell: clang++ defines none for
+// -funsafe-math-optimizations or -fassociative-math, but has a fence, which is no code where they are not given. g++ defines
+// one from version 12 on; its own barrier is lost in some vectorised loops.
+#define GRADUS_BY_NOTHING 0
+#define GRADUS_BY_ASSEMBLY 1
+#define GRADUS_BY_FENCE 2
+#if defined(__CUDA_ARCH__) || !defined(__GNUC__)
+#define GRADUS_ROUNDED_BY GRADUS_BY_NOTHING
+#elif defined(__clang__) && (defined(__x86_64__) || defined(__i386__)) && defined(__SSE2__)
 #if __has_builtin(__arithmetic_fence)
-#define GRADUS_ASSOC_BARRIER(x) __arithmetic_fence(x)
+#define GRADUS_ROUNDED_BY GRADUS_BY_FENCE
 #endif
-#elif !defined(__clang__) && defined(__has_builtin)
-#if __has_builtin(__builtin_assoc_barrier)
-#define GRADUS_ASSOC_BARRIER(x) __builtin_assoc_barrier(x)
+#elif !defined(__clang__) && __GNUC__ >= 12 && !defined(__ASSOCIATIVE_MATH__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0
+#define GRADUS_ROUNDED_BY GRADUS_BY_NOTHING
 #endif
-#endif
+#if !defined(GRADUS_ROUNDED_BY)
+#define GRADUS_ROUNDED_BY GRADUS_BY_ASSEMBLY
 #endif
 
 /// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
