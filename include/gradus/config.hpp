@@ -26,6 +26,25 @@
 #define GRADUS_INLINE
 #endif
 
+// How `rounded` (math.hpp) keeps compilers from reassociating. Macros alone do not tell: clang++ defines none for
+// -funsafe-math-optimizations or -fassociative-math, but has a fence, which is no code where they are not given. g++ defines
+// one from version 12 on; its own barrier is lost in some vectorised loops.
+#define GRADUS_BY_NOTHING 0
+#define GRADUS_BY_ASSEMBLY 1
+#define GRADUS_BY_FENCE 2
+#if defined(__CUDA_ARCH__) || !defined(__GNUC__)
+#define GRADUS_ROUNDED_BY GRADUS_BY_NOTHING
+#elif defined(__clang__) && (defined(__x86_64__) || defined(__i386__)) && defined(__SSE2__)
+#if __has_builtin(__arithmetic_fence)
+#define GRADUS_ROUNDED_BY GRADUS_BY_FENCE
+#endif
+#elif !defined(__clang__) && __GNUC__ >= 12 && !defined(__ASSOCIATIVE_MATH__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0
+#define GRADUS_ROUNDED_BY GRADUS_BY_NOTHING
+#endif
+#if !defined(GRADUS_ROUNDED_BY)
+#define GRADUS_ROUNDED_BY GRADUS_BY_ASSEMBLY
+#endif
+
 /// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
 /// a sum. These are the two families of bits: inside one, every backend and width gives the same results.
 #if defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__aarch64__) ||                           \
@@ -70,8 +89,51 @@
 #endif
 #if defined(GRADUS_DISPATCH_UNIT)  // gradus::dispatch shares nothing with a program, not even one of the same flags
 #define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _dispatch)
-#elif defined(__FAST_MATH__)
-#define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _fast_math)
 #else
-#define GRADUS_ISA GRADUS_ISA_NAME
+// The same for each flag that changes the code of inline functions: else the unit that is linked first decides for all.
+// Flags of clang++ that no macro tells change nothing that the functions here promise (see `rounded` in math.hpp).
+#if !GRADUS_EXCEPTIONS
+#define GRADUS_ISA_1_ GRADUS_JOIN(GRADUS_ISA_NAME, _noexcept)
+#else
+#define GRADUS_ISA_1_ GRADUS_ISA_NAME
+#endif
+#if defined(GRADUS_NO_XSIMD) && !defined(__CUDACC__)
+#define GRADUS_ISA_2_ GRADUS_JOIN(GRADUS_ISA_1_, _scalar)
+#else
+#define GRADUS_ISA_2_ GRADUS_ISA_1_
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 2
+#define GRADUS_ISA_3_ GRADUS_JOIN(GRADUS_ISA_2_, _x87)
+#else
+#define GRADUS_ISA_3_ GRADUS_ISA_2_
+#endif
+#if defined(__FAST_MATH__)
+#define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_3_, _fast_math)
+#else
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#define GRADUS_ISA_4_ GRADUS_JOIN(GRADUS_ISA_3_, _finite)
+#else
+#define GRADUS_ISA_4_ GRADUS_ISA_3_
+#endif
+#if defined(__ASSOCIATIVE_MATH__)
+#define GRADUS_ISA_5_ GRADUS_JOIN(GRADUS_ISA_4_, _associative)
+#else
+#define GRADUS_ISA_5_ GRADUS_ISA_4_
+#endif
+#if defined(__RECIPROCAL_MATH__)
+#define GRADUS_ISA_6_ GRADUS_JOIN(GRADUS_ISA_5_, _reciprocal)
+#else
+#define GRADUS_ISA_6_ GRADUS_ISA_5_
+#endif
+#if defined(__NO_SIGNED_ZEROS__)
+#define GRADUS_ISA_7_ GRADUS_JOIN(GRADUS_ISA_6_, _no_signed_zeros)
+#else
+#define GRADUS_ISA_7_ GRADUS_ISA_6_
+#endif
+#if defined(__NO_TRAPPING_MATH__)
+#define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_7_, _no_trapping)
+#else
+#define GRADUS_ISA GRADUS_ISA_7_
+#endif
+#endif
 #endif

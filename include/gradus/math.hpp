@@ -7,10 +7,10 @@
 /// the other one. A product that feeds a sum is always written as fma(a, b, c): a bare `a*b + c` is contracted by some
 /// compilers and not by others, and then the bits depend on who compiled.
 
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include <gradus/config.hpp>
@@ -88,16 +88,27 @@ GRADUS_HOST_DEVICE inline T map_bits(F f, T a) noexcept
   return __builtin_bit_cast(T, f(__builtin_bit_cast(bits_of<T>, a)));
 }
 
-/// a, a number or a register of them, as the sum that it is was rounded: -ffast-math takes nothing through it.
+/// a, a number or a register of them, as the sum or difference that it is was rounded: no flag lets a compiler take anything
+/// through it. Where nothing else could, it is no code, and loops over numbers are still vectorised.
 template <class T>
 GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 {
-#if defined(__FAST_MATH__) && defined(__GNUC__) && defined(__SSE2__) && !defined(__CUDA_ARCH__)
+#if GRADUS_ROUNDED_BY == GRADUS_BY_FENCE
+  return __arithmetic_fence(a);
+#elif GRADUS_ROUNDED_BY == GRADUS_BY_ASSEMBLY
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(a));
+#elif defined(__SSE2__)
   __asm__("" : "+x"(a));
-#elif defined(__FAST_MATH__) && defined(__GNUC__) && defined(__aarch64__) && !defined(__CUDA_ARCH__)
+#elif defined(__aarch64__)
   __asm__("" : "+w"(a));
+#else
+  __asm__("" : "+m"(a));
 #endif
   return a;
+#else
+  return a;
+#endif
 }
 
 /// a*b as a value that no later sum can fuse with.
@@ -139,20 +150,41 @@ inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_
 #endif
 }
 
+namespace detail {
+
+/// The bits of x, of which a compiler knows nothing: with -ffinite-math-only it takes them for those of a finite number.
+template <real T>
+GRADUS_HOST_DEVICE inline bits_of<T> unknown_bits(const T& x) noexcept
+{
+  bits_of<T> bits = __builtin_bit_cast(bits_of<T>, x);
+#if defined(__GNUC__) && !defined(__CUDA_ARCH__)
+  __asm__("" : "+r"(bits));
+#endif
+  return bits;
+}
+
+/// Infinity, for a comparison that -ffinite-math-only must not decide when it compiles.
+template <real T>
+GRADUS_HOST_DEVICE inline T infinity() noexcept
+{
+  const T largest = (std::numeric_limits<T>::max)();
+  return __builtin_bit_cast(T, unknown_bits(largest) + 1);
+}
+
+}  // namespace detail
+
 /// Whether x is neither infinite nor NaN, by its bits: -ffast-math folds std::isfinite to true.
 template <real T>
-GRADUS_HOST_DEVICE inline bool is_finite(T x) noexcept
+GRADUS_HOST_DEVICE inline bool is_finite(const T& x) noexcept
 {
-  if constexpr (sizeof(T) == 4)
-    return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u;
-  else
-    return (std::bit_cast<std::uint64_t>(x) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+  constexpr bits_of<T> exponent = sizeof(T) == 4 ? bits_of<T>(0x7f800000u) : bits_of<T>(0x7ff0000000000000u);
+  return (detail::unknown_bits(x) & exponent) != exponent;
 }
 
 /// Whether x is NaN, by its bits likewise.
-GRADUS_HOST_DEVICE inline bool is_nan(double x) noexcept
+GRADUS_HOST_DEVICE inline bool is_nan(const double& x) noexcept
 {
-  return (std::bit_cast<std::uint64_t>(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
+  return (detail::unknown_bits(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;
 }
 
 }  // namespace gradus::inline GRADUS_ISA

@@ -37,6 +37,14 @@ struct layout {
   static constexpr bits bits_of_one = bits(bias) << fraction;
   static constexpr bits bits_of_root_half = __builtin_bit_cast(bits, T(0.70710678118654752));
 
+  static constexpr T nan = __builtin_bit_cast(T, (bits(2 * bias + 1) << fraction) | bits(1) << (fraction - 1));
+
+  /// Half of |a| for a normal a; by the bits, so that an infinity or NaN gives a number above half of the largest.
+  template <class V>
+  GRADUS_HOST_DEVICE static V halved(V a) noexcept
+  {
+    return map_bits([](auto i) { return (i & (~bits(0) >> 1)) - (bits(1) << fraction); }, a);
+  }
   /// The half of a's digits that weighs more: a product of two such is exact.
   template <class V>
   GRADUS_HOST_DEVICE static V high(V a) noexcept
@@ -78,7 +86,7 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
   using limits = std::numeric_limits<T>;
   using part = layout<T>;
   constexpr bool single = limits::digits == 24;
-  constexpr T bias = T(part::bias), digits = T(limits::digits), infinity = limits::infinity();
+  constexpr T bias = T(part::bias), digits = T(limits::digits), largest = (limits::max)();
   const V one(T(1)), zero(T(0));
 
   // x = 2ᵏ·m. What an x that is not positive or not finite gives here is replaced at the end.
@@ -136,12 +144,14 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
   const V n_normal = max<>(V(1 - bias), n - one);
   V result = rounded(two_to_r * part::two_to(n - n_normal)) * part::two_to(n_normal);
 
-  // log₂x is −∞ for 0 and ∞ for ∞; e is NaN where x or y is.
-  const V at_zero = select(y < zero, V(infinity), select(y > zero, V(-infinity), y));
-  e = select(x < V(infinity), select(x > zero, e, at_zero), x * y);
-  result = select(e < V(bias + 2), result, select(e > zero, V(infinity), V(limits::quiet_NaN())));
+  // log₂x is −∞ for 0 and ∞ for ∞; e is NaN where x or y is. With -ffinite-math-only an infinity in a formula makes a
+  // comparison mean anything: so what is above the largest number is found an exponent lower, and infinity is computed.
+  const auto special = part::halved(normal) > V(largest / 2);
+  const V at_zero = select(y < zero, V(largest), select(y > zero, V(-largest), y));
+  e = select(special, x * y, select(x > zero, e, at_zero));
+  result = select(e < V(bias + 2), result, e * V(largest));
   result = select(e < V(-bias - digits - 1), zero, result);
-  result = select(x < zero, V(limits::quiet_NaN()), result);
+  result = select(x < zero, V(part::nan), result);
   return select(x == one, one, select(y == zero, one, result));
 }
 

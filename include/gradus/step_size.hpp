@@ -7,7 +7,6 @@
 /// rule: PyTorch's Adam corrects v before it adds eps; RAdam, AdaBound and Padam add eps to the uncorrected √v.
 
 #include <cmath>
-#include <limits>
 
 #include <gradus/pow.hpp>
 #include <gradus/tick.hpp>
@@ -181,7 +180,7 @@ struct rectified {
     if (!(rho > 5))
       return {{T(lr), T(1)}, T(lr), T(lr)};
     const double r = std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
-    return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), std::numeric_limits<T>::infinity()};
+    return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), detail::infinity<T>()};
   }
 };
 

@@ -6,6 +6,12 @@
 
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
+// Units with and without -fopenmp may meet in one program: it is another type in each.
+#if defined(_OPENMP)
+inline namespace with_openmp {
+#else
+inline namespace without_openmp {
+#endif
 
 /// \param threads  how many; 0 leaves it to OpenMP (OMP_NUM_THREADS)
 struct openmp {
@@ -27,5 +33,6 @@ struct openmp {
   }
 };
 
+}  // inline namespace
 }  // namespace executor
 }  // namespace gradus::inline GRADUS_ISA
