@@ -352,23 +352,29 @@ struct known_view<R, view_kind::xtensor> {
   }
 };
 
-/// A mapping whose strides, with extents of 0 or as the type fixes them, tell the order of all others of its type.
+/// The stride of a mapping whose extents are those that its type fixes, and 0 for others.
+template <class Mapping>
+constexpr std::size_t stride_by_type(std::size_t k)
+{
+  return static_cast<std::size_t>(Mapping().stride(k));
+}
+
+/// Layouts whose order the type tells: left and right, and not a strided one.
 template <class R>
-concept ordered_mapping = requires {
+concept ordered_by_type = requires {
   requires R::is_always_exhaustive() && R::is_always_strided() && (R::rank() > 1);
-  std::bool_constant<(typename R::mapping_type().stride(0) >= 0)>();
+  std::bool_constant<(stride_by_type<typename R::mapping_type>(0) > 0)>();
 };
 
 template <class R>
 struct known_view<R, view_kind::mdspan> {
   static constexpr bool is_view = true;
   static constexpr storage_order order = [] {
-    if constexpr (ordered_mapping<R>) {
-      constexpr typename R::mapping_type mapping;
-      if (mapping.stride(0) != 1 && mapping.stride(R::rank() - 1) == 1)
-        return storage_order::row_major;
-      if (mapping.stride(0) == 1 && mapping.stride(R::rank() - 1) != 1)
-        return storage_order::column_major;
+    if constexpr (ordered_by_type<R>) {
+      using mapping = typename R::mapping_type;
+      constexpr bool rows = stride_by_type<mapping>(R::rank() - 1) == 1, columns = stride_by_type<mapping>(0) == 1;
+      if (rows != columns)
+        return rows ? storage_order::row_major : storage_order::column_major;
     }
     return storage_order::any;
   }();
