@@ -233,6 +233,14 @@ struct known_view<R, view_kind::range> {
   static constexpr std::size_t size(auto& r) noexcept { return static_cast<std::size_t>(r.end() - r.begin()); }
 };
 
+/// A span may have any size, of which the refusal speaks, even one that a difference of iterators cannot hold.
+template <class T, std::size_t N>
+struct known_view<std::span<T, N>, view_kind::range> {
+  static constexpr bool is_view = true;
+  static constexpr T* data(const std::span<T, N>& s) noexcept { return s.data(); }
+  static constexpr std::size_t size(const std::span<T, N>& s) noexcept { return s.size(); }
+};
+
 template <class R>
 struct known_view<R, view_kind::c_array> {
   using element = std::remove_all_extents_t<R>;
@@ -269,8 +277,7 @@ struct known_view<R, view_kind::eigen_matrix> {
   static std::size_t size(const R& r) { return static_cast<std::size_t>(r.size()); }
   static bool lies_side_by_side(const R& r)
   {
-    return r.size() <= 1 || ((r.innerSize() == 1 || r.innerStride() == 1) &&
-                             (r.outerSize() == 1 || r.outerStride() == r.innerSize()));
+    return r.size() <= 1 || (r.innerStride() == 1 && (r.outerSize() == 1 || r.outerStride() == r.innerSize()));
   }
   static std::string layout(const R& r)
   {
