@@ -23,12 +23,14 @@
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include <thrust/device_malloc_allocator.h>
 #include <thrust/execution_policy.h>
 #include <thrust/for_each.h>
 #include <thrust/iterator/counting_iterator.h>
 #include <thrust/memory.h>
+#include <thrust/type_traits/is_contiguous_iterator.h>
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
 #include <thrust/system/cuda/error.h>
 #include <thrust/system_error.h>
@@ -39,10 +41,11 @@
 namespace gradus::inline GRADUS_ISA {
 namespace backend {
 
-/// What every backend over Thrust takes beside plain memory: ranges whose data() is a pointer of Thrust's own, such as
-/// thrust::device_vector.
+/// What every backend over Thrust takes beside plain memory: thrust::device_vector and other ranges whose iterators are
+/// contiguous by Thrust's own word.
 struct thrust_ranges {
   template <class R>
+    requires(::thrust::is_contiguous_iterator<decltype(std::declval<R&>().begin())>::value)
   static auto data(R& range) -> decltype(::thrust::raw_pointer_cast(range.data()))
   {
     return ::thrust::raw_pointer_cast(range.data());

@@ -572,6 +572,8 @@ class optimizer
       fail("parameters" + of + " is null; expected " + std::to_string(n) + " elements");
     if (n > 0 && !gradients.data())
       fail("gradients" + of + " is null; expected " + std::to_string(n) + " elements");
+    detail::check_alignment("parameters", name, parameters);
+    detail::check_alignment("gradients", name, gradients);
     if constexpr (on_device)
       if (n > 0)
         engine::check_place(backend_, parameters.data(), gradients.data(), of);
