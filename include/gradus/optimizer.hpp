@@ -245,6 +245,8 @@ class optimizer
     if (known != names_.end() && tensors_[known->second].attached)
       fail("name is " + quote(own) + ", which another tensor has; expected a name of its own");
     check_memory(own, parameters, gradients);
+    if (known != names_.end())
+      check_length(tensors_[known->second], parameters);
     if (const conflict c = conflict_of(place_of(parameters), place_of(gradients)))
       fail_overlap(own, c);
     if (known != names_.end())
@@ -990,7 +992,6 @@ class optimizer
   tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients, std::size_t g)
   {
     tensor& x = tensors_[index];
-    check_length(x, parameters);
     make_room_for_step(x.size);
     memory state;
     const bool is_refitted = is_idle(groups_[g].rule) != is_idle(groups_[x.group].rule);
