@@ -68,23 +68,28 @@ struct step_report {
 class padding_mask {
  public:
   template <class Mask>
-    requires(requires(const Mask& m) { static_cast<bool>(m(std::size_t())); } ||
-             requires(const Mask& m) { static_cast<bool>(m[std::size_t()]); std::size(m); })
+    requires(!std::is_function_v<Mask> && (requires(const Mask& m) { static_cast<bool>(m(std::size_t())); } ||
+                                           requires(const Mask& m) { static_cast<bool>(m[std::size_t()]); std::size(m); }))
   padding_mask(const Mask& mask) noexcept : mask_(std::addressof(mask))
   {
     if constexpr (requires { static_cast<bool>(mask(std::size_t())); })
-      call_ = [](const void* m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m))(i)); };
+      call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))(i)); };
     else {
       size_ = static_cast<std::size_t>(std::size(mask));
-      call_ = [](const void* m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m))[i]); };
+      call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))[i]); };
     }
   }
-  bool operator()(std::size_t i) const { return call_(mask_, i); }
+  padding_mask(bool (*function)(std::size_t)) noexcept : function_(function)
+  {
+    call_ = [](const padding_mask& m, std::size_t i) { return m.function_(i); };
+  }
+  bool operator()(std::size_t i) const { return call_(*this, i); }
   std::optional<std::size_t> size() const noexcept { return size_; }  ///< of a range
 
  private:
-  const void* mask_;
-  bool (*call_)(const void*, std::size_t);
+  const void* mask_ = nullptr;
+  bool (*function_)(std::size_t) = nullptr;
+  bool (*call_)(const padding_mask&, std::size_t) = nullptr;
   std::optional<std::size_t> size_ = {};
 };
 
@@ -862,13 +867,13 @@ class optimizer
     std::size_t tensor = detail::no_place;
     explicit operator bool() const noexcept { return tensor != detail::no_place; }
   };
-  conflict conflict_of(place parameters, place gradients) const noexcept
+  conflict conflict_of(place parameters, place gradients) noexcept
   {
-    if (const std::size_t i = parameter_places_.meeting(parameters.begin, parameters.end); i != detail::no_place)
+    if (const std::size_t i = parameter_places_.meeting(0, parameters.begin, parameters.end); i != detail::no_place)
       return {"parameters", "parameters", i};
-    if (const std::size_t i = gradient_places_.meeting(parameters.begin, parameters.end); i != detail::no_place)
+    if (const std::size_t i = gradient_places_.meeting(0, parameters.begin, parameters.end); i != detail::no_place)
       return {"parameters", "gradients", i};
-    if (const std::size_t i = parameter_places_.meeting(gradients.begin, gradients.end); i != detail::no_place)
+    if (const std::size_t i = parameter_places_.meeting(1, gradients.begin, gradients.end); i != detail::no_place)
       return {"gradients", "parameters", i};
     return {};
   }

@@ -15,9 +15,10 @@ namespace detail {
 
 inline constexpr std::size_t no_place = std::size_t(-1);
 
-/// Half-open intervals, numbered by the caller, which may overlap: which of them meets a given one is found in O(log n). A
-/// treap (Seidel and Aragon 1996), in the order of the intervals' beginnings; each node knows the largest end below it.
-/// Interval i is node i. Empty intervals occupy nothing and are not kept.
+/// Half-open intervals, numbered by the caller, which may overlap: which of them meets a given one is found in O(log n), and
+/// in a few operations where calls go through memory in rising order, as they mostly do. A treap (Seidel and Aragon 1996) in
+/// the order of the intervals' beginnings; each node knows the largest end below it. Interval i is node i. Empty intervals
+/// occupy nothing and are not kept.
 class interval_set {
  public:
   /// Room for the numbers 0 to n − 1.
@@ -32,101 +33,154 @@ class interval_set {
   {
     if (begin == end)
       return;
-    nodes_[i] = {begin, end, end, no_place, no_place};
-    std::size_t* at = &root_;
-    while (*at != no_place && priority(*at) >= priority(i)) {
-      node& x = nodes_[*at];
-      x.last = x.last < end ? end : x.last;
-      at = is_before(i, *at) ? &x.left : &x.right;
-    }
-    split(*at, i, nodes_[i].left, nodes_[i].right);
-    update(i);
-    *at = i;
+    nodes_[i] = {begin, end, end, no_place, no_place, no_place};
+    for (gap& known : gaps_)
+      if (begin < known.end && known.begin < end)
+        known.begin = end < known.end ? end : known.end;
+    hang(i);
+    while (nodes_[i].parent != no_place && priority(nodes_[i].parent) < priority(i))
+      rotate_up(i);
+    for (std::size_t t = nodes_[i].parent; t != no_place && nodes_[t].last < end; t = nodes_[t].parent)
+      nodes_[t].last = end;
+    newest_ = i;
   }
 
   /// Does nothing if i is not in the set.
   void erase(std::size_t i) noexcept
   {
-    if (i < nodes_.size() && nodes_[i].begin != nodes_[i].end)
-      erase(root_, i);
+    if (i >= nodes_.size() || nodes_[i].begin == nodes_[i].end)
+      return;
+    const node& x = nodes_[i];
+    while (x.left != no_place || x.right != no_place)
+      rotate_up(x.right == no_place || (x.left != no_place && priority(x.left) > priority(x.right)) ? x.left : x.right);
+    link_to(i) = no_place;
+    for (std::size_t t = x.parent; t != no_place; t = nodes_[t].parent) {
+      const std::uintptr_t last = nodes_[t].last;
+      update(t);
+      if (nodes_[t].last == last)
+        break;
+    }
+    nodes_[i] = {};
+    if (newest_ == i)
+      newest_ = no_place;
   }
 
   /// The number of an interval that meets this one, or no_place.
-  std::size_t meeting(std::uintptr_t begin, std::uintptr_t end) const noexcept
+  /// \param kind  0 or 1: of two kinds of questions that alternate, so that each is remembered where it was last asked
+  std::size_t meeting(std::size_t kind, std::uintptr_t begin, std::uintptr_t end) noexcept
   {
-    std::size_t t = begin == end ? no_place : root_;
-    while (t != no_place) {
+    gap& known = gaps_[kind];
+    if (begin == end || (known.begin <= begin && end <= known.end))
+      return no_place;
+    gap around{0, UINTPTR_MAX};  // from the last end of what begins before, to the first of what begins after
+    for (std::size_t t = root_; t != no_place;) {
       const node& x = nodes_[t];
-      if (x.begin < end && begin < x.end)
-        break;
-      // Where an interval of the left part ends after `begin` and yet none there meets, none on the right does either.
-      t = x.left != no_place && nodes_[x.left].last > begin ? x.left : x.right;
+      if (x.begin < begin) {
+        around.begin = largest(around.begin, largest(x.end, x.left == no_place ? 0 : nodes_[x.left].last));
+        t = x.right;
+      }
+      else {
+        around.end = x.begin;
+        t = x.left;
+      }
     }
-    return t;
+    if (begin < around.begin || around.end < end)
+      return find(begin, end);
+    known = around;
+    return no_place;
   }
 
  private:
   struct node {
     std::uintptr_t begin = 0, end = 0, last = 0;
-    std::size_t left = no_place, right = no_place;
+    std::size_t parent = no_place, left = no_place, right = no_place;
+  };
+  /// Memory that no interval meets.
+  struct gap {
+    std::uintptr_t begin = 0, end = 0;
   };
 
   static std::uint64_t priority(std::size_t i) noexcept { return mix(std::uint64_t(i) + 1); }
+  static std::uintptr_t largest(std::uintptr_t a, std::uintptr_t b) noexcept { return a < b ? b : a; }
   bool is_before(std::size_t a, std::size_t b) const noexcept
   {
     return nodes_[a].begin < nodes_[b].begin || (nodes_[a].begin == nodes_[b].begin && a < b);
   }
+  /// What points at a node.
+  std::size_t& link_to(std::size_t t) noexcept
+  {
+    const std::size_t p = nodes_[t].parent;
+    return p == no_place ? root_ : nodes_[p].left == t ? nodes_[p].left : nodes_[p].right;
+  }
+  std::size_t next(std::size_t t) const noexcept
+  {
+    if (nodes_[t].right != no_place) {
+      for (t = nodes_[t].right; nodes_[t].left != no_place;)
+        t = nodes_[t].left;
+      return t;
+    }
+    while (nodes_[t].parent != no_place && nodes_[nodes_[t].parent].right == t)
+      t = nodes_[t].parent;
+    return nodes_[t].parent;
+  }
+
   void update(std::size_t t) noexcept
   {
     node& x = nodes_[t];
     x.last = x.end;
     for (const std::size_t child : {x.left, x.right})
-      if (child != no_place && nodes_[child].last > x.last)
-        x.last = nodes_[child].last;
+      if (child != no_place)
+        x.last = largest(x.last, nodes_[child].last);
   }
-  /// What is before i, and what is after it.
-  void split(std::size_t t, std::size_t i, std::size_t& before, std::size_t& after) noexcept
+  /// Hangs a new node below the one before or after it in the order: the newest, if that is one of these, or by a search.
+  void hang(std::size_t i) noexcept
   {
-    if (t == no_place)
-      before = after = no_place;
-    else if (is_before(t, i)) {
-      before = t;
-      split(nodes_[t].right, i, nodes_[t].right, after);
-      update(t);
+    std::size_t p = no_place;
+    bool is_right = false;
+    if (newest_ != no_place && is_before(newest_, i)) {
+      const std::size_t after = next(newest_);
+      if (after == no_place || is_before(i, after)) {
+        is_right = nodes_[newest_].right == no_place;
+        p = is_right ? newest_ : after;
+      }
     }
-    else {
-      after = t;
-      split(nodes_[t].left, i, before, nodes_[t].left);
-      update(t);
+    for (std::size_t t = p == no_place ? root_ : no_place; t != no_place; t = is_right ? nodes_[t].right : nodes_[t].left) {
+      p = t;
+      is_right = is_before(t, i);
     }
+    nodes_[i].parent = p;
+    (p == no_place ? root_ : is_right ? nodes_[p].right : nodes_[p].left) = i;
   }
-  std::size_t joined(std::size_t a, std::size_t b) noexcept
+  /// Puts a node in the place of its parent, which becomes its child.
+  void rotate_up(std::size_t t) noexcept
   {
-    if (a == no_place || b == no_place)
-      return a == no_place ? b : a;
-    const bool first = priority(a) >= priority(b);
-    const std::size_t top = first ? a : b;
-    if (first)
-      nodes_[a].right = joined(nodes_[a].right, b);
-    else
-      nodes_[b].left = joined(a, nodes_[b].left);
-    update(top);
-    return top;
+    const std::size_t p = nodes_[t].parent;
+    link_to(p) = t;
+    nodes_[t].parent = nodes_[p].parent;
+    nodes_[p].parent = t;
+    std::size_t& given = nodes_[p].left == t ? nodes_[t].right : nodes_[t].left;
+    (nodes_[p].left == t ? nodes_[p].left : nodes_[p].right) = given;
+    if (given != no_place)
+      nodes_[given].parent = p;
+    given = p;
+    update(p);
+    update(t);
   }
-  void erase(std::size_t& t, std::size_t i) noexcept
+  std::size_t find(std::uintptr_t begin, std::uintptr_t end) const noexcept
   {
-    if (t == i) {
-      t = joined(nodes_[i].left, nodes_[i].right);
-      nodes_[i] = {};
-      return;
+    std::size_t t = root_;
+    while (!(nodes_[t].begin < end && begin < nodes_[t].end)) {
+      // Where an interval of the left part ends after `begin` and yet none there meets, none on the right does either.
+      const std::size_t left = nodes_[t].left;
+      t = left != no_place && nodes_[left].last > begin ? left : nodes_[t].right;
     }
-    const std::size_t above = t;
-    erase(is_before(i, t) ? nodes_[t].left : nodes_[t].right, i);
-    update(above);
+    return t;
   }
 
   std::vector<node> nodes_;
   std::size_t root_ = no_place;
+  std::size_t newest_ = no_place;  // the last that came, if it is still there
+  gap gaps_[2];                    // around what was last asked for
 };
 
 /// Places in a list of the caller's, found by the hash of what is there: open addressing with linear probing.
