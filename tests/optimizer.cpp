@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -1322,4 +1324,662 @@ TEST_CASE("second moments written by hand count after resum")
   for (const double v : other.state("a", "exp_avg_sq"))
     sum += v;
   CHECK(*after.mean_square == doctest::Approx(sum / 20 / (1 - 0.99 * 0.99 * 0.99)).epsilon(1e-12));
+}
+
+// ── memory of one's own ──────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+// The sentence of a refusal, or nothing.
+template <class Call>
+std::string refusal(Call&& call)
+{
+  try {
+    call();
+  } catch (const std::invalid_argument& e) {
+    return e.what();
+  }
+  return {};
+}
+
+// n numbers that start as 1, 2, … and can be asked for in part.
+template <class T>
+struct arena {
+  std::vector<T> numbers;
+  explicit arena(std::size_t n)
+  {
+    for (std::size_t i = 0; i < n; ++i)
+      numbers.push_back(T(i + 1));
+  }
+  std::span<T> part(std::size_t begin, std::size_t n) { return std::span<T>(numbers).subspan(begin, n); }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("add: memory that another tensor uses is refused, and both are named", T, float, double)
+{
+  arena<T> w(40), g(40);
+  gradus::optimizer<gradus::sgd, T> opt({.lr = 1});
+  const auto a = opt.add("a", w.part(10, 10), g.part(10, 10));
+  const auto expected = [](const char* new_one, const char* old_one) {
+    return "gradus: " + std::string(new_one) + " of tensor \"b\" overlap the " + old_one +
+           " of tensor \"a\"; expected memory of their own";
+  };
+  const std::string twice = expected("parameters", "parameters");
+  // The same, what begins in it, ends in it, lies in it, has it in itself, and by one element.
+  for (const auto& [begin, n] : std::vector<std::pair<std::size_t, std::size_t>>{{10, 10}, {15, 10}, {5, 10}, {12, 3}, {0, 40}, {19, 1}, {1, 10}, {19, 10}}) {
+    CHECK(refusal([&] { opt.add("b", w.part(begin, n), g.part(0, n)); }) == twice);
+    CHECK(refusal([&] { opt.add("b", g.part(begin, n), std::vector<T>(n) = {}, gradus::group_handle{}); }).empty() == false);
+  }
+  arena<T> spare(40);
+  CHECK(refusal([&] { opt.add("b", g.part(19, 3), spare.part(0, 3)); }) == expected("parameters", "gradients"));
+  CHECK(refusal([&] { opt.add("b", spare.part(0, 3), w.part(8, 3)); }) == expected("gradients", "parameters"));
+  // Who is left out has its place still.
+  opt.leave_out(a);
+  CHECK(refusal([&] { opt.add("b", w.part(10, 10), g.part(0, 10)); }) == twice);
+  opt.take_in(a);
+  CHECK(opt.parameter_count() == 10);
+
+  // Beside it, and nothing at all, is no overlap; and many may read one gradient.
+  CHECK_NOTHROW(opt.add("left", w.part(0, 10), g.part(10, 10)));
+  CHECK_NOTHROW(opt.add("right", w.part(20, 10), g.part(15, 10)));
+  CHECK_NOTHROW(opt.add("empty", w.part(15, 0), g.part(15, 0)));
+  opt.step();
+  CHECK(w.numbers[10] == T(11 - 11));
+  CHECK(w.numbers[20] == T(21 - 16));
+
+  // What was removed is free.
+  opt.remove(a, gradus::removed_state::kept);
+  CHECK_NOTHROW(opt.add("b", w.part(12, 8), spare.part(0, 8)));
+  CHECK(refusal([&] { opt.add("a", w.part(10, 10), g.part(10, 10)); }) ==
+        "gradus: parameters of tensor \"a\" overlap the parameters of tensor \"b\"; expected memory of their own");
+}
+
+TEST_CASE("rebind: memory that another tensor uses is refused, one's own is not")
+{
+  arena<float> w(40), g(40), spare(40);
+  gradus::optimizer<gradus::sgd> opt({.lr = 1});
+  const auto a = opt.add("a", w.part(0, 10), g.part(0, 10));
+  opt.add("b", w.part(10, 10), g.part(10, 10));
+  CHECK(refusal([&] { opt.rebind(a, w.part(5, 10), g.part(0, 10)); }) ==
+        "gradus: parameters of tensor \"a\" overlap the parameters of tensor \"b\"; expected memory of their own");
+  CHECK(refusal([&] { opt.rebind(a, g.part(10, 10), spare.part(0, 10)); }) ==
+        "gradus: parameters of tensor \"a\" overlap the gradients of tensor \"b\"; expected memory of their own");
+  CHECK(refusal([&] { opt.rebind(a, w.part(0, 10), w.part(15, 10)); }) ==
+        "gradus: gradients of tensor \"a\" overlap the parameters of tensor \"b\"; expected memory of their own");
+  // It is where it was, and its place is taken still.
+  opt.step();
+  CHECK(w.numbers[0] == 0);
+  CHECK_FALSE(refusal([&] { opt.add(w.part(3, 1), spare.part(0, 1)); }).empty());
+  // Moved by less than its length, and onto its gradients' old place.
+  opt.rebind(a, w.part(20, 10), g.part(10, 10));
+  opt.rebind(a, w.part(25, 10), g.part(10, 10));
+  opt.rebind(a, g.part(0, 10), spare.part(0, 10));
+  opt.rebind(a, g.part(0, 10), spare.part(0, 10));
+  CHECK_NOTHROW(opt.add("c", w.part(20, 20), spare.part(0, 20)));
+  opt.step();
+  CHECK(g.numbers[4] == 0);
+}
+
+TEST_CASE("rebind: several at once may take each other's places, all or none")
+{
+  arena<float> w(40), g(40);
+  gradus::optimizer<gradus::sgd> opt({.lr = 1});
+  const auto a = opt.add("a", w.part(0, 10), g.part(0, 10));
+  const auto b = opt.add("b", w.part(10, 10), g.part(10, 10));
+  const auto c = opt.add("c", w.part(20, 10), g.part(20, 10));
+  using rebinding = decltype(opt)::rebinding;
+  CHECK_FALSE(refusal([&] { opt.rebind(a, w.part(10, 10), g.part(10, 10)); }).empty());
+  const std::vector<rebinding> round{{a, w.part(10, 10), g.part(10, 10)}, {b, w.part(20, 10), g.part(20, 10)}, {c, w.part(0, 10), g.part(0, 10)}};
+  opt.rebind_spans(round);
+  opt.step();
+  CHECK(w.numbers == std::vector<float>([] {
+    std::vector<float> v(40, 0.0f);
+    for (std::size_t i = 30; i < 40; ++i)
+      v[i] = float(i + 1);
+    return v;
+  }()));
+  // The last of three is refused: nobody has moved.
+  const std::vector<rebinding> bad{{a, w.part(0, 10), g.part(0, 10)}, {b, w.part(30, 10), std::nullopt}, {c, w.part(5, 10), g.part(0, 10)}};
+  CHECK(refusal([&] { opt.rebind_spans(bad); }) ==
+        "gradus: parameters of tensor \"c\" overlap the parameters of tensor \"a\"; expected memory of their own");
+  CHECK(refusal([&] { opt.rebind_spans(std::vector<rebinding>{round[0], round[1], round[0]}); }) ==
+        "gradus: tensor \"a\" is to be rebound twice at once; expected each tensor once");
+  opt.step();
+  CHECK(w.numbers[5] == -6);    // c's
+  CHECK(w.numbers[15] == -16);  // a's
+  CHECK(w.numbers[25] == -26);  // b's
+  CHECK(w.numbers[35] == 36);
+  CHECK_NOTHROW(opt.add("d", w.part(30, 10), g.part(0, 10)));
+}
+
+TEST_CASE("whatever comes, moves and goes, what overlaps is refused and nothing else")
+{
+  support::random r(3);
+  const auto below = [&](std::size_t n) { return std::size_t(r.uniform(0, double(n))); };
+  arena<float> memory(300);
+  struct known {
+    gradus::tensor_handle handle;
+    std::size_t n, w, g;
+  };
+  gradus::optimizer<gradus::sgd> opt;
+  std::vector<known> all;
+  int refused = 0, accepted = 0;
+  for (int k = 0; k < 3000; ++k) {
+    const std::size_t at = all.empty() ? 0 : below(2 * all.size());  // a tensor, or a new one
+    const bool is_new = at >= all.size();
+    const std::size_t n = is_new ? below(k % 2 ? 4 : 20) : all[at].n, w = below(300 - n), g = below(300 - n);
+    if (!is_new && (all.size() > 12 || below(3) == 0)) {
+      opt.remove(all[at].handle, gradus::removed_state::dropped);
+      all.erase(all.begin() + std::ptrdiff_t(at));
+      continue;
+    }
+    const auto meet = [](std::size_t a, std::size_t n_a, std::size_t b, std::size_t n_b) {
+      return n_a > 0 && n_b > 0 && a < b + n_b && b < a + n_a;
+    };
+    bool overlaps = meet(w, n, g, n);
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (is_new || i != at)
+        overlaps = overlaps || meet(w, n, all[i].w, all[i].n) || meet(w, n, all[i].g, all[i].n) || meet(g, n, all[i].w, all[i].n);
+    gradus::tensor_handle handle;
+    const std::string sentence = refusal([&] {
+      if (is_new)
+        handle = opt.add(memory.part(w, n), memory.part(g, n));
+      else
+        opt.rebind(all[at].handle, memory.part(w, n), memory.part(g, n));
+    });
+    REQUIRE(sentence.empty() == !overlaps);
+    (overlaps ? refused : accepted)++;
+    if (!overlaps && is_new)
+      all.push_back({handle, n, w, g});
+    else if (!overlaps)
+      all[at] = {all[at].handle, n, w, g};
+  }
+  CHECK(refused > 300);
+  CHECK(accepted > 300);
+}
+
+// ── gradients that come later ────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE_TEMPLATE("add: without gradients, a tensor stands still until it has some", T, float, double)
+{
+  tensor<T> a(37, 1), alone(37, 1);
+  const auto start = a.weights;
+  gradus::optimizer<gradus::adams, T> opt(scheduled), fresh(scheduled);
+  const auto h = opt.add_spans("a", a.weights, std::nullopt);
+  const auto report = opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+  CHECK(report.applied);
+  CHECK(report.grad_norm == 0);
+  CHECK(report.mean_square == 0);
+  CHECK(refusal([&] { opt.take_in(h); }) ==
+        "gradus: tensor \"a\" has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
+  // Whatever a visitor writes, no step reads gradients that are not there.
+  for (const bool written : {true, false, true}) {
+    opt.visit_tensors([&](std::string_view, auto, std::size_t, bool& takes_part) { takes_part = written; });
+    opt.step();
+  }
+  CHECK(same(a.weights, start));
+  CHECK(opt.step_count(h) == 0);
+  opt.rebind_gradients_spans(h, a.gradients);
+  fresh.add(alone.weights, alone.gradients);
+  opt.step();
+  fresh.step();
+  CHECK(same(a.weights, alone.weights));
+  // And back again: its state stays.
+  opt.rebind_spans(h, a.weights, std::nullopt);
+  opt.step();
+  CHECK(same(a.weights, alone.weights));
+  opt.rebind_spans(h, a.weights, a.gradients);
+  opt.step();
+  fresh.step();
+  CHECK(same(a.weights, alone.weights));
+  CHECK(opt.step_count(h) == 2);
+}
+
+TEST_CASE("rebind_gradients: who was left out stays so")
+{
+  tensor<float> a(5, 1), b(6, 2);
+  const auto start = a.weights;
+  gradus::optimizer<gradus::adam> opt;
+  const auto h = opt.add_spans("a", a.weights, std::nullopt);
+  opt.add(b.weights, b.gradients);
+  opt.leave_out(h);
+  opt.rebind_gradients_spans(h, a.gradients);
+  opt.step();
+  CHECK(same(a.weights, start));
+  opt.take_in(h);
+  opt.step();
+  CHECK_FALSE(same(a.weights, start));
+  CHECK(refusal([&] { opt.rebind_gradients_spans(h, b.gradients); }) ==
+        "gradus: size of gradients of tensor \"a\" is 6; expected 5, the size of its parameters");
+  CHECK(refusal([&] { opt.rebind_gradients_spans(h, std::span<const float>(b.weights).first(5)); }) ==
+        "gradus: gradients of tensor \"a\" overlap the parameters of tensor \"tensor1\"; expected memory of their own");
+  // A visitor that leaves it as it is does not leave it out.
+  const auto h2 = opt.add_spans("c", std::span(b.gradients).first(0), std::nullopt);
+  opt.visit_tensors([](std::string_view, auto, std::size_t, bool&) {});
+  opt.rebind_gradients_spans(h2, {});
+  opt.step();
+  CHECK(opt.step_count(h2) == 1);
+}
+
+// ── who takes part, of many ages ─────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("however tensors come, pause and go, each is as old as its own steps")
+{
+  support::random r(5);
+  const auto below = [&](std::size_t n) { return std::size_t(r.uniform(0, double(n))); };
+  constexpr std::size_t n = 40;
+  auto model = tensors<float>(std::vector<std::size_t>(n, 3)), alone = model;
+  gradus::optimizer<gradus::radam> opt({.lr = 0.01, .beta2 = 0.9});
+  std::vector<gradus::optimizer<gradus::radam>> each;
+  std::vector<gradus::tensor_handle> handles;
+  std::vector<bool> takes_part(n, true);
+  const auto group = opt.add_group({.lr = 0.02, .beta2 = 0.9});
+  for (std::size_t i = 0; i < n; ++i) {
+    each.emplace_back(opt.hyperparameters(i % 3 ? gradus::group_handle{} : group));
+    each.back().add(alone[i].weights, alone[i].gradients);
+    handles.push_back(opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients, i % 3 ? gradus::group_handle{} : group));
+  }
+  for (int t = 0; t < 60; ++t) {
+    for (std::size_t k = 0; k < 15; ++k) {
+      const std::size_t i = below(n);
+      if (below(4) == 0) {
+        opt.remove(handles[i], gradus::removed_state::kept);
+        handles[i] = opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients);
+        takes_part[i] = true;
+      } else {
+        takes_part[i] ? opt.leave_out(handles[i]) : opt.take_in(handles[i]);
+        takes_part[i] = !takes_part[i];
+      }
+    }
+    if (t % 10 == 5)  // all but a few, so that cohorts are done with
+      for (std::size_t i = 3; i < n; ++i) {
+        opt.leave_out(handles[i]);
+        takes_part[i] = false;
+      }
+    opt.step();
+    for (std::size_t i = 0; i < n; ++i)
+      if (takes_part[i])
+        each[i].step();
+    CHECK(same(model, alone));
+  }
+}
+
+TEST_CASE("leave_out, take_in: as fast among many ages as among few")
+{
+  const auto seconds = [](std::size_t tensors) {
+    std::vector<float> w(tensors), g(tensors);
+    gradus::optimizer<gradus::sgd> opt;
+    std::vector<gradus::tensor_handle> handles;
+    for (std::size_t i = 0; i < tensors; ++i)
+      handles.push_back(opt.add(std::span(w).subspan(i, 1), std::span(g).subspan(i, 1)));
+    std::uint64_t age = 0;
+    opt.visit_state([&](std::string_view, std::string_view, auto values) {
+      if constexpr (std::is_same_v<typename decltype(values)::element_type, std::uint64_t>)
+        values[0] = age++;
+    });
+    double best = 1e9;
+    for (int k = 0; k < 3; ++k) {
+      const auto start = std::chrono::steady_clock::now();
+      for (std::size_t i = 0; i < 1000; ++i)
+        opt.leave_out(handles[i]);
+      for (std::size_t i = 0; i < 1000; ++i)
+        opt.take_in(handles[i]);
+      best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    return best;
+  };
+  CHECK(seconds(24000) < 8 * seconds(1000));  // 24 where every cohort is looked at
+}
+
+// ── out of turn ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("what was moved from refuses every call, in the same words")
+{
+  const std::string expected = "gradus: this optimizer has been moved from; expected the one it was moved to";
+  tensor<float> a(5, 1), b(5, 2);
+  gradus::optimizer<gradus::adam> opt;
+  const auto group = opt.add_group({});
+  const auto h = opt.add("a", a.weights, a.gradients);
+  gradus::optimizer<gradus::adam> other = std::move(opt);
+  const gradus::optimizer<gradus::adam>& constant = opt;
+  const auto none = [](auto&&...) {};
+  CHECK(refusal([&] { opt.add("b", b.weights, b.gradients); }) == expected);
+  CHECK(refusal([&] { opt.add(b.weights, b.gradients, group); }) == expected);
+  CHECK(refusal([&] { opt.add_group({}); }) == expected);
+  CHECK(refusal([&] { opt.hyperparameters(); }) == expected);
+  CHECK(refusal([&] { opt.hyperparameters(group); }) == expected);
+  CHECK(refusal([&] { opt.set_hyperparameters({}); }) == expected);
+  CHECK(refusal([&] { opt.lr(); }) == expected);
+  CHECK(refusal([&] { opt.set_lr(1); }) == expected);
+  CHECK(refusal([&] { opt.rebind(h, b.weights, b.gradients); }) == expected);
+  CHECK(refusal([&] { opt.rebind_gradients_spans(h, b.gradients); }) == expected);
+  CHECK(refusal([&] { opt.leave_out(h); }) == expected);
+  CHECK(refusal([&] { opt.take_in(h); }) == expected);
+  CHECK(refusal([&] { opt.remove(h, gradus::removed_state::kept); }) == expected);
+  CHECK(refusal([&] { opt.set_padding(h, [](std::size_t) { return false; }); }) == expected);
+  CHECK(refusal([&] { opt.step_count(h); }) == expected);
+  CHECK(refusal([&] { opt.parameter_count(); }) == expected);
+  CHECK(refusal([&] { opt.state_bytes(); }) == expected);
+  CHECK(refusal([&] { opt.state("a", "exp_avg"); }) == expected);
+  CHECK(refusal([&] { opt.visit_state(none); }) == expected);
+  CHECK(refusal([&] { constant.visit_state(none); }) == expected);
+  CHECK(refusal([&] { opt.visit_tensors(none); }) == expected);
+  CHECK(refusal([&] { constant.visit_tensors(none); }) == expected);
+  CHECK(refusal([&] { opt.group_count(); }) == expected);
+  CHECK(refusal([&] { opt.group_at(0); }) == expected);
+  CHECK(refusal([&] { opt.resum(); }) == expected);
+  CHECK(refusal([&] { opt.step(); }) == expected);
+  CHECK(refusal([&] { opt.report(); }) == expected);
+  // It can be given another, and is then as good as that.
+  opt = std::move(other);
+  CHECK_NOTHROW(opt.step());
+  CHECK(opt.step_count(h) == 1);
+  CHECK(refusal([&] { other.step(); }) == expected);
+}
+
+TEST_CASE("moved to itself, an optimizer keeps everything")
+{
+  tensor<float> a(5, 1), alone(5, 1);
+  gradus::optimizer<gradus::adams> opt(scheduled), reference(scheduled);
+  const auto h = opt.add("a", a.weights, a.gradients);
+  reference.add("a", alone.weights, alone.gradients);
+  for (int t = 0; t < 3; ++t) {
+    auto& same_one = opt;
+    opt = std::move(same_one);
+    opt.step();
+    reference.step();
+  }
+  CHECK(opt.step_count(h) == 3);
+  CHECK(same(a.weights, alone.weights));
+  CHECK((save(opt) == save(reference)));
+}
+
+TEST_CASE("visitors may read an optimizer; changes are refused until they have returned")
+{
+  const std::string expected =
+      "gradus: this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned";
+  tensor<float> a(5, 1), b(5, 2), c(5, 3);
+  gradus::optimizer<gradus::adam> opt;
+  const auto h = opt.add("a", a.weights, a.gradients);
+  opt.add("b", b.weights, b.gradients);
+  opt.step();
+  const auto before = save(opt);
+  int visits = 0;
+  const auto meddle = [&](auto&&...) {
+    ++visits;
+    CHECK(refusal([&] { opt.add(c.weights, c.gradients); }) == expected);
+    CHECK(refusal([&] { opt.remove(h, gradus::removed_state::dropped); }) == expected);
+    CHECK(refusal([&] { opt.leave_out(h); }) == expected);
+    CHECK(refusal([&] { opt.take_in(h); }) == expected);
+    CHECK(refusal([&] { opt.rebind(h, c.weights, c.gradients); }) == expected);
+    CHECK(refusal([&] { opt.add_group({}); }) == expected);
+    CHECK(refusal([&] { opt.set_hyperparameters({}); }) == expected);
+    CHECK(refusal([&] { opt.set_lr(1); }) == expected);
+    CHECK(refusal([&] { opt.resum(); }) == expected);
+    CHECK(refusal([&] { opt.step(); }) == expected);
+    CHECK(opt.step_count(h) == 1);
+    CHECK((save(opt) == before));
+  };
+  opt.visit_state(meddle);
+  opt.visit_tensors(meddle);
+  std::as_const(opt).visit_state(meddle);
+  std::as_const(opt).visit_tensors(meddle);
+  CHECK(visits == 2 * (6 + 2));
+  CHECK_THROWS_AS(opt.visit_tensors([](auto&&...) { throw 1; }), int);
+  CHECK_NOTHROW(opt.add(c.weights, c.gradients));  // and afterwards all is as before
+  opt.step();
+  CHECK(opt.step_count(h) == 2);
+}
+
+// ── options, reports, learning rates ─────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+template <class... X>
+concept makes_options = requires(X... x) { gradus::step_options{x...}; };
+template <class X>
+concept may_be_stepped_with = requires(gradus::optimizer<gradus::sgd>& opt, X x) { opt.step({x}); };
+template <class X>
+concept may_be_stepped_with_bare = requires(gradus::optimizer<gradus::sgd>& opt, X x) { opt.step(x); };
+static_assert(makes_options<> && makes_options<gradus::step_options>);
+static_assert(!makes_options<double> && !makes_options<int> && !makes_options<bool> && !makes_options<double, double>);
+static_assert(!may_be_stepped_with<double> && !may_be_stepped_with<float> && !may_be_stepped_with<bool> &&
+              !may_be_stepped_with<std::optional<double>> && !may_be_stepped_with_bare<double>);
+
+}  // namespace
+
+TEST_CASE("options have names")
+{
+  std::vector<float> w{0}, g{1};
+  gradus::optimizer<gradus::sgd> opt({.lr = 1});
+  opt.add(w, g);
+  opt.step();
+  opt.step({});
+  opt.step({.lr_scale = 0.5});
+  gradus::step_options o;
+  o.lr_scale = 0.25;
+  opt.step(o);
+  CHECK(w[0] == -2.75f);
+}
+
+TEST_CASE("report: what the last step did, on every backend")
+{
+  std::vector<float> w(3, 1), g(3, 1);
+  gradus::optimizer<gradus::adams> opt(scheduled);
+  CHECK_FALSE(opt.report().applied);
+  opt.add(w, g);
+  CHECK_FALSE(opt.report().applied);
+  const auto report = opt.step({.max_grad_norm = 1});
+  if (!report.pending) {
+    CHECK(report.applied);
+    CHECK(report.grad_norm == std::sqrt(3.0));
+  } else
+    CHECK_FALSE(report.applied);  // nothing is claimed before it is known
+  CHECK(opt.report().applied);
+  CHECK_FALSE(opt.report().pending);
+  CHECK(opt.report().grad_norm == std::sqrt(3.0));
+  CHECK(opt.report().mean_square > 0.99);
+  g[1] = std::numeric_limits<float>::infinity();
+  opt.step({.skip_nonfinite = true});
+  CHECK_FALSE(opt.report().applied);
+}
+
+TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hyperparameter", T, float, double)
+{
+  std::vector<T> w{0}, v{0}, g{1};
+  gradus::optimizer<gradus::sgd, T> opt({.lr = 1});
+  const auto group = opt.add_group({.lr = 2});
+  opt.add(w, g);
+  opt.add(v, g, group);
+  opt.set_lr(0.25);
+  CHECK(opt.lr() == 0.25);
+  CHECK(opt.lr(group) == 2);
+  opt.step();
+  CHECK(w[0] == T(-0.25));
+  CHECK(v[0] == T(-2));
+  opt.set_lr(4, group);
+  opt.step();
+  CHECK(v[0] == T(-6));
+  CHECK(w[0] == T(-0.5));
+  CHECK(refusal([&] { opt.set_lr(-1); }) == "gradus: lr is -1; expected a finite number >= 0");
+  CHECK(opt.lr() == 0.25);
+  static_assert(!requires { opt.hyperparameters().lr = 1.0; });
+  auto h = opt.hyperparameters();
+  h.lr = 3;
+  CHECK(opt.lr() == 0.25);
+  // Of a composition too.
+  gradus::optimizer composed(gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema{}, gradus::step_size::adaptive{}, gradus::decay::none{}));
+  composed.set_lr(0.5);
+  CHECK(composed.lr() == 0.5);
+}
+
+// ── padding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+// As oneDNN pads channels to blocks of 16: of each block of 16 the first so many are numbers.
+constexpr std::size_t in_block = 10;
+constexpr bool is_padding(std::size_t i)
+{
+  return i % 16 >= in_block;
+}
+
+// Steps of a padded tensor beside those of its numbers alone, with another tensor in the model; whether padding stays 0, and
+// the largest relative difference of the weights and of v̄.
+template <class T, class Recipe>
+double padded_difference(const Recipe& recipe, std::string_view name)
+{
+  using P = typename gradus::precision_of<T>::parameter_type;
+  using G = typename gradus::precision_of<T>::gradient_type;
+  const auto number = []<class N>(std::type_identity<N>, double x) {
+    if constexpr (gradus::real<N>)
+      return N(x);
+    else
+      return N(float(x));
+  };
+  const auto P_of = [&](double x) { return number(std::type_identity<P>{}, x); };
+  const auto G_of = [&](double x) { return number(std::type_identity<G>{}, x); };
+  const auto back = [](P x) {
+    if constexpr (gradus::real<P>)
+      return double(x);
+    else
+      return double(float(x));
+  };
+  constexpr std::size_t n = 16 * 300;
+  std::vector<P> padded(n, P_of(0)), dense, other(7, P_of(0.5)), other_too = other;
+  std::vector<G> padded_g(n, G_of(0)), dense_g, other_g(7, G_of(0.25));
+  support::random r(9);
+  for (std::size_t i = 0; i < n; ++i)
+    if (!is_padding(i)) {
+      padded[i] = P_of(r.uniform(-1, 1));
+      dense.push_back(padded[i]);
+    }
+  dense_g.resize(dense.size());
+  gradus::optimizer<Recipe, T> opt(recipe), reference(recipe);
+  const auto h = opt.add("padded", padded, padded_g);
+  opt.add(other, other_g);
+  opt.set_padding(h, is_padding);
+  reference.add("dense", dense, dense_g);
+  reference.add(other_too, other_g);
+  CHECK(opt.parameter_count() == n + 7);
+  double worst = 0;
+  for (int t = 0; t < 5; ++t) {
+    for (std::size_t i = 0, k = 0; i < n; ++i)
+      if (!is_padding(i))
+        padded_g[i] = dense_g[k++] = G_of(r.uniform(-0.1, 0.1));
+    const auto report = opt.step(), expected = reference.step();
+    CHECK(report.mean_square.has_value() == expected.mean_square.has_value());
+    if (report.mean_square)
+      worst = std::fmax(worst, std::fabs(*report.mean_square / *expected.mean_square - 1));
+  }
+  bool zeros = true;
+  for (std::size_t i = 0, k = 0; i < n; ++i)
+    if (is_padding(i))
+      zeros = zeros && back(padded[i]) == 0;
+    else {
+      worst = std::fmax(worst, std::fabs(back(padded[i]) - back(dense[k])) / (1e-2 + std::fabs(back(dense[k]))));
+      ++k;
+    }
+  CHECK_MESSAGE(zeros, name);
+  std::as_const(opt).visit_state([&](std::string_view tensor_name, std::string_view key, auto values) {
+    using S = std::remove_cvref_t<decltype(values[0])>;
+    if constexpr (gradus::real<S>)
+      for (std::size_t i = 0; tensor_name == "padded" && values.size() == n && i < n; ++i)
+        zeros = zeros && (!is_padding(i) || values[i] == 0);
+    CHECK_MESSAGE(zeros, (std::string(name) + ' ' + std::string(key)));
+  });
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("padding: v-bar is the mean over the numbers alone")
+{
+  // A layer of 15910 weights in 25630 floats.
+  constexpr std::size_t n = 25630, numbers = 15910;
+  const auto padding = [](std::size_t i) { return i % 16 >= 10 || i / 16 * 10 + i % 16 >= numbers; };
+  for (const bool moments_first : {false, true}) {
+    std::vector<float> w(n, 0.0f), g(n, 0.0f);
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; ++i)
+      if (!padding(i)) {
+        w[i] = 1;
+        g[i] = std::sqrt(1.98e-4f);
+        ++count;
+      }
+    REQUIRE(count == numbers);
+    const auto mean_square = [&](auto opt) {
+      const auto h = opt.add(w, g);
+      opt.set_padding(h, padding);
+      opt.step();
+      return *opt.report().mean_square;
+    };
+    using namespace gradus;
+    const double v = moments_first ? mean_square(optimizer(compose(1e-3, first_moment::ema{}, second_moment::yogi{}, step_size::adaptive{}, decay::scheduled{0.1})))
+                                   : mean_square(optimizer<adams>({.weight_decay = 0.1}));
+    // yogi's v starts from 1e-6, and is 1e-6 + 0.001 g² after a step.
+    CHECK(v == doctest::Approx(moments_first ? (1e-6 + 1e-3 * 1.98e-4) / 1e-3 : 1.98e-4).epsilon(1e-4));
+  }
+}
+
+TEST_CASE("padding: stays 0, and the numbers move as if there were none")
+{
+  gradus::for_each_recipe([]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    Recipe recipe;
+    recipe.weight_decay = 0.1;
+    if constexpr (requires { recipe.momentum; })
+      recipe.momentum = 0.9;
+    if constexpr (requires { recipe.initial_accumulator; })
+      recipe.initial_accumulator = 0.5;
+    const double worst = padded_difference<float>(recipe, name), worst_in_double = padded_difference<double>(recipe, name);
+    CHECK_MESSAGE(worst <= (name == "adams" ? 1e-6 : 0), name);  // v̄'s sums have other terms side by side
+    CHECK_MESSAGE(worst_in_double <= (name == "adams" ? 1e-14 : 0), name);
+  });
+  const gradus::adams strong{.lr = 0.01, .weight_decay = 0.5};
+  const gradus::yogi yogi{.lr = 0.01, .weight_decay = 0.5, .initial_accumulator = 0.5};
+  using gradus::bfloat16, gradus::block8, gradus::float16, gradus::precision;
+  CHECK(padded_difference<precision<bfloat16, bfloat16, float, float>>(yogi, "masters") == 0);
+  // Where state is rounded by chance, an element's place decides how.
+  padded_difference<precision<float, float, bfloat16>>(yogi, "bfloat16 state");
+  padded_difference<precision<float, float, block8>>(yogi, "codes");
+  padded_difference<precision<bfloat16, bfloat16, block8>>(strong, "no masters");
+}
+
+TEST_CASE("padding: a range of bool, sizes, and a tensor that is all padding or comes back")
+{
+  tensor<float> a(8, 1);
+  a.weights[6] = a.weights[7] = a.gradients[6] = a.gradients[7] = 0;
+  gradus::optimizer<gradus::adams> opt(scheduled);
+  auto h = opt.add("a", a.weights, a.gradients);
+  const std::vector<bool> bits{0, 0, 0, 0, 0, 0, 1, 1};
+  const std::array<bool, 8> flags{0, 0, 0, 0, 0, 0, true, true};
+  opt.set_padding(h, bits);
+  opt.set_padding(h, flags);
+  CHECK(refusal([&] { opt.set_padding(h, std::vector<bool>(7)); }) ==
+        "gradus: size of the padding mask of tensor \"a\" is 7; expected 8, the size of its parameters");
+  double sum = 0;
+  for (const float g : a.gradients)
+    sum += double(g) * double(g);
+  opt.step();
+  CHECK(*opt.report().mean_square == doctest::Approx(sum / 6).epsilon(1e-6));
+  // A mask that throws changes nothing.
+  const auto before = save(opt);
+  CHECK_THROWS_AS(opt.set_padding(h, [](std::size_t i) { return i == 7 ? throw 1 : true; }), int);
+  CHECK((save(opt) == before));
+  // Kept with the state.
+  opt.remove(h, gradus::removed_state::kept);
+  h = opt.add("a", a.weights, a.gradients);
+  opt.step();
+  double v = 0;
+  for (const float x : opt.state("a", "exp_avg_sq"))
+    v += double(x);
+  CHECK(*opt.report().mean_square == doctest::Approx(v / 6 / (1 - 0.99 * 0.99)).epsilon(1e-6));
+  // Nothing but padding: no mean, and no NaN.
+  opt.set_padding(h, [](std::size_t) { return true; });
+  std::fill(a.weights.begin(), a.weights.end(), 0.0f);
+  std::fill(a.gradients.begin(), a.gradients.end(), 0.0f);
+  opt.step();
+  CHECK(*opt.report().mean_square == 0);
+  CHECK(a.weights == std::vector<float>(8, 0.0f));
 }

@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -242,14 +243,14 @@ struct thrust_device : thrust_ranges {
   }
 
   /// Refuses what the device cannot reach, where that can be told.
-  void check_reachable([[maybe_unused]] const void* p, [[maybe_unused]] const std::string& argument) const
+  void check_reachable([[maybe_unused]] const void* p, [[maybe_unused]] std::string_view argument, [[maybe_unused]] std::string_view tensor) const
   {
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
     cudaPointerAttributes known{};
     if (cudaPointerGetAttributes(&known, p) != cudaSuccess)
       cudaGetLastError();  // it could not be told, which is no error
     else if (known.type == cudaMemoryTypeUnregistered && !reaches_all_of_the_host())
-      fail(argument + " is in the host's own memory; expected memory that the device can reach");
+      fail(std::string(argument) + " of tensor " + quote(tensor) + " is in the host's own memory; expected memory that the device can reach");
 #endif
   }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -25,10 +26,10 @@ struct device_board {
   double given_norm_sq = 0;
   bool is_given = false, is_measured = false, skips = false;
   std::uint64_t seed = 0;
-  double elements = 0;
+  double elements = 0;  // without padding
   double eps = 0;  // of the default group's scheduled decay
 
-  bool applied = true, has_norm = false, has_mean = false, clamped = false;
+  bool applied = false, has_norm = false, has_mean = false, clamped = false;
   double norm = 0, scale = 1, mean_square = 0, decay_factor = 0;
   double not_finite = 0;                     // gradients, where they were counted
   double shared_sum = 0, shared_total = 0;  // Σv and n·v̄, where one sum serves all tensors
@@ -297,7 +298,7 @@ struct schedule_cohort {
   {
     if (!board->applied)
       return;
-    const double mean = total ? *total / board->elements : 0;
+    const double mean = total && board->elements > 0 ? *total / board->elements : 0;
     if (k < n) {
       Cohort& c = cohorts[k];
       c.scalars.mean_square = mean;
@@ -607,10 +608,12 @@ class device_engine {
     return total;
   }
 
-  static void check_place(const device& d, const void* parameters, const void* gradients, const std::string& of)
+  /// \param gradients  may be null
+  static void check_place(const device& d, const void* parameters, const void* gradients, std::string_view name)
   {
-    d.check_reachable(parameters, "parameters" + of);
-    d.check_reachable(gradients, "gradients" + of);
+    d.check_reachable(parameters, "parameters", name);
+    if (gradients)
+      d.check_reachable(gradients, "gradients", name);
   }
 
   /// Memory for the steps of so many tensors, with so many blocks together.
@@ -650,8 +653,13 @@ class device_engine {
     device_.copy(host_cohorts_.data(), cohorts_.get(), host_cohorts_.size() * sizeof(cohort));
     for (std::size_t i = 0; i < host_tensors_.size(); ++i)
       opt.tensors_[opt.flat_[i].index].second_moment_sum = host_tensors_[i].second_moment_sum;
-    for (std::size_t c = 0; c < host_cohorts_.size(); ++c)
+    std::uint64_t steps = opt.steps_;
+    for (std::size_t c = 0; c < host_cohorts_.size(); ++c) {
+      if (host_cohorts_[c].active)
+        steps = opt.steps_ + (host_cohorts_[c].t - opt.cohorts_[c].t);
       opt.cohorts_[c].t = host_cohorts_[c].t;
+    }
+    opt.steps_ = steps;
     if (opt.sum_is_shared_) {
       device_board b;
       device_.copy(&b, board_.get(), sizeof b);
@@ -693,7 +701,7 @@ class device_engine {
     set_options(o);
     if constexpr (Optimizer::one_pass) {
       if (opt.sum_is_shared_ && !opt.common_cohort())
-        opt.resum();
+        opt.resum_now();
       if (!opt.sum_is_shared_ && o.grad_norm_sq && has_elements(opt) && !(o.skip_nonfinite && is_bad(opt, *o.grad_norm_sq))) {
         settle(opt);
         opt.share_sum();
@@ -861,7 +869,7 @@ class device_engine {
     plan();
     device_board b;
     b.seed = opt.seed_;
-    b.elements = double(opt.flat_elements_);
+    b.elements = double(opt.counted_elements_);
     if constexpr (rule_type::scheduled)
       b.eps = opt.groups_[0].rule.decay.eps;
     b.shared_sum = opt.shared_sum_;

@@ -128,6 +128,8 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   using state_type = typename precision_type::state_type;
   using parameters_span = std::span<typename precision_type::parameter_type>;
   using gradients_span = std::span<const typename precision_type::gradient_type>;
+  /// One tensor's new memory, for rebind_spans of several at once.
+  using rebinding = detail::rebinding<parameters_span, gradients_span>;
   using numbers = std::span<const named_number>;
   using number_list = std::initializer_list<named_number>;
 
@@ -148,7 +150,8 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   any_optimizer(any_optimizer&& other) noexcept : self_(std::exchange(other.self_, nullptr)) {}
   any_optimizer& operator=(any_optimizer&& other) noexcept
   {
-    self_ = std::exchange(other.self_, self_);
+    if (this != &other)
+      delete std::exchange(self_, std::exchange(other.self_, nullptr));
     return *this;
   }
   ~any_optimizer() { delete self_; }
@@ -162,6 +165,10 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
   void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
 
+  /// A group's learning rate, and a new one from the next step on.
+  double lr(group_handle g = {}) const { return model_of().lr(g); }
+  void set_lr(double lr, group_handle g = {}) { model_of().set_lr(lr, g); }
+
   /// Refuses what set_hyperparameters would refuse, and sets nothing.
   void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
   /// optimizer's, for a device's parameters; state is shown in copies.
@@ -173,18 +180,22 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   std::size_t group_count() const { return model_of().group_count(); }
   group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
 
-  tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters, gradients_span gradients,
+  tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters, std::optional<gradients_span> gradients,
                           std::optional<group_handle> in = {})
   {
     return model_of().add_spans(tensor_name, parameters, gradients, in);
   }
-  void rebind_spans(const tensor_handle& h, parameters_span parameters, gradients_span gradients)
+  void rebind_spans(const tensor_handle& h, parameters_span parameters, std::optional<gradients_span> gradients)
   {
-    model_of().rebind_spans(h, parameters, gradients);
+    const rebinding one{h, parameters, gradients};
+    model_of().rebind_spans(std::span(&one, 1));
   }
+  void rebind_spans(std::span<const rebinding> all) { model_of().rebind_spans(all); }
+  void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients) { model_of().rebind_gradients_spans(h, gradients); }
   void leave_out(const tensor_handle& h) { model_of().leave_out(h); }
   void take_in(const tensor_handle& h) { model_of().take_in(h); }
   void remove(const tensor_handle& h, removed_state state) { model_of().remove(h, state); }
+  void set_padding(const tensor_handle& h, padding_mask is_padding) { model_of().set_padding(h, is_padding); }
   std::uint64_t step_count(const tensor_handle& h) const { return model_of().step_count(h); }
   std::size_t parameter_count() const { return model_of().parameter_count(); }
   std::size_t state_bytes() const { return model_of().state_bytes(); }
@@ -244,6 +255,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
   }
 
   step_report step(const step_options& o = {}) { return model_of().step(o); }
+  step_report report() const { return model_of().report(); }
 
  private:
   static numbers span_of(number_list l) noexcept { return {l.begin(), l.size()}; }
@@ -306,25 +318,30 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     virtual group_handle add_group(numbers) = 0;
     virtual void set_hyperparameters(numbers, group_handle) = 0;
     virtual void check_hyperparameters(numbers, group_handle) const = 0;
+    virtual double lr(group_handle) const = 0;
+    virtual void set_lr(double, group_handle) = 0;
     virtual void copy_memory(void*, const void*, std::size_t) const = 0;
-    virtual std::size_t group_count() const noexcept = 0;
+    virtual std::size_t group_count() const = 0;
     virtual group_handle group_at(std::size_t) const = 0;
-    virtual tensor_handle add_spans(std::string_view, parameters_span, gradients_span, std::optional<group_handle>) = 0;
-    virtual void rebind_spans(const tensor_handle&, parameters_span, gradients_span) = 0;
+    virtual tensor_handle add_spans(std::string_view, parameters_span, std::optional<gradients_span>, std::optional<group_handle>) = 0;
+    virtual void rebind_spans(std::span<const rebinding>) = 0;
+    virtual void rebind_gradients_spans(const tensor_handle&, gradients_span) = 0;
     virtual void leave_out(const tensor_handle&) = 0;
     virtual void take_in(const tensor_handle&) = 0;
     virtual void remove(const tensor_handle&, removed_state) = 0;
+    virtual void set_padding(const tensor_handle&, padding_mask) = 0;
     virtual std::uint64_t step_count(const tensor_handle&) const = 0;
-    virtual std::size_t parameter_count() const noexcept = 0;
-    virtual std::size_t state_bytes() const noexcept = 0;
+    virtual std::size_t parameter_count() const = 0;
+    virtual std::size_t state_bytes() const = 0;
     virtual std::span<state_type> state(std::string_view, std::string_view) = 0;
     virtual void visit_state(const visitor&) = 0;
-    virtual std::uint64_t seed() const noexcept = 0;
-    virtual void set_seed(std::uint64_t) noexcept = 0;
+    virtual std::uint64_t seed() const = 0;
+    virtual void set_seed(std::uint64_t) = 0;
     virtual void reset_master(const tensor_handle&) = 0;
     virtual void visit_tensors(tensor_visitor&) = 0;
-    virtual void resum() noexcept = 0;
+    virtual void resum() = 0;
     virtual step_report step(const step_options&) = 0;
+    virtual step_report report() const = 0;
   };
 
   template <class Recipe>
@@ -355,19 +372,23 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
       if constexpr (optimizer<Recipe, T, Backend>::on_device)
         opt.copy_memory(to, from, bytes);
     }
-    std::size_t group_count() const noexcept override { return opt.group_count(); }
+    double lr(group_handle g) const override { return opt.lr(g); }
+    void set_lr(double lr, group_handle g) override { opt.set_lr(lr, g); }
+    std::size_t group_count() const override { return opt.group_count(); }
     group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
-    tensor_handle add_spans(std::string_view n, parameters_span w, gradients_span g, std::optional<group_handle> in) override
+    tensor_handle add_spans(std::string_view n, parameters_span w, std::optional<gradients_span> g, std::optional<group_handle> in) override
     {
       return opt.add_spans(n, w, g, in);
     }
-    void rebind_spans(const tensor_handle& h, parameters_span w, gradients_span g) override { opt.rebind_spans(h, w, g); }
+    void rebind_spans(std::span<const rebinding> all) override { opt.rebind_spans(all); }
+    void rebind_gradients_spans(const tensor_handle& h, gradients_span g) override { opt.rebind_gradients_spans(h, g); }
     void leave_out(const tensor_handle& h) override { opt.leave_out(h); }
     void take_in(const tensor_handle& h) override { opt.take_in(h); }
     void remove(const tensor_handle& h, removed_state s) override { opt.remove(h, s); }
+    void set_padding(const tensor_handle& h, padding_mask is_padding) override { opt.set_padding(h, is_padding); }
     std::uint64_t step_count(const tensor_handle& h) const override { return opt.step_count(h); }
-    std::size_t parameter_count() const noexcept override { return opt.parameter_count(); }
-    std::size_t state_bytes() const noexcept override { return opt.state_bytes(); }
+    std::size_t parameter_count() const override { return opt.parameter_count(); }
+    std::size_t state_bytes() const override { return opt.state_bytes(); }
     std::span<state_type> state(std::string_view n, std::string_view s) override
     {
       if constexpr (!std::is_same_v<state_type, block8>)
@@ -375,13 +396,13 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
       return {};
     }
     void visit_state(const visitor& visit) override { opt.visit_state(visit); }
-    std::uint64_t seed() const noexcept override
+    std::uint64_t seed() const override
     {
       if constexpr (precision_type::stochastic)
         return opt.seed();
       return 0;
     }
-    void set_seed([[maybe_unused]] std::uint64_t seed) noexcept override
+    void set_seed([[maybe_unused]] std::uint64_t seed) override
     {
       if constexpr (precision_type::stochastic)
         opt.set_seed(seed);
@@ -392,14 +413,15 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
         opt.reset_master(h);
     }
     void visit_tensors(tensor_visitor& visit) override { opt.visit_tensors(visit); }
-    void resum() noexcept override { opt.resum(); }
+    void resum() override { opt.resum(); }
     step_report step(const step_options& o) override { return opt.step(o); }
+    step_report report() const override { return opt.report(); }
   };
 
   base& model_of() const
   {
     if (!self_)
-      fail("the any_optimizer was moved from; expected the one that it was moved to");
+      fail("this optimizer has been moved from; expected the one it was moved to");
     return *self_;
   }
 

@@ -181,17 +181,15 @@ number_list numbers_of(const Opt& opt, std::size_t group)
   return numbers;
 }
 
-/// Gives a group its numbers, in the order of numbers_of; or only checks that it could.
+/// What set_hyperparameters is given so that a group has these numbers, which are in the order of numbers_of, and stay; checked.
 template <class Opt>
-void set_numbers(Opt& opt, std::size_t group, const number_list& numbers, bool only_check)
+auto checked_hyperparameters(const Opt& opt, std::size_t group, const number_list& numbers)
 {
   const group_handle g = opt.group_at(group);
   if constexpr (requires { opt.name(); }) {
-    const std::vector<std::pair<std::string_view, double>> named(numbers.begin(), numbers.end());
-    if (only_check)
-      opt.check_hyperparameters(named, g);
-    else
-      opt.set_hyperparameters(named, g);
+    std::vector<std::pair<std::string_view, double>> named(numbers.begin(), numbers.end());
+    opt.check_hyperparameters(named, g);
+    return named;
   } else {
     auto recipe = opt.hyperparameters(g);
     auto number = numbers.begin();
@@ -201,8 +199,7 @@ void set_numbers(Opt& opt, std::size_t group, const number_list& numbers, bool o
     });
     validate(recipe);
     validate(recipe.rule());
-    if (!only_check)
-      opt.set_hyperparameters(recipe, g);
+    return recipe;
   }
 }
 
@@ -424,7 +421,7 @@ class load_plan {
           !(options_.convert && key == state_key({}, "seed")))
         differ(load_difference::surplus, std::string(key), "is in the file; expected nothing under this key");
     if (options_.lenient || report_.differences.empty())
-      return;
+      return make_room();
     std::string all;
     for (const load_difference& d : report_.differences)
       all += "\n  " + d.sentence;
@@ -549,16 +546,37 @@ class load_plan {
       report_.afresh.push_back(tensor.empty() ? '/' + slots_[begin].slot : tensor);
   }
 
+  /// Room for all that `read` will stage.
+  void make_room()
+  {
+    const auto stage = [this](const safetensors::entry* e, const safetensors::dtype& type) {
+      if (!e || !is_staged(*e, type))
+        return;
+      const std::uint64_t at_once = elements_at_once(*e);
+      read_.reserve(static_cast<std::size_t>(at_once * e->type->bytes));
+      converted_.reserve(static_cast<std::size_t>(at_once * type.bytes));
+    };
+    for (const planned_slot& s : slots_)
+      stage(s.from, *s.type);
+    for (const planned_tensor& t : tensors_)
+      stage(t.parameters, *t.type);
+  }
+  bool is_staged(const safetensors::entry& e, const safetensors::dtype& type) const noexcept { return e.type != &type || memory_.copy; }
+  static std::uint64_t elements_at_once(const safetensors::entry& e) noexcept
+  {
+    return e.elements < staging_bytes / 8 ? e.elements : staging_bytes / 8;
+  }
+
   void read(const safetensors::entry* e, const safetensors::dtype& type, void* to)
   {
     if (!e)
       return;
     const std::uint64_t from = header_.data_start + e->begin;
     bool good = true;
-    if (e->type == &type && !memory_.copy)
+    if (!is_staged(*e, type))
       good = source_.read(source_.self, from, to, static_cast<std::size_t>(e->end - e->begin));
     else {
-      const std::uint64_t at_once = e->elements < staging_bytes / 8 ? e->elements : staging_bytes / 8;
+      const std::uint64_t at_once = elements_at_once(*e);
       read_.resize(static_cast<std::size_t>(at_once * e->type->bytes));
       converted_.resize(static_cast<std::size_t>(at_once * type.bytes));
       auto* out = static_cast<unsigned char*>(to);
@@ -607,8 +625,9 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
   for (std::size_t g = 0; g < opt.group_count(); ++g)
     numbers.push_back(numbers_of(present, g));
   numbers = plan.add_settings(recipe_of(present), numbers);
+  std::vector<decltype(checked_hyperparameters(present, 0, numbers[0]))> settings;
   for (std::size_t g = 0; g < numbers.size(); ++g)
-    set_numbers(opt, g, numbers[g], true);
+    settings.push_back(checked_hyperparameters(present, g, numbers[g]));
   const auto add = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
     plan.add_state(tensor, slot, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
     if constexpr (std::is_same_v<X, const std::uint64_t>)
@@ -619,10 +638,10 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
     plan.add_tensor(tensor, group, takes_part, safetensors::dtype_of<std::remove_const_t<X>>(), parameters.size());
   });
   plan.finish();
-  // From here on nothing can fail but the reading itself.
+  // From here on nothing can fail but the reading itself; nor is anything allocated.
   if (plan.restores_settings())
-    for (std::size_t g = 0; g < numbers.size(); ++g)
-      set_numbers(opt, g, numbers[g], false);
+    for (std::size_t g = 0; g < settings.size(); ++g)
+      opt.set_hyperparameters(settings[g], opt.group_at(g));
   std::size_t i = 0;
   opt.visit_tensors([&](std::string_view, auto parameters, std::size_t, bool& takes_part) {
     if (plan.restores_settings())

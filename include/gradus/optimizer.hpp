@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include <gradus/precision.hpp>
 #include <gradus/range.hpp>
 #include <gradus/recipes.hpp>
+#include <gradus/tables.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
@@ -27,8 +29,20 @@
 
 namespace gradus::inline GRADUS_ISA {
 
-/// What one step may be told; every field is optional.
+namespace detail {
+
+/// The first field of a struct of options: as nothing converts to it, values without names do not compile.
+struct every_option_is_named {
+  explicit every_option_is_named() = default;
+  template <class X>
+  every_option_is_named(X) = delete;
+};
+
+}  // namespace detail
+
+/// What one step may be told; every field is optional, and named: step({.lr_scale = 0.5}).
 struct step_options {
+  detail::every_option_is_named named_fields_only = detail::every_option_is_named();
   double lr_scale = 1;                       ///< a schedule's factor on the recipe's lr
   double grad_scale = 1;                     ///< factor on every gradient: 1/loss scale, 1/accumulated batches, …
   std::optional<double> max_grad_norm = {};  ///< clip the scaled gradients' global norm to this, as PyTorch does
@@ -39,11 +53,44 @@ struct step_options {
 
 /// What one step did.
 struct step_report {
-  bool applied = true;                      ///< false where skip_nonfinite found something
+  bool applied = true;                      ///< false where skip_nonfinite found something, and while `pending`
   std::optional<double> grad_norm = {};     ///< after grad_scale, before clipping; if it was computed or given
   std::optional<double> mean_square = {};   ///< v̄, where the decay is scheduled
   std::optional<double> decay_factor = {};  ///< the default group's 1/√(v̄ + eps), 0 for v̄ + eps = 0; likewise
   bool decay_clamped = false;               ///< a scheduled decay would have taken more than the whole weight
+  bool pending = false;                     ///< the step is only enqueued on a device; report() waits for what it did
+};
+
+/// Which elements of a tensor are padding: a function that tells it of an index, or a range of bool as long as the tensor.
+/// It views what it is made of.
+///
+///     opt.set_padding(h, [n](std::size_t i) { return i >= n; });  // n numbers, and then padding
+class padding_mask {
+ public:
+  template <class Mask>
+    requires(!std::is_function_v<Mask> && (requires(const Mask& m) { static_cast<bool>(m(std::size_t())); } ||
+                                           requires(const Mask& m) { static_cast<bool>(m[std::size_t()]); std::size(m); }))
+  padding_mask(const Mask& mask) noexcept : mask_(std::addressof(mask))
+  {
+    if constexpr (requires { static_cast<bool>(mask(std::size_t())); })
+      call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))(i)); };
+    else {
+      size_ = static_cast<std::size_t>(std::size(mask));
+      call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))[i]); };
+    }
+  }
+  padding_mask(bool (*function)(std::size_t)) noexcept : function_(function)
+  {
+    call_ = [](const padding_mask& m, std::size_t i) { return m.function_(i); };
+  }
+  bool operator()(std::size_t i) const { return call_(*this, i); }
+  std::optional<std::size_t> size() const noexcept { return size_; }  ///< of a range
+
+ private:
+  const void* mask_ = nullptr;
+  bool (*function_)(std::size_t) = nullptr;
+  bool (*call_)(const padding_mask&, std::size_t) = nullptr;
+  std::optional<std::size_t> size_ = {};
 };
 
 /// What becomes of a removed tensor's state: kept for the tensor that is next added under its name, or dropped.
@@ -58,12 +105,35 @@ inline std::uint64_t next_owner() noexcept
   return ++last;
 }
 
-/// Room for one more, so that a push_back cannot fail; grows by doubling, which reserve(size + 1) would not.
+/// An optimizer's number; one that has been moved from has none.
+struct owner_number {
+  std::uint64_t value = next_owner();
+
+  owner_number() = default;
+  owner_number(owner_number&& other) noexcept : value(std::exchange(other.value, 0)) {}
+};
+
+/// How many visitors are in the optimizer: an atomic, since of constant optimizers several threads may be visitors.
+struct visit_count {
+  std::atomic<unsigned> value = 0;
+
+  visit_count() = default;
+  visit_count(visit_count&&) noexcept {}
+};
+
+template <class Parameters, class Gradients>
+struct rebinding {
+  tensor_handle tensor;
+  Parameters parameters;
+  std::optional<Gradients> gradients;  ///< none: as of a tensor that is added without
+};
+
+/// Room for n, so that a push_back cannot fail; grows by doubling, which reserve(n) would not.
 template <class X>
-void make_room(std::vector<X>& v)
+void make_room(std::vector<X>& v, std::size_t n)
 {
-  if (v.size() == v.capacity())
-    v.reserve(2 * v.size() + 1);
+  if (v.capacity() < n)
+    v.reserve(2 * n);
 }
 
 }  // namespace detail
@@ -74,8 +144,12 @@ void make_room(std::vector<X>& v)
 /// \tparam T        float or double: of parameters, gradients, state and arithmetic; or a `precision` that names several
 /// \tparam Backend  backend::simd or backend::scalar
 ///
-/// Move-only; handles stay good when it moves. Not synchronised. `step` allocates nothing. Every refusal throws
-/// std::invalid_argument (see error.hpp) and changes nothing.
+/// Move-only; handles stay good when it moves, and what was moved from refuses every call. Not synchronised. `step` and
+/// rebinding allocate nothing. Every refusal throws std::invalid_argument (see error.hpp) and changes nothing; nor does any
+/// member change anything where memory runs out.
+///
+/// No tensor's parameters may lie in another's parameters or in any gradients; tensors may share gradients. `add` and
+/// `rebind` refuse it, in O(log n) for n tensors.
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
@@ -97,29 +171,55 @@ class optimizer
   using parameters_span = std::span<parameter_type>;
   using gradients_span = std::span<const gradient_type>;
 
-  explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend), owner_(detail::next_owner())
+  /// One tensor's new memory, for rebind_spans of several at once.
+  using rebinding = detail::rebinding<parameters_span, gradients_span>;
+
+  explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend)
   {
     add_group(hyperparameters);
   }
   optimizer(optimizer&&) noexcept = default;
-  optimizer& operator=(optimizer&&) noexcept = default;
+  optimizer& operator=(optimizer&& other) noexcept
+  {
+    if (this != &other) {
+      this->~optimizer();
+      ::new (static_cast<void*>(this)) optimizer(std::move(other));
+    }
+    return *this;
+  }
 
   // ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// A group's hyperparameters, to change in a copy that is then added as a group or set.
-  Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
+  /// A copy of a group's hyperparameters: change the copy (auto h = opt.hyperparameters();), and give it to add_group or
+  /// set_hyperparameters. It is const so that opt.hyperparameters().lr = x does not compile: for that there is set_lr.
+  const Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
 
   /// A further group, with hyperparameters of its own.
   group_handle add_group(const Recipe& hyperparameters)
   {
+    check_may_change();
     groups_.push_back(checked(hyperparameters));
-    return {owner_, groups_.size() - 1};
+    return {owner_.value, groups_.size() - 1};
+  }
+
+  /// A group's learning rate, and a new one from the next step on.
+  double lr(group_handle g = {}) const
+    requires(requires(Recipe r) { r.lr; })
+  {
+    return groups_[checked(g)].recipe.lr;
+  }
+  void set_lr(double lr, group_handle g = {})
+    requires(requires(Recipe r) { r.lr = 1.0; })
+  {
+    Recipe next = groups_[checked(g)].recipe;
+    next.lr = lr;
+    set_hyperparameters(next, g);
   }
 
   /// New hyperparameters for a group, from the next step on. State is kept; a momentum raised from 0 starts from zeros.
   void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
   {
-    settle();
+    begin_change();
     const std::size_t index = checked(g);
     const group next = checked(hyperparameters);
     std::vector<std::pair<tensor*, memory>> refitted;
@@ -136,17 +236,25 @@ class optimizer
   // ── tensors: `add` and `rebind`, for ranges of any kind, are range_front's ─────────────────────────────────────
 
   /// Adds a tensor given as spans; every `add` comes down to this. An empty name stands for a free one of "tensor0", "tensor1", ….
-  tensor_handle add_spans(std::string_view name, parameters_span parameters, gradients_span gradients,
+  /// Without gradients, a tensor takes part in no step until some are bound to it.
+  tensor_handle add_spans(std::string_view name, parameters_span parameters, std::optional<gradients_span> gradients,
                           std::optional<group_handle> in = {})
   {
-    settle();
-    const std::size_t index = free_.empty() ? tensors_.size() : free_.back();
+    begin_change();
+    const std::size_t index = first_free_ == detail::no_place ? tensors_.size() : first_free_;
     const std::size_t g = checked(in.value_or(group_handle{}));
     std::string own(name);
     for (std::size_t number = index; own.empty() || (name.empty() && names_.contains(own)); ++number)
       own = "tensor" + std::to_string(number);
+    const auto known = names_.find(own);
+    if (known != names_.end() && tensors_[known->second].attached)
+      fail("name is " + quote(own) + ", which another tensor has; expected a name of its own");
     check_memory(own, parameters, gradients);
-    if (const auto known = names_.find(own); known != names_.end())
+    if (known != names_.end())
+      check_length(tensors_[known->second], parameters);
+    if (const conflict c = conflict_of(place_of(parameters), place_of(gradients)))
+      fail_overlap(own, c);
+    if (known != names_.end())
       return add_again(known->second, parameters, gradients, in ? g : tensors_[known->second].group);
 
     tensor added;
@@ -157,90 +265,150 @@ class optimizer
       added.master = {added.size, 0, memory_source::get(backend_)};
       decode_master(added.master.get(), parameters.data(), added.size);
     }
-    detail::make_room(tensors_);
-    detail::make_room(free_);
+    detail::make_room(tensors_, tensors_.size() + 1);
     make_room_for_step(added.size);
     names_.emplace(own, index);
     // From here on nothing can fail.
     added.name_hash = detail::hash(own);
     added.name = std::move(own);
-    added.generation = ++generations_;
-    attach(added, parameters, gradients);
     if (index == tensors_.size())
       tensors_.push_back(std::move(added));
     else {
+      first_free_ = tensors_[index].next_free;
       tensors_[index] = std::move(added);
-      free_.pop_back();
     }
-    return {owner_, index, generations_};
+    attach(index, parameters, gradients);
+    return {owner_.value, index, generations_};
   }
 
-  /// `rebind` for spans.
-  void rebind_spans(const tensor_handle& h, parameters_span parameters, gradients_span gradients)
+  /// `rebind` for spans. Without gradients, the tensor has none from then on, and takes part in no step until some are bound.
+  void rebind_spans(const tensor_handle& h, parameters_span parameters, std::optional<gradients_span> gradients)
   {
-    settle();
-    tensor& x = checked(h);
-    check_memory(x.name, parameters, gradients);
-    check_length(x, parameters);
-    x.parameters = parameters.data();
-    x.gradients = gradients.data();
+    const rebinding one{h, parameters, gradients};
+    rebind_spans(std::span(&one, 1));
+  }
+  /// Rebinds several tensors at once, all or none: they may take each other's places, where one after the other they would
+  /// overlap on the way.
+  void rebind_spans(std::span<const rebinding> all)
+  {
+    begin_change();
+    for (const rebinding& r : all) {
+      const tensor& x = checked(r.tensor);
+      check_memory(x.name, r.parameters, r.gradients);
+      check_length(x, r.parameters);
+    }
+    move_between_places move{*this, all};
+    move.try_places();
+    bool someone_comes = false, someone_goes = false;
+    for (const rebinding& r : all) {
+      const tensor& x = tensors_[r.tensor.index_];
+      someone_goes = someone_goes || (x.active && !r.gradients);
+      someone_comes = someone_comes || (!x.active && !x.is_left_out && r.gradients && x.t > 0);
+    }
+    if (sum_is_shared_ && (someone_comes || someone_goes))
+      resum_now();
+    move.done = true;
+    for (const rebinding& r : all) {
+      tensor& x = tensors_[r.tensor.index_];
+      x.parameters = r.parameters.data();
+      bind_gradients(x, r.gradients);
+    }
     flat_is_current_ = false;
+  }
+  /// Points a tensor at other gradients; one that has had none yet takes part in steps from then on, unless it is left out.
+  void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients)
+  {
+    begin_change();
+    const tensor& x = checked(h);
+    rebind_spans(h, parameters_span(x.parameters, x.size), gradients);
   }
 
   /// Leaves a tensor out of the steps to come: its weights, state and step count stand still.
   void leave_out(const tensor_handle& h)
   {
-    settle();
+    begin_change();
     tensor& x = checked(h);
     if (x.active) {
       if (sum_is_shared_)
-        resum();
-      x.active = false;
-      --cohorts_[x.cohort].members;
-      flat_is_current_ = false;
+        resum_now();
+      drop(x);
     }
+    x.is_left_out = true;
   }
 
   /// Takes a tensor in again that was left out.
   void take_in(const tensor_handle& h)
   {
-    settle();
+    begin_change();
     tensor& x = checked(h);
+    if (!x.has_gradients)
+      fail("tensor " + quote(x.name) + " has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
     if (!x.active) {
-      detail::make_room(cohorts_);
       unshare_sum_before_return_of(x);
       enlist(x);
     }
+    x.is_left_out = false;
   }
 
   /// Lets go of a tensor's memory. Its state is dropped, or kept until a tensor of the same name and length is added.
   void remove(const tensor_handle& h, removed_state state)
   {
-    tensor& x = checked(h);
     leave_out(h);
+    tensor& x = tensors_[h.index_];
     elements_ -= x.size;
     blocks_ -= block_count(x.size);
-    x.attached = false;
+    parameter_places_.erase(h.index_);
+    gradient_places_.erase(h.index_);
+    x.attached = x.has_gradients = false;
     if (state == removed_state::dropped) {
       names_.erase(x.name);
       x = tensor{};
-      free_.push_back(h.index_);  // cannot fail: add_spans made room
+      x.next_free = first_free_;
+      first_free_ = h.index_;
     }
+  }
+
+  /// Says which elements of a tensor are padding, as the blocked layouts of oneDNN have it. Their state becomes 0, also
+  /// where a rule starts from another number, and they do not count in a scheduled decay's v̄. Where the caller keeps
+  /// weights and gradients there at 0, they stay 0, whatever the rule. Nothing of it is saved: a resumed run says it anew.
+  void set_padding(const tensor_handle& h, padding_mask is_padding)
+  {
+    begin_change();
+    tensor& x = checked(h);
+    if (is_padding.size().value_or(x.size) != x.size)
+      fail("size of the padding mask of tensor " + quote(x.name) + " is " + std::to_string(*is_padding.size()) + "; expected " +
+           std::to_string(x.size) + ", the size of its parameters");
+    std::vector<unsigned char> mask(x.size);  // a mask that throws does so before anything has changed
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < x.size; ++i) {
+      mask[i] = is_padding(i);
+      count += mask[i];
+    }
+    clear_state(x, mask);
+    x.padding = count;
+    flat_is_current_ = false;
+    if (x.t > 0 || sum_is_shared_)
+      resum_now();
   }
 
   /// How many steps a tensor has taken.
   std::uint64_t step_count(const tensor_handle& h) const
   {
-    settle();
+    begin_read();
     return const_cast<optimizer*>(this)->checked(h).t;
   }
 
-  /// The number of parameters in all tensors, those left out included.
-  std::size_t parameter_count() const noexcept { return elements_; }
+  /// The number of parameters in all tensors, those left out and padding included.
+  std::size_t parameter_count() const
+  {
+    check_not_moved_from();
+    return elements_;
+  }
 
   /// The bytes of state that all tensors keep together.
-  std::size_t state_bytes() const noexcept
+  std::size_t state_bytes() const
   {
+    check_not_moved_from();
     std::size_t bytes = 0;
     for (const tensor& x : tensors_) {
       for (const auto& slot : x.state)
@@ -257,6 +425,7 @@ class optimizer
   std::span<state_type> state(std::string_view name, std::string_view slot_name)
     requires(!std::is_same_v<state_type, block8>)
   {
+    check_not_moved_from();
     const auto known = names_.find(std::string(name));
     if (known == names_.end())
       fail("name is " + quote(name) + "; expected that of a tensor of this optimizer");
@@ -284,36 +453,35 @@ class optimizer
   /// works in one pass, its running sums, spans of one double under "exp_avg_sq_sum". With an empty tensor name come
   /// "exp_avg_sq_sum" and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared"; and where something is rounded
   /// stochastically, likewise "seed". What is written through the spans is the state from then on: a run restored so goes
-  /// on with the same bits. Hyperparameters, schedules and who is left out are the caller's.
+  /// on with the same bits. Hyperparameters, schedules and who is left out are the caller's. Until it returns, `visit` may
+  /// read the optimizer, and no more: what would change it refuses.
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
-    settle();
-    cohorts_.reserve(tensors_.size());
-    struct on_exit {
-      optimizer& self;
-      ~on_exit() { self.enlist_all(); }  // step counts may have changed, even where `visit` threw half-way
-    } relist{*this};
+    begin_read();
+    const changing_visit during(*this);
     visit_all(*this, visit);
   }
   /// The same, with spans of const.
   template <class Visitor>
   void visit_state(Visitor&& visit) const
   {
-    settle();
+    begin_read();
+    const reading_visit during(*this);
     visit_all(*this, visit);
   }
 
   /// The seed of stochastic rounding, 0 at first; part of the state. Steps from the same seed have the same bits.
-  std::uint64_t seed() const noexcept
+  std::uint64_t seed() const
     requires(precision_type::stochastic)
   {
+    check_not_moved_from();
     return seed_;
   }
-  void set_seed(std::uint64_t seed) noexcept(!on_device)
+  void set_seed(std::uint64_t seed)
     requires(precision_type::stochastic)
   {
-    settle();
+    begin_change();
     seed_ = seed;
     flat_is_current_ = false;
   }
@@ -322,6 +490,7 @@ class optimizer
   void reset_master(const tensor_handle& h)
     requires(precision_type::has_master)
   {
+    check_may_change();
     tensor& x = checked(h);
     decode_master(x.master.get(), x.parameters, x.size);
   }
@@ -331,88 +500,89 @@ class optimizer
   void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) const
     requires(on_device)
   {
+    check_not_moved_from();
     if constexpr (on_device)  // Clang 14 instantiates what the requirement excludes
       backend_.copy(to, from, bytes);
   }
 
   /// How many groups there are, and the handle of each: the default one first, then in the order of add_group.
-  std::size_t group_count() const noexcept { return groups_.size(); }
+  std::size_t group_count() const
+  {
+    check_not_moved_from();
+    return groups_.size();
+  }
   group_handle group_at(std::size_t index) const
   {
-    const group_handle g(owner_, index);
+    check_not_moved_from();
+    const group_handle g(owner_.value, index);
     return checked(g), g;
   }
 
   /// Calls visit(name, parameters, index of its group, takes_part) for each tensor; one that was removed, its state kept,
-  /// has no parameters. takes_part is a bool& that says whether it is in the steps to come, and may be written. Unlike
-  /// leave_out and take_in that leaves a scheduled decay's sums alone: whoever restores the ones restores the others.
+  /// has no parameters. takes_part is a bool& that says whether it is in the steps to come (one that has no gradients yet:
+  /// in those from when it has), and may be written. Unlike leave_out and take_in that leaves a scheduled decay's sums
+  /// alone: whoever restores the ones restores the others. Until it returns, `visit` may read the optimizer, and no more.
   template <class Visitor>
   void visit_tensors(Visitor&& visit)
   {
-    settle();
-    cohorts_.reserve(tensors_.size());
-    struct on_exit {
-      optimizer& self;
-      ~on_exit() { self.enlist_all(); }
-    } relist{*this};
+    begin_read();
+    const changing_visit during(*this);
     visit_all_tensors(*this, visit);
   }
   /// The same, with a span of const and a const bool.
   template <class Visitor>
   void visit_tensors(Visitor&& visit) const
   {
+    check_not_moved_from();
+    const reading_visit during(*this);
     visit_all_tensors(*this, visit);
   }
 
   /// Recomputes a scheduled decay's sums from the second moments themselves, for when these were written by hand or come
   /// from a source that has no such sums.
-  void resum() noexcept(!on_device)
+  void resum()
   {
-    if constexpr (one_pass && on_device) {
-      settle();
-      for (tensor& x : tensors_)
-        x.second_moment_sum = engine_->sum(x.state[formula::value_slot].view().values, x.size);
-      sum_is_shared_ = 0;
-      flat_is_current_ = false;
-    }
-    else if constexpr (one_pass) {
-      for (tensor& x : tensors_)
-        x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].view().values, x.size);
-      sum_is_shared_ = 0;
-    }
+    begin_change();
+    resum_now();
   }
 
   // ── the step ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// Moves every tensor that takes part one step along its gradient.
-  /// Over memory of a device it is only ordered there: nothing is known yet, and what it did is asked for with report().
+  /// Moves every tensor that takes part one step along its gradient; where none does, nothing.
+  /// Over memory of a device it is only ordered there: the report it returns is `pending`, and report() waits for the one
+  /// that is not.
   step_report step(const step_options& o = {})
   {
+    check_may_change();
     check_options(o);
     if constexpr (on_device) {
       engine_->step(*this, o);
       if constexpr (Backend::synchronous)
         return report();
-      return {};
+      step_report unknown;
+      unknown.applied = false;
+      unknown.pending = true;
+      return unknown;
     }
     else
-      return step_here(o);
+      return last_report_ = step_here(o);
   }
 
-  /// What the last step on a device did: waits for it.
+  /// What the last step did, on every backend; waits for a device. Before the first step: that none was applied.
   step_report report() const
-    requires(on_device)
   {
-    if constexpr (on_device)  // again: Clang 14 instantiates what the requirement excludes
+    check_not_moved_from();
+    if constexpr (on_device)
       if (engine_)
         return engine_->report(*this);
-    return {};
+    return last_report_;
   }
 
   /// Sets a device's lr_scale, grad_scale and max_grad_norm for the steps of captured graphs, in the order of the stream.
   void set_options(const step_options& o)
     requires(on_device)
   {
+    check_may_change();
     check_options(o);
     if constexpr (on_device)
       engine_->set_options(o);
@@ -462,6 +632,7 @@ class optimizer
       x.t += x.active;
     for (cohort& c : cohorts_)
       c.t += c.members > 0;
+    ++steps_;
     return report;
   }
 
@@ -507,8 +678,12 @@ class optimizer
     double second_moment_sum = 0;  // Σv, where a scheduled decay works in one pass and the sum is not shared
     double norm_sq = 0;            // ‖g‖², as last measured
     std::size_t cohort = 0;
+    std::size_t padding = 0;  // how many of the elements
+    std::size_t next_free = detail::no_place;
     bool attached = false;
-    bool active = false;  // takes part in steps
+    bool has_gradients = false;
+    bool is_left_out = false;
+    bool active = false;  // takes part in steps: attached, with gradients, and not left out
   };
 
   /// What a step reads of a tensor that takes part. In the list of these, elements and blocks (of reduce_block elements,
@@ -529,6 +704,7 @@ class optimizer
     std::size_t group = 0;
     std::uint64_t t = 0;
     std::size_t members = 0;
+    std::size_t next = detail::no_place;  // of no members: the next such; else where compact_cohorts moves it
     tick scalars = {};
     formula prepared = {};
   };
@@ -543,44 +719,71 @@ class optimizer
     return {hyperparameters, rule};
   }
 
+  void check_not_moved_from() const
+  {
+    if (owner_.value == 0)
+      fail("this optimizer has been moved from; expected the one it was moved to");
+  }
+  void check_may_change() const
+  {
+    check_not_moved_from();
+    if (visitors_.value.load(std::memory_order_relaxed) > 0)
+      fail("this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned");
+  }
+  void begin_change()
+  {
+    check_may_change();
+    settle();
+  }
+  void begin_read() const
+  {
+    check_not_moved_from();
+    settle();
+  }
+
   std::size_t checked(const group_handle& g) const
   {
-    if ((g.owner_ != 0 && g.owner_ != owner_) || g.index_ >= groups_.size())
+    check_not_moved_from();
+    if ((g.owner_ != 0 && g.owner_ != owner_.value) || g.index_ >= groups_.size())
       fail("group is of another optimizer; expected one that add_group of this optimizer returned");
     return g.index_;
   }
 
   tensor& checked(const tensor_handle& h)
   {
-    if (h.owner_ != owner_ || h.index_ >= tensors_.size() || tensors_[h.index_].generation != h.generation_ ||
+    check_not_moved_from();
+    if (h.owner_ != owner_.value || h.index_ >= tensors_.size() || tensors_[h.index_].generation != h.generation_ ||
         !tensors_[h.index_].attached)
       fail("tensor is removed, or of another optimizer; expected one that add of this optimizer returned");
     return tensors_[h.index_];
   }
 
-  void check_memory(const std::string& name, parameters_span parameters, gradients_span gradients) const
+  /// Sentences are made where one is needed, and not before: a call that is not refused allocates nothing here.
+  void check_memory(std::string_view name, parameters_span parameters, const std::optional<gradients_span>& gradients) const
   {
-    const std::string of = " of tensor " + quote(name);
     const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(value_type) - elements_;
-    if (gradients.size() != n)
-      fail("size of gradients" + of + " is " + std::to_string(gradients.size()) + "; expected " + std::to_string(n) +
+    const auto of = [&] { return " of tensor " + quote(name); };
+    if (gradients && gradients->size() != n)
+      fail("size of gradients" + of() + " is " + std::to_string(gradients->size()) + "; expected " + std::to_string(n) +
            ", the size of its parameters");
     if (n > most)
-      fail("size of parameters" + of + " is " + std::to_string(n) + "; expected at most " + std::to_string(most) +
+      fail("size of parameters" + of() + " is " + std::to_string(n) + "; expected at most " + std::to_string(most) +
            ", or the bytes of all tensors would overflow");
     if (n > 0 && !parameters.data())
-      fail("parameters" + of + " is null; expected " + std::to_string(n) + " elements");
-    if (n > 0 && !gradients.data())
-      fail("gradients" + of + " is null; expected " + std::to_string(n) + " elements");
+      fail("parameters" + of() + " is null; expected " + std::to_string(n) + " elements");
+    if (n > 0 && gradients && !gradients->data())
+      fail("gradients" + of() + " is null; expected " + std::to_string(n) + " elements");
     detail::check_alignment("parameters", name, parameters);
-    detail::check_alignment("gradients", name, gradients);
+    if (gradients)
+      detail::check_alignment("gradients", name, *gradients);
     if constexpr (on_device)
       if (n > 0)
-        engine::check_place(backend_, parameters.data(), gradients.data(), of);
-    const auto p = reinterpret_cast<std::uintptr_t>(parameters.data());
-    const auto g = reinterpret_cast<std::uintptr_t>(gradients.data());
-    if (n > 0 && p < g + n * sizeof(gradient_type) && g < p + n * sizeof(parameter_type))
-      fail("gradients" + of + " overlap its parameters; expected memory of their own");
+        engine::check_place(backend_, parameters.data(), gradients ? gradients->data() : nullptr, name);
+    if (n > 0 && gradients) {
+      const place p = place_of(parameters), g = place_of(*gradients);
+      if (p.begin < g.end && g.begin < p.end)
+        fail("gradients" + of() + " overlap its parameters; expected memory of their own");
+    }
   }
 
   static void check_length(const tensor& x, parameters_span parameters)
@@ -647,6 +850,144 @@ class optimizer
       decode(parameters, master, n);
   }
 
+  // ── where tensors lie ──────────────────────────────────────────────────────────────────────────────────────────
+
+  struct place {
+    std::uintptr_t begin, end;
+  };
+  template <class X>
+  static place place_of(std::span<X> x) noexcept
+  {
+    const auto begin = reinterpret_cast<std::uintptr_t>(x.data());
+    return {begin, begin + x.size_bytes()};
+  }
+  static place place_of(const std::optional<gradients_span>& x) noexcept { return x ? place_of(*x) : place{0, 0}; }
+
+  /// Which tensor's memory new memory meets, and of which kinds the two are.
+  struct conflict {
+    const char* new_one = nullptr;
+    const char* old_one = nullptr;
+    std::size_t tensor = detail::no_place;
+    explicit operator bool() const noexcept { return tensor != detail::no_place; }
+  };
+  conflict conflict_of(place parameters, place gradients) noexcept
+  {
+    if (const std::size_t i = parameter_places_.meeting(0, parameters.begin, parameters.end); i != detail::no_place)
+      return {"parameters", "parameters", i};
+    if (const std::size_t i = gradient_places_.meeting(0, parameters.begin, parameters.end); i != detail::no_place)
+      return {"parameters", "gradients", i};
+    if (const std::size_t i = parameter_places_.meeting(1, gradients.begin, gradients.end); i != detail::no_place)
+      return {"gradients", "parameters", i};
+    return {};
+  }
+  [[noreturn]] void fail_overlap(std::string_view name, const conflict& c) const
+  {
+    fail(std::string(c.new_one) + " of tensor " + quote(name) + " overlap the " + c.old_one + " of tensor " +
+         quote(tensors_[c.tensor].name) + "; expected memory of their own");
+  }
+
+  /// Tensors on their way from where they lie to where they are to lie: there once try_places has returned and `done` is set,
+  /// else back again at the end.
+  struct move_between_places {
+    optimizer& self;
+    std::span<const rebinding> all;
+    std::size_t left = 0, placed = 0;  // so many have left, so many are placed anew
+    bool done = false;
+
+    tensor& moved(std::size_t k) const noexcept { return self.tensors_[all[k].tensor.index_]; }
+    bool moves_parameters(std::size_t k) const noexcept { return moved(k).parameters != all[k].parameters.data(); }
+    bool moves_gradients(std::size_t k) const noexcept
+    {
+      return moved(k).gradients != (all[k].gradients ? all[k].gradients->data() : nullptr);
+    }
+    void leave(std::size_t k) const noexcept
+    {
+      const std::size_t i = all[k].tensor.index_;
+      if (moves_parameters(k))
+        self.parameter_places_.erase(i);
+      if (moves_gradients(k))
+        self.gradient_places_.erase(i);
+    }
+    void put(std::size_t k, place parameters, place gradients) const noexcept
+    {
+      const std::size_t i = all[k].tensor.index_;
+      if (moves_parameters(k))
+        self.parameter_places_.insert(i, parameters.begin, parameters.end);
+      if (moves_gradients(k))
+        self.gradient_places_.insert(i, gradients.begin, gradients.end);
+    }
+
+    /// All leave their places before any takes a new one. A tensor on its way is not attached, by which one that is on the
+    /// list twice is found.
+    void try_places()
+    {
+      for (; left < all.size(); ++left) {
+        if (!std::exchange(moved(left).attached, false))
+          fail("tensor " + quote(moved(left).name) + " is to be rebound twice at once; expected each tensor once");
+        leave(left);
+      }
+      for (; placed < all.size(); ++placed) {
+        const place p = moves_parameters(placed) ? place_of(all[placed].parameters) : place{0, 0};
+        const place g = moves_gradients(placed) ? place_of(all[placed].gradients) : place{0, 0};
+        if (const conflict c = self.conflict_of(p, g))
+          self.fail_overlap(moved(placed).name, c);
+        put(placed, p, g);
+      }
+    }
+    ~move_between_places()
+    {
+      for (std::size_t k = 0; !done && k < placed; ++k)
+        leave(k);
+      for (std::size_t k = 0; k < left; ++k) {
+        tensor& x = moved(k);
+        x.attached = true;
+        if (!done)
+          put(k, place_of(parameters_span(x.parameters, x.size)), place_of(gradients_span(x.gradients, x.gradients ? x.size : 0)));
+      }
+    }
+  };
+
+  void bind_gradients(tensor& x, const std::optional<gradients_span>& gradients) noexcept
+  {
+    x.gradients = gradients ? gradients->data() : nullptr;
+    x.has_gradients = gradients.has_value();
+    const bool takes_part = x.has_gradients && !x.is_left_out;
+    if (takes_part && !x.active)
+      enlist(x);
+    else if (!takes_part && x.active)
+      drop(x);
+  }
+
+  /// Sets an element's state to 0 where the mask says so. A slot of codes has 0 as its code for 0.
+  void clear_state(const tensor& x, const std::vector<unsigned char>& mask)
+  {
+    [[maybe_unused]] std::vector<unsigned char> staging(on_device ? x.size * sizeof(value_type) : 0);
+    for (const auto& slot : x.state) {
+      const auto view = slot.view();
+      if (!view)
+        continue;
+      auto* const values = [&] {
+        if constexpr (std::is_same_v<state_type, block8>)
+          return view.codes;
+        else
+          return view.values;
+      }();
+      using element = std::remove_reference_t<decltype(*values)>;
+      const auto clear = [&](unsigned char* bytes) {
+        for (std::size_t i = 0; i < x.size; ++i)
+          for (std::size_t k = 0; mask[i] && k < sizeof(element); ++k)
+            bytes[i * sizeof(element) + k] = 0;
+      };
+      if constexpr (on_device) {
+        backend_.copy(staging.data(), values, x.size * sizeof(element));
+        clear(staging.data());
+        backend_.copy(values, staging.data(), x.size * sizeof(element));
+      }
+      else
+        clear(reinterpret_cast<unsigned char*>(values));
+    }
+  }
+
   /// Learns what the engine's steps have left on the device: step counts and sums. Whoever reads or changes these calls it first.
   void settle() const
   {
@@ -656,52 +997,75 @@ class optimizer
   }
 
   /// A tensor that was removed with its state kept, come back.
-  tensor_handle add_again(std::size_t index, parameters_span parameters, gradients_span gradients, std::size_t g)
+  tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients, std::size_t g)
   {
     tensor& x = tensors_[index];
-    if (x.attached)
-      fail("name is " + quote(x.name) + ", which another tensor has; expected a name of its own");
-    check_length(x, parameters);
     make_room_for_step(x.size);
-    if (is_idle(groups_[g].rule) != is_idle(groups_[x.group].rule)) {
-      memory state = make_state(groups_[g].rule, x.size, first_slots);
-      replace_first_moment(x, state);
-    }
+    memory state;
+    const bool is_refitted = is_idle(groups_[g].rule) != is_idle(groups_[x.group].rule);
+    if (is_refitted)
+      state = make_state(groups_[g].rule, x.size, first_slots);
     unshare_sum_before_return_of(x);
+    if (is_refitted)
+      replace_first_moment(x, state);
     x.group = g;
-    x.generation = ++generations_;
-    attach(x, parameters, gradients);
-    return {owner_, index, x.generation};
+    attach(index, parameters, gradients);
+    return {owner_.value, index, generations_};
   }
 
   /// A shared Σv knows only the tensors that were there, and one that comes back brings a second moment with it.
   void unshare_sum_before_return_of(const tensor& x) noexcept
   {
     if (sum_is_shared_ && x.t > 0)
-      resum();
+      resum_now();
   }
 
-  void attach(tensor& x, parameters_span parameters, gradients_span gradients) noexcept
+  void attach(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients) noexcept
   {
+    tensor& x = tensors_[index];
+    const place p = place_of(parameters), g = place_of(gradients);
+    parameter_places_.insert(index, p.begin, p.end);
+    gradient_places_.insert(index, g.begin, g.end);
     x.parameters = parameters.data();
-    x.gradients = gradients.data();
+    x.generation = ++generations_;
     x.attached = true;
+    x.is_left_out = false;
     elements_ += x.size;
     blocks_ += block_count(x.size);
-    enlist(x);
+    bind_gradients(x, gradients);
+  }
+
+  void resum_now() noexcept(!on_device)
+  {
+    if constexpr (one_pass && on_device) {
+      settle();
+      for (tensor& x : tensors_)
+        x.second_moment_sum = engine_->sum(x.state[formula::value_slot].view().values, x.size);
+      sum_is_shared_ = 0;
+      flat_is_current_ = false;
+    }
+    else if constexpr (one_pass) {
+      for (tensor& x : tensors_)
+        x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].view().values, x.size);
+      sum_is_shared_ = 0;
+    }
   }
 
   /// All that a step over one more tensor of n elements may need, so that `step` allocates nothing.
   void make_room_for_step(std::size_t n)
   {
     const std::size_t blocks = blocks_ + block_count(n);
-    detail::make_room(cohorts_);
-    if (flat_.capacity() <= tensors_.size())
-      flat_.reserve(2 * tensors_.size() + 1);
+    const std::size_t tensors = tensors_.size() + 1;
+    detail::make_room(flat_, tensors);
+    // Cohorts that have no members are used again, so that there are never more than tensors.
+    detail::make_room(cohorts_, tensors);
+    cohort_places_.reserve(tensors, [this](std::size_t i) { return cohort_hash(i); });
+    parameter_places_.reserve(tensors);
+    gradient_places_.reserve(tensors);
     if constexpr (on_device) {
       if (!engine_)
         engine_.reset(new engine(backend_));
-      engine_->reserve(tensors_.size() + 1, blocks);
+      engine_->reserve(tensors, blocks);
     }
     else if (block_sums_.size() < blocks)
       block_sums_.resize(blocks + blocks / 2);
@@ -712,8 +1076,9 @@ class optimizer
   {
     if (flat_is_current_)
       return;
+    compact_cohorts();
     flat_.clear();
-    std::size_t element = 0, block = 0;
+    std::size_t element = 0, block = 0, padding = 0;
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       const tensor& x = tensors_[i];
       if (!x.active || x.size == 0)
@@ -724,49 +1089,105 @@ class optimizer
       flat_.push_back(flat);
       element += x.size;
       block += block_count(x.size);
+      padding += x.padding;
     }
     flat_elements_ = element;
+    counted_elements_ = element - padding;
     flat_is_current_ = true;
   }
 
-  /// Finds a tensor its cohort; the caller has made room for a new one.
+  /// What a cohort is found by. All cohorts step together, so the number of steps that the optimizer had taken when a cohort's
+  /// t was 0 stays the same while its t does not.
+  std::uint64_t cohort_hash(std::size_t group, std::uint64_t t) const noexcept
+  {
+    return detail::mix(detail::mix(group) + (steps_ - t));
+  }
+  std::uint64_t cohort_hash(std::size_t i) const noexcept { return cohort_hash(cohorts_[i].group, cohorts_[i].t); }
+
+  /// Takes a tensor into its cohort. There is room for a new one, since every `add` made some.
   void enlist(tensor& x) noexcept
   {
     flat_is_current_ = false;
-    if (last_cohort_ < cohorts_.size() && cohorts_[last_cohort_].members > 0 &&
-        cohorts_[last_cohort_].group == x.group && cohorts_[last_cohort_].t == x.t)
-      return join(x, last_cohort_);
-    std::size_t i = 0, empty = cohorts_.size();
-    for (; i < cohorts_.size(); ++i) {
-      if (cohorts_[i].members == 0)
-        empty = i;
-      else if (cohorts_[i].group == x.group && cohorts_[i].t == x.t)
-        break;
-    }
-    if (i == cohorts_.size()) {
-      i = empty;
-      if (i == cohorts_.size())
+    const std::uint64_t hash = cohort_hash(x.group, x.t);
+    std::size_t i = cohort_places_.find(hash, [&](std::size_t k) { return cohorts_[k].group == x.group && cohorts_[k].t == x.t; });
+    if (i == detail::no_place) {
+      i = first_empty_cohort_;
+      if (i == detail::no_place) {
+        i = cohorts_.size();
         cohorts_.push_back({});
+      }
+      else
+        first_empty_cohort_ = cohorts_[i].next;
       cohorts_[i].group = x.group;
       cohorts_[i].t = x.t;
+      cohort_places_.insert(hash, i);
+      ++live_cohorts_;
     }
-    join(x, i);
-  }
-  void join(tensor& x, std::size_t i) noexcept
-  {
     ++cohorts_[i].members;
-    x.cohort = last_cohort_ = i;
+    x.cohort = i;
     x.active = true;
+  }
+
+  /// Takes a tensor out of its cohort.
+  void drop(tensor& x) noexcept
+  {
+    flat_is_current_ = false;
+    x.active = false;
+    cohort& c = cohorts_[x.cohort];
+    if (--c.members > 0)
+      return;
+    cohort_places_.erase(x.cohort, [this](std::size_t i) { return cohort_hash(i); });
+    c.next = first_empty_cohort_;
+    first_empty_cohort_ = x.cohort;
+    --live_cohorts_;
+  }
+
+  /// Once most cohorts have no members, these make way, so that a step does not go over them for ever.
+  void compact_cohorts() noexcept
+  {
+    if (cohorts_.size() - live_cohorts_ <= live_cohorts_ + 8)
+      return;
+    std::size_t next = 0;
+    for (cohort& c : cohorts_)
+      if (c.members > 0)
+        c.next = next++;
+    for (tensor& x : tensors_)
+      if (x.active)
+        x.cohort = cohorts_[x.cohort].next;
+    for (const cohort& c : cohorts_)
+      if (c.members > 0)
+        cohorts_[c.next] = cohort(c);
+    cohorts_.resize(next);
+    first_empty_cohort_ = detail::no_place;
+    cohort_places_.clear();
+    for (std::size_t i = 0; i < next; ++i)
+      cohort_places_.insert(cohort_hash(i), i);
   }
 
   void enlist_all() noexcept
   {
     flat_is_current_ = false;  // even where no tensor is left
     cohorts_.clear();
+    cohort_places_.clear();
+    first_empty_cohort_ = detail::no_place;
+    live_cohorts_ = 0;
     for (tensor& x : tensors_)
       if (x.active)
         enlist(x);
   }
+
+  /// Visitors may read the optimizer and not change it; those that are shown what they may write, by what they are shown.
+  struct reading_visit {
+    const optimizer& self;
+    explicit reading_visit(const optimizer& o) noexcept : self(o) { self.visitors_.value.fetch_add(1, std::memory_order_relaxed); }
+    reading_visit(const reading_visit&) = delete;
+    ~reading_visit() { self.visitors_.value.fetch_sub(1, std::memory_order_relaxed); }
+  };
+  struct changing_visit : reading_visit {
+    optimizer& changed;
+    explicit changing_visit(optimizer& o) noexcept : reading_visit(o), changed(o) {}
+    ~changing_visit() { changed.enlist_all(); }  // step counts may have changed, even where the visitor threw half-way
+  };
 
   template <class Self, class Visitor>
   static void visit_all(Self& self, Visitor& visit)
@@ -806,10 +1227,12 @@ class optimizer
     for (auto& x : self.tensors_) {
       if (x.name.empty())
         continue;
-      std::conditional_t<std::is_const_v<Self>, const bool, bool> takes_part = x.active;
+      std::conditional_t<std::is_const_v<Self>, const bool, bool> takes_part = x.attached && !x.is_left_out;
       visit(std::string_view(x.name), std::span<element>(x.parameters, x.attached ? x.size : 0), x.group, takes_part);
-      if constexpr (!std::is_const_v<Self>)
-        x.active = takes_part && x.attached;
+      if constexpr (!std::is_const_v<Self>) {
+        x.is_left_out = !takes_part;
+        x.active = takes_part && x.has_gradients;
+      }
     }
   }
 
@@ -1003,12 +1426,12 @@ class optimizer
   /// on one sum is shared, for as long as the same tensors take part.
   double mean_square_by_norm(double norm_sq, double scale, bool given) noexcept
   {
-    const double n = double(flat_elements_);
+    const double n = double(counted_elements_);
     if (n == 0)
       return 0;
     const cohort* const common = common_cohort();
     if (sum_is_shared_ && !common)
-      resum();
+      resum_now();
     if (!sum_is_shared_ && given)
       share_sum();
     const auto next = [&](const cohort& c, double sum, double squares) {
@@ -1054,7 +1477,7 @@ class optimizer
           }
         },
         [&](const flat_tensor& x, double sum) { total.add(sum / cohorts_[x.cohort].scalars.bc2); });
-    return total.finish() / double(flat_elements_);
+    return counted_elements_ == 0 ? 0 : total.finish() / double(counted_elements_);
   }
 
   void schedule_decay(step_report& report) noexcept
@@ -1073,21 +1496,32 @@ class optimizer
   struct no_engine {};
   Backend backend_;
   std::unique_ptr<std::conditional_t<on_device, engine, no_engine>> engine_;
-  std::uint64_t owner_;
+  detail::owner_number owner_;
+  mutable detail::visit_count visitors_;
   std::uint64_t seed_ = 0;
   std::uint64_t generations_ = 0;
   std::size_t elements_ = 0;
   std::vector<group> groups_;
   std::vector<tensor> tensors_;
-  std::vector<std::size_t> free_;
+  std::size_t first_free_ = detail::no_place;  // of tensors_, and so on by next_free
+  detail::interval_set parameter_places_, gradient_places_;  // of attached tensors, by their places in tensors_
   std::vector<cohort> cohorts_;
-  std::size_t last_cohort_ = 0;
+  detail::place_table cohort_places_;  // of those with members, by cohort_hash
+  std::size_t first_empty_cohort_ = detail::no_place;  // and so on by next
+  std::size_t live_cohorts_ = 0;
+  std::uint64_t steps_ = 0;
   std::vector<flat_tensor> flat_;
   bool flat_is_current_ = false;
   std::size_t flat_elements_ = 0;
+  std::size_t counted_elements_ = 0;  // without padding
   std::vector<double> block_sums_;
   std::size_t blocks_ = 0;  // of all attached tensors
   std::unordered_map<std::string, std::size_t> names_;
+  step_report last_report_ = [] {
+    step_report none;
+    none.applied = false;
+    return none;
+  }();
   double shared_sum_ = 0;            // Σv of all that takes part, while sum_is_shared_
   std::uint64_t sum_is_shared_ = 0;  // a number, so that it can be visited
 };

@@ -254,7 +254,18 @@ class slot_memory<block8, Memory> {
   void visit(std::string_view name, std::size_t n, const Visit& visit) const
   {
     visit(name, std::span<std::uint8_t>(codes_.get(), n));
-    visit(std::string(name) + "_scale", std::span<float>(scales_.get(), blocks(n)));
+    // In place for all but very long names: where state is written, memory must not run out half-way.
+    constexpr std::string_view suffix = "_scale";
+    char text[64];
+    std::string long_text;
+    char* key = text;
+    if (name.size() + suffix.size() > sizeof text) {
+      long_text.resize(name.size() + suffix.size());
+      key = long_text.data();
+    }
+    name.copy(key, name.size());
+    suffix.copy(key + name.size(), suffix.size());
+    visit(std::string_view(key, name.size() + suffix.size()), std::span<float>(scales_.get(), blocks(n)));
   }
 
  private:
