@@ -94,16 +94,14 @@ struct kernel {
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
       const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
-      // Added to u, a decay too small to change θ by itself is not rounded away.
-      if constexpr (requires { c.decay.decrement(theta); }) {
-        if (decrements(c.decay)) {
-          theta = theta - fma(a, d, c.decay.decrement(theta));
-          return;
-        }
-      }
+      V kept = theta;
       if constexpr (requires { c.decay.weights(theta); })
-        theta = c.decay.weights(theta);
-      theta = fma(-a, d, theta);
+        kept = c.decay.weights(theta);
+      // Added to u, a decay too small to change θ by itself is not rounded away.
+      if constexpr (requires { c.decay.decrement(theta); })
+        theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+      else
+        theta = fma(-a, d, kept);
     }
   }
 
