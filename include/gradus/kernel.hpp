@@ -98,8 +98,14 @@ struct kernel {
       if constexpr (requires { c.decay.weights(theta); })
         kept = c.decay.weights(theta);
       // Added to u, a decay too small to change θ by itself is not rounded away.
-      if constexpr (requires { c.decay.decrement(theta); })
+      if constexpr (requires { c.decay.decrement(theta); }) {
+#if defined(__CUDA_ARCH__)  // both, of which one is taken: for a branch here nvcc stores the weight in two places
+        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+        theta = decrements(c.decay) ? by_decrement : by_factor;
+#else
         theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+#endif
+      }
       else
         theta = fma(-a, d, kept);
     }
