@@ -368,7 +368,8 @@ struct decode_one {
 template <class F>
 concept can_idle = requires { typename F::idle_form; };
 
-/// The parameters and gradients of a tensor from an element on, as a kernel takes them.
+/// The parameters and gradients of a tensor from an element on, as a kernel takes them: no more than a block of them, whose
+/// random bits are of one range.
 template <class Precision, class Tensor>
 GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t begin) noexcept
 {
@@ -376,7 +377,7 @@ GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uin
   if constexpr (Precision::has_master)
     return mirrored<parameter>{x.master + begin, x.parameters + begin};
   else if constexpr (short_float<parameter>)
-    return stochastic<parameter>{x.parameters + begin, noise(key, Tensor::slot_count, begin)};
+    return stochastic<parameter, noise_in_range>{x.parameters + begin, noise(key, Tensor::slot_count, begin).in_range()};
   else
     return x.parameters + begin;
 }
@@ -466,7 +467,7 @@ struct update_pack {
     if constexpr (real<S>)
       return x.slots[k] + begin;
     else
-      return stochastic<S>{x.slots[k] + begin, noise(key, k, begin)};
+      return stochastic<S, noise_in_range>{x.slots[k] + begin, noise(key, k, begin).in_range()};
   }
 };
 
@@ -531,7 +532,7 @@ struct update_codes {
       store(theta, i - begin, compute(i));
       for (std::size_t k = 0; k < Kernel::slots; ++k)
         x.slots[skipped + k][i] = x.with_map(skipped + k, [&](const auto& map) {
-          return encode_one(map, slot[k], largest[k], noise(key, skipped + k, begin)(i - begin));
+          return encode_one(map, slot[k], largest[k], noise(key, skipped + k, begin).in_range()(i - begin));
         });
     }
     for (std::size_t k = 0; k < Kernel::slots; ++k)

@@ -94,16 +94,20 @@ struct kernel {
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
       const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
+      V kept = theta;
+      if constexpr (requires { c.decay.weights(theta); })
+        kept = c.decay.weights(theta);
       // Added to u, a decay too small to change θ by itself is not rounded away.
       if constexpr (requires { c.decay.decrement(theta); }) {
-        if (decrements(c.decay)) {
-          theta = theta - fma(a, d, c.decay.decrement(theta));
-          return;
-        }
+#if defined(__CUDA_ARCH__)  // both, of which one is taken: for a branch here nvcc stores the weight in two places
+        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+        theta = decrements(c.decay) ? by_decrement : by_factor;
+#else
+        theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+#endif
       }
-      if constexpr (requires { c.decay.weights(theta); })
-        theta = c.decay.weights(theta);
-      theta = fma(-a, d, theta);
+      else
+        theta = fma(-a, d, kept);
     }
   }
 
@@ -134,6 +138,23 @@ GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, 
       store(slots[k], i, slot[k]);
   if constexpr (Kernel::writes_parameters)
     store(theta, i, x);
+}
+
+/// Backend::sweep_range on all n elements, at once but where a range of random bits ends among them.
+template <class Backend, class Kernel, class Theta, class G, class Slot>
+void sweep_by_ranges(const Kernel& kernel, const Theta& theta, const G& g, const Slot* slots, std::size_t n) noexcept
+{
+  std::size_t begin = 0;
+  do {
+    std::size_t length = covered(from(theta, begin), n - begin);
+    decltype(in_range(slots[0])) slot[Kernel::slots + 1] = {};
+    for (std::size_t k = 0; k < Kernel::slots; ++k) {
+      length = covered(from(slots[k], begin), length);
+      slot[k] = in_range(from(slots[k], begin));
+    }
+    Backend::sweep_range(kernel, in_range(from(theta, begin)), from(g, begin), slot, length);
+    begin += length;
+  } while (begin < n);
 }
 
 namespace detail {

@@ -53,56 +53,52 @@ GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, st
   return mix(name_hash + mix(mix(seed) + steps));
 }
 
-/// Sixteen random bits for each element of one array in one step. 32-bit arithmetic alone, which every SIMD set has: a
-/// range of 2³² elements, from a multiple of that, has words of its own in a and b.
+/// Sixteen random bits for each element of a range of 2³², in 32-bit arithmetic alone, which every SIMD set has.
+struct noise_in_range {
+  std::uint32_t a = 0, b = 0, first = 0, shift = 0;
+
+  GRADUS_HOST_DEVICE noise_in_range from(std::size_t i) const noexcept { return {a, b, first + std::uint32_t(i), shift}; }
+  static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
+  GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
+  {
+    std::uint32_t x = (first + std::uint32_t(i)) * weyl + a;
+    x = (x ^ (x >> 15) ^ b) * multiplier;
+    x ^= x >> 16;
+    return (x >> shift) & 0xffffu;
+  }
+};
+
+/// Sixteen random bits for each element of one array in one step. Each range of 2³² elements, from a multiple of that, has
+/// words a and b of its own; a loop takes them once, by `in_range`, and is cut where a range ends.
 struct noise {
   std::uint64_t stream = 0, first = 0;
-  std::uint32_t a = 0, b = 0, shift = 0;
+  std::uint32_t shift = 0;
 
   noise() = default;
   /// \param key  of the tensor and step  \param array  which of the tensor's arrays; two share the halves of a word
   /// \param begin  the array's element that index 0 stands for
   GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::uint64_t begin) noexcept
-      : stream(key + 0x9e3779b97f4a7c15u * (array / 2 + 1)), shift(array % 2 ? 16 : 0)
+      : stream(key + 0x9e3779b97f4a7c15u * (array / 2 + 1)), first(begin), shift(array % 2 ? 16 : 0)
   {
-    start(begin);
   }
   GRADUS_HOST_DEVICE noise from(std::uint64_t i) const noexcept
   {
     noise moved = *this;
-    if (covers(i, 1))
-      moved.first += i;
-    else
-      moved.start(first + i);
+    moved.first += i;
     return moved;
   }
-  /// Whether the n elements from the i-th on lie in the range of the first, so that `bits` serves them. n > 0
-  GRADUS_HOST_DEVICE bool covers(std::uint64_t i, std::uint64_t n) const noexcept
+  /// How many of n elements, from index 0 on, are in its range: `in_range` serves these.
+  GRADUS_HOST_DEVICE std::uint64_t covered(std::uint64_t n) const noexcept
   {
-    return (((first + i) ^ first) | ((first + i + (n - 1)) ^ first)) >> 32 == 0;
+    const std::uint64_t left = (std::uint64_t(1) << 32) - std::uint32_t(first);
+    return n < left ? n : left;
   }
-  static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
-  /// Those of the i-th element, if it is covered.
-  GRADUS_HOST_DEVICE std::uint32_t bits(std::uint64_t i) const noexcept
+  GRADUS_HOST_DEVICE noise_in_range in_range() const noexcept
   {
-    std::uint32_t x = (std::uint32_t(first) + std::uint32_t(i)) * weyl + a;
-    x = (x ^ (x >> 15) ^ b) * multiplier;
-    x ^= x >> 16;
-    return (x >> shift) & 0xffffu;
+    const std::uint64_t h = mix(stream + mix(first >> 32));
+    return {std::uint32_t(h), std::uint32_t(h >> 32), std::uint32_t(first), shift};
   }
-  GRADUS_HOST_DEVICE std::uint32_t operator()(std::uint64_t i) const noexcept
-  {
-    return covers(i, 1) ? bits(i) : from(i).bits(0);
-  }
-
- private:
-  GRADUS_HOST_DEVICE void start(std::uint64_t begin) noexcept
-  {
-    first = begin;
-    const std::uint64_t h = mix(stream + mix(begin >> 32));
-    a = std::uint32_t(h);
-    b = std::uint32_t(h >> 32);
-  }
+  GRADUS_HOST_DEVICE std::uint32_t operator()(std::uint64_t i) const noexcept { return from(i).in_range()(0); }
 };
 
 /// to[i] = f(from[i], i) for all n elements, by rows of fixed length in memory that nothing else can name: of such loops
@@ -227,11 +223,11 @@ struct readable {
   GRADUS_HOST_DEVICE readable from(std::size_t i) const noexcept { return {data + i}; }
 };
 
-/// Short numbers that are rounded stochastically when written.
-template <short_float S>
+/// Short numbers that are rounded stochastically when written. \tparam Noise  detail::noise_in_range within a sweep
+template <short_float S, class Noise = detail::noise>
 struct stochastic {
   S* data = nullptr;
-  detail::noise random = {};
+  Noise random = {};
   GRADUS_HOST_DEVICE stochastic from(std::size_t i) const noexcept { return {data + i, random.from(i)}; }
 };
 
@@ -279,8 +275,8 @@ GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
   else
     x.store(a.data + i);
 }
-template <class V, short_float S>
-GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexcept
+template <class V, short_float S, class Noise>
+GRADUS_HOST_DEVICE void store(const stochastic<S, Noise>& a, std::size_t i, V x) noexcept
 {
   if constexpr (real<V>)
     a.data[i] = S(x, a.random(i));
@@ -312,6 +308,28 @@ void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
     for (std::size_t k = 0; k < n; ++k)
       store(a, i + k, part[k]);
   }
+}
+
+/// How many of an array's next n elements have their random bits of one range, and the array of these; all, where it has none.
+template <class A>
+std::size_t covered(const A&, std::size_t n) noexcept
+{
+  return n;
+}
+template <short_float S>
+std::size_t covered(const stochastic<S>& a, std::size_t n) noexcept
+{
+  return std::size_t(a.random.covered(n));
+}
+template <class A>
+A in_range(const A& a) noexcept
+{
+  return a;
+}
+template <short_float S>
+stochastic<S, detail::noise_in_range> in_range(const stochastic<S>& a) noexcept
+{
+  return {a.data, a.random.in_range()};
 }
 
 /// Asks for what lies so many bytes behind the i-th element.
@@ -446,13 +464,15 @@ void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n
       std::memset(codes + begin, 0, length);
     else if (largest >= 0x7f800000u)
       std::memset(codes + begin, int(dynamic_map<Signed>::last), length);
-    else if (const detail::noise here = random.from(begin); here.covers(0, length))
-      detail::transform(from + begin, codes + begin, length, [=](float x, std::size_t i) {
-        return detail::dynamic_map_of<Signed>.code(x / scale, here.bits(i));
-      });
     else
-      for (std::size_t i = begin; i < begin + length; ++i)
-        codes[i] = detail::dynamic_map_of<Signed>.code(from[i] / scale, random(i));
+      for (std::size_t i = begin, end = begin + length; i < end;) {
+        const detail::noise here = random.from(i);
+        const std::size_t n_here = std::size_t(here.covered(end - i));
+        detail::transform(from + i, codes + i, n_here, [=, bits = here.in_range()](float x, std::size_t k) {
+          return detail::dynamic_map_of<Signed>.code(x / scale, bits(k));
+        });
+        i += n_here;
+      }
   }
 }
 
