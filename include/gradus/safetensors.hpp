@@ -404,7 +404,7 @@ header read_header(const std::string& where, std::uint64_t size, const Read& rea
 /// Puts a header together: metadata first, then the tensors in the order of their bytes.
 class header_writer {
  public:
-  /// \param name,value  in UTF-8
+  /// Both in UTF-8.
   void metadata(std::string_view name, std::string_view value)
   {
     if (!metadata_.empty())
