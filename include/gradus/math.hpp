@@ -115,7 +115,7 @@ GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 template <class V>
 GRADUS_HOST_DEVICE inline V product(V a, V b) noexcept
 {
-  return fma(a, b, V(-0.0f));
+  return fma(a, b, -V(0));
 }
 
 /// Loads one V from memory, and stores it: the only doors between a formula and what is stored.
