@@ -20,6 +20,10 @@
 
 #include <gradus/kernel.hpp>
 
+// xsimd has nothing to build on for other targets, and for 32-bit Arm no doubles; default.hpp then takes scalar.
+#if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE) && !(XSIMD_WITH_NEON && !XSIMD_WITH_NEON64)
+#define GRADUS_HAS_SIMD 1
+
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
 #pragma GCC diagnostic push
@@ -463,14 +467,13 @@ struct basic_simd {
   }
 };
 
-#if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
-#define GRADUS_HAS_SIMD 1
 using simd = basic_simd<xsimd::default_arch>;
-#endif
 
 }  // namespace backend
 }  // namespace gradus::inline GRADUS_ISA
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
+#endif
+
 #endif

@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -22,7 +21,7 @@ namespace detail {
 
 /// The scalars of a step: what it is told, and what it did.
 struct device_board {
-  double lr_scale = 1, grad_scale = 1, max_grad_norm = std::numeric_limits<double>::infinity();
+  double lr_scale = 1, grad_scale = 1, max_grad_norm = detail::no_limit<double>();
   double given_norm_sq = 0;
   bool is_given = false, is_measured = false, skips = false;
   std::uint64_t seed = 0;

@@ -77,12 +77,12 @@ Recipe with_numbers(std::string_view recipe_name, Recipe recipe, std::span<const
 {
   for (const auto& [name, number] : numbers) {
     bool known = false;
-    for_each_hyperparameter(recipe, [&, &name = name, &number = number](std::string_view field, auto& value, range r) {
-      if (field != name)
+    for_each_hyperparameter(recipe, [&, &wanted = name, &given = number](std::string_view field, auto& value, range r) {
+      if (field != wanted)
         return;
       known = true;
-      check(name, number, r);
-      value = static_cast<std::remove_reference_t<decltype(value)>>(number);
+      check(wanted, given, r);
+      value = static_cast<std::remove_reference_t<decltype(value)>>(given);
     });
     if (known)
       continue;

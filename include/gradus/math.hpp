@@ -115,7 +115,7 @@ GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 template <class V>
 GRADUS_HOST_DEVICE inline V product(V a, V b) noexcept
 {
-  return fma(a, b, V(-0.0f));
+  return fma(a, b, -V(0));
 }
 
 /// Loads one V from memory, and stores it: the only doors between a formula and what is stored.
@@ -163,9 +163,9 @@ GRADUS_HOST_DEVICE inline bits_of<T> unknown_bits(const T& x) noexcept
   return bits;
 }
 
-/// Infinity, for a comparison that -ffinite-math-only must not decide when it compiles.
+/// Infinity as a bound, for a comparison that -ffinite-math-only must not decide when it compiles.
 template <real T>
-GRADUS_HOST_DEVICE inline T infinity() noexcept
+GRADUS_HOST_DEVICE inline T no_limit() noexcept
 {
   const T largest = (std::numeric_limits<T>::max)();
   return __builtin_bit_cast(T, unknown_bits(largest) + 1);

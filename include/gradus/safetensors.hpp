@@ -242,14 +242,22 @@ class header_parser {
       refuse("the first half of a surrogate pair");
     const auto put = [&](std::uint64_t byte) { *out++ = static_cast<char>(static_cast<unsigned char>(byte)); };
     const auto put_low = [&](int shift) { put(0x80 | (code >> shift & 0x3f)); };
-    if (code < 0x80)
+    if (code < 0x80) {
       put(code);
-    else if (code < 0x800)
-      put(0xc0 | code >> 6), put_low(0);
-    else if (code < 0x10000)
-      put(0xe0 | code >> 12), put_low(6), put_low(0);
-    else
-      put(0xf0 | code >> 18), put_low(12), put_low(6), put_low(0);
+      return out;
+    }
+    if (code < 0x800)
+      put(0xc0 | code >> 6);
+    else {
+      if (code < 0x10000)
+        put(0xe0 | code >> 12);
+      else {
+        put(0xf0 | code >> 18);
+        put_low(12);
+      }
+      put_low(6);
+    }
+    put_low(0);
     return out;
   }
 
@@ -404,7 +412,7 @@ header read_header(const std::string& where, std::uint64_t size, const Read& rea
 /// Puts a header together: metadata first, then the tensors in the order of their bytes.
 class header_writer {
  public:
-  /// \param name,value  in UTF-8
+  /// Both in UTF-8.
   void metadata(std::string_view name, std::string_view value)
   {
     if (!metadata_.empty())

@@ -180,7 +180,7 @@ struct rectified {
     if (!(rho > 5))
       return {{T(lr), T(1)}, T(lr), T(lr)};
     const double r = std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
-    return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), detail::infinity<T>()};
+    return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), detail::no_limit<T>()};
   }
 };
 

@@ -361,7 +361,7 @@ struct block8 {
 /// 10^(j−D+1), for j = 0 … D−1; all is scaled so that the last code is exactly 1. Signed codes carry the sign above.
 template <bool Signed>
 struct dynamic_map {
-  static constexpr int decades = Signed ? 7 : 8;
+  static constexpr std::size_t decades = Signed ? 7 : 8;
   static constexpr std::uint32_t last = (1u << decades) - 1;
 
   float value[256];          ///< of a code
@@ -372,18 +372,19 @@ struct dynamic_map {
   constexpr dynamic_map() : value(), threshold(), slope(), offset()
   {
     double ten[decades + 1] = {1};  // ten[k] = 10ᵏ
-    for (int k = 0; k < decades; ++k)
+    for (std::size_t k = 0; k < decades; ++k)
       ten[k + 1] = 10 * ten[k];
     const double top = 0.1 * (10 - 9.0 / (1 << (decades - 1)));
-    for (int j = 0; j < decades; ++j) {
-      const double bins = 1 << j;
-      for (int i = 0; i < 1 << j; ++i) {
-        const int code = (1 << j) + i;
-        value[code] = float((1 + 9 * (i / bins)) / ten[decades - j] / top);
+    for (std::size_t j = 0; j < decades; ++j) {
+      const std::size_t first = std::size_t(1) << j;
+      const double bins = double(first);
+      for (std::size_t i = 0; i < first; ++i) {
+        const std::size_t code = first + i;
+        value[code] = float((1 + 9 * (double(i) / bins)) / ten[decades - j] / top);
         if constexpr (Signed)
           value[code + 128] = -value[code];
       }
-      threshold[j] = value[1 << j];
+      threshold[j] = value[first];
       slope[j + 1] = float(top * bins * ten[decades - j] / 9);
       offset[j + 1] = float(bins * 8 / 9);
     }

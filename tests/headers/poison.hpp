@@ -42,17 +42,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
-#if __has_include(<xsimd/xsimd.hpp>)
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-#include <xsimd/xsimd.hpp>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-#endif
 #if __has_include(<tbb/parallel_for.h>)
 #include <tbb/parallel_for.h>
 #endif
@@ -72,6 +61,7 @@
 #define DELETE 0x00010000L
 // complex.h, termios.h, ctype.h of old
 #define I _Complex_I
+#define complex _Complex
 #define B0 0000000
 #define _B 1
 #define _N 04
@@ -92,10 +82,77 @@
 #define SIZE 4096
 #define sq(x) ((x) * (x))
 #define square(x) ((x) * (x))
-#define swap(a, b) std::swap(a, b)
 // logging and test libraries
 #define LOG(x) x
 #define CHECK(x) x
 #define ASSERT(x) x
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+// Qt
+#define slots
+#define signals public
+#define emit
+#define foreach(a, b) for (a : b)
+#define slot(x) "1" #x
+// Apple's AssertMacros.h, Objective-C, Unreal
+#define check(x) ((x) ? void() : std::abort())
+#define verify(x) ((x) ? void() : std::abort())
+#define require(x, label) if (!(x)) goto label
+#define ensure(x) (x)
+#define nil nullptr
+#define YES 1
+#define NO 0
+// Arduino, f2c
+#define abs(x) ((x) > 0 ? (x) : -(x))
+#define round(x) ((x) >= 0 ? long((x) + 0.5) : long((x)-0.5))
+#define bit(b) (1UL << (b))
+#define byte unsigned char
+#define HIGH 0x1
+#define LOW 0x0
+// sockets and the C library of old, curses
+#define select(a, b, c, d, e) lwip_select(a, b, c, d, e)
+#define index strchr
+#define move(y, x) wmove(stdscr, y, x)
+#define clear() wclear(stdscr)
+#define erase() werase(stdscr)
+// R, Perl, Torch 7
+#define length Rf_length
+#define error Rf_error
+#define seed PL_seed
+#define real float
+// numerical code, shaders, test libraries
+#define sign(a, b) ((b) >= 0 ? std::fabs(a) : -std::fabs(a))
+#define range(a, b) a, b
+#define norm(x) ((x) * (x))
+#define product(a, b) ((a) * (b))
+#define step(edge, x) ((x) < (edge) ? 0 : 1)
+#define group(x) x
+#define sum(a, b) ((a) + (b))
+#define fail(x) std::abort()
+#define show(x) std::printf("%s", #x)
+#define quote(x) #x
+// what engines and old C call their types, registers and constants
+#define A 1
+#define B 1
+#define C 1
+#define D 1
+#define E 1
+#define F(x) x
+#define G 9.81
+#define H 1
+#define J 1
+#define K(x) x
+#define L 1
+#define O 1
+#define P 1
+#define Q 1
+#define R 8.314
+#define S 1
+#define T double
+#define U 1
+#define V 1
+#define W 1
+#define X 1
+#define Y 1
+#define Z 1
+#define EI 1

@@ -13,9 +13,8 @@ inline namespace with_openmp {
 inline namespace without_openmp {
 #endif
 
-/// \param threads  how many; 0 leaves it to OpenMP (OMP_NUM_THREADS)
 struct openmp {
-  int threads = 0;
+  int threads = 0;  ///< how many; 0 leaves it to OpenMP (OMP_NUM_THREADS)
 
   void run(std::size_t n, work f) const noexcept
   {
