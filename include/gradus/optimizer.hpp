@@ -682,13 +682,11 @@ class optimizer
     if (o.mean_square && !contains(range::at_least_zero, *o.mean_square))
       fail("mean_square is " + show(*o.mean_square) + "; expected " + expectation(range::at_least_zero));
     bool any = false;
-    std::uint64_t elements = 0;
-    for (const tensor& x : tensors_) {
+    for (const tensor& x : tensors_)
       any = any || x.attached;
-      elements += x.active ? x.size : 0;
-    }
     if (!any)
       fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
+    const std::uint64_t elements = o.model_size ? active_elements() : 0;
     if (o.model_size && *o.model_size < elements)
       fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
            ", the number of parameters of this part");
@@ -1205,18 +1203,27 @@ class optimizer
   /// has a part of.
   enum sum_of : std::uint64_t { of_tensor, of_part, of_model };
 
+  std::uint64_t active_elements() const noexcept
+  {
+    std::uint64_t n = 0;
+    for (const tensor& x : tensors_)
+      n += x.active ? x.size : 0;
+    return n;
+  }
+  /// Whether a step's norm is that of more than this optimizer has.
+  bool is_of_model(const step_options& o) const noexcept
+  {
+    return o.grad_norm_sq && o.model_size && *o.model_size != active_elements();
+  }
+
   /// Makes a scheduled decay's sums such as this step advances them, or, where it does not know by how much, forgets them
   /// until the moments are summed. Each tensor has a sum of its own until a norm is given for all; from then on one sum is
   /// shared, for as long as the same tensors take part. \return whether the step advances them
   bool arrange_sums(const step_options& o) noexcept(!on_device)
   {
-    std::uint64_t elements = 0;
-    for (const tensor& x : tensors_)
-      elements += x.active ? x.size : 0;
-    if (elements == 0)
+    if (active_elements() == 0)
       return !o.mean_square;
-    const bool given = o.grad_norm_sq.has_value();
-    const bool whole_model = given && o.model_size && *o.model_size != elements;
+    const bool given = o.grad_norm_sq.has_value(), whole_model = is_of_model(o);
     // Beside a mean, the norm may be the whole model's, and the model's size be unknown.
     const bool advances = sum_is_shared_ == of_model ? whole_model && common_cohort() : !given && measures(o);
     if (o.mean_square && (sums_are_stale_ || !advances)) {
@@ -1226,10 +1233,10 @@ class optimizer
     }
     if (sums_are_stale_ || (sum_is_shared_ == of_model && !whole_model) || (sum_is_shared_ && !common_cohort()))
       resum();
-    if (given && !sum_is_shared_)
+    if (given && sum_is_shared_ != (whole_model ? of_model : of_part)) {
+      settle();
       share_sum(whole_model ? of_model : of_part);
-    else if (whole_model && sum_is_shared_ == of_part)
-      share_sum(of_model);
+    }
     if (given && !is_finite(*o.grad_norm_sq))
       sums_are_stale_ = true;  // from the next step on
     return true;
