@@ -127,6 +127,9 @@ class optimizer
     return {owner_, groups_.size() - 1};
   }
 
+  /// Refuses what add_group and set_hyperparameters would refuse, and does nothing else.
+  static void check_hyperparameters(const Recipe& hyperparameters) { checked(hyperparameters); }
+
   /// New hyperparameters for a group, from the next step on. State is kept; a momentum raised from 0 starts from zeros.
   void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
   {
@@ -293,8 +296,8 @@ class optimizer
   /// span of the state's type under the slot's name (block8: of std::uint8_t, and of float under "…_scale"); the master
   /// weights under "master", where there are any; a span of one std::uint64_t under "step"; and where a scheduled decay
   /// works in one pass, its running sums, spans of one double under "exp_avg_sq_sum". With an empty tensor name come
-  /// "exp_avg_sq_sum" and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared"; and where something is rounded
-  /// stochastically, likewise "seed". What is written through the spans is the state from then on: a run restored so goes
+  /// "exp_avg_sq_sum" and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared" (0; 1 for one sum of all tensors, 2 for that of a model_size); and where something is rounded
+  /// stochastically, likewise "seed". A sum that is NaN is found anew from the moments, in the next step that needs it. What is written through the spans is the state from then on: a run restored so goes
   /// on with the same bits. Hyperparameters, schedules and who is left out are the caller's.
   template <class Visitor>
   void visit_state(Visitor&& visit)
