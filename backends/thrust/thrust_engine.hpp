@@ -291,7 +291,7 @@ struct prepare_cohort {
       c.prepared = prepare<T>(c.rule, c.scalars, scale);
       if (!is_tried)
         c.t += 1;
-      else if (board->skips && (may_overflow<T>(size, c.scalars.lr) || gradient_decay(c.prepared) > 0))
+      else if (board->skips && (may_overflow<T>(size, c.scalars.lr) || gradient_decay(c.prepared) != 0))
         set_flag(board->may_overflow);
     }
     if (k == 0) {
@@ -325,11 +325,10 @@ struct try_elements {
       const Cohort& c = cohorts[x.cohort];
       const std::size_t begin = (k - x.first_pack) * unit, end = x.size - begin < unit ? x.size : begin + unit;
       const double decay = gradient_decay(c.prepared);
-      const bool is_known = is_finite(decay);
       for (std::size_t i = begin; i < end; ++i) {
         const T theta = x.master ? T(x.master[i]) : load<T>(x.parameters + i);
-        const double decayed = decay > 0 && is_known ? decay * std::fabs(double(theta)) : 0;
-        if ((may_overflow<T>(board->size + decayed, c.scalars.lr) || !is_known) && overflows(c, x, i, theta))
+        const double decayed = decay > 0 ? decay * std::fabs(double(theta)) : 0;
+        if ((decay < 0 || may_overflow<T>(board->size + decayed, c.scalars.lr)) && overflows(c, x, i, theta))
           set_flag(board->overflows);
       }
     }
@@ -827,15 +826,10 @@ class device_engine {
     set_options(o);
     [[maybe_unused]] bool advances = false;
     if constexpr (Optimizer::one_pass) {
-      // To share a sum, or to part one, is to wait for the device anyway; and a step that is skipped must not.
-      const auto wanted = opt.is_of_model(o) ? Optimizer::of_model : Optimizer::of_part;
-      const bool shares = o.grad_norm_sq && !o.mean_square && (opt.sum_is_shared_ != wanted || opt.sums_are_stale_) && has_elements(opt);
-      if (!shares || !o.skip_nonfinite || will_apply(opt, o))
-        advances = opt.arrange_sums(o);
-      else
+      // To change what the sums are of is to wait for the device anyway; and a step that is skipped changes nothing.
+      if (o.skip_nonfinite && opt.rearranges_sums(o) && !will_apply(opt, o))
         return;
-      if (shares)
-        opt.flat_is_current_ = false;
+      advances = opt.arrange_sums(o);
     }
     if (!uploaded_ || !opt.flat_is_current_)
       upload(opt);
@@ -903,13 +897,6 @@ class device_engine {
     std::size_t lists[most_levels], blocks[most_levels], sums[most_levels];
   };
 
-  static bool has_elements(const Optimizer& opt) noexcept
-  {
-    for (const auto& x : opt.tensors_)
-      if (x.active && x.size > 0)
-        return true;
-    return false;
-  }
   /// Measures and judges the step, and prepares its coefficients. \return where ‖g‖² lies, if it is computed
   template <class Options>
   const double* judge(const Options& o) const

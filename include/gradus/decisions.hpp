@@ -47,7 +47,7 @@ GRADUS_HOST_DEVICE inline double clipped_scale(const square_sum& s, double grad_
 {
   const double norm = root_of(s, grad_scale);
   if (!is_finite(norm) && is_finite(s.sum))
-    return limit / s.unit / std::sqrt(s.sum);  // the norm is too large for a double, but the quotient is not
+    return rounded(limit / s.unit) / std::sqrt(s.sum);  // the norm is too large for a double, but the quotient is not
   const double clip = limit / (norm + 1e-6);
   return grad_scale * (clip > 1 ? 1 : clip);
 }
@@ -80,7 +80,7 @@ GRADUS_HOST_DEVICE bool may_overflow(double size, double lr) noexcept
 }
 
 /// λ of a decay that goes through the gradient, by which a weight can overflow what the gradient does not: 0 where the
-/// decay does not, infinity where λ is not known.
+/// decay does not, below 0 where λ is not known.
 template <class Prepared>
 GRADUS_HOST_DEVICE double gradient_decay(const Prepared& c) noexcept
 {
@@ -90,7 +90,7 @@ GRADUS_HOST_DEVICE double gradient_decay(const Prepared& c) noexcept
   else if constexpr (requires { c.decay.weight_decay; })
     return double(c.decay.weight_decay);
   else
-    return std::numeric_limits<double>::infinity();
+    return -1;
 }
 
 /// Whether a step of one element makes something infinite or NaN of finite numbers.

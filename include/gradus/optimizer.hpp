@@ -3,8 +3,8 @@
 /// The optimizer: parameter groups, state, and one step over all tensors.
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -1116,7 +1116,7 @@ class optimizer
   {
     bool possible = false;
     for (const cohort& c : cohorts_)
-      possible = possible || (c.members > 0 && (detail::may_overflow<value_type>(size, c.scalars.lr) || detail::gradient_decay(c.prepared) > 0));
+      possible = possible || (c.members > 0 && (detail::may_overflow<value_type>(size, c.scalars.lr) || detail::gradient_decay(c.prepared) != 0));
     if (!possible)
       return false;
     std::atomic<bool> found{false};
@@ -1126,8 +1126,8 @@ class optimizer
       const double decay = detail::gradient_decay(c.prepared);
       for (std::size_t i = begin; i < end && !found.load(std::memory_order_relaxed); i += reduce_block) {
         const std::size_t n = end - i < reduce_block ? end - i : reduce_block;
-        const double decayed = decay > 0 && is_finite(decay) ? std::sqrt(square_sum_of_weights(x, i, n)) : 0;
-        if ((detail::may_overflow<value_type>(size + decay * decayed, c.scalars.lr) || !is_finite(decay)) && block_overflows(x, i, n))
+        const double decayed = decay > 0 ? decay * std::sqrt(square_sum_of_weights(x, i, n)) : 0;
+        if ((decay < 0 || detail::may_overflow<value_type>(size + decayed, c.scalars.lr)) && block_overflows(x, i, n))
           found.store(true, std::memory_order_relaxed);
       }
     });
@@ -1226,32 +1226,50 @@ class optimizer
   {
     if (active_elements() == 0)
       return !o.mean_square;
-    const bool given = o.grad_norm_sq.has_value(), whole_model = is_of_model(o);
-    // Beside a mean, the norm may be the whole model's, and the model's size be unknown.
-    const bool advances = sum_is_shared_ == of_model ? whole_model && common_cohort() : !given && measures(o);
-    if (o.mean_square && (sums_are_stale_ || !advances)) {
+    if (o.mean_square && (sums_are_stale_ || !advances_beside_mean(o))) {
       if (!sums_are_stale_)
         forget_sums();
       return false;
     }
-    if (sums_are_stale_ || (sum_is_shared_ == of_model && !whole_model) || (sum_is_shared_ && !common_cohort()))
+    if (must_resum(o))
       resum();
-    if (given && sum_is_shared_ != (whole_model ? of_model : of_part)) {
+    if (o.grad_norm_sq && sum_is_shared_ != wanted_sum(o)) {
       settle();
-      share_sum(whole_model ? of_model : of_part);
+      share_sum(wanted_sum(o));
     }
-    if (given && !is_finite(*o.grad_norm_sq))
+    if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq))
       sums_are_stale_ = true;  // from the next step on
     return true;
   }
+  /// Whether it will change anything.
+  bool rearranges_sums(const step_options& o) const noexcept
+  {
+    if (active_elements() == 0)
+      return false;
+    if (o.mean_square && (sums_are_stale_ || !advances_beside_mean(o)))
+      return !sums_are_stale_;
+    return must_resum(o) || (o.grad_norm_sq && (sum_is_shared_ != wanted_sum(o) || !is_finite(*o.grad_norm_sq)));
+  }
+  /// Beside a mean, a norm may be the whole model's, and the model's size be unknown.
+  bool advances_beside_mean(const step_options& o) const noexcept
+  {
+    return sum_is_shared_ == of_model ? is_of_model(o) && common_cohort() : !o.grad_norm_sq && measures(o);
+  }
+  bool must_resum(const step_options& o) const noexcept
+  {
+    return sums_are_stale_ || (sum_is_shared_ == of_model && !is_of_model(o)) || (sum_is_shared_ && !common_cohort());
+  }
+  /// The sum that serves a norm that is given.
+  sum_of wanted_sum(const step_options& o) const noexcept { return is_of_model(o) ? of_model : of_part; }
 
   /// Σv is to be found anew. What says so is NaN in the sums, so that it is saved and loaded with them.
   void forget_sums() noexcept(!on_device)
   {
     settle();
+    const double none = std::bit_cast<double>(std::uint64_t(0x7ff8000000000000u));  // NaN, also under -ffast-math
     for (tensor& x : tensors_)
-      x.second_moment_sum = std::numeric_limits<double>::quiet_NaN();
-    shared_sum_ = sum_is_shared_ ? std::numeric_limits<double>::quiet_NaN() : 0;
+      x.second_moment_sum = none;
+    shared_sum_ = sum_is_shared_ ? none : 0;
     sums_are_stale_ = true;
     if constexpr (on_device)
       flat_is_current_ = false;
@@ -1296,6 +1314,8 @@ class optimizer
       x.second_moment_sum = 0;
     }
     sum_is_shared_ = what;
+    if constexpr (on_device)
+      flat_is_current_ = false;
   }
 
   /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache. It leaves the new
