@@ -347,6 +347,20 @@ TEST_CASE("a mean that is given, and a model's size, are the scalar backend's")
   check_steps_same_as_scalar<double>(recipe, {part, part, part_and_mean, part, plain, norm}, fill);
   check_steps_same_as_scalar<float>(recipe, {part, part, mean, plain}, fill);
   check_steps_same_as_scalar<precision<float, float, bfloat16>>(recipe, {plain, mean, mean_clipped, plain}, fill);
+  // A step that is skipped leaves Σv alone.
+  const auto spoilt = [&](auto& g, int t) {
+    fill(g, t);
+    if (t % 2 == 1)
+      g[5000] = number<std::remove_cvref_t<decltype(g[0])>>(t == 1 ? std::numeric_limits<float>::infinity() : 1e25f);
+  };
+  auto skipping = [](gradus::step_options o) {
+    o.skip_nonfinite = true;
+    return o;
+  };
+  const double infinity = std::numeric_limits<double>::infinity();
+  check_steps_same_as_scalar<float>(recipe, {plain, skipping(mean), plain, skipping(norm_and_mean), plain}, spoilt);
+  check_steps_same_as_scalar<float>(recipe, {norm, skipping({.grad_norm_sq = infinity}), norm, skipping({.grad_norm_sq = 1e50}), norm}, spoilt);
+  check_steps_same_as_scalar<float>(recipe, {part, skipping({.grad_norm_sq = 1e50}), part, skipping(mean), part}, spoilt);
   const auto two_passes = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
                                           gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
   check_steps_same_as_scalar<float>(two_passes, {plain, mean, mean_clipped, plain}, fill);
