@@ -174,7 +174,7 @@ TEST_CASE("hyperparameters come back to the bit")
     gradus::adabound h{.lr = r.magnitude(1e-150, 1e150), .beta1 = r.uniform(), .beta2 = 1 - r.magnitude(1e-16, 1),
                        .eps = i == 0 ? 5e-324 : r.magnitude(1e-300, 1), .weight_decay = i == 1 ? 1.7976931348623157e308 : r.uniform(),
                        .final_lr = std::nextafter(0.1, 1), .gamma = r.magnitude(1e-9, 0.5)};
-    optimizer<gradus::adabound> saved(h), loaded;
+    optimizer<gradus::adabound, double> saved(h), loaded;  // float does not hold them all
     saved.add_group({.lr = 0.1 + 0.2});
     loaded.add_group({});
     load_bytes(loaded, checkpoint_of(saved));
@@ -694,6 +694,82 @@ TEST_CASE("a sum that the model shares is found anew where the model is another"
   p.opt.leave_out(p.hc);
   load_bytes(p.opt, checkpoint_of(m.opt), {.settings = false});
   CHECK(*p.opt.step().mean_square == doctest::Approx(sum / 43 / (1 - std::pow(0.9, 5))).epsilon(1e-12));
+}
+
+namespace {
+
+// The bits of all numbers in an optimizer's state and of its weights, but for which NaN is one.
+template <class M>
+std::vector<double> numbers_of(const M& m)
+{
+  std::vector<double> all;
+  const auto add = [&](auto values) {
+    for (const auto& x : values)
+      if constexpr (std::is_arithmetic_v<std::remove_cvref_t<decltype(x)>>)
+        all.push_back(std::isnan(double(x)) ? -12345.0 : double(x));
+  };
+  add(std::span(m.b.weights));
+  m.opt.visit_state([&](std::string_view, std::string_view key, auto values) {
+    if (key != "exp_avg_sq_sum")
+      add(values);
+  });
+  return all;
+}
+
+template <class Opt, class... Arguments>
+void check_broken_state_resumes(double gradient, const gradus::step_options& o, const Arguments&... arguments)
+{
+  using T = typename Opt::parameter_type;
+  model<Opt> m(2, arguments...), n(0, arguments...);
+  m.b.gradients[7] = T(gradient);
+  m.opt.step(o);
+  m.b.gradients[7] = T(0.5);
+  for (const bool lenient : {false, true}) {
+    CHECK(refusal([&] { CHECK(load_bytes(n.opt, checkpoint_of(m.opt), {.lenient = lenient}).differences.empty()); }) == "");
+    n.a = m.a, n.b = m.b, n.c = m.c;
+    n.opt.rebind(n.ha, n.a.weights, n.a.gradients);
+    n.opt.rebind(n.hb, n.b.weights, n.b.gradients);
+    n.opt.rebind(n.hc, n.c.weights, n.c.gradients);
+    CHECK((numbers_of(n) == numbers_of(m)));
+    m.opt.step();
+    n.opt.step();
+    const auto broken = numbers_of(m), resumed = numbers_of(n);
+    REQUIRE(broken.size() == resumed.size());
+    for (std::size_t i = 0; i < broken.size(); ++i)
+      CHECK((broken[i] == resumed[i] || std::fabs(broken[i] - resumed[i]) < 1e-6 * std::fabs(broken[i])));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("hyperparameters that are too large for the type here are refused, and nothing is loaded")
+{
+  for (const double lr : {1e39, 1e300}) {
+    model<optimizer<gradus::adam, double>> saved(1, gradus::adam{.lr = lr});
+    model<optimizer<gradus::adam>> opt(0);
+    check_refused(opt.opt, checkpoint_of(saved.opt), {"lr is 1e+", "expected at most 3.40282347e+38, the largest float"}, {.convert = true});
+    model<any_optimizer<float>> any(0, "adam");
+    check_refused(any.opt, checkpoint_of(saved.opt), {"lr is 1e+", "expected at most 3.40282347e+38, the largest float"}, {.convert = true});
+  }
+}
+
+TEST_CASE("what saves loads: a run that is broken by infinite, NaN or overflowing gradients, too")
+{
+  constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double bad : {infinity, -infinity, nan, 3e38, 1e200}) {
+    gradus::for_each_recipe([&]<class R>(const char*, std::type_identity<R>) {
+      if (bad != 1e200)
+        check_broken_state_resumes<optimizer<R, float>>(bad, {});
+      check_broken_state_resumes<optimizer<R, double>>(bad, {});
+    });
+    const auto composed = gradus::compose(0.01, gradus::first_moment::none{}, gradus::second_moment::ema{.beta2 = 0.9},
+                                          gradus::step_size::rectified{}, gradus::decay::scheduled{.weight_decay = 0.1, .eps = 1e-8});
+    check_broken_state_resumes<optimizer<std::remove_const_t<decltype(composed)>, double>>(bad, {.max_grad_norm = 1}, composed);
+    check_broken_state_resumes<optimizer<gradus::adams, gradus::precision<float, float, gradus::block8>>>(
+        bad == 1e200 ? infinity : bad, {}, scheduled);
+  }
+  check_broken_state_resumes<optimizer<gradus::adams, double>>(1e200, {.max_grad_norm = 1}, scheduled);
+  check_broken_state_resumes<optimizer<gradus::adams, float>>(1, {.mean_square = 2}, scheduled);
 }
 
 TEST_CASE("another precision, where it is asked for")

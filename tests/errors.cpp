@@ -253,11 +253,11 @@ TEST_CASE("elements that do not lie side by side")
   const block corner{memory.data(), 4, 1, 3, 2, 2};
   const block column{memory.data(), 3, 1, 12, 3, 1};  // one column: where the next would begin is of no matter
   const block matrix{memory.data() + 6, 6, 1, 3, 3, 2};
-  check_refused("gradus: parameters has inner stride 3 and outer stride 1; expected elements that lie side by side (a whole matrix, or a copy)",
+  check_refused("gradus: parameters of tensor \"x\" has inner stride 3 and outer stride 1; expected elements that lie side by side (a whole matrix, or a copy)",
                 [&](auto& s) { s.opt.add("x", row, s.spare_gradient); });
-  check_refused("gradus: parameters has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
+  check_refused("gradus: parameters of tensor \"x\" has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
                 [&](auto& s) { s.opt.add(corner, s.spare_gradient); });
-  check_refused("gradus: gradients has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
+  check_refused("gradus: gradients of tensor \"x\" has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
                 [&](auto& s) { s.opt.rebind(s.b, s.spare, corner); });
   optimizer<gradus::sgd> opt;
   std::vector<float> other(6, 1.0f), third(3, 1.0f);
@@ -355,9 +355,76 @@ TEST_CASE("options of a step")
   for (const double bad : {-1.0, -inf})
     check_refused("gradus: grad_norm_sq is " + text(bad) + "; expected the sum of the squares of all raw gradients",
                   [=](auto& s) { s.opt.step({.grad_norm_sq = bad}); });
+  for (const double bad : {1e39, 1e-46, 1e-39})
+    check_refused("gradus: grad_scale is " + text(bad) + "; expected a number from 1.17549435e-38 to 3.40282347e+38, the range of float",
+                  [=](auto& s) { s.opt.step({.grad_scale = bad}); });
+  check_refused("gradus: lr_scale is 1e+42 with lr 0.001; expected a product of at most 3.40282347e+38, the largest float",
+                [=](auto& s) { s.opt.step({.lr_scale = 1e42}); });
+  for (const double bad : {-1.0, inf, not_a_number})
+    check_refused("gradus: mean_square is " + text(bad) + "; expected a finite number >= 0",
+                  [=](auto& s) { s.opt.step({.mean_square = bad}); });
+  check_refused("gradus: model_size is 7; expected at least 8, the number of parameters of this part",
+                [=](auto& s) { s.opt.step({.grad_norm_sq = 1, .model_size = 7}); });
+  check_refused("gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root: leave it "
+                "out and it is computed, or set skip_nonfinite",
+                [=](auto& s) { s.opt.step({.max_grad_norm = 1, .grad_norm_sq = inf}); });
   // One bad option among good ones is enough.
   check_refused("gradus: lr_scale is -1; expected a finite number >= 0",
                 [](auto& s) { s.opt.step({.lr_scale = -1, .max_grad_norm = 1, .grad_norm_sq = 1, .skip_nonfinite = true}); });
+}
+
+TEST_CASE("hyperparameters that the compute type cannot hold")
+{
+  const auto check = [](const auto& good, auto change, const std::string& name) {
+    auto bad = good;
+    change(bad);
+    check_refused("gradus: " + name + " is 1e+39; expected at most 3.40282347e+38, the largest float",
+                  [=](auto& s) { s.opt.add_group(bad); }, good);
+    check_refused("gradus: " + name + " is 1e+39; expected at most 3.40282347e+38, the largest float",
+                  [=](auto& s) { s.opt.set_hyperparameters(bad); }, good);
+    CHECK_THROWS_AS(optimizer<std::remove_const_t<decltype(bad)>>{bad}, std::invalid_argument);
+    CHECK_NOTHROW(gradus::optimizer<std::remove_const_t<decltype(bad)>, double, gradus::backend::scalar>{bad});
+  };
+  check(gradus::adam{}, [](auto& r) { r.lr = 1e39; }, "lr");
+  check(gradus::adam{}, [](auto& r) { r.eps = 1e39; }, "eps");
+  check(gradus::sgd{}, [](auto& r) { r.weight_decay = 1e39; }, "weight_decay");
+  check(gradus::adabound{}, [](auto& r) { r.final_lr = 1e39; }, "final_lr");
+  check(gradus::yogi{}, [](auto& r) { r.initial_accumulator = 1e39; }, "initial_accumulator");
+  // A rule's own, of a composition.
+  const auto composed = gradus::compose(1, gradus::first_moment::ema{}, gradus::second_moment::ema{}, gradus::step_size::adaptive{},
+                                        gradus::decay::scheduled{.eps = 1e39});
+  CHECK_THROWS_WITH_AS((gradus::optimizer(composed)), "gradus: eps is 1e+39; expected at most 3.40282347e+38, the largest float",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>("adam", {{"eps", 1e39}}),
+                       "gradus: eps is 1e+39; expected at most 3.40282347e+38, the largest float", std::invalid_argument);
+}
+
+TEST_CASE("hyperparameters whose products the compute type cannot hold")
+{
+  const auto check = [](const auto& recipe, const std::string& message) {
+    using R = std::remove_cvref_t<decltype(recipe)>;
+    std::vector<float> w(3, 1), g(3, 1);
+    optimizer<R> opt(recipe);
+    opt.add(w, g);
+    CHECK_THROWS_WITH_AS(opt.step(), message.c_str(), std::invalid_argument);
+    CHECK(w == std::vector<float>(3, 1));
+    std::vector<double> v(3, 1), h(3, 1);
+    gradus::optimizer<R, double, gradus::backend::scalar> in_double(recipe);
+    in_double.add(v, h);
+    CHECK_NOTHROW(in_double.step());
+  };
+  const std::string product = "; expected a product of at most 3.40282347e+38, the largest float";
+  check(gradus::adamw{.lr = 1e30, .weight_decay = 1e20}, "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
+  check(gradus::sgds{.lr = 1e30, .weight_decay = 1e20}, "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
+  check(gradus::adam{.lr = 1e35, .beta1 = 0.999999, .beta2 = 0.5},
+        "gradus: lr is 1e+35 and lr_scale 1; expected a step whose coefficients, of these and of the other hyperparameters, are "
+        "at most 3.40282347e+38, the largest float");
+  // What is large and fits is taken; and a scheduled decay, which is held to 1, is.
+  std::vector<float> w(3, 1), g(3, 1);
+  optimizer<gradus::adams> opt({.lr = 1e30, .weight_decay = 1e20});
+  opt.add(w, g);
+  CHECK(opt.step().decay_clamped);
+  CHECK_NOTHROW(opt.step({.grad_scale = 1e38}));
 }
 
 TEST_CASE("one norm for tensors that need one each")

@@ -677,14 +677,14 @@ TEST_CASE("a norm under the limit, or an infinite limit, changes no bit")
     }
     CHECK(same(model, plain));
   }
-  // Even where the norm itself is too large for a double.
+  // Even where its square is too large for a double.
   std::vector<double> w(3, 1.0), v(3, 1.0), g(3, 1e200);
   gradus::optimizer<gradus::sgd, double> opt({.lr = 1e-200}), reference({.lr = 1e-200});
   opt.add(w, g);
   reference.add(v, g);
   const auto report = opt.step({.max_grad_norm = std::numeric_limits<double>::infinity()});
   reference.step();
-  CHECK(*report.grad_norm == std::numeric_limits<double>::infinity());
+  CHECK(*report.grad_norm == doctest::Approx(std::sqrt(3.0) * 1e200).epsilon(1e-15));
   CHECK(same(w, v));
 }
 
@@ -800,13 +800,388 @@ TEST_CASE("a norm that overflows is no reason to skip")
   const auto report = opt.step({.skip_nonfinite = true});
   reference.step();
   CHECK(report.applied);
-  CHECK(*report.grad_norm == std::numeric_limits<double>::infinity());
+  CHECK(*report.grad_norm == doctest::Approx(std::sqrt(3.0) * 1e200).epsilon(1e-15));
   CHECK(same(w, v));
   CHECK(w[0] == 0.9);
   // A norm that is given is looked at first, and the elements where it is not finite.
   CHECK(opt.step({.grad_norm_sq = not_finite<double>[1], .skip_nonfinite = true}).applied);
   g[2] = not_finite<double>[0];
   CHECK_FALSE(opt.step({.grad_norm_sq = not_finite<double>[0], .skip_nonfinite = true}).applied);
+}
+
+TEST_CASE("clipping: a norm whose square is out of a double's range is as good as any")
+{
+  const auto moved_by = [](std::vector<double> g, gradus::step_options o, double norm) {
+    std::vector<double> w(g.size(), 0.0);
+    gradus::optimizer<gradus::sgd, double> opt({.lr = 1});
+    opt.add(w, g);
+    const auto report = opt.step(o);
+    CHECK(report.applied);
+    CHECK((*report.grad_norm == norm || *report.grad_norm == doctest::Approx(norm).epsilon(1e-15)));
+    for (double& x : w)
+      x = -x;
+    return w;
+  };
+  for (const bool skip : {false, true}) {
+    const auto large = moved_by({3e200, 4e200}, {.max_grad_norm = 1, .skip_nonfinite = skip}, 5e200);
+    CHECK(large[0] == doctest::Approx(0.6).epsilon(1e-14));
+    CHECK(large[1] == doctest::Approx(0.8).epsilon(1e-14));
+    const auto small = moved_by({3e-170, 4e-170}, {.max_grad_norm = 1, .skip_nonfinite = skip}, 5e-170);
+    CHECK(small[0] == 3e-170);
+    const auto smallest = moved_by({3e-320, 4e-320}, {.max_grad_norm = 1, .skip_nonfinite = skip}, 5e-320);
+    CHECK(smallest[0] == 3e-320);
+    // Squares that lose digits, next to denormals; 5e-160, and its square no denormal either.
+    moved_by({3e-160, 4e-160}, {.max_grad_norm = 1, .skip_nonfinite = skip}, 5e-160);
+    // After grad_scale the norm is an ordinary one, or too large for a double.
+    const auto scaled = moved_by({3e200, 4e200}, {.grad_scale = 1e-200, .max_grad_norm = 2.5, .skip_nonfinite = skip}, 5);
+    CHECK(scaled[1] == doctest::Approx(2).epsilon(1e-6));
+    const auto tiny = moved_by({3e-200, 4e-200}, {.grad_scale = 1e200, .max_grad_norm = 2.5, .skip_nonfinite = skip}, 5);
+    CHECK(tiny[1] == doctest::Approx(2).epsilon(1e-6));
+    const auto largest = moved_by(std::vector<double>(4, 1.5e308), {.max_grad_norm = 10, .skip_nonfinite = skip}, not_finite<double>[1]);
+    CHECK(largest[3] == doctest::Approx(5).epsilon(1e-12));
+    const auto beyond = moved_by({3e300, 4e300}, {.grad_scale = 1e100, .max_grad_norm = 1, .skip_nonfinite = skip}, not_finite<double>[1]);
+    CHECK(beyond[0] == doctest::Approx(0.6).epsilon(1e-12));
+    // Only the total overflows: each tensor's, or block's, own sum does not.
+    moved_by(std::vector<double>(9000, 1e153), {.max_grad_norm = 1, .skip_nonfinite = skip}, std::sqrt(9000.0) * 1e153);
+  }
+  moved_by({0, 0}, {.max_grad_norm = 1}, 0);
+}
+
+TEST_CASE("clipping: what is not finite is told from what overflows")
+{
+  for (const double bad : not_finite<double>) {
+    std::vector<double> w(3, 1.0), g{1e200, bad, 1e200};
+    gradus::optimizer<gradus::sgd, double> opt({.lr = 1});
+    opt.add(w, g);
+    CHECK_FALSE(opt.step({.max_grad_norm = 1, .skip_nonfinite = true}).applied);
+    CHECK_FALSE(opt.step({.skip_nonfinite = true}).applied);
+    CHECK(w[0] == 1);
+    CHECK(opt.step({.max_grad_norm = 1}).applied);  // who does not ask is not spared
+    CHECK(std::isnan(w[1]));
+  }
+}
+
+TEST_CASE_TEMPLATE("a scheduled decay's mean is right for gradients whose squares overflow before they are scaled", Backend,
+                   gradus::backend::scalar, gradus::default_backend)
+{
+  for (const double size : {1e200, 1e-200}) {
+    auto model = tensors<double>(), ordinary = tensors<double>();
+    gradus::optimizer<gradus::adams, double, Backend> opt(scheduled);
+    gradus::optimizer<gradus::adams, double> reference(scheduled);
+    for (std::size_t i = 0; i < 3; ++i) {
+      opt.add(model[i].weights, model[i].gradients);
+      reference.add(ordinary[i].weights, ordinary[i].gradients);
+    }
+    for (int t = 0; t < 5; ++t) {
+      const bool clips = size > 1 && t % 2 == 1;
+      double norm_sq = 0;
+      for (std::size_t i = 0; i < 3; ++i) {
+        ordinary[i].compute(t);
+        model[i].gradients = ordinary[i].gradients;
+        for (double& g : model[i].gradients) {
+          norm_sq += g * g;
+          g *= size;
+        }
+      }
+      // Clipped to the norm that it has unscaled, or scaled back.
+      const auto report = clips ? opt.step({.max_grad_norm = std::sqrt(norm_sq)}) : opt.step({.grad_scale = 1 / size});
+      const auto expected = reference.step();
+      CHECK(*report.mean_square == doctest::Approx(*expected.mean_square).epsilon(1e-12));
+      CHECK(*report.grad_norm == doctest::Approx(*expected.grad_norm * (clips ? size : 1)).epsilon(1e-12));
+      double worst = 0;
+      for (std::size_t i = 0; i < 3; ++i)
+        for (std::size_t j = 0; j < model[i].weights.size(); ++j)
+          worst = std::fmax(worst, std::fabs(model[i].weights[j] - ordinary[i].weights[j]));
+      CHECK(worst < 1e-10);
+    }
+  }
+}
+
+namespace {
+
+// One step with skip_nonfinite, of weights that are alike but for one: whether it was applied. If not, nothing has changed;
+// if so, it was the step of those who do not ask.
+template <class T, class Backend, class Recipe>
+bool is_applied(const Recipe& recipe, double weight, double gradient, gradus::step_options o = {}, std::size_t n = 4133)
+{
+  using P = typename gradus::precision_of<T>::parameter_type;
+  using G = typename gradus::precision_of<T>::gradient_type;
+  const auto number = []<class X>(X, double x) {
+    if constexpr (gradus::real<X>)
+      return X(x);
+    else
+      return X(float(x));
+  };
+  std::vector<P> w(n, number(P(), 1.0)), v;
+  std::vector<G> g(n, number(G(), 0.5));
+  v = w;
+  gradus::optimizer<Recipe, T, Backend> opt(recipe), reference(recipe);
+  opt.add("w", w, g);
+  reference.add("w", v, g);
+  for (auto* each : {&opt, &reference})
+    each->step({.lr_scale = 0});
+  w[n - 1] = v[n - 1] = number(P(), weight);
+  g[n - 1] = number(G(), gradient);
+  const auto weights = w;
+  const auto state = save(opt);
+  if (!o.max_grad_norm)
+    reference.step(o);
+  o.skip_nonfinite = true;
+  const bool applied = opt.step(o).applied;
+  if (applied)
+    CHECK((o.max_grad_norm || same(w, v)));
+  else {
+    CHECK(same(w, weights));
+    CHECK((save(opt) == state));
+  }
+  return applied;
+}
+
+// A gradient of one size is applied and one of another is not, with room between them for a formula's details.
+template <class T, class Recipe>
+void check_overflow(const Recipe& recipe, double applied, double skipped, const gradus::step_options& o = {})
+{
+  CAPTURE(applied);
+  CAPTURE(skipped);
+  for (const double sign : {1.0, -1.0}) {
+    CHECK(is_applied<T, gradus::default_backend>(recipe, 1, sign * applied, o));
+    CHECK_FALSE(is_applied<T, gradus::default_backend>(recipe, 1, sign * skipped, o));
+  }
+  CHECK(is_applied<T, gradus::backend::scalar>(recipe, 1, applied, o));
+  CHECK_FALSE(is_applied<T, gradus::backend::scalar>(recipe, 1, skipped, o));
+}
+
+}  // namespace
+
+TEST_CASE("skip_nonfinite: a finite gradient that would make a moment infinite is skipped, and only such")
+{
+  using gradus::bfloat16, gradus::block8, gradus::precision;
+  check_overflow<float>(gradus::adam{}, 1.5e19, 1e21);
+  check_overflow<float>(gradus::adams{}, 1.5e19, 1e21);
+  check_overflow<float>(gradus::amsgrad{}, 1.5e19, 1e21);
+  check_overflow<float>(gradus::yogi{}, 1.5e19, 1e21);
+  check_overflow<float>(gradus::padam{}, 1.5e19, 1e21);
+  check_overflow<float>(gradus::radam{}, 1.5e19, 1e21);
+  check_overflow<double>(gradus::adams{}, 1e154, 1e157);
+  check_overflow<precision<float, float, bfloat16>>(gradus::adamw{}, 1.5e19, 1e21);
+  check_overflow<precision<float, float, block8>>(gradus::adam{}, 1.5e19, 1e21);
+  check_overflow<precision<bfloat16, bfloat16, float, float>>(gradus::adams{}, 1.5e19, 1e21);
+  check_overflow<precision<bfloat16, bfloat16, block8>>(gradus::adam{}, 1.5e19, 1e21);
+  // After grad_scale, and after clipping.
+  check_overflow<float>(gradus::adam{}, 1.5e16, 1e18, {.grad_scale = 1e3});
+  check_overflow<float>(gradus::adam{}, 1.5e37, 1e38, {.grad_scale = 1e-18, .max_grad_norm = 1e36});
+  CHECK(is_applied<float, gradus::default_backend>(gradus::adam{}, 1, 1e30, {.max_grad_norm = 1}));
+}
+
+TEST_CASE("skip_nonfinite: a product that overflows is skipped where nothing is squared, too")
+{
+  check_overflow<float>(gradus::sgd{.lr = 1e-3}, 1e37, 1e38, {.grad_scale = 10});
+  check_overflow<float>(gradus::sgd{.lr = 1e-3, .momentum = 0.9}, 1e37, 1e38, {.grad_scale = 10});
+  check_overflow<double>(gradus::sgds{.lr = 1e-3}, 1e307, 1e308, {.grad_scale = 10});
+  check_overflow<gradus::precision<gradus::bfloat16>>(gradus::sgd{.lr = 1e-3}, 1e37, 1e38, {.grad_scale = 10});
+  check_overflow<float>(gradus::sgd{.lr = 1e20}, 1e15, 1e20);  // lr times the gradient
+}
+
+TEST_CASE("skip_nonfinite: a weight that overflows by way of its decay is skipped")
+{
+  const auto check = [](auto type, const auto& recipe, double applied, double skipped) {
+    using T = decltype(type);
+    CHECK(is_applied<T, gradus::default_backend>(recipe, applied, 0.5));
+    CHECK_FALSE(is_applied<T, gradus::default_backend>(recipe, skipped, 0.5));
+    CHECK_FALSE(is_applied<T, gradus::default_backend>(recipe, -skipped, 0.5, {}, 7));
+  };
+  check(float(), gradus::sgd{.weight_decay = 10}, 1e37, 1e38);
+  check(float(), gradus::adam{.weight_decay = 0.1}, 1e20, 1e23);
+  check(double(), gradus::amsgrad{.weight_decay = 0.1}, 1e155, 1e160);
+  check(float(), gradus::radam{.weight_decay = 0.1}, 1e20, 1e23);
+  CHECK(is_applied<float, gradus::default_backend>(gradus::radam{.weight_decay = 0.1, .decoupled_weight_decay = true}, 1e23, 0.5));
+}
+
+TEST_CASE("skip_nonfinite: many large gradients are no reason, however large their norm")
+{
+  std::vector<float> w(100'000, 1), v(w), g(w.size(), 1.5e19f);
+  gradus::optimizer<gradus::adam> opt, reference;
+  opt.add(w, g);
+  reference.add(v, g);
+  for (int t = 0; t < 3; ++t) {
+    CHECK(opt.step({.skip_nonfinite = true}).applied);
+    reference.step();
+  }
+  CHECK(same(w, v));
+}
+
+TEST_CASE("clipping so far that the compute type cannot hold the factor is refused, or skipped")
+{
+  const auto check = [](auto type, double gradient, double limit, const std::string& message) {
+    using T = decltype(type);
+    std::vector<T> w(9, T(1)), g(9, T(gradient));
+    const auto before = w;
+    gradus::optimizer<gradus::sgd, T> opt({.lr = 1});
+    gradus::optimizer<gradus::sgd, T, gradus::backend::scalar> who_does_not_ask({.lr = 1});
+    opt.add("w", w, g);
+    who_does_not_ask.add("w", w, g);
+    const auto state = save(opt);
+    CHECK_THROWS_WITH_AS(who_does_not_ask.step({.max_grad_norm = limit}), doctest::Contains(message.c_str()), std::invalid_argument);
+    const auto report = opt.step({.max_grad_norm = limit, .skip_nonfinite = true});
+    CHECK_FALSE(report.applied);
+    CHECK(*report.grad_norm == doctest::Approx(3 * gradient));
+    CHECK(same(w, before));
+    CHECK((save(opt) == state));
+  };
+  check(float(), 1e30, 1e-9, "max_grad_norm is 1e-09 and the gradients' norm 3");
+  check(double(), 1e300, 1e-9, "max_grad_norm is 1e-09 and the gradients' norm 3");
+  std::vector<float> w(4, 0), g(4, 1e30f);
+  gradus::optimizer<gradus::sgd> opt({.lr = 1});
+  opt.add(w, g);
+  CHECK(opt.step({.max_grad_norm = 1e-6}).applied);
+  CHECK(double(w[0]) == doctest::Approx(-5e-7));
+}
+
+TEST_CASE("a norm that is given as infinite clips nothing to zero")
+{
+  std::vector<float> w(3, 1), g(3, 1);
+  gradus::optimizer<gradus::adams> opt;
+  opt.add(w, g);
+  const double infinity = not_finite<double>[1];
+  CHECK_THROWS_WITH_AS(opt.step({.max_grad_norm = 1, .grad_norm_sq = infinity}),
+                       doctest::Contains("grad_norm_sq is inf; expected a finite number with max_grad_norm"), std::invalid_argument);
+  CHECK_FALSE(opt.step({.max_grad_norm = 1, .grad_norm_sq = infinity, .skip_nonfinite = true}).applied);
+  CHECK(w[0] == 1);
+  CHECK(opt.step({.max_grad_norm = infinity, .grad_norm_sq = infinity}).applied);
+  // A decay that is scheduled by it rests for that step, and no longer.
+  CHECK(*opt.step().mean_square == doctest::Approx(1).epsilon(1e-6));
+  CHECK(opt.step({.max_grad_norm = 1, .grad_norm_sq = 0}).applied);
+}
+
+// ── a part of a model ────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE_TEMPLATE("parts of a model that are told its size and norm have its mean, to the bit", T, float, double)
+{
+  auto whole = tensors<T>({5, 4133, 40}), parts = tensors<T>({5, 4133, 40});
+  gradus::optimizer<gradus::adams, T> opt(scheduled);
+  std::vector<gradus::optimizer<gradus::adams, T>> of_part;
+  for (std::size_t i = 0; i < 3; ++i) {
+    opt.add(whole[i].weights, whole[i].gradients);
+    of_part.emplace_back(scheduled);
+    of_part[i].add("w", parts[i].weights, parts[i].gradients);
+  }
+  for (int t = 0; t < 9; ++t) {
+    gradus::running_sum sum;
+    for (std::size_t i = 0; i < 3; ++i) {
+      whole[i].compute(t);
+      parts[i].compute(t);
+      sum.add(gradus::squared_norm(gradus::backend::scalar{}, std::span<const T>(whole[i].gradients)));
+    }
+    gradus::step_options o{.max_grad_norm = t % 3 ? 2 : 1e9, .grad_norm_sq = sum.finish(), .skip_nonfinite = t % 2 == 0};
+    const auto expected = opt.step(o);
+    o.model_size = 5 + 4133 + 40;
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (t == 5) {  // saved and gone on with
+        gradus::optimizer<gradus::adams, T> resumed(scheduled);
+        resumed.add("w", parts[i].weights, parts[i].gradients);
+        restore(resumed, save(of_part[i]));
+        of_part[i] = std::move(resumed);
+      }
+      const auto report = of_part[i].step(o);
+      CHECK(*report.mean_square == *expected.mean_square);
+      CHECK(*report.decay_factor == *expected.decay_factor);
+    }
+    CHECK(same(whole, parts));
+  }
+  // The size of all of it is no part's; and it counts in clipping alone where no decay is scheduled.
+  CHECK_NOTHROW(opt.step({.model_size = 5 + 4133 + 40}));
+  gradus::optimizer<gradus::adam, T> plain;
+  plain.add(parts[0].weights, parts[0].gradients);
+  CHECK_NOTHROW(plain.step({.model_size = 1'000'000}));
+}
+
+TEST_CASE("the size of a model that does not help is refused")
+{
+  tensor<float> a(30, 1);
+  gradus::optimizer<gradus::adams> opt(scheduled);
+  opt.add("w", a.weights, a.gradients);
+  const auto check = [&](auto& of, const gradus::step_options& o, const char* message) {
+    const auto weights = a.weights;
+    const auto state = save(of);
+    CHECK_THROWS_WITH_AS(of.step(o), doctest::Contains(message), std::invalid_argument);
+    CHECK(same(a.weights, weights));
+    CHECK((save(of) == state));
+  };
+  check(opt, {.grad_norm_sq = 1, .model_size = 29}, "model_size is 29; expected at least 30");
+  check(opt, {.model_size = 31}, "model_size is 31; expected none, as the norm of this part is not the whole model's: give grad_norm_sq");
+  const auto two_passes = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
+                                          gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
+  gradus::optimizer<decltype(two_passes)> by_moments(two_passes);
+  by_moments.add("w", a.weights, a.gradients);
+  check(by_moments, {.grad_norm_sq = 1, .model_size = 31}, "give mean_square");
+  opt.step();
+  check(opt, {.grad_norm_sq = 1, .model_size = 31}, "from the first step on");
+  CHECK_NOTHROW(opt.step({.grad_norm_sq = 1, .model_size = 30}));
+}
+
+TEST_CASE_TEMPLATE("a mean that is given is the decay's", Rule, gradus::second_moment::ema, gradus::second_moment::ema_max)
+{
+  const auto recipe = gradus::compose(0.01, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{},
+                                      gradus::decay::scheduled{.weight_decay = 0.1});
+  const auto decoupled = gradus::compose(0.01, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{},
+                                         gradus::decay::decoupled{.weight_decay = 0.1 / 4});
+  auto model = tensors<float>(), twin = tensors<float>();
+  gradus::optimizer<std::remove_const_t<decltype(recipe)>> opt(recipe);
+  gradus::optimizer<std::remove_const_t<decltype(decoupled)>> reference(decoupled);
+  for (std::size_t i = 0; i < 3; ++i) {
+    opt.add(model[i].weights, model[i].gradients);
+    reference.add(twin[i].weights, twin[i].gradients);
+  }
+  for (int t = 0; t < 4; ++t) {
+    const auto report = opt.step({.mean_square = 16});
+    CHECK(*report.mean_square == 16);
+    CHECK(*report.decay_factor == 0.25);
+    CHECK_FALSE(report.grad_norm);
+    reference.step();
+  }
+  for (std::size_t i = 0; i < 3; ++i)
+    for (std::size_t k = 0; k < model[i].weights.size(); ++k)
+      CHECK(double(model[i].weights[k]) == doctest::Approx(double(twin[i].weights[k])).epsilon(1e-6));
+  for (const double bad : {-1.0, not_finite<double>[0], not_finite<double>[1]})
+    CHECK_THROWS_WITH_AS(opt.step({.mean_square = bad}), doctest::Contains("mean_square is "), std::invalid_argument);
+}
+
+TEST_CASE_TEMPLATE("after steps with a mean that is given, the optimizer's own is right again", T, float, double)
+{
+  for (const bool measured : {false, true})
+    for (const bool shared : {false, true}) {
+      auto model = tensors<T>(), twin = tensors<T>();
+      gradus::adams still = scheduled;
+      still.weight_decay = 0;  // so that both have the same gradients
+      gradus::optimizer<gradus::adams, T> opt(still), reference(still);
+      for (std::size_t i = 0; i < 3; ++i) {
+        opt.add("w" + std::to_string(i), model[i].weights, model[i].gradients);
+        reference.add(twin[i].weights, twin[i].gradients);
+      }
+      gradus::step_options norm;
+      if (shared)
+        norm.grad_norm_sq = 25;
+      if (shared && !measured)
+        opt.step(), reference.step();
+      else
+        opt.step(norm), reference.step(norm);
+      gradus::step_options given{.mean_square = 3};
+      if (measured)
+        given.max_grad_norm = 1e9;
+      opt.step(given), reference.step(measured ? gradus::step_options{.max_grad_norm = 1e9} : gradus::step_options{});
+      if (!measured) {  // and through a checkpoint
+        gradus::optimizer<gradus::adams, T> resumed(still);
+        for (std::size_t i = 0; i < 3; ++i)
+          resumed.add("w" + std::to_string(i), model[i].weights, model[i].gradients);
+        restore(resumed, save(opt));
+        opt = std::move(resumed);
+      }
+      const double mean = *opt.step().mean_square, expected = *reference.step().mean_square;
+      if (measured)
+        CHECK(mean == expected);
+      else
+        CHECK(mean == doctest::Approx(expected).epsilon(std::is_same_v<T, float> ? 1e-6 : 1e-13));
+    }
 }
 
 TEST_CASE("what a step reports")
@@ -1807,7 +2182,9 @@ TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hype
   static_assert(!requires { opt.hyperparameters().lr = 1.0; });
   auto h = opt.hyperparameters();
   h.lr = 3;
-  CHECK(opt.lr() == 0.25);
+  CHECK(opt.lr() == 0.25);  // a copy
+  opt.set_hyperparameters(h);
+  CHECK(opt.lr() == 3);
   // Of a composition too.
   gradus::optimizer composed(gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema{}, gradus::step_size::adaptive{}, gradus::decay::none{}));
   composed.set_lr(0.5);

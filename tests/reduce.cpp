@@ -121,6 +121,21 @@ TEST_CASE("a running sum gives the bits of the list's sum, and then starts afres
   }
 }
 
+TEST_CASE("a scaled sum of squares is that of the scaled numbers, on every backend, block by block")
+{
+  for (const double factor : {0x1p-600, 0x1p600})
+    for (const std::size_t n : {1u, 31u, 33u, 4095u, 4096u}) {
+      std::vector<double> x = numbers<double>(n), scaled(n);
+      for (std::size_t i = 0; i < n; ++i) {
+        scaled[i] = x[i];
+        x[i] /= factor;
+      }
+      const double expected = reference(term::square, scaled);
+      CHECK(support::same_bits(gradus::scaled_square_sum(gradus::backend::scalar{}, x.data(), n, factor), expected));
+      CHECK(support::same_bits(gradus::scaled_square_sum(gradus::default_backend{}, x.data(), n, factor), expected));
+    }
+}
+
 TEST_CASE_TEMPLATE("sums lose neither small terms next to large ones nor what is not finite", T, float, double)
 {
   // In float, 2²⁴ + 1 = 2²⁴; the sums are in double.

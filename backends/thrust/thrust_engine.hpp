@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <gradus/backend/scalar.hpp>
+#include <gradus/decisions.hpp>
 #include <gradus/precision.hpp>
 
 namespace gradus::inline GRADUS_ISA {
@@ -22,14 +23,18 @@ namespace detail {
 /// The scalars of a step: what it is told, and what it did.
 struct device_board {
   double lr_scale = 1, grad_scale = 1, max_grad_norm = detail::no_limit<double>();
-  double given_norm_sq = 0;
-  bool is_given = false, is_measured = false, skips = false;
+  double given_norm_sq = 0, given_mean_square = 0, model_size = 0;
+  bool is_given = false, is_measured = false, skips = false, has_given_mean = false;
   std::uint64_t seed = 0;
   double elements = 0;  // without padding
   double eps = 0;  // of the default group's scheduled decay
 
   bool applied = false, has_norm = false, has_mean = false, clamped = false;
   double norm = 0, scale = 1, mean_square = 0, decay_factor = 0;
+  double unit = 1;                          // of the sums of squares that were computed
+  bool has_unit = false;                    // other than 1
+  double size = 0;                          // the norm of the gradients as they are used
+  std::uint32_t may_overflow = 0, overflows = 0;  // whether the step must be tried on each element, and what that found
   double not_finite = 0;                     // gradients, where they were counted
   double shared_sum = 0, shared_total = 0;  // Σv and n·v̄, where one sum serves all tensors
 };
@@ -103,7 +108,34 @@ GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size
   return low;
 }
 
+/// Sets a flag, which many may do at once.
+GRADUS_HOST_DEVICE inline void set_flag(std::uint32_t& flag) noexcept
+{
+#if defined(__CUDA_ARCH__)
+  atomicExch(&flag, 1u);
+#else
+  __atomic_store_n(&flag, 1u, __ATOMIC_RELAXED);
+#endif
+}
+GRADUS_HOST_DEVICE inline bool is_set(const std::uint32_t& flag) noexcept
+{
+#if defined(__CUDA_ARCH__)
+  return *static_cast<const volatile std::uint32_t*>(&flag) != 0;
+#else
+  return __atomic_load_n(&flag, __ATOMIC_RELAXED) != 0;
+#endif
+}
+
 /// What is summed: a gradient or a slot of each tensor, or sums.
+template <class Tensor>
+struct scaled_gradient_of_tensor {
+  const Tensor* tensors;
+  const device_board* board;
+  GRADUS_HOST_DEVICE double operator()(const device_list&, std::size_t list, std::size_t i) const noexcept
+  {
+    return double(tensors[list].gradients[i]) * (1 / board->unit);
+  }
+};
 template <class Tensor>
 struct gradient_of_tensor {
   const Tensor* tensors;
@@ -185,8 +217,11 @@ struct sum_lane {
   std::size_t n;
   Read read;
   double* partial;
+  const bool* only_if;  // null: always
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
+    if (only_if && !*only_if)
+      return;
     const std::size_t block = std::size_t(k) / reduce_lanes, lane = std::size_t(k) % reduce_lanes;
     const std::size_t list = last_from(lists, n, &device_list::first_block, block);
     const device_list l = lists[list];
@@ -201,8 +236,11 @@ struct sum_lane {
 struct fold_block {
   const double* partial;
   double* sums;
+  const bool* only_if;
   GRADUS_HOST_DEVICE void operator()(std::int64_t block) const noexcept
   {
+    if (only_if && !*only_if)
+      return;
     double p[reduce_lanes];
     for (std::size_t k = 0; k < reduce_lanes; ++k)
       p[k] = partial[std::size_t(block) * reduce_lanes + k];
@@ -212,6 +250,17 @@ struct fold_block {
 
 // ── the parts of a step ──────────────────────────────────────────────────────────────────────────────────────────────
 
+/// In which unit the squares must be summed, given their plain sum.
+struct choose_unit {
+  device_board* board;
+  const double* total;
+  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  {
+    board->unit = unit_for(*total);
+    board->has_unit = board->unit != 1;
+  }
+};
+
 /// Of one cohort: whether the step is taken, and its coefficients. \p n  cohorts, or none  \p total  ‖g‖²
 template <class Cohort, class T>
 struct prepare_cohort {
@@ -219,33 +268,103 @@ struct prepare_cohort {
   Cohort* cohorts;
   std::int64_t n;
   const double* total;
+  bool is_tried;  // on the elements, before it is taken
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     const double grad_scale = board->grad_scale, limit = board->max_grad_norm;
     // A graph captured without a norm has none, whatever it is told later.
-    const bool known = board->is_given || (board->is_measured && (total || board->elements == 0));
-    const double norm_sq = board->is_given ? board->given_norm_sq : board->is_measured && total ? *total : 0;
-    const double norm = product(std::sqrt(norm_sq), grad_scale);
-    // Squares of floats do not overflow in double; where an infinity may be an overflow, the gradients were counted.
-    const bool bad = board->skips && !is_finite(norm_sq) && (is_nan(norm_sq) || board->not_finite > 0);
-    double scale = grad_scale;
-    if (known && is_finite(limit)) {
-      const double clip = limit / (norm + 1e-6);
-      scale *= clip > 1 ? 1 : clip;
-    }
+    const bool known = board->is_given || (board->is_measured && (total || board->elements == 0)), clips = known && is_finite(limit);
+    square_sum norm_sq;
+    if (board->is_given)
+      norm_sq.sum = board->given_norm_sq;
+    else if (board->is_measured && total)
+      norm_sq = {*total, board->unit};
+    // A sum that was computed is finite where the gradients are; where a given infinity may be an overflow, they were counted.
+    bool bad = board->skips && !is_finite(norm_sq.sum) &&
+               (!board->is_given || is_nan(norm_sq.sum) || clips || board->not_finite > 0);
+    const double scale = clips ? clipped_scale(norm_sq, grad_scale, limit) : grad_scale;
+    bad = bad || (clips && underflows<T>(norm_sq, scale, grad_scale));
+    const double size = root_of(norm_sq, scale);
     if (!bad && k < n && cohorts[k].active) {
       Cohort& c = cohorts[k];
-      c.t += 1;
-      c.scalars = make_tick(c.rule, c.t, board->lr_scale);
+      c.scalars = make_tick(c.rule, c.t + 1, board->lr_scale);
       c.prepared = prepare<T>(c.rule, c.scalars, scale);
+      if (!is_tried)
+        c.t += 1;
+      else if (board->skips && (may_overflow<T>(size, c.scalars.lr) || gradient_decay(c.prepared) != 0))
+        set_flag(board->may_overflow);
     }
     if (k == 0) {
       board->applied = !bad;
       board->has_norm = known;
-      board->norm = norm;
+      board->norm = root_of(norm_sq, grad_scale);
       board->scale = scale;
+      board->size = size;
       board->has_mean = board->clamped = false;
     }
+  }
+};
+
+/// Where steps may be skipped: tries the step on the elements that it could make infinite or NaN, and keeps nothing of it.
+template <class Precision, class Tensor, class Cohort>
+struct try_elements {
+  device_board* board;
+  const Tensor* tensors;
+  std::size_t n;
+  const Cohort* cohorts;
+  std::size_t packs, unit, lanes;
+
+  using T = typename Precision::compute_type;
+
+  GRADUS_HOST_DEVICE void operator()(std::int64_t lane) const noexcept
+  {
+    if (!board->applied || !is_set(board->may_overflow))
+      return;
+    for (std::size_t k = std::size_t(lane); k < packs && !is_set(board->overflows); k += lanes) {
+      const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, k)];
+      const Cohort& c = cohorts[x.cohort];
+      const std::size_t begin = (k - x.first_pack) * unit, end = x.size - begin < unit ? x.size : begin + unit;
+      const double decay = gradient_decay(c.prepared);
+      for (std::size_t i = begin; i < end; ++i) {
+        const T theta = x.master ? T(x.master[i]) : load<T>(x.parameters + i);
+        const double decayed = decay > 0 ? decay * std::fabs(double(theta)) : 0;
+        if ((decay < 0 || may_overflow<T>(board->size + decayed, c.scalars.lr)) && overflows(c, x, i, theta))
+          set_flag(board->overflows);
+      }
+    }
+  }
+
+ private:
+  GRADUS_HOST_DEVICE static bool overflows(const Cohort& c, const Tensor& x, std::size_t i, T theta) noexcept
+  {
+    T slot[Tensor::slot_count + 1] = {};
+    for (std::size_t k = c.prepared.idle_first_moment ? decltype(c.prepared)::first_slots : 0; k < Tensor::slot_count; ++k)
+      if constexpr (real<typename Precision::state_type>)
+        slot[k] = x.slots[k][i];
+      else
+        slot[k] = x.read_slot(k, i);
+    return element_overflows(c.prepared, theta, load<T>(x.gradients + i), slot);
+  }
+};
+
+/// And then takes it or not.
+template <class Cohort>
+struct commit_cohort {
+  device_board* board;
+  Cohort* cohorts;
+  std::int64_t n;
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
+  {
+    if (k < n && cohorts[k].active && board->applied && !is_set(board->overflows))
+      cohorts[k].t += 1;
+  }
+};
+struct close_verdict {
+  device_board* board;
+  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  {
+    board->applied = board->applied && board->overflows == 0;
+    board->may_overflow = board->overflows = 0;
   }
 };
 
@@ -265,7 +384,7 @@ struct mean_part {
     const Cohort& c = cohorts[x.cohort];
     double sum = sums[i];
     if constexpr (OnePass)
-      sum = x.second_moment_sum = next_second_moment_sum<T>(c.rule.second_moment, x.second_moment_sum, sum, board->scale);
+      sum = x.second_moment_sum = next_sum<T>(c.rule.second_moment, x.second_moment_sum, {sum, board->unit}, board->scale);
     parts[i] = sum / c.scalars.bc2;
   }
 };
@@ -280,9 +399,8 @@ struct advance_shared {
   {
     if (!board->applied)
       return;
-    const double norm_sq = board->is_given ? board->given_norm_sq : *total;
-    board->shared_sum =
-        next_second_moment_sum<T>(common->rule.second_moment, board->shared_sum, norm_sq, board->scale);
+    const square_sum norm_sq = board->is_given ? square_sum{board->given_norm_sq, 1} : square_sum{*total, board->unit};
+    board->shared_sum = next_sum<T>(common->rule.second_moment, board->shared_sum, norm_sq, board->scale);
     board->shared_total = board->shared_sum / common->scalars.bc2;
   }
 };
@@ -293,11 +411,15 @@ struct schedule_cohort {
   Cohort* cohorts;
   std::int64_t n;
   const double* total;
+  bool was_given;  // v̄, when the step was ordered
+  bool of_model;   // the sum is a whole model's
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     if (!board->applied)
       return;
-    const double mean = total && board->elements > 0 ? *total / board->elements : 0;
+    const double mean = was_given || board->has_given_mean  ? board->given_mean_square
+                        : total && board->elements > 0      ? *total / (of_model ? board->model_size : board->elements)
+                                                            : 0;
     if (k < n) {
       Cohort& c = cohorts[k];
       c.scalars.mean_square = mean;
@@ -343,6 +465,12 @@ struct store_options {
     board->is_given = told.is_given;
     board->is_measured = told.is_measured;
     board->skips = told.skips;
+    board->has_given_mean = told.has_given_mean;
+    if (told.has_given_mean)  // a graph that was captured with a mean keeps the last
+      board->given_mean_square = told.given_mean_square;
+    if (told.model_size > 0)
+      board->model_size = told.model_size;
+    board->unit = 1;        // unless the sum of squares asks for another
     board->not_finite = 1;  // unless they are counted
   }
 };
@@ -682,11 +810,16 @@ class device_engine {
       told.max_grad_norm = *o.max_grad_norm;
     told.is_given = o.grad_norm_sq.has_value();
     told.given_norm_sq = o.grad_norm_sq.value_or(0.0);
-    told.is_measured = !told.is_given && (o.max_grad_norm || o.skip_nonfinite || Optimizer::one_pass);
+    told.is_measured = !told.is_given && Optimizer::measures(o);
     told.skips = o.skip_nonfinite;
+    told.has_given_mean = o.mean_square.has_value();
+    told.given_mean_square = o.mean_square.value_or(0.0);
+    told.model_size = double(o.model_size.value_or(0));
     if (knows_options_ && told.lr_scale == told_.lr_scale && told.grad_scale == told_.grad_scale &&
         told.max_grad_norm == told_.max_grad_norm && told.is_given == told_.is_given &&
-        told.given_norm_sq == told_.given_norm_sq && told.is_measured == told_.is_measured && told.skips == told_.skips)
+        told.given_norm_sq == told_.given_norm_sq && told.is_measured == told_.is_measured && told.skips == told_.skips &&
+        told.has_given_mean == told_.has_given_mean && told.given_mean_square == told_.given_mean_square &&
+        told.model_size == told_.model_size)
       return;
     device_.launch(1, store_options{board_.get(), told});
     told_ = told;
@@ -699,32 +832,31 @@ class device_engine {
   void step(Optimizer& opt, const Options& o)
   {
     set_options(o);
+    [[maybe_unused]] bool advances = false;
     if constexpr (Optimizer::one_pass) {
-      if (opt.sum_is_shared_ && !opt.common_cohort())
-        opt.resum_now();
-      if (!opt.sum_is_shared_ && o.grad_norm_sq && has_elements(opt) && !(o.skip_nonfinite && is_bad(opt, *o.grad_norm_sq))) {
-        settle(opt);
-        opt.share_sum();
-        opt.flat_is_current_ = false;
-      }
+      // To change what the sums are of is to wait for the device anyway; and a step that is skipped changes nothing.
+      if (o.skip_nonfinite && opt.rearranges_sums(o) && !will_apply(opt, o))
+        return;
+      advances = opt.arrange_sums(o);
     }
     if (!uploaded_ || !opt.flat_is_current_)
       upload(opt);
     const std::size_t n = host_tensors_.size();
-    const double* total = nullptr;
-    if (o.skip_nonfinite && n > 0 && (o.grad_norm_sq || std::is_same_v<gradient, double>)) {
-      sum_tensors<not_finite_term>(gradient_of_tensor<tensor>{tensors_.get()});
-      device_.launch(1, store_not_finite{board_.get(), sum_list(of_tensors_)});
-    }
-    if (told_.is_measured && n > 0) {
-      sum_tensors<square_term>(gradient_of_tensor<tensor>{tensors_.get()});
-      total = sum_list(of_tensors_);
-    }
     const std::int64_t cohorts = std::int64_t(host_cohorts_.size());
     const std::size_t each_cohort = cohorts > 0 ? std::size_t(cohorts) : 1;  // the board has to be written even for none
-    device_.launch(each_cohort, prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, total});
+    const double* const total = judge(o);
+    bool in_two_passes = false;
     if constexpr (rule_type::scheduled) {
-      if constexpr (!Optimizer::one_pass) {
+      const double* mean = nullptr;
+      if constexpr (Optimizer::one_pass) {
+        if (n > 0 && advances && opt.sum_is_shared_) {
+          device_.launch(1, advance_shared<cohort, value_type>{board_.get(), cohorts_.get() + (opt.common_cohort() - opt.cohorts_.data()), total});
+          mean = &board_.get()->shared_total;
+        }
+        else if (n > 0 && advances)
+          mean = sum_parts();
+      } else if (!o.mean_square) {
+        in_two_passes = Optimizer::keeps_exactly;
         if constexpr (Optimizer::keeps_exactly)
           update<pass::moments>();
         if (n > 0) {
@@ -732,24 +864,20 @@ class device_engine {
             sum_tensors<plain_term>(slot_of_tensor<tensor>{tensors_.get(), formula::value_slot});
           else
             sum_tensors<plain_term>(next_moment_of_tensor<tensor, cohort>{tensors_.get(), cohorts_.get()});
+          mean = sum_parts();
         }
       }
-      const double* mean = nullptr;
-      if (n > 0 && opt.sum_is_shared_) {
-        if constexpr (Optimizer::one_pass)
-          device_.launch(1, advance_shared<cohort, value_type>{board_.get(), cohorts_.get() + (opt.common_cohort() - opt.cohorts_.data()), total});
-        mean = &board_.get()->shared_total;
-      }
-      else if (n > 0) {
-        device_.launch(n, mean_part<Optimizer::one_pass, tensor, cohort, value_type>{
-                              board_.get(), tensors_.get(), cohorts_.get(), sums_.get() + of_tensors_.begin,
-                              sums_.get() + of_parts_.begin});
-        mean = sum_list(of_parts_);
-      }
-      device_.launch(each_cohort, schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, mean});
+      device_.launch(each_cohort, schedule_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, mean, o.mean_square.has_value(),
+                                                                      opt.sum_is_shared_ == Optimizer::of_model});
       device_.launch(1, gather_clamped<cohort>{board_.get(), cohorts_.get(), cohorts});
     }
-    update<rule_type::scheduled && !Optimizer::one_pass && Optimizer::keeps_exactly ? pass::weights : pass::whole>();
+    if constexpr (rule_type::scheduled && !Optimizer::one_pass && Optimizer::keeps_exactly) {
+      if (in_two_passes)
+        update<pass::weights>();
+      else
+        update<pass::whole>();
+    } else
+      update<pass::whole>();
     stepped_ = true;
   }
 
@@ -777,24 +905,68 @@ class device_engine {
     std::size_t lists[most_levels], blocks[most_levels], sums[most_levels];
   };
 
-  static bool has_elements(const Optimizer& opt) noexcept
+  /// Measures and judges the step, and prepares its coefficients. \return where ‖g‖² lies, if it is computed
+  template <class Options>
+  const double* judge(const Options& o) const
   {
-    for (const auto& x : opt.tensors_)
-      if (x.active && x.size > 0)
-        return true;
-    return false;
+    const double* const total = try_step(o);
+    if (o.skip_nonfinite) {
+      const std::int64_t cohorts = std::int64_t(host_cohorts_.size());
+      device_.launch(host_cohorts_.size(), commit_cohort<cohort>{board_.get(), cohorts_.get(), cohorts});
+      device_.launch(1, close_verdict{board_.get()});
+    }
+    return total;
   }
-  /// Whether skip_nonfinite will refuse the step. Waits for the device, but only where the given norm is infinite.
-  bool is_bad(Optimizer& opt, double norm_sq)
+
+  template <class Options>
+  const double* try_step(const Options& o) const
   {
-    if (is_finite(norm_sq) || is_nan(norm_sq))
-      return is_nan(norm_sq);
+    const std::size_t n = host_tensors_.size();
+    const double* total = nullptr;
+    if (o.skip_nonfinite && n > 0 && o.grad_norm_sq) {
+      sum_tensors<not_finite_term>(gradient_of_tensor<tensor>{tensors_.get()});
+      device_.launch(1, store_not_finite{board_.get(), sum_list(of_tensors_)});
+    }
+    if (told_.is_measured && n > 0) {
+      sum_tensors<square_term>(gradient_of_tensor<tensor>{tensors_.get()});
+      total = sum_list(of_tensors_);
+      if constexpr (std::is_same_v<gradient, double>) {
+        device_.launch(1, choose_unit{board_.get(), total});
+        const bool* const only_if = &board_.get()->has_unit;
+        sum_tensors<square_term>(scaled_gradient_of_tensor<tensor>{tensors_.get(), board_.get()}, only_if);
+        sum_list(of_tensors_, only_if);
+      }
+    }
+    const std::int64_t cohorts = std::int64_t(host_cohorts_.size());
+    const std::size_t each_cohort = cohorts > 0 ? std::size_t(cohorts) : 1;  // the board has to be written even for none
+    device_.launch(each_cohort, prepare_cohort<cohort, value_type>{board_.get(), cohorts_.get(), cohorts, total, o.skip_nonfinite});
+    if (o.skip_nonfinite && packs_ > 0) {
+      const std::size_t lanes = packs_ < most_tries ? packs_ : most_tries;
+      device_.launch(lanes, try_elements<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get(), packs_, unit, lanes});
+    }
+    return total;
+  }
+  static constexpr std::size_t most_tries = std::size_t(1) << 17;  // threads that as a rule return at once
+
+  /// Whether skip_nonfinite will let the step be applied. Waits for the device.
+  template <class Options>
+  bool will_apply(Optimizer& opt, const Options& o)
+  {
     if (!uploaded_ || !opt.flat_is_current_)
       upload(opt);
-    sum_tensors<not_finite_term>(gradient_of_tensor<tensor>{tensors_.get()});
-    double count;
-    device_.copy(&count, sum_list(of_tensors_), sizeof count);
-    return count > 0;
+    try_step(o);
+    device_.launch(1, close_verdict{board_.get()});
+    device_board b;
+    device_.copy(&b, board_.get(), sizeof b);
+    return b.applied;
+  }
+
+  const double* sum_parts() const
+  {
+    device_.launch(host_tensors_.size(), mean_part<Optimizer::one_pass, tensor, cohort, value_type>{
+                                             board_.get(), tensors_.get(), cohorts_.get(), sums_.get() + of_tensors_.begin,
+                                             sums_.get() + of_parts_.begin});
+    return sum_list(of_parts_);
   }
 
   template <pass Pass>
@@ -808,24 +980,24 @@ class device_engine {
   }
 
   template <class Term, class Read>
-  void sum_blocks(std::size_t lists, std::size_t n, std::size_t blocks, std::size_t to, const Read& read) const
+  void sum_blocks(std::size_t lists, std::size_t n, std::size_t blocks, std::size_t to, const Read& read, const bool* only_if = nullptr) const
   {
-    device_.launch(blocks * reduce_lanes, sum_lane<Term, Read>{lists_.get() + lists, n, read, partials_.get()});
-    device_.launch(blocks, fold_block{partials_.get(), sums_.get() + to});
+    device_.launch(blocks * reduce_lanes, sum_lane<Term, Read>{lists_.get() + lists, n, read, partials_.get(), only_if});
+    device_.launch(blocks, fold_block{partials_.get(), sums_.get() + to, only_if});
   }
-  /// Sums of each tensor's elements, which are then `of_tensors_`.
+  /// Sums of each tensor's elements, which are then `of_tensors_`. \param only_if  a flag on the device
   template <class Term, class Read>
-  void sum_tensors(const Read& read) const
+  void sum_tensors(const Read& read, const bool* only_if = nullptr) const
   {
     const chain& c = elements_;
-    sum_blocks<Term>(c.lists[0], host_tensors_.size(), c.blocks[0], c.sums[0], read);
+    sum_blocks<Term>(c.lists[0], host_tensors_.size(), c.blocks[0], c.sums[0], read, only_if);
     for (std::size_t l = 1; l < c.levels; ++l)
-      sum_blocks<plain_term>(c.lists[l], host_tensors_.size(), c.blocks[l], c.sums[l], sum_of_sums{sums_.get()});
+      sum_blocks<plain_term>(c.lists[l], host_tensors_.size(), c.blocks[l], c.sums[l], sum_of_sums{sums_.get()}, only_if);
   }
-  const double* sum_list(const chain& c) const
+  const double* sum_list(const chain& c, const bool* only_if = nullptr) const
   {
     for (std::size_t l = 0; l < c.levels; ++l)
-      sum_blocks<plain_term>(c.lists[l], 1, c.blocks[l], c.sums[l], sum_of_sums{sums_.get()});
+      sum_blocks<plain_term>(c.lists[l], 1, c.blocks[l], c.sums[l], sum_of_sums{sums_.get()}, only_if);
     return sums_.get() + (c.levels == 0 ? c.begin : c.sums[c.levels - 1]);
   }
 

@@ -363,9 +363,7 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
     }
     void check_hyperparameters(numbers changed, group_handle g) const override
     {
-      const Recipe recipe = detail::with_numbers(this->name, opt.hyperparameters(g), changed);
-      validate(recipe);
-      validate(recipe.rule());
+      opt.check_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed));
     }
     void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) const override
     {

@@ -197,8 +197,7 @@ auto checked_hyperparameters(const Opt& opt, std::size_t group, const number_lis
       check(name, number->second, r);
       field = static_cast<std::remove_reference_t<decltype(field)>>(number++->second);
     });
-    validate(recipe);
-    validate(recipe.rule());
+    opt.check_hyperparameters(recipe);
     return recipe;
   }
 }
@@ -513,10 +512,13 @@ class load_plan {
       fail(where_ + ": could not be read");
     s.count = count;
     const double value = sum ? std::bit_cast<double>(count) : 0;
-    if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 1) || (sum && !(is_finite(value) && value >= 0)))
+    if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 2) || (sum && value < 0))
       fail(where_ + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) + "; expected " +
-           (step ? "fewer than 2^53 steps" : shared ? "0 or 1" : "a finite sum of squares"));
-    sum_is_shared_ = sum_is_shared_ || (shared && count == 1);
+           (step ? "fewer than 2^53 steps" : shared ? "0, 1 or 2" : "a sum of squares"));
+    sum_is_shared_ = sum_is_shared_ || (shared && count > 0);
+    // A sum that is not finite is one that was not kept, or of moments that are not finite: it is found anew.
+    if (sum && !is_finite(value))
+      s.from = nullptr;
   }
 
   /// A tensor's state is loaded as a whole or not at all: moments are of no use without the step count that corrects their

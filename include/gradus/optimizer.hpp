@@ -3,6 +3,7 @@
 /// The optimizer: parameter groups, state, and one step over all tensors.
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include <gradus/backend/default.hpp>
+#include <gradus/decisions.hpp>
 #include <gradus/denormals.hpp>
 #include <gradus/precision.hpp>
 #include <gradus/range.hpp>
@@ -47,13 +49,22 @@ struct step_options {
   double grad_scale = 1;                     ///< factor on every gradient: 1/loss scale, 1/accumulated batches, …
   std::optional<double> max_grad_norm = {};  ///< clip the scaled gradients' global norm to this, as PyTorch does
   std::optional<double> grad_norm_sq = {};   ///< ‖g‖² of all raw gradients that take part, if the caller has it
-  bool skip_nonfinite = false;               ///< change nothing if a gradient is infinite or NaN
+  /// Change nothing if a gradient is infinite or NaN, or if the step would make a moment or a weight so.
+  bool skip_nonfinite = false;
   bool flush_denormals = false;              ///< take denormal numbers for zeros within the step (see denormals.hpp)
+  /// v̄ of the whole model for a scheduled decay, from a caller whose optimizers are parts of one model. No norm is then
+  /// computed for it. Other decays do not look at it.
+  std::optional<double> mean_square = {};
+  /// The number of parameters of the whole model, where this optimizer has a part of them and grad_norm_sq is the whole
+  /// model's: a scheduled decay's v̄ is then the whole model's too, in every part to the bit. For models whose tensors all
+  /// have taken the same number of steps, from the first step on; in other cases, and where the second moment is not linear
+  /// in g² or is kept rounded, give mean_square. Other decays do not look at it.
+  std::optional<std::uint64_t> model_size = {};
 };
 
 /// What one step did.
 struct step_report {
-  bool applied = true;                      ///< false where skip_nonfinite found something, and while `pending`
+  bool applied = true;                      ///< false where skip_nonfinite found something, a device cannot clip so far, or while `pending`
   std::optional<double> grad_norm = {};     ///< after grad_scale, before clipping; if it was computed or given
   std::optional<double> mean_square = {};   ///< v̄, where the decay is scheduled
   std::optional<double> decay_factor = {};  ///< the default group's 1/√(v̄ + eps), 0 for v̄ + eps = 0; likewise
@@ -215,6 +226,9 @@ class optimizer
     next.lr = lr;
     set_hyperparameters(next, g);
   }
+
+  /// Refuses what add_group and set_hyperparameters would refuse, and does nothing else.
+  static void check_hyperparameters(const Recipe& hyperparameters) { checked(hyperparameters); }
 
   /// New hyperparameters for a group, from the next step on. State is kept; a momentum raised from 0 starts from zeros.
   void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
@@ -451,10 +465,11 @@ class optimizer
   /// span of the state's type under the slot's name (block8: of std::uint8_t, and of float under "…_scale"); the master
   /// weights under "master", where there are any; a span of one std::uint64_t under "step"; and where a scheduled decay
   /// works in one pass, its running sums, spans of one double under "exp_avg_sq_sum". With an empty tensor name come
-  /// "exp_avg_sq_sum" and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared"; and where something is rounded
-  /// stochastically, likewise "seed". What is written through the spans is the state from then on: a run restored so goes
-  /// on with the same bits. Hyperparameters, schedules and who is left out are the caller's. Until it returns, `visit` may
-  /// read the optimizer, and no more: what would change it refuses.
+  /// "exp_avg_sq_sum" and a span of one std::uint64_t, "exp_avg_sq_sum_is_shared" (0; 1 for one sum of all tensors, 2 for
+  /// that of a model_size); and where something is rounded stochastically, likewise "seed". A sum that is NaN is found anew
+  /// from the moments, in the next step that needs it. What is written through the spans is the state from then on: a run
+  /// restored so goes on with the same bits. Hyperparameters, schedules and who is left out are the caller's. Until it
+  /// returns, `visit` may read the optimizer, and no more: what would change it refuses.
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
@@ -593,22 +608,32 @@ class optimizer
   {
     flatten();
     step_report report;
-    std::optional<double> norm_sq;
-    if (o.grad_norm_sq)  // not copied as a whole: GCC 12 warns that an empty one's number may be uninitialised
-      norm_sq = *o.grad_norm_sq;
-    if (!norm_sq && (o.max_grad_norm || o.skip_nonfinite || one_pass))
+    const bool given = o.grad_norm_sq.has_value(), measured = !given && measures(o);
+    detail::square_sum norm_sq;
+    if (given)
+      norm_sq.sum = *o.grad_norm_sq;
+    else if (measured)
       norm_sq = measure_gradients();
-    if (norm_sq)
-      report.grad_norm = product(std::sqrt(*norm_sq), o.grad_scale);
-    // A finite sum of squares has finite terms, and one that is NaN has not; an infinite one may be an overflow.
-    if (o.skip_nonfinite && !is_finite(*norm_sq) && (is_nan(*norm_sq) || !gradients_are_finite())) {
+    if (given || measured)
+      report.grad_norm = detail::root_of(norm_sq, o.grad_scale);
+    // A finite sum of squares has finite terms. One that was computed has no others if it is not; one that is given and
+    // infinite may be an overflow.
+    if (o.skip_nonfinite && !is_finite(norm_sq.sum) &&
+        (measured || is_nan(norm_sq.sum) || clips(o) || !gradients_are_finite())) {
       report.applied = false;
       return report;
     }
     double scale = o.grad_scale;
-    if (o.max_grad_norm && is_finite(*o.max_grad_norm)) {
-      const double clip = *o.max_grad_norm / (*report.grad_norm + 1e-6);
-      scale *= clip > 1 ? 1 : clip;
+    if (clips(o)) {
+      scale = detail::clipped_scale(norm_sq, o.grad_scale, *o.max_grad_norm);
+      if (detail::underflows<value_type>(norm_sq, scale, o.grad_scale)) {
+        if (!o.skip_nonfinite)
+          fail("max_grad_norm is " + show(*o.max_grad_norm) + " and the gradients' norm " + show(*report.grad_norm) +
+               "; expected a factor on the gradients of at least " + show(detail::smallest_normal<value_type>) + ", the smallest " +
+               detail::name_of<value_type> + " that has all digits: skip_nonfinite = true leaves such steps out");
+        report.applied = false;
+        return report;
+      }
     }
     for (cohort& c : cohorts_)
       if (c.members > 0) {
@@ -616,18 +641,36 @@ class optimizer
         c.scalars = make_tick(rule, c.t + 1, o.lr_scale);
         c.prepared = prepare<value_type>(rule, c.scalars, scale);
       }
+    if (o.skip_nonfinite && step_overflows(detail::root_of(norm_sq, scale), o.flush_denormals)) {
+      report.applied = false;
+      return report;
+    }
+    bool in_two_passes = false;
     if constexpr (rule_type::scheduled) {
-      if constexpr (one_pass)
-        report.mean_square = mean_square_by_norm(*norm_sq, scale, o.grad_norm_sq.has_value());
-      else
+      if constexpr (one_pass) {
+        if (arrange_sums(o))
+          report.mean_square = mean_square_by_norm(norm_sq, scale, o);
+      } else if (!o.mean_square) {
+        in_two_passes = keeps_exactly;
         report.mean_square = mean_square_by_moments(o.flush_denormals);
+      }
+      if (o.mean_square)
+        report.mean_square = *o.mean_square;
       schedule_decay(report);
     }
-    constexpr pass last = rule_type::scheduled && !one_pass && keeps_exactly ? pass::weights : pass::whole;
-    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
-      const denormal_guard guard(o.flush_denormals);
-      run<last>(x, begin, end);
-    });
+    const auto move = [&]<pass Pass>(std::integral_constant<pass, Pass>) {
+      for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+        const denormal_guard guard(o.flush_denormals);
+        run<Pass>(x, begin, end);
+      });
+    };
+    if constexpr (rule_type::scheduled && !one_pass && keeps_exactly) {
+      if (in_two_passes)
+        move(std::integral_constant<pass, pass::weights>{});
+      else
+        move(std::integral_constant<pass, pass::whole>{});
+    } else
+      move(std::integral_constant<pass, pass::whole>{});
     for (tensor& x : tensors_)
       x.t += x.active;
     for (cohort& c : cohorts_)
@@ -635,6 +678,13 @@ class optimizer
     ++steps_;
     return report;
   }
+
+  /// Whether a step computes the gradient's norm, where it is not given.
+  static bool measures(const step_options& o) noexcept
+  {
+    return o.max_grad_norm || o.skip_nonfinite || (one_pass && !o.mean_square);
+  }
+  static bool clips(const step_options& o) noexcept { return o.max_grad_norm && is_finite(*o.max_grad_norm); }
 
   static constexpr std::size_t slots = rule_type::slots;
   using formula = decltype(prepare<value_type>(std::declval<const rule_type&>(), tick{}));
@@ -661,6 +711,7 @@ class optimizer
   struct group {
     Recipe recipe;
     rule_type rule;
+    bool is_tame;  // no hyperparameter is so large that a product of several may overflow
   };
 
   /// A tensor with no name is a free place in the list. One that is not attached has been removed, its state kept.
@@ -676,7 +727,7 @@ class optimizer
     std::uint64_t name_hash = 0;
     std::uint64_t t = 0;
     double second_moment_sum = 0;  // Σv, where a scheduled decay works in one pass and the sum is not shared
-    double norm_sq = 0;            // ‖g‖², as last measured
+    double norm_sq = 0;            // ‖g‖², as last measured, in the unit of the whole
     std::size_t cohort = 0;
     std::size_t padding = 0;  // how many of the elements
     std::size_t next_free = detail::no_place;
@@ -716,7 +767,31 @@ class optimizer
     const rule_type rule = hyperparameters.rule();
     validate(hyperparameters);
     validate(rule);
-    return {hyperparameters, rule};
+    double largest = 0;
+    for_each_number(hyperparameters, rule, [&](std::string_view name, double value) {
+      if (value > detail::largest<value_type>)
+        fail(std::string(name) + " is " + show(value) + "; expected at most " + show(detail::largest<value_type>) +
+             ", the largest " + detail::name_of<value_type>);
+      largest = value > largest ? value : largest;
+    });
+    return {hyperparameters, rule, largest <= most_tame};
+  }
+
+  static constexpr double most_tame = 0x1p20, most_tame_lr_scale = 0x1p10;  // over 1 − β too, far from the largest float
+
+  /// Calls f(name, value) for every hyperparameter of a recipe and of its rules.
+  template <class F>
+  static void for_each_number(const Recipe& recipe, const rule_type& rule, const F& f)
+  {
+    const auto each = [&](const auto& of) {
+      for_each_hyperparameter(of, [&](std::string_view name, auto value, range) { f(name, double(value)); });
+    };
+    each(recipe);
+    each(rule);
+    each(rule.first_moment);
+    each(rule.second_moment);
+    each(rule.step_size);
+    each(rule.decay);
   }
 
   void check_not_moved_from() const
@@ -798,19 +873,79 @@ class optimizer
     check("lr_scale", o.lr_scale, range::at_least_zero);
     if (!is_finite(o.grad_scale) || o.grad_scale <= 0)
       fail("grad_scale is " + show(o.grad_scale) + "; expected a finite number > 0");
+    if constexpr (!std::is_same_v<value_type, double>)
+      if (o.grad_scale < detail::smallest_normal<value_type> || o.grad_scale > detail::largest<value_type>)
+        fail("grad_scale is " + show(o.grad_scale) + "; expected a number from " + show(detail::smallest_normal<value_type>) +
+             " to " + show(detail::largest<value_type>) + ", the range of " + detail::name_of<value_type>);
     if (o.max_grad_norm && (is_nan(*o.max_grad_norm) || *o.max_grad_norm <= 0))
       fail("max_grad_norm is " + show(*o.max_grad_norm) + "; expected a number > 0 (infinity only measures)");
     if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
       fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
+    if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq) && clips(o) && !o.skip_nonfinite)
+      fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by "
+           "its root: leave it out and it is computed, or set skip_nonfinite");
+    if (o.mean_square && !contains(range::at_least_zero, *o.mean_square))
+      fail("mean_square is " + show(*o.mean_square) + "; expected " + expectation(range::at_least_zero));
     bool any = false;
     for (const tensor& x : tensors_)
       any = any || x.attached;
     if (!any)
       fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
-    if (o.grad_norm_sq && any_active() && !common_cohort())
-      fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
-           "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
-           "the number of steps taken: leave it out and it is computed");
+    const std::uint64_t elements = o.model_size ? active_elements() : 0;
+    if (o.model_size && *o.model_size < elements)
+      fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
+           ", the number of parameters of this part");
+    for (const group& g : groups_)
+      check_coefficients(g.rule, g.is_tame, o.lr_scale);
+    if constexpr (rule_type::scheduled) {
+      if (o.mean_square)
+        return;
+      if (o.grad_norm_sq && any_active() && !common_cohort())
+        fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
+             "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
+             "the number of steps taken: leave it out and it is computed");
+      if (o.model_size && *o.model_size != elements)
+        check_model_size(o);
+    }
+  }
+
+  void check_model_size(const step_options& o) const
+  {
+    const auto refuse = [&](const char* reason) {
+      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, as " + reason);
+    };
+    if (!one_pass)
+      refuse("this second moment's mean does not follow from a norm: give mean_square, the whole model's, instead");
+    if (!o.grad_norm_sq)
+      refuse("the norm of this part is not the whole model's: give grad_norm_sq, the whole model's, with it, or mean_square");
+    if (sum_is_shared_ == of_model && !sums_are_stale_)
+      return;
+    settle();
+    for (const tensor& x : tensors_)
+      if (x.active && x.t > 0)
+        refuse("the sum of the whole model's second moments is known only where it was given from the first step on, with "
+               "the same tensors: give mean_square instead");
+  }
+
+  static void check_coefficients(const rule_type& rule, bool is_tame, double lr_scale)
+  {
+    if (is_tame && lr_scale <= most_tame_lr_scale)
+      return;
+    const auto as = std::string(", the largest ") + detail::name_of<value_type>;
+    constexpr double most = detail::largest<value_type>;
+    const double lr = rule.lr * lr_scale;
+    if (!(lr <= most))
+      fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " + show(most) + as);
+    // Corrections of bias are largest in the first step, or grow towards the last.
+    for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
+      if (!detail::coefficients_are_finite<value_type>(rule, t, lr_scale)) {
+        if constexpr (requires { rule.decay.weight_decay; })
+          if (!(lr * rule.decay.weight_decay <= most))
+            fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " +
+                 show(lr_scale) + "; expected a product of at most " + show(most) + as);
+        fail("lr is " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
+             "; expected a step whose coefficients, of these and of the other hyperparameters, are at most " + show(most) + as);
+      }
   }
 
   // ── memory ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1037,17 +1172,20 @@ class optimizer
 
   void resum_now() noexcept(!on_device)
   {
-    if constexpr (one_pass && on_device) {
+    if constexpr (one_pass) {
       settle();
-      for (tensor& x : tensors_)
-        x.second_moment_sum = engine_->sum(x.state[formula::value_slot].view().values, x.size);
+      for (tensor& x : tensors_) {
+        const auto* const v = x.state[formula::value_slot].view().values;
+        if constexpr (on_device)
+          x.second_moment_sum = engine_->sum(v, x.size);
+        else
+          x.second_moment_sum = reduce<plain_term>(backend_, v, x.size);
+      }
+      shared_sum_ = 0;
       sum_is_shared_ = 0;
-      flat_is_current_ = false;
-    }
-    else if constexpr (one_pass) {
-      for (tensor& x : tensors_)
-        x.second_moment_sum = reduce<plain_term>(backend_, x.state[formula::value_slot].view().values, x.size);
-      sum_is_shared_ = 0;
+      sums_are_stale_ = false;
+      if constexpr (on_device)
+        flat_is_current_ = false;
     }
   }
 
@@ -1186,7 +1324,11 @@ class optimizer
   struct changing_visit : reading_visit {
     optimizer& changed;
     explicit changing_visit(optimizer& o) noexcept : reading_visit(o), changed(o) {}
-    ~changing_visit() { changed.enlist_all(); }  // step counts may have changed, even where the visitor threw half-way
+    ~changing_visit()  // step counts and sums may have changed, even where the visitor threw half-way
+    {
+      changed.enlist_all();
+      changed.find_stale_sums();
+    }
   };
 
   template <class Self, class Visitor>
@@ -1376,18 +1518,85 @@ class optimizer
     }
   }
 
-  double measure_gradients() noexcept
+  /// ‖g‖² of all that takes part, and each tensor's share in norm_sq.
+  detail::square_sum measure_gradients() noexcept
   {
-    running_sum total;
-    sum_blocks(
-        [this](const flat_tensor& x, std::size_t i, std::size_t n) {
-          return block_sum<square_term>(backend_, x.gradients + i, n);
-        },
-        [&](const flat_tensor& x, double sum) {
-          tensors_[x.index].norm_sq = sum;
-          total.add(sum);
-        });
-    return total.finish();
+    const auto measure = [&](const auto& square_sum_of) {
+      running_sum total;
+      sum_blocks(
+          [&](const flat_tensor& x, std::size_t i, std::size_t n) { return square_sum_of(x.gradients + i, n); },
+          [&](const flat_tensor& x, double sum) {
+            tensors_[x.index].norm_sq = sum;
+            total.add(sum);
+          });
+      return total.finish();
+    };
+    const double plain = measure(
+        [this](const gradient_type* g, std::size_t n) { return block_sum<square_term>(backend_, g, n); });
+    if constexpr (std::is_same_v<gradient_type, double>)
+      if (const double unit = detail::unit_for(plain); unit != 1)
+        return {measure([this, unit](const double* g, std::size_t n) { return scaled_square_sum(backend_, g, n, 1 / unit); }), unit};
+    return {plain, 1};
+  }
+
+  /// Whether the step that the cohorts are prepared for would make something infinite or NaN. \param size  the norm of the
+  /// gradients as they are used. As a rule that is enough to know; otherwise it is tried, element by element.
+  bool step_overflows(double size, bool flush_denormals) noexcept
+  {
+    bool possible = false;
+    for (const cohort& c : cohorts_)
+      possible = possible || (c.members > 0 && (detail::may_overflow<value_type>(size, c.scalars.lr) || detail::gradient_decay(c.prepared) != 0));
+    if (!possible)
+      return false;
+    std::atomic<bool> found{false};
+    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+      const denormal_guard guard(flush_denormals);
+      const cohort& c = cohorts_[x.cohort];
+      const double decay = detail::gradient_decay(c.prepared);
+      for (std::size_t i = begin; i < end && !found.load(std::memory_order_relaxed); i += reduce_block) {
+        const std::size_t n = end - i < reduce_block ? end - i : reduce_block;
+        const double decayed = decay > 0 ? decay * std::sqrt(square_sum_of_weights(x, i, n)) : 0;
+        if ((decay < 0 || detail::may_overflow<value_type>(size + decayed, c.scalars.lr)) && block_overflows(x, i, n))
+          found.store(true, std::memory_order_relaxed);
+      }
+    });
+    return found.load(std::memory_order_relaxed);
+  }
+
+  double square_sum_of_weights(const flat_tensor& x, std::size_t begin, std::size_t n) noexcept
+  {
+    if constexpr (precision_type::has_master)
+      return block_sum<square_term>(backend_, tensors_[x.index].master.get() + begin, n);
+    else
+      return block_sum<square_term>(backend_, x.parameters + begin, n);
+  }
+
+  bool block_overflows(const flat_tensor& x, std::size_t begin, std::size_t length) noexcept
+  {
+    for (std::size_t i = begin; i < begin + length; i += detail::stage) {
+      const std::size_t n = begin + length - i < detail::stage ? begin + length - i : detail::stage;
+      value_type decoded[slots + 1][detail::stage];
+      for (std::size_t k = 0; k < slots; ++k) {
+        if (!x.state[k])
+          continue;
+        if constexpr (keeps_exactly)
+          for (std::size_t j = 0; j < n; ++j)
+            decoded[k][j] = x.state[k].values[i + j];
+        else
+          x.state[k].from(i).read(decoded[k], n, slot_list[k]);
+      }
+      const auto parameters = parameters_of(x, 0, i);
+      const auto gradients = gradients_of(x, i);
+      for (std::size_t j = 0; j < n; ++j) {
+        value_type slot[slots + 1] = {};
+        for (std::size_t k = 0; k < slots; ++k)
+          if (x.state[k])
+            slot[k] = decoded[k][j];
+        if (detail::element_overflows(cohorts_[x.cohort].prepared, load<value_type>(parameters, j), load<value_type>(gradients, j), slot))
+          return true;
+      }
+    }
+    return false;
   }
 
   bool gradients_are_finite() const noexcept
@@ -1422,24 +1631,102 @@ class optimizer
     return common;
   }
 
-  /// v̄ by the recursion that Σv obeys. Each tensor has a sum of its own until a norm is given for the whole model; from then
-  /// on one sum is shared, for as long as the same tensors take part.
-  double mean_square_by_norm(double norm_sq, double scale, bool given) noexcept
+  /// Of what one sum of second moments is: of each tensor, of all that take part, or of a whole model that this optimizer
+  /// has a part of.
+  enum sum_of : std::uint64_t { of_tensor, of_part, of_model };
+
+  /// How many elements take part, without padding.
+  std::uint64_t active_elements() const noexcept
   {
-    const double n = double(counted_elements_);
-    if (n == 0)
-      return 0;
-    const cohort* const common = common_cohort();
-    if (sum_is_shared_ && !common)
+    if (flat_is_current_)
+      return counted_elements_;
+    std::uint64_t n = 0;
+    for (const tensor& x : tensors_)
+      n += x.active ? x.size - x.padding : 0;
+    return n;
+  }
+  /// Whether a step's norm is that of more than this optimizer has.
+  bool is_of_model(const step_options& o) const noexcept
+  {
+    return o.grad_norm_sq && o.model_size && *o.model_size != active_elements();
+  }
+
+  /// Makes a scheduled decay's sums such as this step advances them, or, where it does not know by how much, forgets them
+  /// until the moments are summed. Each tensor has a sum of its own until a norm is given for all; from then on one sum is
+  /// shared, for as long as the same tensors take part. \return whether the step advances them
+  bool arrange_sums(const step_options& o) noexcept(!on_device)
+  {
+    if (active_elements() == 0)
+      return !o.mean_square;
+    if (o.mean_square && (sums_are_stale_ || !advances_beside_mean(o))) {
+      if (!sums_are_stale_)
+        forget_sums();
+      return false;
+    }
+    if (must_resum(o))
       resum_now();
-    if (!sum_is_shared_ && given)
-      share_sum();
+    if (o.grad_norm_sq && sum_is_shared_ != wanted_sum(o)) {
+      settle();
+      share_sum(wanted_sum(o));
+    }
+    if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq))
+      sums_are_stale_ = true;  // from the next step on
+    return true;
+  }
+  /// Whether it will change anything.
+  bool rearranges_sums(const step_options& o) const noexcept
+  {
+    if (active_elements() == 0)
+      return false;
+    if (o.mean_square && (sums_are_stale_ || !advances_beside_mean(o)))
+      return !sums_are_stale_;
+    return must_resum(o) || (o.grad_norm_sq && (sum_is_shared_ != wanted_sum(o) || !is_finite(*o.grad_norm_sq)));
+  }
+  /// Beside a mean, a norm may be the whole model's, and the model's size be unknown.
+  bool advances_beside_mean(const step_options& o) const noexcept
+  {
+    return sum_is_shared_ == of_model ? is_of_model(o) && common_cohort() : !o.grad_norm_sq && measures(o);
+  }
+  bool must_resum(const step_options& o) const noexcept
+  {
+    return sums_are_stale_ || (sum_is_shared_ == of_model && !is_of_model(o)) || (sum_is_shared_ && !common_cohort());
+  }
+  /// The sum that serves a norm that is given.
+  sum_of wanted_sum(const step_options& o) const noexcept { return is_of_model(o) ? of_model : of_part; }
+
+  /// Σv is to be found anew. What says so is NaN in the sums, so that it is saved and loaded with them.
+  void forget_sums() noexcept(!on_device)
+  {
+    settle();
+    const double none = std::bit_cast<double>(std::uint64_t(0x7ff8000000000000u));  // NaN, also under -ffast-math
+    for (tensor& x : tensors_)
+      x.second_moment_sum = none;
+    shared_sum_ = sum_is_shared_ ? none : 0;
+    sums_are_stale_ = true;
+    if constexpr (on_device)
+      flat_is_current_ = false;
+  }
+
+  void find_stale_sums() noexcept
+  {
+    sums_are_stale_ = sum_is_shared_ && !is_finite(shared_sum_);
+    for (const tensor& x : tensors_)
+      sums_are_stale_ = sums_are_stale_ || (!sum_is_shared_ && !is_finite(x.second_moment_sum));
+  }
+
+  /// v̄ by the recursion that Σv obeys.
+  double mean_square_by_norm(const detail::square_sum& norm_sq, double scale, const step_options& o) noexcept
+  {
+    const double n = sum_is_shared_ == of_model ? double(o.model_size.value_or(0)) : double(counted_elements_);
+    if (counted_elements_ == 0)
+      return 0;
     const auto next = [&](const cohort& c, double sum, double squares) {
-      return next_second_moment_sum<value_type>(groups_[c.group].rule.second_moment, sum, squares, scale);
+      return detail::next_sum<value_type>(groups_[c.group].rule.second_moment, sum, {squares, norm_sq.unit}, scale);
     };
     if (sum_is_shared_) {
-      shared_sum_ = next(*common, shared_sum_, norm_sq);
-      return shared_sum_ / common->scalars.bc2 / n;
+      const cohort& common = *common_cohort();
+      shared_sum_ = next(common, shared_sum_, norm_sq.sum);
+      return shared_sum_ / common.scalars.bc2 / n;
     }
     running_sum total;
     for (const flat_tensor& flat : flat_) {
@@ -1451,12 +1738,16 @@ class optimizer
     return total.finish() / n;
   }
 
-  void share_sum() noexcept
+  void share_sum(sum_of what) noexcept
   {
     shared_sum_ = 0;
-    for (const tensor& x : tensors_)
+    for (tensor& x : tensors_) {
       shared_sum_ += x.active ? x.second_moment_sum : 0;
-    sum_is_shared_ = 1;
+      x.second_moment_sum = 0;
+    }
+    sum_is_shared_ = what;
+    if constexpr (on_device)
+      flat_is_current_ = false;
   }
 
   /// v̄ by the moments themselves: a pass of its own over them, each block summed while it is in the cache. It leaves the new
@@ -1523,7 +1814,8 @@ class optimizer
     return none;
   }();
   double shared_sum_ = 0;            // Σv of all that takes part, while sum_is_shared_
-  std::uint64_t sum_is_shared_ = 0;  // a number, so that it can be visited
+  std::uint64_t sum_is_shared_ = 0;  // a sum_of, as a number so that it can be visited
+  bool sums_are_stale_ = false;      // as steps have been taken that did not advance them
 };
 
 }  // namespace gradus::inline GRADUS_ISA

@@ -107,6 +107,16 @@ double reduce(const Backend& backend, const T* x, std::size_t n) noexcept
   return sum.finish();
 }
 
+/// A block's sum of squares in units other than 1: of n <= reduce_block elements, each times a factor first.
+template <class Backend>
+double scaled_square_sum(const Backend& backend, const double* x, std::size_t n, double factor) noexcept
+{
+  double scaled[reduce_block];
+  for (std::size_t i = 0; i < n; ++i)
+    scaled[i] = x[i] * factor;
+  return block_sum<square_term>(backend, scaled, n);
+}
+
 /// Whether every element is neither infinite nor NaN.
 template <class T>
 bool all_finite(const T* x, std::size_t n) noexcept

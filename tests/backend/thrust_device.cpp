@@ -224,6 +224,148 @@ TEST_CASE("a scheduled decay's sums are shared where, and only where, a given no
   });
 }
 
+namespace {
+
+// Steps with those options on a device and on the scalar backend: the same reports, weights and state. f(gradients, t) fills
+// in the gradients of step t, the options say how it is taken.
+template <class T, class Recipe, class F>
+void check_steps_same_as_scalar(const Recipe& recipe, const std::vector<gradus::step_options>& steps, const F& fill, double weight = 1)
+{
+  using P = typename gradus::precision_of<T>::parameter_type;
+  using G = typename gradus::precision_of<T>::gradient_type;
+  const auto run = [&]<class Backend>(Backend) {
+    std::vector<P> weights(9001, number<P>(1));
+    weights[8000] = number<P>(weight);
+    std::vector<G> gradients(9001, number<G>(0.5));
+    gradus::optimizer<Recipe, T, Backend> opt(recipe);
+    opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
+    opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500));
+    std::vector<double> seen;
+    int t = 0;
+    for (const auto& o : steps) {
+      fill(gradients, t++);
+      const auto r = opt.step(o);
+      for (const double x : {double(r.applied), r.grad_norm.value_or(-1), r.mean_square.value_or(-1), r.decay_factor.value_or(-1),
+                             double(r.decay_clamped)})
+        seen.push_back(x);
+    }
+    std::vector<unsigned char> state(reinterpret_cast<const unsigned char*>(weights.data()),
+                                     reinterpret_cast<const unsigned char*>(weights.data() + weights.size()));
+    std::as_const(opt).visit_state([&](std::string_view, std::string_view, auto values) {
+      if (!values.empty())
+        state.insert(state.end(), reinterpret_cast<const unsigned char*>(values.data()),
+                     reinterpret_cast<const unsigned char*>(values.data() + values.size()));
+    });
+    return std::pair(seen, state);
+  };
+  const auto [seen, state] = run(device());
+  const auto [expected, expected_state] = run(gradus::backend::scalar());
+  CHECK(seen == expected);
+  CHECK(same(state, expected_state));
+}
+
+}  // namespace
+
+TEST_CASE("a norm whose square is out of a double's range is the scalar backend's")
+{
+  for (const double size : {1e200, 1e-200, 1.5e308, 1e-320}) {
+    const auto fill = [&](auto& g, int t) {
+      for (std::size_t i = 0; i < g.size(); ++i)
+        g[i] = t == 1 ? 0.25 : size * (i % 7 < 3 ? 1 : -0.5);
+    };
+    for (const double scale : {1.0, size > 1 ? 1e-200 : 1e200})
+      for (const bool skips : {false, true}) {
+        const gradus::step_options o{.grad_scale = scale, .max_grad_norm = 3e3, .skip_nonfinite = skips};
+        check_steps_same_as_scalar<double>(gradus::sgd{.lr = 0.1, .momentum = 0.9}, {o, o, o}, fill);
+        check_steps_same_as_scalar<double>(gradus::adams{.lr = 0.1, .weight_decay = 0.1}, {o, o, o}, fill);
+      }
+  }
+  // And one that is infinite, of infinite gradients.
+  const auto fill = [](auto& g, int t) { g[7] = t == 1 ? 1e200 : 0.5, g[8999] = t == 1 ? std::numeric_limits<double>::infinity() : 0.5; };
+  const gradus::step_options o{.max_grad_norm = 1, .skip_nonfinite = true};
+  check_steps_same_as_scalar<double>(gradus::adams{}, {o, o, o}, fill);
+}
+
+TEST_CASE("a finite gradient that would make something infinite is skipped, as by the scalar backend")
+{
+  const auto check = [](auto type, const auto& recipe, double gradient, gradus::step_options o = {}, double weight = 1) {
+    using T = typename decltype(type)::type;
+    const auto fill = [&](auto& g, int t) { g[8000] = number<std::remove_cvref_t<decltype(g[0])>>(t == 1 ? gradient : 0.5); };
+    o.skip_nonfinite = true;
+    check_steps_same_as_scalar<T>(recipe, {o, o, o}, fill, weight);
+  };
+  using std::type_identity;
+  for (const double g : {1.5e19, 1e21, -1e21, 1e30}) {
+    check(type_identity<float>(), gradus::adam{}, g);
+    check(type_identity<float>(), gradus::adams{.weight_decay = 0.1}, g);
+    check(type_identity<float>(), gradus::yogi{}, g);
+    check(type_identity<float>(), gradus::adamw{}, g / 1e3, {.grad_scale = 1e3});
+    check(type_identity<float>(), gradus::adamw{}, g, {.max_grad_norm = 1e18});
+    check(type_identity<float>(), gradus::sgd{.lr = 1e9}, g);
+    check(type_identity<precision<float, float, block8>>(), gradus::adam{}, g);
+    check(type_identity<precision<float, float, bfloat16>>(), gradus::amsgrad{}, g);
+    check(type_identity<precision<bfloat16, bfloat16, float, float>>(), gradus::adams{}, g);
+  }
+  check(type_identity<double>(), gradus::adams{}, 1e157);
+  check(type_identity<float>(), gradus::sgd{.momentum = 0.9}, 1e38, {.grad_scale = 10});
+  for (const double w : {1e18, 1e23, 1e38}) {
+    check(type_identity<float>(), gradus::adam{.weight_decay = 0.1}, 0.5, {}, w);
+    check(type_identity<float>(), gradus::sgd{.weight_decay = 10}, 0.5, {}, w);
+    check(type_identity<float>(), gradus::radam{.weight_decay = 0.1, .decoupled_weight_decay = true}, 0.5, {}, w);
+  }
+  // With a norm that is given, by which a sum would have been shared.
+  for (const double norm_sq : {1e44, 1.0})
+    check(type_identity<float>(), gradus::adams{.weight_decay = 0.1}, 1e21, {.grad_norm_sq = norm_sq});
+}
+
+TEST_CASE("a device leaves out a step whose clipping it cannot hold")
+{
+  std::vector<float> weights(9, 1), gradients(9, 1e30f);
+  gradus::optimizer<gradus::sgd, float, device> opt;
+  opt.add(weights, gradients);
+  const auto report = opt.step({.max_grad_norm = 1e-9});
+  CHECK(!report.applied);
+  CHECK(*report.grad_norm == doctest::Approx(3e30));
+  CHECK(weights[0] == 1);
+}
+
+TEST_CASE("a mean that is given, and a model's size, are the scalar backend's")
+{
+  const auto fill = [](auto& g, int t) {
+    for (std::size_t i = 0; i < g.size(); ++i)
+      g[i] = number<std::remove_cvref_t<decltype(g[0])>>(0.01 * double(i % 19) + 0.1 * t);
+  };
+  const gradus::adams recipe{.lr = 0.01, .weight_decay = 0.1};
+  const gradus::step_options plain, mean{.mean_square = 2}, mean_clipped{.max_grad_norm = 1, .mean_square = 3};
+  const gradus::step_options norm{.grad_norm_sq = 50}, norm_and_mean{.grad_norm_sq = 50, .mean_square = 4};
+  const gradus::step_options part{.grad_norm_sq = 50, .model_size = 20'000};
+  const gradus::step_options part_and_mean{.grad_norm_sq = 60, .mean_square = 4, .model_size = 20'000};
+  check_steps_same_as_scalar<float>(recipe, {mean, mean, plain, plain}, fill);
+  check_steps_same_as_scalar<float>(recipe, {plain, mean, mean}, fill);
+  check_steps_same_as_scalar<float>(recipe, {plain, mean_clipped, plain, mean, mean_clipped, plain}, fill);
+  check_steps_same_as_scalar<float>(recipe, {norm, mean, norm, norm_and_mean, norm, plain}, fill);
+  check_steps_same_as_scalar<double>(recipe, {part, part, part_and_mean, part, plain, norm}, fill);
+  check_steps_same_as_scalar<float>(recipe, {part, part, mean, plain}, fill);
+  check_steps_same_as_scalar<precision<float, float, bfloat16>>(recipe, {plain, mean, mean_clipped, plain}, fill);
+  // A step that is skipped leaves Σv alone.
+  const auto spoilt = [&](auto& g, int t) {
+    fill(g, t);
+    if (t % 2 == 1)
+      g[5000] = number<std::remove_cvref_t<decltype(g[0])>>(t == 1 ? std::numeric_limits<float>::infinity() : 1e25f);
+  };
+  auto skipping = [](gradus::step_options o) {
+    o.skip_nonfinite = true;
+    return o;
+  };
+  const double infinity = std::numeric_limits<double>::infinity();
+  check_steps_same_as_scalar<float>(recipe, {plain, skipping(mean), plain, skipping(norm_and_mean), plain}, spoilt);
+  check_steps_same_as_scalar<float>(recipe, {norm, skipping({.grad_norm_sq = infinity}), norm, skipping({.grad_norm_sq = 1e50}), norm}, spoilt);
+  check_steps_same_as_scalar<float>(recipe, {part, skipping({.grad_norm_sq = 1e50}), part, skipping(mean), part}, spoilt);
+  const auto two_passes = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
+                                          gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
+  check_steps_same_as_scalar<float>(two_passes, {plain, mean, mean_clipped, plain}, fill);
+}
+
 TEST_CASE("a decay that is clamped in one group of several is reported")
 {
   for (const double steep : {1e4, 0.1})
@@ -469,4 +611,45 @@ TEST_CASE("replayed, a captured step goes on: t moves by itself, lr as set_optio
   opt.step();
   twin.step();
   CHECK(same(weights, twin_weights));
+}
+
+TEST_CASE("replayed, a captured step is skipped or not as set_options says, and takes the mean that it is told")
+{
+  for (const bool captured : {false, true}) {
+    stream s;
+    recording backend;
+    backend.on = &s;
+    std::vector<float> weights(900, 1), gradients(900, 0.5f), twin_weights = weights;
+    gradus::optimizer<gradus::adams, float, recording> opt({.weight_decay = 0.1}, backend);
+    gradus::optimizer<gradus::adams> twin({.weight_decay = 0.1});
+    const auto tensor = opt.add("w", weights, gradients);
+    twin.add("w", twin_weights, gradients);
+    opt.step({.skip_nonfinite = captured});
+    twin.step();
+    s.capturing = true;
+    opt.step({.skip_nonfinite = captured});
+    s.capturing = false;
+    std::uint64_t steps = 1;
+    for (const bool skips : {true, false, true})
+      for (const float bad : {0.5f, std::numeric_limits<float>::infinity(), 1e25f, 0.25f}) {
+        // A step captured without it is not tried on its elements.
+        if ((!skips && bad > 1) || (!captured && bad == 1e25f))
+          continue;
+        gradients[800] = bad;
+        gradus::step_options o{.skip_nonfinite = skips};
+        if (bad < 0.5f)
+          o.mean_square = 2;
+        opt.set_options(o);
+        for (const auto& launch : s.graph)
+          launch();
+        if (bad < 0.5f)
+          o.max_grad_norm = std::numeric_limits<double>::infinity();  // so that the norm is computed, as captured
+        const auto expected = twin.step(o);
+        CHECK(opt.report().applied == expected.applied);
+        CHECK(opt.report().mean_square == expected.mean_square);
+        CHECK(same(weights, twin_weights));
+        steps += expected.applied;
+      }
+    CHECK(opt.step_count(tensor) == steps);
+  }
 }
