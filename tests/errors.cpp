@@ -253,7 +253,7 @@ TEST_CASE("elements that do not lie side by side")
   const block corner{memory.data(), 4, 1, 3, 2, 2};
   const block column{memory.data(), 3, 1, 12, 3, 1};  // one column: where the next would begin is of no matter
   const block matrix{memory.data() + 6, 6, 1, 3, 3, 2};
-  check_refused("gradus: parameters has inner stride 3 and outer stride 1; expected elements that lie side by side (a whole matrix, or a copy)",
+  check_refused("gradus: parameters of tensor \"x\" has inner stride 3 and outer stride 1; expected elements that lie side by side (a whole matrix, or a copy)",
                 [&](auto& s) { s.opt.add("x", row, s.spare_gradient); });
   check_refused("gradus: parameters has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
                 [&](auto& s) { s.opt.add(corner, s.spare_gradient); });
