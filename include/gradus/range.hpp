@@ -566,8 +566,8 @@ concept handle_of_group = std::is_same_v<std::remove_cvref_t<R>, group_handle>;
 /// R is as a forwarding reference deduces it: X& for a variable, X for a temporary. Its elements lie side by side, as its
 /// contiguous iterators say, or its `view_traits`. A temporary must be known to view memory that it does not own (a
 /// std::span or another borrowed range, an Eigen map or block, std::mdspan): others, Eigen's `Ref<const X>` among them, may
-/// own their elements, which would be gone after the call.
-/// \tparam Backend  one may take further ranges: backend::thrust takes thrust::device_vector
+/// own their elements, which would be gone after the call. A Backend may take further ranges: backend::thrust takes
+/// thrust::device_vector.
 template <class R, class Element, class Backend = void>
 concept view_of = detail::viewable<R, Element, Backend> && detail::outlives_call<R>;
 
