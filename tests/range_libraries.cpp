@@ -22,7 +22,8 @@
 #define ARMA_DONT_USE_WRAPPER
 #include <armadillo>
 #endif
-#if __has_include(<boost/multi_array.hpp>)
+// Boost 1.74 needs std::unary_function, which libc++ no longer has.
+#if __has_include(<boost/multi_array.hpp>) && !defined(_LIBCPP_VERSION)
 #include <boost/multi_array.hpp>
 #endif
 #if __has_include(<mdspan>)
@@ -234,7 +235,7 @@ TEST_CASE("Armadillo: vectors, matrices and cubes")
 
 #endif
 
-#if __has_include(<boost/multi_array.hpp>)
+#if __has_include(<boost/multi_array.hpp>) && !defined(_LIBCPP_VERSION)
 
 TEST_CASE("Boost: a multi_array, whose size() is its first extent, is passed as a span")
 {
