@@ -10,7 +10,8 @@
 #include <Eigen/Core>
 #include <unsupported/Eigen/CXX11/Tensor>
 #endif
-#if __has_include(<xtensor/xarray.hpp>)
+// Debian 12's xtensor and Boost do not compile with libc++ 19.
+#if __has_include(<xtensor/xarray.hpp>) && !defined(_LIBCPP_VERSION)
 #define GRADUS_TEST_XTENSOR
 #include <xtensor/xadapt.hpp>
 #include <xtensor/xarray.hpp>
@@ -22,7 +23,6 @@
 #define ARMA_DONT_USE_WRAPPER
 #include <armadillo>
 #endif
-// Boost 1.74 needs std::unary_function, which libc++ no longer has.
 #if __has_include(<boost/multi_array.hpp>) && !defined(_LIBCPP_VERSION)
 #include <boost/multi_array.hpp>
 #endif
