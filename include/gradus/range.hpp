@@ -234,11 +234,11 @@ struct known_view<R, view_kind::range> {
 };
 
 /// A span may have any size, of which the refusal speaks, even one that a difference of iterators cannot hold.
-template <class T, std::size_t N>
-struct known_view<std::span<T, N>, view_kind::range> {
+template <class Element, std::size_t Extent>
+struct known_view<std::span<Element, Extent>, view_kind::range> {
   static constexpr bool is_view = true;
-  static constexpr T* data(const std::span<T, N>& s) noexcept { return s.data(); }
-  static constexpr std::size_t size(const std::span<T, N>& s) noexcept { return s.size(); }
+  static constexpr Element* data(const std::span<Element, Extent>& s) noexcept { return s.data(); }
+  static constexpr std::size_t size(const std::span<Element, Extent>& s) noexcept { return s.size(); }
 };
 
 template <class R>
@@ -250,8 +250,8 @@ struct known_view<R, view_kind::c_array> {
   static constexpr std::size_t size(const R&) noexcept { return sizeof(R) / sizeof(element); }
   static constexpr view_shape extents()
   {
-    return []<std::size_t... K>(std::index_sequence<K...>) {
-      return view_shape(storage_order::row_major, std::extent_v<R, K>...);
+    return []<std::size_t... Dimension>(std::index_sequence<Dimension...>) {
+      return view_shape(storage_order::row_major, std::extent_v<R, Dimension>...);
     }(std::make_index_sequence<std::rank_v<R>>());
   }
   static constexpr view_shape shape(const R&) noexcept { return extents(); }
@@ -293,10 +293,10 @@ struct known_view<R, view_kind::eigen_matrix> {
 /// An index of whatever type is asked for: Eigen's tensors take one or the other.
 struct any_index {
   std::size_t value;
-  template <std::integral I>
-  constexpr operator I() const noexcept
+  template <std::integral Index>
+  constexpr operator Index() const noexcept
   {
-    return static_cast<I>(value);
+    return static_cast<Index>(value);
   }
 };
 
@@ -318,13 +318,13 @@ struct known_view<R, view_kind::eigen_tensor> {
   }
 };
 
-/// Whether a view keeps a reference to its array, and not the array itself: xtensor's view<E&, slices…>.
+/// Whether a view keeps a reference to its array, and not the array itself: xtensor's view<Array&, slices…>.
 template <class R>
 constexpr bool refers_to_array = false;
-template <template <class, class...> class View, class E, class... Slices>
-constexpr bool refers_to_array<View<E, Slices...>> = refers_to_array<E>;
-template <template <class, class...> class View, class E, class... Slices>
-constexpr bool refers_to_array<View<E&, Slices...>> = true;
+template <template <class, class...> class View, class Array, class... Slices>
+constexpr bool refers_to_array<View<Array, Slices...>> = refers_to_array<Array>;
+template <template <class, class...> class View, class Array, class... Slices>
+constexpr bool refers_to_array<View<Array&, Slices...>> = true;
 
 template <class R>
 struct known_view<R, view_kind::xtensor> {
@@ -456,9 +456,9 @@ struct view_traits : detail::known_view<R> {};
 
 namespace detail {
 
-template <class P, class Element>
-concept pointer_to = std::is_pointer_v<std::remove_cvref_t<P>> &&
-                     std::is_convertible_v<std::remove_pointer_t<std::remove_cvref_t<P>> (*)[], Element (*)[]>;
+template <class Pointer, class Element>
+concept pointer_to = std::is_pointer_v<std::remove_cvref_t<Pointer>> &&
+                     std::is_convertible_v<std::remove_pointer_t<std::remove_cvref_t<Pointer>> (*)[], Element (*)[]>;
 
 template <class R>
 using traits_of = view_traits<std::remove_cvref_t<R>>;
@@ -566,8 +566,8 @@ concept handle_of_group = std::is_same_v<std::remove_cvref_t<R>, group_handle>;
 /// R is as a forwarding reference deduces it: X& for a variable, X for a temporary. Its elements lie side by side, as its
 /// contiguous iterators say, or its `view_traits`. A temporary must be known to view memory that it does not own (a
 /// std::span or another borrowed range, an Eigen map or block, std::mdspan): others, Eigen's `Ref<const X>` among them, may
-/// own their elements, which would be gone after the call.
-/// \tparam Backend  one may take further ranges: backend::thrust takes thrust::device_vector
+/// own their elements, which would be gone after the call. A Backend may take further ranges: backend::thrust takes
+/// thrust::device_vector.
 template <class R, class Element, class Backend = void>
 concept view_of = detail::viewable<R, Element, Backend> && detail::outlives_call<R>;
 
