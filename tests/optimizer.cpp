@@ -1367,10 +1367,8 @@ TEST_CASE_TEMPLATE("add: memory that another tensor uses is refused, and both ar
   };
   const std::string twice = expected("parameters", "parameters");
   // The same, what begins in it, ends in it, lies in it, has it in itself, and by one element.
-  for (const auto& [begin, n] : std::vector<std::pair<std::size_t, std::size_t>>{{10, 10}, {15, 10}, {5, 10}, {12, 3}, {0, 40}, {19, 1}, {1, 10}, {19, 10}}) {
+  for (const auto& [begin, n] : std::vector<std::pair<std::size_t, std::size_t>>{{10, 10}, {15, 10}, {5, 10}, {12, 3}, {0, 40}, {19, 1}, {1, 10}, {19, 10}})
     CHECK(refusal([&] { opt.add("b", w.part(begin, n), g.part(0, n)); }) == twice);
-    CHECK(refusal([&] { opt.add("b", g.part(begin, n), std::vector<T>(n) = {}, gradus::group_handle{}); }).empty() == false);
-  }
   arena<T> spare(40);
   CHECK(refusal([&] { opt.add("b", g.part(19, 3), spare.part(0, 3)); }) == expected("parameters", "gradients"));
   CHECK(refusal([&] { opt.add("b", spare.part(0, 3), w.part(8, 3)); }) == expected("gradients", "parameters"));
@@ -1779,7 +1777,7 @@ TEST_CASE("report: what the last step did, on every backend")
   CHECK(opt.report().applied);
   CHECK_FALSE(opt.report().pending);
   CHECK(opt.report().grad_norm == std::sqrt(3.0));
-  CHECK(opt.report().mean_square > 0.99);
+  CHECK(*opt.report().mean_square == doctest::Approx(1.0 / 3).epsilon(1e-5));  // of the clipped gradients
   g[1] = std::numeric_limits<float>::infinity();
   opt.step({.skip_nonfinite = true});
   CHECK_FALSE(opt.report().applied);
@@ -1807,7 +1805,8 @@ TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hype
   static_assert(!requires { opt.hyperparameters().lr = 1.0; });
   auto h = opt.hyperparameters();
   h.lr = 3;
-  CHECK(opt.lr() == 0.25);
+  opt.set_hyperparameters(h);
+  CHECK(opt.lr() == 3);
   // Of a composition too.
   gradus::optimizer composed(gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema{}, gradus::step_size::adaptive{}, gradus::decay::none{}));
   composed.set_lr(0.5);
