@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <gradus/any_optimizer.hpp>
+#include <gradus/checkpoint.hpp>
 
 #include "support/random.hpp"
 
@@ -393,4 +394,59 @@ TEST_CASE("memory of another tensor, calls out of turn, an optimizer that was mo
   CHECK_THROWS_WITH_AS(opt.report(), expected.c_str(), std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.set_lr(1), expected.c_str(), std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.parameter_count(), expected.c_str(), std::invalid_argument);
+}
+
+namespace {
+
+std::vector<std::byte> saved(const auto& opt)
+{
+  std::vector<std::byte> all;
+  gradus::save_to(opt, [&](const void* p, std::size_t n) {
+    all.insert(all.end(), static_cast<const std::byte*>(p), static_cast<const std::byte*>(p) + n);
+    return true;
+  });
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint of a tensor that has no gradients yet: resumed, it takes part once it has some")
+{
+  const auto run = [](auto make) {
+    for (const bool bound_before_load : {false, true}) {
+      tensor<float> a(9, 1), late(5, 2), b(9, 1), late_too(5, 2);
+      auto whole = make(), part = make(), resumed = make();
+      whole.add("a", a.weights, a.gradients);
+      const auto h = whole.add_spans("late", late.weights, std::nullopt);
+      part.add("a", b.weights, b.gradients);
+      part.add_spans("late", late_too.weights, std::nullopt);
+      whole.step();
+      part.step();
+      resumed.add("a", b.weights, b.gradients);
+      const auto h_too = resumed.add_spans("late", late_too.weights, std::nullopt);
+      if (bound_before_load)
+        resumed.rebind_gradients_spans(h_too, late_too.gradients);
+      CHECK(gradus::load_from(resumed, saved(part)).differences.empty());
+      whole.rebind_gradients_spans(h, late.gradients);
+      resumed.rebind_gradients_spans(h_too, late_too.gradients);
+      whole.step();
+      resumed.step();
+      CHECK(a == b);
+      CHECK(late == late_too);
+      CHECK(resumed.step_count(h_too) == 1);
+    }
+  };
+  run([] { return gradus::any_optimizer<float>("adams", {{"weight_decay", 0.1}}); });
+  run([] { return gradus::optimizer<gradus::adams>({.weight_decay = 0.1}); });
+}
+
+TEST_CASE("an optimizer that was moved from is not saved")
+{
+  const auto check = [](auto opt) {
+    const auto moved = std::move(opt);
+    CHECK_NOTHROW(saved(moved));
+    CHECK_THROWS_WITH_AS(saved(opt), "gradus: this optimizer has been moved from; expected the one it was moved to", std::invalid_argument);
+  };
+  check(gradus::any_optimizer<float>("adam"));
+  check(gradus::optimizer<gradus::adam>());
 }

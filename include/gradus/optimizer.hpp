@@ -308,12 +308,13 @@ class optimizer
     if (sum_is_shared_ && (someone_comes || someone_goes))
       resum_now();
     move.done = true;
-    for (const rebinding& r : all) {
-      tensor& x = tensors_[r.tensor.index_];
-      x.parameters = r.parameters.data();
-      bind_gradients(x, r.gradients);
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      if (move.moves_parameters(k) || move.moves_gradients(k))
+        flat_is_current_ = false;
+      tensor& x = tensors_[all[k].tensor.index_];
+      x.parameters = all[k].parameters.data();
+      bind_gradients(x, all[k].gradients);
     }
-    flat_is_current_ = false;
   }
   /// Points a tensor at other gradients; one that has had none yet takes part in steps from then on, unless it is left out.
   void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients)
@@ -1182,7 +1183,10 @@ class optimizer
   };
   struct changing_visit : reading_visit {
     optimizer& changed;
-    explicit changing_visit(optimizer& o) noexcept : reading_visit(o), changed(o) {}
+    explicit changing_visit(optimizer& o) noexcept : reading_visit(o), changed(o)
+    {
+      o.flat_is_current_ = false;  // nothing that a device still knows may take the place of what the visitor writes
+    }
     ~changing_visit() { changed.enlist_all(); }  // step counts may have changed, even where the visitor threw half-way
   };
 
