@@ -191,8 +191,8 @@ class optimizer
   // ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /// A copy of a group's hyperparameters: change the copy (auto h = opt.hyperparameters();), and give it to add_group or
-  /// set_hyperparameters. It is const so that opt.hyperparameters().lr = x does not compile: for that there is set_lr.
-  const Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
+  /// set_hyperparameters. A new learning rate alone is set by set_lr.
+  Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
 
   /// A further group, with hyperparameters of its own.
   group_handle add_group(const Recipe& hyperparameters)
