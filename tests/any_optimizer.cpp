@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <gradus/any_optimizer.hpp>
+#include <gradus/checkpoint.hpp>
 
 #include "support/random.hpp"
 
@@ -325,4 +326,127 @@ TEST_CASE("what was moved from says so, and state can be read through a const re
   const auto moved = std::move(typed);
   CHECK_THROWS_WITH_AS(typed.hyperparameters(), "gradus: this optimizer has been moved from; expected the one it was moved to",
                        std::invalid_argument);
+}
+
+TEST_CASE("set_lr, report, padding, gradients that come later, several rebound at once: as of one chosen by type")
+{
+  std::vector<float> w(32, 0.0f), v, g(32, 0.0f), more(3, 1.0f), more_g(3, 0.5f);
+  for (std::size_t i = 0; i < 10; ++i)
+    w[i] = g[i] = float(i + 1);
+  v = w;
+  std::vector<float> more_too = more;
+  const auto is_padding = [](std::size_t i) { return i >= 10; };
+  gradus::any_optimizer<float> any("adams", {{"lr", 0.5}, {"weight_decay", 0.1}});
+  gradus::optimizer<gradus::adams> typed({.lr = 0.5, .weight_decay = 0.1});
+  const auto run = [&](auto& opt, std::vector<float>& weights, std::vector<float>& others) {
+    CHECK_FALSE(opt.report().applied);
+    const auto h = opt.add("w", weights, g);
+    opt.set_padding(h, is_padding);
+    opt.set_padding(h, [&](std::size_t i) { return is_padding(i); });
+    const auto late = opt.add_spans("late", others, std::nullopt);
+    CHECK_THROWS_WITH_AS(opt.take_in(late), doctest::Contains("expected rebind_gradients(tensor, gradients) before it"), std::invalid_argument);
+    const auto group = opt.add_group({});
+    opt.set_lr(0.125);
+    opt.set_lr(2, group);
+    CHECK(opt.lr() == 0.125);
+    CHECK(opt.lr(group) == 2);
+    opt.step();
+    opt.rebind_gradients_spans(late, more_g);
+    opt.step();
+    using rebinding = typename std::remove_reference_t<decltype(opt)>::rebinding;
+    const std::vector<rebinding> both{{h, weights, g}, {late, others, std::nullopt}};
+    opt.rebind_spans(both);
+    opt.step();
+    CHECK(opt.report().applied);
+    CHECK(opt.step_count(late) == 1);
+    return *opt.report().mean_square;
+  };
+  CHECK(run(any, w, more) == run(typed, v, more_too));
+  CHECK((w == v));
+  CHECK((more == more_too));
+  CHECK(w[10] == 0);
+}
+
+TEST_CASE("memory of another tensor, calls out of turn, an optimizer that was moved from or to itself")
+{
+  std::vector<float> w(4, 1.0f), v(4, 1.0f), g(4, 0.5f);
+  gradus::any_optimizer<float> opt("adam");
+  const auto h = opt.add("w", w, g);
+  CHECK_THROWS_WITH_AS(opt.add("v", std::span(w).subspan(2), std::span(v).first(2)),
+                       "gradus: parameters of tensor \"v\" overlap the parameters of tensor \"w\"; expected memory of their own",
+                       std::invalid_argument);
+  const auto meddle = [&](auto&&...) {
+    CHECK_THROWS_WITH_AS(opt.add("v", v, g), doctest::Contains("gradus: this optimizer is being visited"), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(opt.step(), doctest::Contains("gradus: this optimizer is being visited"), std::invalid_argument);
+  };
+  opt.visit_state(meddle);
+  opt.visit_tensors(meddle);
+  auto& same_one = opt;
+  opt = std::move(same_one);
+  opt.step();
+  CHECK(opt.step_count(h) == 1);
+  // Given another's place, it leaves that one empty, not with what was here.
+  gradus::any_optimizer<float> other("sgd");
+  other = std::move(opt);
+  CHECK(other.name() == "adam");
+  const std::string expected = "gradus: this optimizer has been moved from; expected the one it was moved to";
+  CHECK_THROWS_WITH_AS(opt.step(), expected.c_str(), std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.report(), expected.c_str(), std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.set_lr(1), expected.c_str(), std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.parameter_count(), expected.c_str(), std::invalid_argument);
+}
+
+namespace {
+
+std::vector<std::byte> saved(const auto& opt)
+{
+  std::vector<std::byte> all;
+  gradus::save_to(opt, [&](const void* p, std::size_t n) {
+    all.insert(all.end(), static_cast<const std::byte*>(p), static_cast<const std::byte*>(p) + n);
+    return true;
+  });
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a checkpoint of a tensor that has no gradients yet: resumed, it takes part once it has some")
+{
+  const auto run = [](auto make) {
+    for (const bool bound_before_load : {false, true}) {
+      tensor<float> a(9, 1), late(5, 2), b(9, 1), late_too(5, 2);
+      auto whole = make(), part = make(), resumed = make();
+      whole.add("a", a.weights, a.gradients);
+      const auto h = whole.add_spans("late", late.weights, std::nullopt);
+      part.add("a", b.weights, b.gradients);
+      part.add_spans("late", late_too.weights, std::nullopt);
+      whole.step();
+      part.step();
+      resumed.add("a", b.weights, b.gradients);
+      const auto h_too = resumed.add_spans("late", late_too.weights, std::nullopt);
+      if (bound_before_load)
+        resumed.rebind_gradients_spans(h_too, late_too.gradients);
+      CHECK(gradus::load_from(resumed, saved(part)).differences.empty());
+      whole.rebind_gradients_spans(h, late.gradients);
+      resumed.rebind_gradients_spans(h_too, late_too.gradients);
+      whole.step();
+      resumed.step();
+      CHECK(a == b);
+      CHECK(late == late_too);
+      CHECK(resumed.step_count(h_too) == 1);
+    }
+  };
+  run([] { return gradus::any_optimizer<float>("adams", {{"weight_decay", 0.1}}); });
+  run([] { return gradus::optimizer<gradus::adams>({.weight_decay = 0.1}); });
+}
+
+TEST_CASE("an optimizer that was moved from is not saved")
+{
+  const auto check = [](auto opt) {
+    const auto moved = std::move(opt);
+    CHECK_NOTHROW(saved(moved));
+    CHECK_THROWS_WITH_AS(saved(opt), "gradus: this optimizer has been moved from; expected the one it was moved to", std::invalid_argument);
+  };
+  check(gradus::any_optimizer<float>("adam"));
+  check(gradus::optimizer<gradus::adam>());
 }

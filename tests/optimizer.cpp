@@ -969,8 +969,9 @@ TEST_CASE("skip_nonfinite: a finite gradient that would make a moment infinite i
   check_overflow<precision<bfloat16, bfloat16, block8>>(gradus::adam{}, 1.5e19, 1e21);
   // After grad_scale, and after clipping.
   check_overflow<float>(gradus::adam{}, 1.5e16, 1e18, {.grad_scale = 1e3});
-  check_overflow<float>(gradus::adam{}, 1.5e37, 1e38, {.grad_scale = 1e-18, .max_grad_norm = 1e36});
+  check_overflow<float>(gradus::adam{}, 1.5e36, 1e38, {.grad_scale = 1e-17, .max_grad_norm = 1e36});
   CHECK(is_applied<float, gradus::default_backend>(gradus::adam{}, 1, 1e30, {.max_grad_norm = 1}));
+  CHECK(is_applied<float, gradus::default_backend>(gradus::adam{}, 1000, 2e19));
 }
 
 TEST_CASE("skip_nonfinite: a product that overflows is skipped where nothing is squared, too")
@@ -1742,10 +1743,9 @@ TEST_CASE_TEMPLATE("add: memory that another tensor uses is refused, and both ar
   };
   const std::string twice = expected("parameters", "parameters");
   // The same, what begins in it, ends in it, lies in it, has it in itself, and by one element.
-  for (const auto& [begin, n] : std::vector<std::pair<std::size_t, std::size_t>>{{10, 10}, {15, 10}, {5, 10}, {12, 3}, {0, 40}, {19, 1}, {1, 10}, {19, 10}}) {
-    CHECK(refusal([&] { opt.add("b", w.part(begin, n), g.part(0, n)); }) == twice);
-    CHECK(refusal([&] { opt.add("b", g.part(begin, n), std::vector<T>(n) = {}, gradus::group_handle{}); }).empty() == false);
-  }
+  const std::size_t parts[][2] = {{10, 10}, {15, 10}, {5, 10}, {12, 3}, {0, 40}, {19, 1}, {1, 10}, {19, 10}};
+  for (const auto& x : parts)
+    CHECK(refusal([&] { opt.add("b", w.part(x[0], x[1]), g.part(0, x[1])); }) == twice);
   arena<T> spare(40);
   CHECK(refusal([&] { opt.add("b", g.part(19, 3), spare.part(0, 3)); }) == expected("parameters", "gradients"));
   CHECK(refusal([&] { opt.add("b", spare.part(0, 3), w.part(8, 3)); }) == expected("gradients", "parameters"));
@@ -2154,7 +2154,7 @@ TEST_CASE("report: what the last step did, on every backend")
   CHECK(opt.report().applied);
   CHECK_FALSE(opt.report().pending);
   CHECK(opt.report().grad_norm == std::sqrt(3.0));
-  CHECK(opt.report().mean_square > 0.99);
+  CHECK(*opt.report().mean_square == doctest::Approx(1.0 / 3).epsilon(1e-5));  // of the clipped gradients
   g[1] = std::numeric_limits<float>::infinity();
   opt.step({.skip_nonfinite = true});
   CHECK_FALSE(opt.report().applied);

@@ -202,8 +202,8 @@ class optimizer
   // ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /// A copy of a group's hyperparameters: change the copy (auto h = opt.hyperparameters();), and give it to add_group or
-  /// set_hyperparameters. It is const so that opt.hyperparameters().lr = x does not compile: for that there is set_lr.
-  const Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
+  /// set_hyperparameters. A new learning rate alone is set by set_lr.
+  Recipe hyperparameters(group_handle g = {}) const { return groups_[checked(g)].recipe; }
 
   /// A further group, with hyperparameters of its own.
   group_handle add_group(const Recipe& hyperparameters)
@@ -322,12 +322,13 @@ class optimizer
     if (sum_is_shared_ && (someone_comes || someone_goes))
       resum_now();
     move.done = true;
-    for (const rebinding& r : all) {
-      tensor& x = tensors_[r.tensor.index_];
-      x.parameters = r.parameters.data();
-      bind_gradients(x, r.gradients);
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      if (move.moves_parameters(k) || move.moves_gradients(k))
+        flat_is_current_ = false;
+      tensor& x = tensors_[all[k].tensor.index_];
+      x.parameters = all[k].parameters.data();
+      bind_gradients(x, all[k].gradients);
     }
-    flat_is_current_ = false;
   }
   /// Points a tensor at other gradients; one that has had none yet takes part in steps from then on, unless it is left out.
   void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients)
@@ -1323,7 +1324,10 @@ class optimizer
   };
   struct changing_visit : reading_visit {
     optimizer& changed;
-    explicit changing_visit(optimizer& o) noexcept : reading_visit(o), changed(o) {}
+    explicit changing_visit(optimizer& o) noexcept : reading_visit(o), changed(o)
+    {
+      o.flat_is_current_ = false;  // nothing that a device still knows may take the place of what the visitor writes
+    }
     ~changing_visit()  // step counts and sums may have changed, even where the visitor threw half-way
     {
       changed.enlist_all();

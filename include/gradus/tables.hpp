@@ -195,8 +195,7 @@ class place_table {
     std::size_t size = 16;
     while (size < 4 * n)
       size *= 2;
-    std::vector<std::size_t> old(size, no_place);
-    old.swap(cells_);
+    const std::vector<std::size_t> old = std::exchange(cells_, std::vector<std::size_t>(size, no_place));
     for (const std::size_t place : old)
       if (place != no_place)
         insert(hash_of(place), place);
