@@ -22,9 +22,24 @@ inline void (*error_handler)(const char* message) = nullptr;
 
 inline namespace GRADUS_ISA {
 
+namespace detail {
+/// While a file is being read or written, what a sentence that does not know of it begins with; null otherwise.
+inline constinit thread_local const std::string* fail_context = nullptr;
+
+/// Names a file in every sentence for as long as it lives.
+struct fail_in {
+  explicit fail_in(const std::string& where) noexcept { fail_context = &where; }
+  explicit fail_in(std::string&&) = delete;
+  fail_in(const fail_in&) = delete;
+  fail_in& operator=(const fail_in&) = delete;
+  ~fail_in() { fail_context = nullptr; }
+};
+}  // namespace detail
+
 [[noreturn]] inline void fail(const std::string& sentence)
 {
-  const std::string message = "gradus: " + sentence;
+  const std::string message = "gradus: " + (detail::fail_context ? *detail::fail_context + ": " : std::string()) + sentence;
+  detail::fail_context = nullptr;  // the handler may leave by a longjmp
   if (error_handler)
     error_handler(message.c_str());
 #if GRADUS_EXCEPTIONS
@@ -35,12 +50,31 @@ inline namespace GRADUS_ISA {
 #endif
 }
 
+namespace detail {
+/// printf's text of a number, of so many digits and with a point whatever the locale has in its place.
+inline std::string number_text(double x, int digits)
+{
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*g", digits, x);
+  const auto is_digit = [&](std::size_t i) { return text[i] >= '0' && text[i] <= '9'; };
+  std::size_t point = text[0] == '-' ? 1 : 0;
+  const bool finite = is_digit(point);
+  while (is_digit(point))
+    ++point;
+  std::size_t end = point;
+  while (finite && text[end] != '\0' && text[end] != 'e' && !is_digit(end))
+    ++end;  // a point may have several bytes
+  std::string result(text, point);
+  if (end != point)
+    result += '.';
+  return result + (text + end);
+}
+}  // namespace detail
+
 /// A number as an error message shows it: short, and exact enough to recognise.
 inline std::string show(double x)
 {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", x);
-  return text;
+  return detail::number_text(x, 9);
 }
 
 inline std::string quote(std::string_view text)
