@@ -334,8 +334,8 @@ std::string header_of(const Opt& opt, const save_options& o)
   if (bytes.size() - 8 > safetensors::longest_header) {
     std::size_t tensors = 0;
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool) { ++tensors; });
-    fail("the header of " + std::to_string(tensors) + " tensors has " + std::to_string(bytes.size() - 8) + " bytes; expected at most " +
-         std::to_string(safetensors::longest_header) + ", the format's limit: add small tensors that lie side by side as one, " +
+    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " + std::to_string(tensors) +
+         "; expected at most " + std::to_string(safetensors::longest_header) + " bytes, the format's limit: add small tensors that lie side by side as one, " +
          "give shorter names, or save to several files from several optimizers");
   }
   return bytes;

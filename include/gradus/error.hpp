@@ -51,23 +51,25 @@ struct fail_in {
 }
 
 namespace detail {
-/// printf's text of a number, of so many digits and with a point whatever the locale has in its place.
+/// printf's text of a number, with a point for whatever the locale has in its place: one byte or several.
+inline std::string with_point(std::string_view text)
+{
+  const auto is_digit = [&](std::size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
+  std::size_t point = text.starts_with('-') ? 1 : 0;
+  if (!is_digit(point))
+    return std::string(text);  // infinite, or no number
+  while (is_digit(point))
+    ++point;
+  std::size_t end = point;
+  while (end < text.size() && text[end] != 'e' && !is_digit(end))
+    ++end;
+  return std::string(text.substr(0, point)) + (end == point ? "" : ".") + std::string(text.substr(end));
+}
 inline std::string number_text(double x, int digits)
 {
   char text[64];
   std::snprintf(text, sizeof text, "%.*g", digits, x);
-  const auto is_digit = [&](std::size_t i) { return text[i] >= '0' && text[i] <= '9'; };
-  std::size_t point = text[0] == '-' ? 1 : 0;
-  const bool finite = is_digit(point);
-  while (is_digit(point))
-    ++point;
-  std::size_t end = point;
-  while (finite && text[end] != '\0' && text[end] != 'e' && !is_digit(end))
-    ++end;  // a point may have several bytes
-  std::string result(text, point);
-  if (end != point)
-    result += '.';
-  return result + (text + end);
+  return with_point(text);
 }
 }  // namespace detail
 

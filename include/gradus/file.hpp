@@ -35,7 +35,7 @@ class random_access_file {
   explicit random_access_file(const std::string& path) : path_(path)
   {
     if (path.empty() || path.find('\0') != std::string::npos)
-      refuse(path.empty() ? "which is no name" : "with a zero byte in it");
+      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
 #if GRADUS_POSIX
     static_assert(sizeof(off_t) >= 8, "gradus: define _FILE_OFFSET_BITS=64, or files over 2 GiB cannot be read.");
     // Not blocking: the opening of a pipe would wait for somebody who writes.
@@ -99,7 +99,7 @@ class random_access_file {
   [[noreturn]] void refuse(const std::string& found)
   {
     close();
-    fail("path is " + quote(path_) + ", " + found + "; expected a file that can be read");
+    fail("path is " + quote(path_.c_str()) + ", " + found + "; expected a file that can be read");
   }
 
 #if GRADUS_POSIX
@@ -142,7 +142,7 @@ class replaced_file {
   explicit replaced_file(const std::string& path) : given_(path), path_(path)
   {
     if (path.empty() || path.find('\0') != std::string::npos)
-      refuse(path.empty() ? "which is no name" : "with a zero byte in it");
+      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
 #if GRADUS_POSIX
     struct stat old = {};
     if (lstat(path.c_str(), &old) == 0 && S_ISLNK(old.st_mode)) {
@@ -294,7 +294,7 @@ class replaced_file {
 
   [[noreturn]] void refuse(const std::string& found)
   {
-    fail("path is " + quote(given_) + ", " + found + "; expected a file that can be written");
+    fail("path is " + quote(given_.c_str()) + ", " + found + "; expected a file that can be written");
   }
   /// With the reason that errno gives. The old file is as it was, and the partial one is gone.
   [[noreturn]] void refuse_error(const std::string& what)
