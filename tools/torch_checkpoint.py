@@ -15,7 +15,7 @@ From files that torch.save wrote, with the two state_dicts under the keys "optim
 There the optimizer numbers its parameters. It says their names only if it was made of model.named_parameters(); else
 shapes have to tell, or --in-order or --names does.
 
-Needs the packages torch and safetensors. docs/checkpoint.md has the layout of gradus's files.
+Needs the packages torch (2.3 or later) and safetensors. docs/checkpoint.md has the layout of gradus's files.
 """
 
 import argparse
@@ -26,6 +26,9 @@ import warnings
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+if not hasattr(torch, "uint64"):
+    raise ImportError(f"torch_checkpoint needs PyTorch 2.3 or later, and this is {torch.__version__}")
 
 ADAM = {"lr": "lr", "beta1": "betas", "beta2": "betas", "eps": "eps", "weight_decay": "weight_decay"}
 # Of each recipe: its hyperparameters by gradus's names, with torch's, and its slots.
@@ -379,7 +382,7 @@ def load(optimizer, named_parameters, path, recipe=None):
             parameters[name].copy_(value)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     there = commands.add_parser("to-gradus")
@@ -393,8 +396,7 @@ def main():
         which = command.add_mutually_exclusive_group()
         which.add_argument("--names", metavar="FILE", help="the names of the optimizer's parameters, in its order, one a line")
         which.add_argument("--in-order", action="store_true", help="the optimizer was given model.parameters(), in their order")
-    o = parser.parse_args()
-    warnings.showwarning = lambda message, *_: print(f"torch_checkpoint: {message}", file=sys.stderr)
+    o = parser.parse_args(arguments)
     run = torch.load(o.run, map_location="cpu", weights_only=True)
     state_dict, model = run[o.optimizer], run[o.model]
     options = {"recipe": o.recipe, "in_order": o.in_order}
@@ -412,6 +414,7 @@ def main():
 
 
 if __name__ == "__main__":
+    warnings.showwarning = lambda message, *_: print(f"torch_checkpoint: {message}", file=sys.stderr)
     try:
         main()
     except KeyError as error:
