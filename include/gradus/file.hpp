@@ -157,7 +157,7 @@ class replaced_file {
       refuse(std::strerror(errno));
     if (exists && !S_ISREG(old.st_mode))
       refuse(S_ISDIR(old.st_mode) ? "a folder" : "not a regular file");
-    const int descriptor = create(exists ? mode_t(old.st_mode & 0777) : mode_t(0666));
+    const int descriptor = create(exists ? old.st_mode & 0777u : 0666u);
     if (exists)
       (void)!fchmod(descriptor, old.st_mode & 07777);
     file_ = fdopen(descriptor, "wb");
@@ -219,7 +219,7 @@ class replaced_file {
  private:
 #if GRADUS_POSIX
   /// Creates the partial file, so that nobody else has it, and locks it. \param mode  its permissions, before the umask
-  int create(mode_t mode)
+  int create(unsigned mode)
   {
     const std::size_t slash = path_.rfind('/'), name = slash == std::string::npos ? 0 : slash + 1;
     std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a, of the name and, from the third try on, of what no other process has
