@@ -7,6 +7,10 @@
 #include <filesystem>
 #include <string>
 
+#if defined(__unix__)
+#include <unistd.h>
+#endif
+
 namespace support {
 
 // German for as long as it lives, where it can be had.
@@ -17,13 +21,16 @@ class german {
     is_there_ = set();
 #if defined(__unix__)
     if (!is_there_) {
-      const std::filesystem::path folder = std::filesystem::current_path() / "locales";
+      // A folder of this process's own: other tests run at the same time.
+      const std::filesystem::path folder = std::filesystem::current_path() / ("locales_" + std::to_string(getpid()));
       std::filesystem::create_directories(folder);
       const std::string command = "localedef --no-archive -i de_DE -f UTF-8 '" + (folder / "de_DE.UTF-8").string() + "' >/dev/null 2>&1";
-      if (!std::filesystem::exists(folder / "de_DE.UTF-8") && std::system(command.c_str()) != 0)
-        std::filesystem::remove_all(folder / "de_DE.UTF-8");
-      setenv("LOCPATH", folder.c_str(), 1);
-      is_there_ = set();
+      if (std::system(command.c_str()) == 0) {
+        setenv("LOCPATH", folder.c_str(), 1);
+        is_there_ = set();
+        unsetenv("LOCPATH");
+      }
+      std::filesystem::remove_all(folder);
     }
 #endif
     if (!is_there_)
