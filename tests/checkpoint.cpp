@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -18,6 +19,7 @@
 
 #include "support/checkpoint.hpp"
 #include "support/golden.hpp"
+#include "support/locale.hpp"
 #include "support/random.hpp"
 
 namespace {
@@ -198,6 +200,46 @@ TEST_CASE("hyperparameters come back to the bit")
   CHECK(no.hyperparameters().decoupled_weight_decay);
 }
 
+TEST_CASE("numbers are written and read with a point, whatever the locale has")
+{
+  using gradus::detail::to_number, gradus::detail::to_number_by_strtod, gradus::detail::to_text, gradus::detail::to_text_by_printf;
+  const auto compare = [] {
+    support::random r(9);
+    for (int i = 0; i < 4000; ++i) {
+      const double x = i == 0 ? 5e-324 : i == 1 ? 1.7976931348623157e308 : i == 2 ? 0.0 : i == 3 ? -0.0015 : i % 2 ? r.uniform(-2, 2) : r.any<double>();
+      if (!std::isfinite(x))
+        continue;
+      const std::string text = to_text(x), other = to_text_by_printf(x);
+      REQUIRE(text.find(',') == std::string::npos);
+      REQUIRE(other.find(',') == std::string::npos);
+      REQUIRE(other.size() <= text.size() + 6);  // no digits but those that are needed
+      for (const std::string& t : {text, other}) {
+        REQUIRE(std::bit_cast<std::uint64_t>(*to_number(t)) == std::bit_cast<std::uint64_t>(x));
+        REQUIRE(std::bit_cast<std::uint64_t>(*to_number_by_strtod(t)) == std::bit_cast<std::uint64_t>(x));
+      }
+    }
+    for (const char* text : {"", "-", "+1", " 1", "1 ", ".", "-.", "e5", "1e", "1e+", "1e-", "1.5.2", "0,5", "1.5e3x", "0x10", "1e400", "-1e400",
+                             "1e-400", "infinite", "1e99999999999999999999", "1_0", "--1", "1e--2"}) {
+      CHECK_MESSAGE(!to_number_by_strtod(text), text);
+      CHECK_MESSAGE(!to_number(text), text);
+    }
+    for (const char* text : {"1", "1.", ".5", "-.5e1", "1E3", "1e+3", "001", "0e99999999999", "0.000000000000000000000000000000000000000001e42"})
+      CHECK_MESSAGE(to_number_by_strtod(text) == to_number(text), text);
+    CHECK(*to_number_by_strtod("-inf") == -INFINITY);
+    CHECK(std::isnan(*to_number_by_strtod("nan")));
+    model<optimizer<gradus::adam>> m(2, gradus::adam{.lr = 0.0015}), n(0);
+    const std::string bytes = checkpoint_of(m.opt);
+    CHECK(contains(bytes, "\"gradus/group/0/lr\":\"0.0015\""));
+    load_bytes(n.opt, bytes);
+    CHECK(n.opt.hyperparameters().lr == 0.0015);
+    return bytes;
+  };
+  const std::string here = compare();
+  const support::german german;
+  if (german.is_there())
+    CHECK(compare() == here);
+}
+
 TEST_CASE("the caller's own metadata")
 {
   model<optimizer<gradus::adam>> m(1), n(0);
@@ -291,7 +333,7 @@ TEST_CASE("by name too, groups and who is left out are restored, and bad numbers
   CHECK(checkpoint_of(n.opt) == checkpoint_of(m.opt));
   std::string bad = checkpoint_of(m.opt);
   bad.replace(bad.find("\"0.125\""), 7, "\"-.125\"");
-  check_refused(n.opt, bad, {"gradus: lr is -0.125; expected a finite number >= 0"});
+  check_refused(n.opt, bad, {"gradus: checkpoint: group 1: lr is -0.125; expected a finite number >= 0"});
 }
 
 // ── strict ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,6 +361,79 @@ TEST_CASE("a strict load lists every difference and changes nothing")
                  "\n  \"state/gone/exp_avg\" is in the file; expected nothing under this key",
                  "\n  \"state/gone/exp_avg_sq\" is in the file; expected nothing under this key",
                  "\n  \"state/gone/step\" is in the file; expected nothing under this key"});
+}
+
+TEST_CASE("of many differences a sentence lists the first ones and counts the others")
+{
+  for (const std::size_t n : {3u, 10u, 11u, 5000u}) {  // tensors, each with two slots and a step count
+    const auto make = [n](auto& opt, auto& weights, auto& gradients, const std::string& prefix) {
+      weights.resize(n);
+      gradients.resize(n);
+      for (std::size_t i = 0; i < n; ++i)
+        opt.add(prefix + std::to_string(i), std::span(&weights[i], 1), std::span(&gradients[i], 1));
+    };
+    optimizer<gradus::sgd> saved, opt;
+    any_optimizer<double> other("sgd");
+    std::vector<float> w, g, v, h;
+    std::vector<double> w2, g2;
+    make(saved, w, g, "there");
+    make(opt, v, h, "here");
+    make(other, w2, g2, "there");
+    const std::string bytes = checkpoint_of(saved);
+    const std::string said = refusal([&] { load_bytes(opt, bytes); });
+    const std::size_t lines = std::size_t(std::count(said.begin(), said.end(), '\n'));
+    CHECK(contains(said, "differ in " + std::to_string(4 * n)));  // step and parameters, missing and surplus
+    CHECK(lines == (4 * n <= 10 ? 4 * n : 11));
+    CHECK(said.size() < 1200);
+    CHECK(contains(said, "and " + std::to_string(4 * n - 10) + " more, which load_report::differences of a lenient load lists"));
+    CHECK(load_bytes(opt, bytes, {.lenient = true}).differences.size() == 4 * n);
+    // Of types too.
+    const std::string mistyped = refusal([&] { load_bytes(other, bytes); });
+    CHECK(contains(mistyped, "differ in " + std::to_string(n)));
+    CHECK(contains(mistyped, " more, which") == (n > 10));
+    CHECK(mistyped.size() < 1200);
+  }
+}
+
+TEST_CASE("a hyperparameter that cannot be is refused with the file's name and the group")
+{
+  const char* const path = "checkpoint_wrong_number.safetensors";
+  model<optimizer<gradus::adam>> m(1), n(1);
+  gradus::save(m.opt, path);
+  std::FILE* const file = std::fopen(path, "r+b");
+  std::string bytes;
+  for (int c; (c = std::fgetc(file)) != EOF;)
+    bytes += char(c);
+  const std::size_t at = bytes.find("\"0.9\"");
+  REQUIRE(std::fseek(file, long(at), SEEK_SET) == 0);
+  std::fputs("\"1.9\"", file);
+  std::fclose(file);
+  const std::string expected = std::string("gradus: checkpoint \"") + path + "\": group 0: beta1 is 1.9; expected a number in [0, 1)";
+  CHECK(refusal([&] { gradus::load(n.opt, path); }) == expected);
+  any_optimizer<float> named("adam");
+  CHECK(refusal([&] { gradus::load(named, path, {.lenient = true}); }) == expected);
+  // Of a composition's rule, and of one that objects by itself.
+  model<optimizer<gradus::sgd>> nesterov(0, gradus::sgd{.momentum = 0.5, .dampening = 0, .nesterov = true}), plain(0, gradus::sgd{.momentum = 0.5});
+  std::string changed = checkpoint_of(nesterov.opt);
+  changed.replace(changed.find("dampening\":\"0\""), 14, "dampening\":\"1\"");
+  CHECK(contains(refusal([&] { load_bytes(plain.opt, changed); }), "gradus: checkpoint: group 0: "));
+  // And what is refused afterwards says nothing of a file.
+  CHECK(refusal([] { optimizer<gradus::adam> bad({.beta1 = 1.5}); }) == "gradus: beta1 is 1.5; expected a number in [0, 1)");
+  // A save names it too.
+  CHECK(contains(refusal([&] { gradus::save(m.opt, path, {.metadata = {{"gradus/x", "1"}}}); }),
+                 std::string("gradus: checkpoint \"") + path + "\": metadata has "));
+  std::remove(path);
+}
+
+TEST_CASE("a header over the format's limit: how many tensors it is of, and what to do")
+{
+  std::vector<float> w(1), g(1);
+  optimizer<gradus::sgd> opt;
+  const std::string name(60'000'000, 'x');
+  opt.add(name, w, g);
+  const std::string said = refusal([&] { gradus::save_to(opt, [](const void*, std::size_t) { return true; }); });
+  CHECK(contains(said, "gradus: the checkpoint's header has 120000"));
+  CHECK(contains(said, " bytes, tensors 1; expected at most 100000000 bytes, the format's limit: add small tensors that lie side by side as one"));
 }
 
 TEST_CASE("what else a strict load refuses")

@@ -9,6 +9,8 @@
 
 #include <gradus/gradus.hpp>
 
+#include "support/locale.hpp"
+
 namespace {
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
@@ -530,4 +532,33 @@ TEST_CASE("a norm that is not a number is refused, or stops a step that may be s
   CHECK(w == std::vector<float>{1, 2});
   CHECK(opt.step().applied);
   CHECK(w[0] < 1);
+}
+
+TEST_CASE("a number in a sentence has a point, whatever the locale has")
+{
+  using gradus::detail::with_point;
+  CHECK(with_point("-1,5") == "-1.5");
+  CHECK(with_point("1,5e-07") == "1.5e-07");
+  CHECK(with_point("1\xd9\xab" "5") == "1.5");  // U+066B, as in Arabic
+  CHECK(with_point("-1.5e+300") == "-1.5e+300");
+  for (const char* whole : {"0", "-3", "1e+20", "inf", "-inf", "nan", "-nan", ""})
+    CHECK(with_point(whole) == whole);
+
+  const support::german german;
+  if (!german.is_there())
+    return;
+  char text[8];
+  std::snprintf(text, sizeof text, "%.1f", 1.5);
+  REQUIRE(std::string(text) == "1,5");
+  CHECK(gradus::show(-1.5) == "-1.5");
+  CHECK(gradus::show(1.25e-300) == "1.25e-300");
+  CHECK(gradus::show(inf) == "inf");
+  std::string said;
+  try {
+    optimizer<gradus::adam> refused({.beta1 = -1.5});
+  }
+  catch (const std::invalid_argument& e) {
+    said = e.what();
+  }
+  CHECK(said == "gradus: beta1 is -1.5; expected a number in [0, 1)");
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checkpoints of torch.optim turned into gradus's, and back: SGD, Adam, AdamW, Adam with amsgrad, RAdam.
 
-In a program:
+In a program, where parameters are known by being the same tensors, whatever their order:
 
     import torch_checkpoint
     torch_checkpoint.save(optimizer, model.named_parameters(), "run.safetensors")
@@ -12,15 +12,23 @@ From files that torch.save wrote, with the two state_dicts under the keys "optim
     torch_checkpoint.py to-gradus RUN.pt RUN.safetensors
     torch_checkpoint.py from-gradus RUN.safetensors RUN.pt NEW.pt     RUN.pt gives shapes, names and groups
 
-Needs the packages torch and safetensors. docs/checkpoint.md has the layout of gradus's files.
+There the optimizer numbers its parameters. It says their names only if it was made of model.named_parameters(); else
+shapes have to tell, or --in-order or --names does.
+
+Needs the packages torch (2.3 or later) and safetensors. docs/checkpoint.md has the layout of gradus's files.
 """
 
 import argparse
+import inspect
 import sys
+import warnings
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+if not hasattr(torch, "uint64"):
+    raise ImportError(f"torch_checkpoint needs PyTorch 2.3 or later, and this is {torch.__version__}")
 
 ADAM = {"lr": "lr", "beta1": "betas", "beta2": "betas", "eps": "eps", "weight_decay": "weight_decay"}
 # Of each recipe: its hyperparameters by gradus's names, with torch's, and its slots.
@@ -31,55 +39,193 @@ RECIPES = {
     "amsgrad": (ADAM, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")),
     "radam": ({**ADAM, "decoupled_weight_decay": "decoupled_weight_decay"}, ("exp_avg", "exp_avg_sq")),
 }
+NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq")
+# What param_groups have besides hyperparameters. PyTorch's other optimizers have keys that are in no set below.
+COMMON = {"params", "param_names", "maximize", "foreach", "capturable", "differentiable", "fused", "initial_lr"}
+SGD_KEYS = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
+RADAM_KEYS = {"lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"}
+ADAM_KEYS = RADAM_KEYS | {"amsgrad"}
 
 
-def recipe_of(groups):
-    """The gradus recipe that does what torch does with these param_groups."""
+def recipe_of(groups, kind=None):
+    """The gradus recipe that does what torch does with these param_groups. `kind`: the optimizer's class, if it is known."""
     found = set()
     for g in groups:
-        if g.get("maximize"):
-            raise ValueError("maximize is True; gradus minimises: turn the gradients' sign")
-        if "momentum" in g and "betas" not in g:
+        keys = set(g) - COMMON
+        if kind is None and keys == ADAM_KEYS - {"decoupled_weight_decay"}:
+            raise ValueError("the param_groups do not say whether they are Adam's or AdamW's; name the recipe")
+        if kind is None and keys == RADAM_KEYS - {"decoupled_weight_decay"}:
+            raise ValueError("the param_groups do not say whether they are RAdam's or Adamax's; name the recipe")
+        if kind is torch.optim.SGD or (kind is None and keys == SGD_KEYS):
             found.add("sgd")
-        elif "amsgrad" in g:
-            if "decoupled_weight_decay" not in g:
-                raise ValueError("the param_groups do not say whether they are Adam's or AdamW's; name the recipe")
-            decoupled = g["decoupled_weight_decay"] and g["weight_decay"] != 0
-            if g["amsgrad"] and decoupled:
-                raise ValueError("AdamW with amsgrad is none of gradus's recipes")
-            found.add("amsgrad" if g["amsgrad"] else "adamw" if g["decoupled_weight_decay"] else "adam")
-        elif "betas" in g and "decoupled_weight_decay" in g:
+        elif kind is torch.optim.RAdam or (kind is None and keys == RADAM_KEYS):
             found.add("radam")
+        elif kind in (torch.optim.Adam, torch.optim.AdamW) or (kind is None and keys == ADAM_KEYS):
+            decoupled = g.get("decoupled_weight_decay", kind is torch.optim.AdamW)
+            if g["amsgrad"] and decoupled and g["weight_decay"] != 0:
+                raise ValueError("AdamW with amsgrad is none of gradus's recipes")
+            found.add("amsgrad" if g["amsgrad"] else "adamw" if decoupled else "adam")
         else:
-            raise ValueError(f"param_groups have {sorted(g)}; expected those of SGD, Adam, AdamW or RAdam")
+            raise ValueError(f"a param_group has {sorted(keys)}; expected what SGD, Adam, AdamW or RAdam has and nothing else "
+                             "(if it is one of them with keys of your own, name the recipe)")
     if len(found) != 1:
         raise ValueError(f"the param_groups are of {sorted(found)}; expected one recipe for all")
     return found.pop()
 
 
+def kind_of(optimizer):
+    """The class in torch.optim whose steps an optimizer takes."""
+    known = (torch.optim.SGD, torch.optim.AdamW, torch.optim.Adam, torch.optim.RAdam)  # AdamW may be derived from Adam
+    if type(optimizer) in known:
+        return type(optimizer)
+    name = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+    for kind in known:
+        if isinstance(optimizer, kind) and inspect.unwrap(type(optimizer).step) is inspect.unwrap(kind.step):
+            warnings.warn(f"the optimizer is of {name}; it is taken for torch.optim.{kind.__name__}, whose step it has")
+            return kind
+    raise ValueError(f"the optimizer is of {name}; expected SGD, Adam, AdamW or RAdam of torch.optim "
+                     "(if it takes the same steps as one of them, name the recipe)")
+
+
+def check_groups(groups, recipe):
+    for g in groups:
+        if g.get("maximize"):
+            raise ValueError("maximize is True; gradus minimises: turn the gradients' sign")
+        missing = set(RECIPES[recipe][0].values()) - set(g) - {"decoupled_weight_decay"}
+        if missing:
+            raise ValueError(f"a param_group has no {sorted(missing)}; expected those of {recipe}")
+
+
+def check_state(state_dict, recipe):
+    """A state with more in it is another optimizer's: NAdam's has mu_product, Adamax's exp_inf."""
+    for index, state in state_dict["state"].items():
+        surplus = set(state) - set(RECIPES[recipe][1]) - {"step"}
+        if surplus:
+            raise ValueError(f"the state of parameter {index} has {sorted(surplus)}; expected nothing but "
+                             f"{list(RECIPES[recipe][1])} and step, as {recipe} has")
+
+
 def number_of(group, name, torch_name):
-    value = group[torch_name]
+    value = group.get(torch_name, False) if name == "decoupled_weight_decay" else group[torch_name]
     if torch_name == "betas":
         value = value[name == "beta2"]
     return float(value)
 
 
-def names_of(state_dict, names):
-    """The names of the parameters by their index in the state_dict: its own where it has them, else those given, in order."""
-    indices = [i for g in state_dict["param_groups"] for i in g["params"]]
+def same_kind(old, value):
+    """A hyperparameter as what stood there before: a bool, a tensor or a number."""
+    return torch.full_like(old, value) if isinstance(old, torch.Tensor) else bool(value) if isinstance(old, bool) else value
+
+
+# ── which name is whose ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def names_by_identity(optimizer, named_parameters):
+    """name -> tensor of the optimizer's parameters, and their names by their index in its state_dict."""
+    names, parameters = {}, {}
+    for name, parameter in named_parameters.items() if hasattr(named_parameters, "items") else named_parameters:
+        if parameters.setdefault(name, parameter) is not parameter:
+            raise ValueError(f"{name} is the name of two tensors; expected names that differ")
+        names.setdefault(id(parameter), name)  # tied weights are one tensor, under its first name
+    found = {}
+    for k, (group, packed) in enumerate(zip(optimizer.param_groups, optimizer.state_dict()["param_groups"])):
+        for i, (index, parameter) in enumerate(zip(packed["params"], group["params"])):
+            if id(parameter) not in names:
+                raise ValueError(f"parameter {i} of group {k}, of shape {tuple(parameter.shape)}, is none of the named ones; "
+                                 "expected the names of all that the optimizer has")
+            found[index] = names[id(parameter)]
+    return {name: parameters[name] for name in found.values()}, found
+
+
+def indices_of(state_dict):
+    return [i for g in state_dict["param_groups"] for i in g["params"]]
+
+
+def shape_of(state_dict, index):
+    """A parameter's shape, if it has state that tells."""
+    return next((tuple(x.shape) for slot, x in state_dict["state"].get(index, {}).items()
+                 if slot != "step" and isinstance(x, torch.Tensor)), None)
+
+
+def names_by_shape(state_dict, model, in_order):
+    """The names of a state_dict's parameters, by index, where there can be no other."""
+    tensors, seen = {}, set()
+    for name, x in model.items():
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            continue  # a count of batches
+        if in_order and name.rsplit(".", 1)[-1] in ("running_mean", "running_var"):
+            continue  # buffers of normalisation
+        place = (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride())
+        if x.numel() == 0 or place not in seen:  # tied weights have two names
+            tensors[name] = tuple(x.shape)
+        seen.add(place)
+    indices = indices_of(state_dict)
+    how = ('pass their names (--names FILE, or names=[...]); or, if the optimizer was given model.parameters() in its order, '
+           'say so (--in-order, or in_order=True)')
+    if in_order:
+        if len(indices) != len(tensors):
+            raise ValueError(f"the optimizer has {len(indices)} parameters and the model {len(tensors)} tensors that may be they; "
+                             "expected as many: pass the parameters' names (--names FILE, or names=[...])")
+        return dict(zip(indices, tensors))
+    found = {}
+    for index in indices:
+        shape = shape_of(state_dict, index)
+        fitting = [name for name, s in tensors.items() if shape in (None, s)]
+        if len(fitting) != 1 or fitting[0] in found.values():
+            of_shape = f" of shape {shape}" if shape is not None else ", which has no state,"
+            raise ValueError(f"parameter {index} of the optimizer{of_shape} may be any of {len(fitting)} tensors of the model" +
+                             (f" ({', '.join(fitting[:3])}{', …' if len(fitting) > 3 else ''})" if fitting else "") +
+                             f"; expected one: {how}")
+        found[index] = fitting[0]
+    return found
+
+
+def names_of(state_dict, model, names=None, in_order=False):
+    """The names of a state_dict's parameters, by index: those given, else its own, else by the shapes of the model's."""
+    indices = indices_of(state_dict)
     own = [n for g in state_dict["param_groups"] for n in g.get("param_names", [])]
-    names = own if len(own) == len(indices) else list(names)
-    if len(names) != len(indices):
-        raise ValueError(f"{len(names)} names for {len(indices)} parameters; expected one each, in the order of the optimizer's")
-    return dict(zip(indices, names))
+    if isinstance(names, dict):
+        found = names
+    elif names is not None:
+        names = list(names)
+        if len(names) != len(indices) or len(set(names)) != len(names):
+            raise ValueError(f"{len(set(names))} different names for {len(indices)} parameters; expected one each, in the "
+                             "order of the optimizer's")
+        found = dict(zip(indices, names))
+    elif len(own) == len(indices):
+        found = dict(zip(indices, own))
+    else:
+        found = names_by_shape(state_dict, model, in_order)
+    for index, name in found.items():
+        if name not in model:
+            raise ValueError(f"{name}, parameter {index} of the optimizer, is not in the model; expected its names "
+                             "(pass them with --names FILE, or names=[...])")
+        shape = shape_of(state_dict, index)
+        if shape is not None and shape != tuple(model[name].shape):
+            raise ValueError(f"the state of parameter {index} has shape {shape}, and {name} {tuple(model[name].shape)}; "
+                             "expected the same: is this its name?")
+        if not model[name].is_floating_point():
+            raise ValueError(f"{name} is of {model[name].dtype}; expected real floating-point numbers")
+    return found
 
 
-def to_gradus(state_dict, parameters, path, recipe=None, with_parameters=True, metadata=None):
-    """Writes an optimizer's state_dict. `parameters`: name -> tensor, in the order of the optimizer's parameters."""
+# ── there and back ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def to_gradus(state_dict, model, path, recipe=None, with_parameters=True, metadata=None, names=None, in_order=False, frozen=()):
+    """Writes an optimizer's state_dict.
+
+    model     name -> tensor: at least the optimizer's parameters
+    names     of the optimizer's parameters: in its order, or by their index in the state_dict
+    in_order  the model's tensors, without buffers, are the optimizer's parameters in its order
+    frozen    names of those that take no part in steps
+    """
     groups = state_dict["param_groups"]
     recipe = recipe or recipe_of(groups)
+    check_groups(groups, recipe)
+    check_state(state_dict, recipe)
     numbers, slots = RECIPES[recipe]
-    names = names_of(state_dict, parameters)
+    names = names_of(state_dict, model, names, in_order)
     header = {"gradus/format": "1", "gradus/version": "torch " + torch.__version__, "gradus/recipe": recipe,
               "gradus/groups": str(len(groups))}
     tensors = {}
@@ -88,8 +234,10 @@ def to_gradus(state_dict, parameters, path, recipe=None, with_parameters=True, m
             header[f"gradus/group/{k}/{name}"] = repr(number_of(group, name, torch_name))
         for index in group["params"]:
             name, state = names[index], state_dict["state"].get(index, {})
-            parameter = parameters[name].detach()
+            parameter = model[name].detach()
             header[f"gradus/group_of/{name}"] = str(k)
+            if name in frozen:
+                header[f"gradus/left_out/{name}"] = "1"
             kept = () if recipe == "sgd" and group["momentum"] == 0 else slots
             moments = {s: state.get(s) for s in kept}
             fresh = all(m is None for m in moments.values())
@@ -98,86 +246,175 @@ def to_gradus(state_dict, parameters, path, recipe=None, with_parameters=True, m
             tensors[f"state/{name}/step"] = torch.tensor([step], dtype=torch.uint64)
             for slot, moment in moments.items():
                 moment = torch.zeros_like(parameter) if moment is None else moment
+                if moment.shape != parameter.shape or not moment.is_floating_point():
+                    raise ValueError(f"{slot} of {name} is of {moment.dtype} and shape {tuple(moment.shape)}; expected "
+                                     f"floating-point numbers of shape {tuple(parameter.shape)}")
                 tensors[f"state/{name}/{slot}"] = moment.detach().cpu().contiguous().flatten().clone()
             if with_parameters:
                 tensors[f"parameters/{name}"] = parameter.cpu().contiguous().flatten().clone()
     save_file(tensors, path, {**(metadata or {}), **header})
 
 
-def from_gradus(path, state_dict, parameters):
-    """A state_dict like the one given, with what is in the file; and the file's parameters, name -> tensor, if it has them."""
+def dynamic_map(signed):
+    """What the 8-bit codes of include/gradus/storage.hpp stand for, as a share of their block's scale."""
+    decades = 7 if signed else 8
+    top = 0.1 * (10 - 9.0 / (1 << (decades - 1)))
+    value = [0.0] * 256
+    for j in range(decades):
+        for i in range(1 << j):
+            code = (1 << j) + i
+            value[code] = (1 + 9 * (i / (1 << j))) / 10.0 ** (decades - j) / top
+            if signed:
+                value[code + 128] = -value[code]
+    return torch.tensor(value, dtype=torch.float64).to(torch.float32)
+
+
+def decode(codes, scales, signed):
+    """The numbers that 8-bit codes stand for, 256 to a scale, as gradus decodes them."""
+    return dynamic_map(signed)[codes.long()] * scales.repeat_interleave(256)[: codes.numel()]
+
+
+def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False):
+    """A state_dict like the one given, with what is in the file; and the file's parameters, name -> tensor, if it has them.
+
+    The arguments are those of to_gradus. Moments come out in their parameter's type, 8-bit ones decoded; master weights
+    become the parameters where these are of 32 bits or more.
+    """
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}
     if metadata.get("gradus/format") != "1":
         raise ValueError(f'{path}: gradus/format is {metadata.get("gradus/format")}; expected 1')
+
+    def of(key):
+        if key not in metadata:
+            raise ValueError(f"{path}: {key} is missing")
+        return metadata[key]
+
+    used = set()
+
+    def values(key, parameter):
+        x = tensors.get(key)
+        if x is None:
+            raise ValueError(f"{path}: {key} is missing")
+        used.add(key)
+        slot = key.rsplit("/", 1)[1]
+        if key.startswith("state/") and x.dtype == torch.uint8:
+            scales = tensors.get(key + "_scale")
+            if scales is None or scales.dtype != torch.float32 or scales.numel() != (x.numel() + 255) // 256:
+                raise ValueError(f"{path}: {key} has 8-bit codes; expected a scale for each 256 of them in {key}_scale")
+            used.add(key + "_scale")
+            x = decode(x.flatten(), scales.flatten(), slot not in NONNEGATIVE)
+        if not x.is_floating_point():
+            raise ValueError(f"{path}: {key} is of {x.dtype}; expected floating-point numbers")
+        if x.numel() != parameter.numel():
+            raise ValueError(f"{path}: {key} has {x.numel()} elements; expected {parameter.numel()}, of shape {tuple(parameter.shape)}")
+        return x.reshape(parameter.shape).to(parameter.dtype)
+
     groups = state_dict["param_groups"]
-    recipe = recipe_of(groups)
-    if metadata["gradus/recipe"] != recipe or metadata["gradus/groups"] != str(len(groups)):
+    recipe = recipe or recipe_of(groups)
+    check_groups(groups, recipe)
+    if of("gradus/recipe") != recipe or of("gradus/groups") != str(len(groups)):
         raise ValueError(f'{path}: {metadata["gradus/recipe"]} in {metadata["gradus/groups"]} groups; expected {recipe} in {len(groups)}')
+    check_state(state_dict, recipe)
     numbers, slots = RECIPES[recipe]
-    names = names_of(state_dict, parameters)
-    new_groups, state, new_parameters = [], {}, {}
+    names = names_of(state_dict, model, names, in_order)
+    new_groups, state, new_parameters, masters_lost = [], {}, {}, []
     for k, group in enumerate(groups):
-        value = {n: float(metadata[f"gradus/group/{k}/{n}"]) for n in numbers}
-        changed = {t: bool(value[n]) if isinstance(group[t], bool) else value[n] for n, t in numbers.items() if t != "betas"}
+        value = {n: float(of(f"gradus/group/{k}/{n}")) for n in numbers}
+        changed = {t: same_kind(group[t], value[n]) for n, t in numbers.items() if t != "betas" and t in group}
         if "beta1" in value:
-            changed["betas"] = (value["beta1"], value["beta2"])
+            changed["betas"] = tuple(same_kind(old, value[n]) for old, n in zip(group["betas"], ("beta1", "beta2")))
         new_groups.append({**group, **changed})
         for index in group["params"]:
             name = names[index]
-            if metadata[f"gradus/group_of/{name}"] != str(k):
+            if of(f"gradus/group_of/{name}") != str(k):
                 raise ValueError(f'{path}: {name} is in group {metadata[f"gradus/group_of/{name}"]}; expected {k}')
-            shape = parameters[name].shape
+            parameter = model[name]
+            if f"state/{name}/step" not in tensors:
+                raise ValueError(f"{path}: state/{name}/step is missing")
             step = int(tensors[f"state/{name}/step"].reshape(-1)[0])
-            if f"parameters/{name}" in tensors:
-                new_parameters[name] = tensors[f"parameters/{name}"].reshape(shape)
+            used.add(f"state/{name}/step")
+            has_parameters, has_master = f"parameters/{name}" in tensors, f"state/{name}/master" in tensors
+            if has_parameters:
+                new_parameters[name] = values(f"parameters/{name}", parameter)
+            if has_master and has_parameters and parameter.element_size() >= 4:
+                new_parameters[name] = values(f"state/{name}/master", parameter)
+            elif has_master:
+                used.add(f"state/{name}/master")
+                masters_lost.append(name)
+            kept = () if recipe == "sgd" and value["momentum"] == 0 else slots
+            moments = {s: values(f"state/{name}/{s}", parameter) for s in kept}
             if step == 0:
                 continue  # torch makes the state of a parameter in its first step
-            state[index] = {s: tensors[f"state/{name}/{s}"].reshape(shape) for s in slots if f"state/{name}/{s}" in tensors}
+            state[index] = moments
             if recipe != "sgd":
                 state[index]["step"] = torch.tensor(float(step), dtype=torch.float64 if step >= 1 << 24 else torch.float32)
+    if masters_lost:
+        warnings.warn(f"{path}: the master weights of {len(masters_lost)} tensors ({masters_lost[0]}, …) are left out: PyTorch's "
+                      "optimizers keep none, and go on from the parameters as they are rounded")
+    left = sorted(set(tensors) - used - {"state//seed"})  # nothing is rounded by chance there
+    if left:
+        warnings.warn(f"{path}: {len(left)} of its tensors ({', '.join(left[:3])}{', …' if len(left) > 3 else ''}) are left out: "
+                      "the optimizer has nothing under these names")
     return {"state": state, "param_groups": new_groups}, new_parameters
 
 
-def save(optimizer, named_parameters, path, **options):
-    """Writes a torch optimizer, and its parameters, as a checkpoint that gradus::load reads."""
-    to_gradus(optimizer.state_dict(), dict(named_parameters), path, **options)
+def save(optimizer, named_parameters, path, recipe=None, **options):
+    """Writes a torch optimizer, and its parameters, as a checkpoint that gradus::load reads.
+
+    named_parameters  names for all of the optimizer's parameters, in any order; others are left out
+    """
+    recipe = recipe or recipe_of(optimizer.param_groups, kind_of(optimizer))
+    parameters, names = names_by_identity(optimizer, named_parameters)
+    frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+    to_gradus(optimizer.state_dict(), parameters, path, recipe=recipe, names=names, frozen=frozen, **options)
 
 
-def load(optimizer, named_parameters, path):
+def load(optimizer, named_parameters, path, recipe=None):
     """Loads a checkpoint of gradus's into a torch optimizer of the same groups, and into its parameters."""
-    parameters = dict(named_parameters)
-    state_dict, values = from_gradus(path, optimizer.state_dict(), parameters)
+    recipe = recipe or recipe_of(optimizer.param_groups, kind_of(optimizer))
+    parameters, names = names_by_identity(optimizer, named_parameters)
+    state_dict, values = from_gradus(path, optimizer.state_dict(), parameters, recipe=recipe, names=names)
     optimizer.load_state_dict(state_dict)
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     there = commands.add_parser("to-gradus")
     there.add_argument("run"), there.add_argument("out")
-    there.add_argument("--recipe", choices=RECIPES, help="where the state_dict does not say")
     back = commands.add_parser("from-gradus")
     back.add_argument("file"), back.add_argument("run"), back.add_argument("out")
     for command in (there, back):
         command.add_argument("--optimizer", default="optimizer", help="the key of the optimizer's state_dict")
         command.add_argument("--model", default="model", help="the key of the model's state_dict")
-    o = parser.parse_args()
+        command.add_argument("--recipe", choices=RECIPES, help="where the state_dict does not say")
+        which = command.add_mutually_exclusive_group()
+        which.add_argument("--names", metavar="FILE", help="the names of the optimizer's parameters, in its order, one a line")
+        which.add_argument("--in-order", action="store_true", help="the optimizer was given model.parameters(), in their order")
+    o = parser.parse_args(arguments)
     run = torch.load(o.run, map_location="cpu", weights_only=True)
     state_dict, model = run[o.optimizer], run[o.model]
+    options = {"recipe": o.recipe, "in_order": o.in_order}
+    if o.names:
+        with open(o.names, encoding="utf-8") as file:
+            options["names"] = file.read().splitlines()
     if o.command == "to-gradus":
-        to_gradus(state_dict, model, o.out, recipe=o.recipe)
+        to_gradus(state_dict, model, o.out, **options)
     else:
-        run[o.optimizer], values = from_gradus(o.file, state_dict, model)
-        model.update(values)
+        run[o.optimizer], values = from_gradus(o.file, state_dict, model, **options)
+        with torch.no_grad():
+            for name, value in values.items():
+                model[name].copy_(value)  # in place, so that tied weights stay tied
         torch.save(run, o.out)
 
 
 if __name__ == "__main__":
+    warnings.showwarning = lambda message, *_: print(f"torch_checkpoint: {message}", file=sys.stderr)
     try:
         main()
     except KeyError as error:

@@ -99,32 +99,71 @@ inline std::string hyperparameter_key(std::size_t group, std::string_view name)
   return metadata_key("group/" + std::to_string(group) + '/', name);
 }
 
+/// What to_number and to_text do where the standard library cannot, as libc++ before 20: by the C library, and yet
+/// without a locale. strtod is given the digits as a whole number and the power of ten that goes with it, so that no point
+/// is to be understood.
+inline std::optional<double> to_number_by_strtod(std::string_view text)
+{
+  std::size_t at = text.starts_with('-') ? 1 : 0;
+  std::string digits(text.substr(0, at));
+  if (text.substr(at) == "inf" || text.substr(at) == "nan")
+    return std::strtod((digits += text.substr(at)).c_str(), nullptr);
+  long exponent = 0;
+  bool any = false, zero = true, after_point = false;
+  for (; at < text.size() && ((text[at] >= '0' && text[at] <= '9') || (text[at] == '.' && !after_point)); ++at)
+    if (text[at] == '.')
+      after_point = true;
+    else {
+      digits += text[at];
+      any = true;
+      zero = zero && text[at] == '0';
+      exponent -= after_point;
+    }
+  if (any && at < text.size() && (text[at] == 'e' || text[at] == 'E')) {
+    const bool down = ++at < text.size() && text[at] == '-';
+    at += at < text.size() && (text[at] == '-' || text[at] == '+');
+    any = at < text.size();
+    long power = 0;
+    for (; at < text.size() && text[at] >= '0' && text[at] <= '9'; ++at)
+      power = power < 100'000'000 ? 10 * power + (text[at] - '0') : power;
+    exponent += down ? -power : power;
+  }
+  if (!any || at != text.size())
+    return {};
+  const double x = std::strtod((digits + 'e' + std::to_string(exponent)).c_str(), nullptr);
+  if ((x == 0 && !zero) || !is_finite(x))  // out of range
+    return {};
+  return x;
+}
+inline std::string to_text_by_printf(double x)
+{
+  for (int digits = 1; digits < 17; ++digits)
+    if (std::string text = number_text(x, digits); to_number_by_strtod(text) == x)
+      return text;
+  return number_text(x, 17);
+}
+
 /// The shortest decimal number that is read as the same double.
 inline std::string to_text(double x)
 {
-  char text[40];
 #if defined(__cpp_lib_to_chars)
+  char text[40];
   return {text, std::to_chars(text, text + sizeof text, x).ptr};
 #else
-  std::snprintf(text, sizeof text, "%.17g", x);
-  return text;
+  return to_text_by_printf(x);
 #endif
 }
 inline std::optional<double> to_number(std::string_view text)
 {
-  double x = 0;
 #if defined(__cpp_lib_to_chars)
+  double x = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
   if (error != std::errc() || end != text.data() + text.size())
     return {};
-#else
-  const std::string own(text);
-  char* end = nullptr;
-  x = std::strtod(own.c_str(), &end);
-  if (own.empty() || end != own.c_str() + own.size())
-    return {};
-#endif
   return x;
+#else
+  return to_number_by_strtod(text);
+#endif
 }
 
 // ── recipes and their hyperparameters, by name ───────────────────────────────────────────────────────────────────────
@@ -288,9 +327,13 @@ std::string header_of(const Opt& opt, const save_options& o)
     header.tensor(key, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
   });
   const std::string bytes = header.finish();
-  if (bytes.size() - 8 > safetensors::longest_header)
-    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes; expected at most " +
-         std::to_string(safetensors::longest_header) + ", the format's limit: fewer tensors, or shorter names");
+  if (bytes.size() - 8 > safetensors::longest_header) {
+    std::size_t tensors = 0;
+    opt.visit_tensors([&](std::string_view, auto, std::size_t, bool) { ++tensors; });
+    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " + std::to_string(tensors) +
+         "; expected at most " + std::to_string(safetensors::longest_header) + " bytes, the format's limit: add small tensors that lie side by side as one, " +
+         "give shorter names, or save to several files from several optimizers");
+  }
   return bytes;
 }
 
@@ -308,6 +351,9 @@ struct memory_writer {
   const void* self;
   void (*copy)(const void* self, void* to, const void* from, std::size_t bytes);
 };
+
+/// A sentence lists so many differences, and counts the others: a model may have a hundred thousand tensors.
+inline constexpr std::size_t most_differences_shown = 10;
 
 /// What a load will do, found out before anything is done: which of the file's entries goes where, and what does not fit.
 class load_plan {
@@ -362,7 +408,7 @@ class load_plan {
       // Master weights that have no slot here are the better parameters.
       const auto master = header_.tensors.find(state_key(tensor, "master"));
       if (options_.convert && parameters && master != header_.tensors.end() && !master->second.claimed &&
-          master->second.elements == elements && master->second.type->is_float) {
+          master->second.elements == elements && master->second.is_float()) {
         master->second.claimed = true;
         parameters = &master->second;
       }
@@ -421,10 +467,13 @@ class load_plan {
         differ(load_difference::surplus, std::string(key), "is in the file; expected nothing under this key");
     if (options_.lenient || report_.differences.empty())
       return make_room();
+    const std::size_t count = report_.differences.size(), shown = count < most_differences_shown ? count : most_differences_shown;
     std::string all;
-    for (const load_difference& d : report_.differences)
-      all += "\n  " + d.sentence;
-    fail(where_ + " and this optimizer differ in " + std::to_string(report_.differences.size()) +
+    for (std::size_t i = 0; i < shown; ++i)
+      all += "\n  " + report_.differences[i].sentence;
+    if (shown < count)
+      all += "\n  and " + std::to_string(count - shown) + " more, which load_report::differences of a lenient load lists";
+    fail(where_ + " and this optimizer differ in " + std::to_string(count) +
          "; expected the same (lenient = true loads what fits):" + all);
   }
 
@@ -480,6 +529,11 @@ class load_plan {
     report_.differences.push_back({kind, key, safetensors::json_string(key) + ' ' + rest});
   }
 
+  static std::string type_of(const safetensors::entry& e)
+  {
+    return e.type ? std::string(e.type->name) : safetensors::json_string(e.type_name);
+  }
+
   /// The file's entry of that key if it fits, null if not.
   const safetensors::entry* claim(const std::string& key, const safetensors::dtype& type, std::uint64_t elements)
   {
@@ -490,12 +544,12 @@ class load_plan {
     }
     safetensors::entry& e = found->second;
     e.claimed = true;
-    const bool converts = options_.convert && e.type->is_float && type.is_float;
-    if (e.elements != elements)
+    const bool converts = options_.convert && e.is_float() && type.is_float;
+    if (e.type && e.elements != elements)
       differ(load_difference::misshapen, key, "has " + std::to_string(e.elements) + " elements; expected " + std::to_string(elements));
     else if (e.type != &type && !converts)
-      differ(load_difference::mistyped, key, "is of type " + std::string(e.type->name) + "; expected " + std::string(type.name) +
-                                                 (e.type->is_float && type.is_float ? ", or convert = true" : ""));
+      differ(load_difference::mistyped, key, "is of type " + type_of(e) + "; expected " + std::string(type.name) +
+                                                 (e.is_float() && type.is_float ? ", or convert = true" : ""));
     else
       return &e;
     return nullptr;
@@ -535,7 +589,7 @@ class load_plan {
       planned_slot& s = slots_[i];
       if (is_master(s) && report_.parameters) {
         const auto parameters = header_.tensors.find(parameters_key(tensor));
-        if (!s.from && parameters != header_.tensors.end() && parameters->second.elements == s.elements && parameters->second.type->is_float)
+        if (!s.from && parameters != header_.tensors.end() && parameters->second.elements == s.elements && parameters->second.is_float())
           s.from = &parameters->second;
       } else if (!whole)
         s.from = nullptr;
@@ -628,8 +682,11 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
     numbers.push_back(numbers_of(present, g));
   numbers = plan.add_settings(recipe_of(present), numbers);
   std::vector<decltype(checked_hyperparameters(present, 0, numbers[0]))> settings;
-  for (std::size_t g = 0; g < numbers.size(); ++g)
+  for (std::size_t g = 0; g < numbers.size(); ++g) {
+    const std::string in_group = where + ": group " + std::to_string(g);
+    const fail_in context(in_group);
     settings.push_back(checked_hyperparameters(present, g, numbers[g]));
+  }
   const auto add = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
     plan.add_state(tensor, slot, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
     if constexpr (std::is_same_v<X, const std::uint64_t>)
@@ -665,7 +722,12 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
 template <resumable Opt>
 void save(const Opt& opt, const std::string& path, const save_options& o = {})
 {
-  const std::string header = detail::header_of(opt, o);
+  const std::string where = "checkpoint " + quote(path);
+  std::string header;
+  {
+    const detail::fail_in context(where);
+    header = detail::header_of(opt, o);
+  }
   replaced_file file(path);
   file.write(header.data(), header.size());
   std::vector<unsigned char> staging;
@@ -692,8 +754,8 @@ void save_to(const Opt& opt, Write&& write, const save_options& o = {})
 
 /// Loads a file that `save` or another program wrote, by the tensors' names, into the tensors that have been added.
 ///
-/// Strict, as it is by default, it refuses a file that is not of the same recipe, groups, tensors and types, and lists every
-/// difference. Nothing has changed then, nor after any other refusal; only where the file turns unreadable half-way, after
+/// Strict, as it is by default, it refuses a file that is not of the same recipe, groups, tensors and types, and lists the
+/// first ten differences. Nothing has changed then, nor after any other refusal; only where the file turns unreadable half-way, after
 /// all checks, may the state be in part the file's.
 /// \throws std::invalid_argument  for a file that is damaged, does not fit or cannot be read
 template <resumable Opt>

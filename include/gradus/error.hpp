@@ -22,9 +22,24 @@ inline void (*error_handler)(const char* message) = nullptr;
 
 inline namespace GRADUS_ISA {
 
+namespace detail {
+/// While a file is being read or written, what a sentence that does not know of it begins with; null otherwise.
+inline constinit thread_local const std::string* fail_context = nullptr;
+
+/// Names a file in every sentence for as long as it lives.
+struct fail_in {
+  explicit fail_in(const std::string& where) noexcept { fail_context = &where; }
+  explicit fail_in(std::string&&) = delete;
+  fail_in(const fail_in&) = delete;
+  fail_in& operator=(const fail_in&) = delete;
+  ~fail_in() { fail_context = nullptr; }
+};
+}  // namespace detail
+
 [[noreturn]] inline void fail(const std::string& sentence)
 {
-  const std::string message = "gradus: " + sentence;
+  const std::string message = "gradus: " + (detail::fail_context ? *detail::fail_context + ": " : std::string()) + sentence;
+  detail::fail_context = nullptr;  // the handler may leave by a longjmp
   if (error_handler)
     error_handler(message.c_str());
 #if GRADUS_EXCEPTIONS
@@ -35,12 +50,33 @@ inline namespace GRADUS_ISA {
 #endif
 }
 
+namespace detail {
+/// printf's text of a number, with a point for whatever the locale has in its place: one byte or several.
+inline std::string with_point(std::string_view text)
+{
+  const auto is_digit = [&](std::size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
+  std::size_t point = text.starts_with('-') ? 1 : 0;
+  if (!is_digit(point))
+    return std::string(text);  // infinite, or no number
+  while (is_digit(point))
+    ++point;
+  std::size_t end = point;
+  while (end < text.size() && text[end] != 'e' && !is_digit(end))
+    ++end;
+  return std::string(text.substr(0, point)) + (end == point ? "" : ".") + std::string(text.substr(end));
+}
+inline std::string number_text(double x, int digits)
+{
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*g", digits, x);
+  return with_point(text);
+}
+}  // namespace detail
+
 /// A number as an error message shows it: short, and exact enough to recognise.
 inline std::string show(double x)
 {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", x);
-  return text;
+  return detail::number_text(x, 9);
 }
 
 inline std::string quote(std::string_view text)

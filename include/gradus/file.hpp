@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #else
 #define GRADUS_POSIX 0
@@ -33,6 +34,8 @@ class random_access_file {
  public:
   explicit random_access_file(const std::string& path) : path_(path)
   {
+    if (path.empty() || path.find('\0') != std::string::npos)
+      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
 #if GRADUS_POSIX
     static_assert(sizeof(off_t) >= 8, "gradus: define _FILE_OFFSET_BITS=64, or files over 2 GiB cannot be read.");
     // Not blocking: the opening of a pipe would wait for somebody who writes.
@@ -96,7 +99,7 @@ class random_access_file {
   [[noreturn]] void refuse(const std::string& found)
   {
     close();
-    fail("path is " + quote(path_) + ", " + found + "; expected a file that can be read");
+    fail("path is " + quote(path_.c_str()) + ", " + found + "; expected a file that can be read");
   }
 
 #if GRADUS_POSIX
@@ -129,12 +132,17 @@ class random_access_file {
 
 /// Writes a new file beside an old one, under the name PATH.partial, and puts it in the old one's place by `commit`.
 ///
-/// A link is followed: what it points to is replaced. Without `commit` the partial file is deleted; one that a killed process
-/// has left behind is written over by the next save to the same path, and two saves to one path at once are refused.
+/// A link is followed: what it points to is replaced. The new file has the old one's permissions, and where there was none,
+/// those that the umask gives. Without `commit` the partial file is deleted; one that a killed process of the same user has
+/// left behind is deleted by the next save to the same path, and two saves to one path at once are refused. Whatever else
+/// has the name PATH.partial is left alone, and where the file system takes no name so long, a short one is found: the
+/// partial file is then called .gradus-….partial, in the same folder.
 class replaced_file {
  public:
   explicit replaced_file(const std::string& path) : given_(path), path_(path)
   {
+    if (path.empty() || path.find('\0') != std::string::npos)
+      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
 #if GRADUS_POSIX
     struct stat old = {};
     if (lstat(path.c_str(), &old) == 0 && S_ISLNK(old.st_mode)) {
@@ -145,33 +153,18 @@ class replaced_file {
       std::free(target);
     }
     const bool exists = stat(path_.c_str(), &old) == 0;
+    if (!exists && errno == ENAMETOOLONG)
+      refuse(std::strerror(errno));
     if (exists && !S_ISREG(old.st_mode))
       refuse(S_ISDIR(old.st_mode) ? "a folder" : "not a regular file");
-    partial_ = path_ + ".partial";
-    int descriptor = -1;
-    for (;;) {
-      descriptor = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
-      if (descriptor < 0)
-        refuse_error("could not be created");
-      if (flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        ::close(descriptor);
-        refuse("which another save is writing");
-      }
-      // Another save may have finished in between: then this is no longer a partial file but the new one.
-      struct stat mine = {}, there = {};
-      if (fstat(descriptor, &mine) == 0 && stat(partial_.c_str(), &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev) {
-        if (S_ISREG(mine.st_mode) && mine.st_nlink == 1)
-          break;
-        ::close(descriptor);
-        refuse("whose " + partial_ + " is also a file of another name");  // and that one would be written over
-      }
-      ::close(descriptor);
-    }
+    const int descriptor = create(exists ? old.st_mode & 0777u : 0666u);
     if (exists)
       (void)!fchmod(descriptor, old.st_mode & 07777);
-    file_ = ftruncate(descriptor, 0) == 0 ? fdopen(descriptor, "wb") : nullptr;
-    if (!file_)
+    file_ = fdopen(descriptor, "wb");
+    if (!file_) {
+      std::remove(partial_.c_str());
       ::close(descriptor);
+    }
 #else
     partial_ = path_ + ".partial";
     file_ = std::fopen(partial_.c_str(), "wb");
@@ -224,9 +217,84 @@ class replaced_file {
   }
 
  private:
+#if GRADUS_POSIX
+  /// Creates the partial file, so that nobody else has it, and locks it. \param mode  its permissions, before the umask
+  int create(unsigned mode)
+  {
+    const std::size_t slash = path_.rfind('/'), name = slash == std::string::npos ? 0 : slash + 1;
+    std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a, of the name and, from the third try on, of what no other process has
+    const auto take = [&hash](const void* bytes, std::size_t count) {
+      for (std::size_t i = 0; i < count; ++i)
+        hash = (hash ^ static_cast<const unsigned char*>(bytes)[i]) * 0x100000001b3u;
+    };
+    take(path_.data() + name, path_.size() - name);
+    for (int tries = 0;; ++tries) {
+      partial_ = path_ + ".partial";
+      if (tries > 0) {
+        partial_ = path_.substr(0, name) + ".gradus-";
+        for (int shift = 60; shift >= 0; shift -= 4)
+          partial_ += "0123456789abcdef"[hash >> shift & 15];
+        partial_ += ".partial";
+        const pid_t process = getpid();
+        const void* const self = this;
+        struct timespec now = {};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        take(&process, sizeof process);
+        take(&self, sizeof self);
+        take(&now.tv_nsec, sizeof now.tv_nsec);
+      }
+      for (bool again = true; again;) {
+        const int descriptor = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+        if (descriptor >= 0) {
+          // Another save may have taken it for one that was left behind, before it was locked.
+          const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+          if (locked && is_at(descriptor, partial_))
+            return descriptor;
+          ::close(descriptor);
+        } else if (errno == EEXIST && tries < 100)
+          again = remove_left_behind();
+        else if (errno == ENAMETOOLONG && tries == 0)
+          again = false;
+        else
+          refuse_error("could not be created");
+      }
+    }
+  }
+
+  /// Deletes a partial file of a process that was killed; false where it is something else, which stays.
+  bool remove_left_behind()
+  {
+    struct stat found = {};
+    if (lstat(partial_.c_str(), &found) != 0)
+      return errno == ENOENT;
+    if (!S_ISREG(found.st_mode) || found.st_nlink != 1 || found.st_uid != geteuid())
+      return false;
+    // It is opened for reading where its permissions do not let it be written.
+    int descriptor = ::open(partial_.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (descriptor < 0 && errno == EACCES)
+      descriptor = ::open(partial_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (descriptor < 0)
+      return errno == ENOENT;
+    const bool mine = flock(descriptor, LOCK_EX | LOCK_NB) == 0, is_written = !mine && errno == EWOULDBLOCK;
+    const bool gone = !is_at(descriptor, partial_);  // renamed meanwhile by a save that has finished, or deleted
+    const bool removed = mine && !gone && ::unlink(partial_.c_str()) == 0;
+    ::close(descriptor);
+    if (is_written && !gone)
+      refuse("which another save is writing");
+    return gone || removed;
+  }
+
+  /// Whether the open file is the one that has this name.
+  static bool is_at(int descriptor, const std::string& name) noexcept
+  {
+    struct stat mine = {}, there = {};
+    return fstat(descriptor, &mine) == 0 && lstat(name.c_str(), &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+  }
+#endif
+
   [[noreturn]] void refuse(const std::string& found)
   {
-    fail("path is " + quote(given_) + ", " + found + "; expected a file that can be written");
+    fail("path is " + quote(given_.c_str()) + ", " + found + "; expected a file that can be written");
   }
   /// With the reason that errno gives. The old file is as it was, and the partial one is gone.
   [[noreturn]] void refuse_error(const std::string& what)

@@ -3,8 +3,8 @@
 /// The safetensors format, without a word about optimizers: eight bytes with the header's length, little-endian; the header,
 /// which is JSON; and the tensors' bytes, little-endian, side by side. (https://github.com/huggingface/safetensors)
 ///
-/// The reader takes the format as it is described and nothing more; of the types of elements, those of whole bytes. It works
-/// on any input: it does not recurse, does not go beyond the input, and what it allocates is a small multiple of the header's
+/// The reader takes the format as it is described and nothing more. A tensor of a type that it does not know is in the header
+/// as the bytes that it takes, since it may be another program's. It works on any input: it does not recurse, does not go beyond the input, and what it allocates is a small multiple of the header's
 /// length, which must fit into the file.
 
 #include <bit>
@@ -35,13 +35,22 @@ inline constexpr dtype dtypes[] = {{"F32", 4, true}, {"F64", 8, true}, {"BF16", 
                                    {"I64", 8},       {"U32", 4},       {"I32", 4},        {"U16", 2},       {"I16", 2},
                                    {"U8", 1},        {"I8", 1},        {"BOOL", 1},       {"F8_E4M3", 1},   {"F8_E5M2", 1}};
 
-/// The type of that name; null for one that the format does not have.
+inline constexpr std::size_t dtype_count = sizeof dtypes / sizeof dtypes[0];
+
+/// The number of the type of that name in `dtypes`; dtype_count for one that is not there.
+constexpr std::size_t dtype_index(std::string_view name) noexcept
+{
+  std::size_t i = 0;
+  while (i < dtype_count && dtypes[i].name != name)
+    ++i;
+  return i;
+}
+
+/// The type of that name; null for one that is not in `dtypes`.
 constexpr const dtype* find_dtype(std::string_view name) noexcept
 {
-  for (const dtype& t : dtypes)
-    if (t.name == name)
-      return &t;
-  return nullptr;
+  const std::size_t i = dtype_index(name);
+  return i < dtype_count ? &dtypes[i] : nullptr;
 }
 
 /// The format's name for a C++ type of element: specialised for each type that state is kept in.
@@ -55,17 +64,22 @@ template <> inline constexpr std::string_view dtype_name<std::uint8_t> = "U8";
 template <class X>
 constexpr const dtype& dtype_of() noexcept
 {
-  constexpr const dtype* type = find_dtype(dtype_name<X>);
-  static_assert(type && type->bytes == sizeof(X), "gradus: specialise safetensors::dtype_name for this type of element.");
-  return *type;
+  // By number: under GCC's sanitizers an address is no constant to be compared with null.
+  constexpr std::size_t i = dtype_index(dtype_name<X>);
+  static_assert(i < dtype_count && dtypes[i % dtype_count].bytes == sizeof(X),
+                "gradus: specialise safetensors::dtype_name for this type of element.");
+  return dtypes[i];
 }
 
 /// Where a tensor lies in a file.
 struct entry {
-  const dtype* type = nullptr;
+  const dtype* type = nullptr;  ///< null for a type that is not in `dtypes`
+  std::string_view type_name;   ///< as in the file
   std::uint64_t elements = 0;
   std::uint64_t begin = 0, end = 0;  ///< bytes, from the first tensor's
   bool claimed = false;              ///< for the reader's own book-keeping
+
+  bool is_float() const noexcept { return type && type->is_float; }
 };
 
 /// What a file's header says, checked: entries lie within the file and cover it, without overlaps and holes.
@@ -324,10 +338,8 @@ class header_parser {
     for_each_key([&](std::string_view field) {
       if (field == "dtype") {
         first_time(has_type);
-        const std::string_view name = string();
-        e.type = find_dtype(name);
-        if (!e.type)
-          refuse("a dtype of safetensors (F32, F64, BF16, …), not " + json_string(name));
+        e.type_name = string();
+        e.type = find_dtype(e.type_name);
       } else if (field == "shape") {
         first_time(has_shape);
         e.elements = 1;
@@ -352,7 +364,7 @@ class header_parser {
       refuse("dtype, shape and data_offsets of tensor " + json_string(key));
     if (e.begin > e.end || e.end > data_size_)
       refuse("data_offsets of tensor " + json_string(key) + " in order and within the " + std::to_string(data_size_) + " bytes there are");
-    if (times(e.elements, e.type->bytes) != e.end - e.begin)
+    if (e.type && times(e.elements, e.type->bytes) != e.end - e.begin)
       refuse("as many bytes for tensor " + json_string(key) + " as its dtype and shape take");
     return e;
   }

@@ -193,9 +193,14 @@ TEST_CASE("paths that cannot be written")
         "gradus: path is \"" + here / "folder" + "\", a folder; expected a file that can be read");
   CHECK(contains(refusal([&] { gradus::save(m.opt, here / "nowhere/run"); }),
                  "run.partial could not be created: No such file or directory; expected room and the right to write there"));
-  CHECK(contains(refusal([&] { gradus::save(m.opt, ""); }), "gradus: path is \"\""));
+  CHECK(refusal([&] { gradus::save(m.opt, ""); }) == "gradus: path is \"\", which is no name; expected a file that can be written");
+  CHECK(refusal([&] { gradus::load(m.opt, ""); }) == "gradus: path is \"\", which is no name; expected a file that can be read");
+  const std::string with_zero = here / std::string("a\0b", 3);
+  CHECK(contains(refusal([&] { gradus::save(m.opt, with_zero); }), "/a\", followed by a zero byte; expected a file that can be written"));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, with_zero); }), "/a\", followed by a zero byte; expected a file that can be read"));
+  CHECK_FALSE(fs::exists(here / "a"));
   CHECK(contains(refusal([&] { gradus::load(m.opt, here / "missing"); }), ", No such file or directory; expected a file that can be read"));
-  CHECK(contains(refusal([&] { gradus::save(m.opt, here / std::string(300, 'x')); }), "could not be created: File name too long"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / std::string(300, 'x')); }), ", File name too long; expected a file that can be written"));
 
   // A pipe: nobody is waited for.
   REQUIRE(mkfifo((here / "pipe").c_str(), 0600) == 0);
@@ -248,15 +253,160 @@ TEST_CASE("links are followed, and a file's permissions stay")
   CHECK(contains(refusal([&] { gradus::save(m.opt, here / "dangling"); }), "a link that leads nowhere; expected a file that can be written"));
   fs::create_symlink("round", here / "round");
   CHECK(contains(refusal([&] { gradus::save(m.opt, here / "round"); }), "a link that leads nowhere"));
-  // Somebody's link where the partial file is to be: not followed.
+}
+
+TEST_CASE("what has the partial file's name and is no partial file is left alone")
+{
+  const folder here("planted");
+  const std::string path = here / "run", partial = path + ".partial";
+  model m(1), other(2);
+  const std::string expected = support::checkpoint_of(m.opt, {});
+  const auto saves = [&](std::size_t files) {
+    fs::remove(path);
+    for (model* saved : {&other, &m})  // a new file, and one that replaces another
+      CHECK(refusal([&] { gradus::save(saved->opt, path); }) == "");
+    CHECK(content(path) == expected);
+    CHECK(fs::is_regular_file(fs::symlink_status(path)));
+    CHECK(here.files() == files);
+  };
   std::ofstream(here / "precious") << "precious";
-  fs::create_symlink("precious", here / "run.partial");
-  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "run"); }), "run.partial could not be created"));
+  fs::create_symlink("precious", partial);
+  saves(3);
+  CHECK(fs::read_symlink(partial) == "precious");
+  fs::remove(partial);
+  fs::create_symlink("nothing", partial);
+  saves(3);
+  fs::remove(partial);
+  fs::create_hard_link(here / "precious", partial);
+  saves(3);
   CHECK(content(here / "precious") == "precious");
-  fs::remove(here / "run.partial");
-  fs::create_hard_link(here / "precious", here / "run.partial");
-  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "run"); }), "is also a file of another name"));
-  CHECK(content(here / "precious") == "precious");
+  fs::remove(partial);
+  fs::create_directory(partial);
+  saves(3);
+  fs::remove(partial);
+  REQUIRE(mkfifo(partial.c_str(), 0666) == 0);
+  saves(3);
+  fs::remove(partial);
+
+  // Somebody else's: neither the owner nor the permissions are taken over, whether it is locked or not.
+  if (getuid() != 0) {
+    std::printf("not root: another user's partial file is not tried\n");
+    return;
+  }
+  for (const bool locked : {false, true}) {
+    std::ofstream(partial) << "planted";
+    REQUIRE(chmod(partial.c_str(), 0666) == 0);
+    REQUIRE(chown(partial.c_str(), 65534, 65534) == 0);
+    const int held = open(partial.c_str(), O_RDONLY | O_CLOEXEC);
+    REQUIRE((!locked || flock(held, LOCK_EX) == 0));
+    saves(3);
+    CHECK(content(partial) == "planted");
+    struct stat status = {};
+    REQUIRE(stat(path.c_str(), &status) == 0);
+    CHECK(status.st_uid == geteuid());
+    CHECK(status.st_gid == getegid());
+    close(held);
+    fs::remove(partial);
+  }
+}
+
+TEST_CASE("a new file has the permissions that the umask gives, whatever was left behind, and a replaced one keeps its own")
+{
+  const folder here("modes");
+  const std::string path = here / "run", partial = path + ".partial";
+  model m(1);
+  const auto mode_of = [&] {
+    struct stat status = {};
+    REQUIRE(stat(path.c_str(), &status) == 0);
+    return status.st_mode & 07777;
+  };
+  const mode_t before = umask(0);
+  for (const mode_t mask : {022u, 077u, 0u}) {
+    umask(mask);
+    for (const mode_t left : {0u, 0400u, 0200u, 0600u, 0777u, 01777u}) {
+      for (const bool replaces : {false, true}) {
+        fs::remove(path);
+        if (replaces) {
+          std::ofstream(path) << "old";
+          REQUIRE(chmod(path.c_str(), 0640) == 0);
+        }
+        std::ofstream(partial) << "left behind";
+        REQUIRE(chmod(partial.c_str(), left) == 0);
+        gradus::save(m.opt, path);
+        CHECK(mode_of() == (replaces ? 0640u : 0666u & ~mask));
+        // Where nothing may be done with it, which root always may, it stays.
+        CHECK(here.files() == (left == 0 && fs::exists(partial) ? 2 : 1));
+        fs::remove(partial);
+      }
+    }
+  }
+  umask(before);
+}
+
+TEST_CASE("a name as long as the file system takes, or nearly")
+{
+  const folder here("long");
+  model m(1), other(2);
+  for (const std::size_t length : {1u, 246u, 247u, 248u, 249u, 254u, 255u}) {
+    const std::string path = here / std::string(length, 'x');
+    gradus::save(other.opt, path);
+    gradus::save(m.opt, path);
+    CHECK(content(path) == support::checkpoint_of(m.opt, {}));
+    CHECK(here.files() == 1);
+    // A killed process's partial file is gone after the next save, whatever it is called.
+    CHECK(in_child([&] {
+      gradus::replaced_file file(path);
+      file.write("x", 1);
+      std::raise(SIGKILL);
+      return 0;
+    }) == -SIGKILL);
+    CHECK(here.files() == 2);
+    gradus::save(m.opt, path);
+    CHECK(here.files() == 1);
+    // Two at once: one is refused.
+    {
+      gradus::replaced_file file(path);
+      CHECK(contains(refusal([&] { gradus::save(other.opt, path); }), "which another save is writing"));
+    }
+    CHECK(here.files() == 1);
+    gradus::load(other.opt, path);
+    fs::remove(path);
+  }
+}
+
+TEST_CASE("many processes save to one path at once: each is refused or saves the whole")
+{
+  const folder here("crowd");
+  const std::string path = here / "run";
+  model even(2, 20'000), odd(3, 20'000);
+  const std::string contents[] = {support::checkpoint_of(even.opt, {}), support::checkpoint_of(odd.opt, {})};
+  gradus::save(even.opt, path);
+  std::vector<pid_t> children;
+  for (int k = 0; k < 4; ++k) {
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+      int saved = 0;
+      for (int i = 0; i < 60; ++i) {
+        const std::string said = refusal([&] { gradus::save((k % 2 ? even : odd).opt, path); });
+        if (!said.empty() && !contains(said, "which another save is writing"))
+          _exit(1);
+        saved += said.empty();
+        const std::string now = content(path);
+        if (now != contents[0] && now != contents[1])
+          _exit(2);
+      }
+      _exit(saved > 0 ? 0 : 3);
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+  }
+  CHECK(here.files() == 1);
 }
 
 TEST_CASE("two saves to one path at once: one is refused")

@@ -192,7 +192,7 @@ TEST_CASE("what is wrong with a header is said")
   check(entry(type + "," + shape), "expected dtype, shape and data_offsets of tensor \"a\"");
   check(entry(type + "," + shape + "," + offsets + "," + type), "expected each field of tensor \"a\" once");
   check(entry(type + "," + shape + "," + offsets + ",\"x\":1"), "expected dtype, shape or data_offsets, not \"x\"");
-  check(entry("\"dtype\":\"F33\""), "expected a dtype of safetensors (F32, F64, BF16, …), not \"F33\"");
+  check(entry("\"dtype\":\"F33\""), "expected dtype, shape and data_offsets of tensor \"a\"");
   check(entry("\"shape\":[-1]"), "expected a whole number without sign or leading zeros");
   check(entry("\"shape\":[01]"), "expected a whole number without sign or leading zeros");
   check(entry("\"shape\":[1,]"), "expected a whole number without sign or leading zeros");
@@ -247,6 +247,49 @@ TEST_CASE("what safetensors allows and gradus does not write is read")
   CHECK(seen == 7);
 }
 
+TEST_CASE("a tensor of a type that is not known needs only its offsets, unless it is wanted")
+{
+  std::vector<float> w(2), g(2);
+  gradus::optimizer<gradus::sgd> opt({.lr = 0.5});
+  opt.add("w", w, g);
+  const std::string start = "{\"__metadata__\":{\"gradus/format\":\"1\"},\"state/w/step\":{\"dtype\":\"U64\",\"shape\":[1],\"data_offsets\":[0,8]}";
+  const std::string seven("\7\0\0\0\0\0\0\0", 8);
+  const auto foreign = [&](const std::string& key, const std::string& type, const std::string& offsets) {
+    return start + ",\"" + key + "\":{\"dtype\":\"" + type + "\",\"shape\":[3],\"data_offsets\":" + offsets + "}}";
+  };
+  for (const char* type : {"C64", "C128", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "", "\\\"\\u00e9"})
+    for (const std::size_t bytes : {0u, 1u, 2u, 24u}) {
+      const std::string file = file_of(foreign("other", type, "[8," + std::to_string(8 + bytes) + "]"), seven + std::string(bytes, 'x'));
+      const auto report = support::load_bytes(opt, file, {.lenient = true});
+      CHECK(report.differences.back().what == gradus::load_difference::surplus);
+      CHECK(report.differences.back().key == "other");
+      gradus::optimizer<gradus::sgd> strict({.lr = 0.5});
+      strict.add("w", w, g);
+      CHECK(contains(support::refusal([&] { support::load_bytes(strict, file); }), "\"other\" is in the file; expected nothing under this key"));
+    }
+  // Its bytes still have a place of their own.
+  const auto refused = [&](const std::string& offsets, const std::string& part) {
+    const std::string said = refusal_of(file_of(foreign("other", "C64", offsets), seven + "123456"), {.lenient = true});
+    CHECK_MESSAGE(contains(said, part), said);
+  };
+  refused("[8,15]", "in order and within the 14 bytes there are");
+  refused("[9,14]", "begin at 9; expected 8");
+  refused("[8,13]", "end at byte 13 of the data; expected 14");
+  // What is wanted as floats is of another type, however many bytes it has; nor are master weights or moments made of it.
+  for (const char* type : {"C64", "F4", ""}) {
+    gradus::optimizer<gradus::sgd> wants({.lr = 0.5});
+    wants.add("w", w, g);
+    w = {1, 2};
+    const std::string file = file_of(foreign("parameters/w", type, "[8,16]"), seven + "12345678");
+    for (const bool convert : {false, true}) {
+      const auto report = support::load_bytes(wants, file, {.lenient = true, .convert = convert});
+      CHECK(report.differences.back().what == gradus::load_difference::mistyped);
+      CHECK(report.differences.back().sentence == "\"parameters/w\" is of type \"" + std::string(type) + "\"; expected F32");
+      CHECK((w == std::vector<float>{1, 2}));
+    }
+  }
+}
+
 TEST_CASE("counts and sums that no run can have reached")
 {
   model m;
@@ -278,7 +321,7 @@ TEST_CASE("hyperparameters that are none")
       CHECK_MESSAGE(contains(said, part), said);
     }
   };
-  check("-.01", "lr is -0.01; expected a finite number >= 0");
+  check("-.01", "gradus: checkpoint: group 0: lr is -0.01; expected a finite number >= 0");
   check("0,01", "\"gradus/group/0/lr\" is \"0,01\"; expected a number");
   check("0.1 ", "\"gradus/group/0/lr\" is \"0.1 \"; expected a number");
   check("    ", "expected a number");

@@ -1,19 +1,83 @@
 // The gradus half of torch_exchange.py: torch_exchange RECIPE MOMENTUM IN OUT FROM TO goes on with a run that is in the file
-// IN, from step FROM to step TO, and saves it in OUT. Without IN ("-") it starts one.
+// IN, from step FROM to step TO, and saves it in OUT. Without IN ("-") it starts one. And torch_exchange PRECISION OUT makes
+// a run of amsgrad in that precision, saves it in OUT, and its moments as plain floats in OUT.NAME.SLOT.
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <gradus/any_optimizer.hpp>
 #include <gradus/checkpoint.hpp>
 
 #include "support/golden.hpp"
 
+// Codes and scales come one after the other.
+struct plain_moments {
+  std::string path;
+  std::vector<std::uint8_t> codes = {};
+
+  template <class X>
+  void operator()(std::string_view tensor, std::string_view slot, std::span<X> values)
+  {
+    std::vector<float> plain;
+    if constexpr (sizeof(X) == 1) {
+      codes.assign(values.begin(), values.end());
+      return;
+    } else if constexpr (std::is_same_v<X, gradus::bfloat16> || std::is_same_v<X, const gradus::bfloat16>)
+      for (const auto x : values)
+        plain.push_back(float(x));
+    else if constexpr (std::is_same_v<std::remove_const_t<X>, float>)
+      plain.assign(values.begin(), values.end());
+    if (!codes.empty()) {
+      slot.remove_suffix(std::string_view("_scale").size());
+      const std::vector<float> scales = plain;
+      plain.resize(codes.size());
+      if (slot == "exp_avg")
+        gradus::decode<true>(codes.data(), scales.data(), plain.data(), codes.size());
+      else
+        gradus::decode<false>(codes.data(), scales.data(), plain.data(), codes.size());
+      codes.clear();
+    }
+    if (slot == "step" || tensor.empty())
+      return;
+    std::FILE* const file = std::fopen((path + '.' + std::string(tensor) + '.' + std::string(slot)).c_str(), "wb");
+    std::fwrite(plain.data(), sizeof(float), plain.size(), file);
+    std::fclose(file);
+  }
+};
+
+template <class Parameter, class State, class Master>
+void run_in(const std::string& path)
+{
+  gradus::optimizer<gradus::amsgrad, gradus::precision<Parameter, Parameter, State, Master>> opt({.lr = 0.01, .beta2 = 0.9});
+  std::vector<Parameter> w(700), gw(700), b(12), gb(12);
+  opt.add("w", w, gw);
+  opt.add("b", b, gb);
+  for (int t = 0; t < 20; ++t) {
+    for (auto* const g : {&gw, &gb})
+      for (std::size_t i = 0; i < g->size(); ++i)
+        (*g)[i] = Parameter(float(std::pow(10.0, -double(i % 9)) * std::sin(double(i) + 0.3 * t)));
+    opt.step();
+  }
+  gradus::save(opt, path, {.parameters = true});
+  const auto& shown = opt;
+  shown.visit_state(plain_moments{path});
+}
+
 int main(int argc, char** argv)
 try {
+  if (argc == 3) {
+    const std::string_view precision = argv[1];
+    precision == "block8"     ? run_in<float, gradus::block8, void>(argv[2])
+    : precision == "bfloat16" ? run_in<float, gradus::bfloat16, void>(argv[2])
+                              : run_in<gradus::bfloat16, float, float>(argv[2]);
+    return 0;
+  }
   if (argc != 7)
     return 2;
   const golden::problem problem{.seed = 11, .sizes = {3, 12, 30}, .steps = 0, .drops = {}};
