@@ -555,7 +555,7 @@ class device_engine {
   static constexpr unsigned nonnegative = [] {
     unsigned bits = 0;
     for (std::size_t k = 0; k < Optimizer::slots; ++k)
-      bits |= unsigned(Optimizer::slot_list[k].nonnegative) << k;
+      bits |= unsigned(Optimizer::slot_list[k].is_nonnegative) << k;
     return bits;
   }();
   using tensor = device_tensor<precision, Optimizer::slots, nonnegative>;

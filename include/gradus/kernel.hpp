@@ -175,11 +175,11 @@ template <class F, class S, class P, class D>
 double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcept
 {
   if (k < F::slots.size()) {
-    if constexpr (requires { rule.first_moment.initial_accumulator; })
-      return rule.first_moment.initial_accumulator;
+    if constexpr (requires { rule.first_moment.initial_value(k); })
+      return rule.first_moment.initial_value(k);
   }
-  else if constexpr (requires { rule.second_moment.initial_accumulator; })
-    return rule.second_moment.initial_accumulator;
+  else if constexpr (requires { rule.second_moment.initial_value(k); })
+    return rule.second_moment.initial_value(k - F::slots.size());
   return 0;
 }
 
@@ -233,7 +233,7 @@ GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, doubl
 {
   static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
   const double scale = double(T(grad_scale));
-  return std::fma(double(T(1 - rule.beta2)), scale * scale * grad_norm_sq, double(T(rule.beta2)) * sum);
+  return std::fma(double(T(1 - rule.beta())), scale * scale * grad_norm_sq, double(T(rule.beta())) * sum);
 }
 
 }  // namespace gradus::inline GRADUS_ISA

@@ -1415,7 +1415,7 @@ class optimizer
         continue;
       if constexpr (one_pass)
         if (common && (c.t != common->t ||
-                       groups_[c.group].rule.second_moment.beta2 != groups_[common->group].rule.second_moment.beta2))
+                       groups_[c.group].rule.second_moment.beta() != groups_[common->group].rule.second_moment.beta()))
           return nullptr;
       common = &c;
     }
