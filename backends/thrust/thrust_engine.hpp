@@ -237,7 +237,7 @@ struct prepare_cohort {
     if (!bad && k < n && cohorts[k].active) {
       Cohort& c = cohorts[k];
       c.t += 1;
-      c.scalars = make_tick(c.rule, c.t, board->lr_scale);
+      c.scalars = make_tick(c.rule, c.t, board->lr_scale, 0);
       c.prepared = prepare<T>(c.rule, c.scalars, scale);
     }
     if (k == 0) {

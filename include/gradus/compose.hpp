@@ -102,7 +102,7 @@ constexpr bool field_names_are_good() noexcept
     return true;
 }
 template <class R>
-concept listed = lists_its_fields<R> && field_names_are_good<R>();
+concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) && field_names_are_good<R>();  // a composition's rules list theirs
 
 }  // namespace detail
 
@@ -208,6 +208,7 @@ struct composition {
   static_assert((detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>(), true));
 
   double lr;
+  static constexpr auto fields = gradus::fields(hyper::lr(&composition::lr));
   FirstMoment first_moment;
   SecondMoment second_moment;
   StepSize step_size;
@@ -224,6 +225,8 @@ struct composition {
       scheduled && SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(tick{}).gradient(1.0, 1.0); };
 
   constexpr composition rule() const noexcept { return *this; }
+  /// A composition has no lr of its own, so an optimizer is made from what `compose` gives and not from nothing.
+  static constexpr bool has_no_default = true;
 
   void validate() const
   {
@@ -234,18 +237,45 @@ struct composition {
   }
 };
 
-/// `compose(1e-3, first_moment::ema{.beta1 = 0.9}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`
-template <class F, class S, class P, class D>
-constexpr composition<F, S, P, D> compose(double lr, F first_moment, S second_moment, P step_size, D decay) noexcept
-{
-  return {lr, first_moment, second_moment, step_size, decay};
+namespace detail {
+using some_composition = composition<first_moment::ema, second_moment::ema, step_size::adaptive, decay::none>;
 }
 
-/// The scalars of step t (counted from 1) for the rules of a composition.
+/// `compose(1e-3, first_moment::ema{.beta1 = 0.9}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`
 template <class F, class S, class P, class D>
-GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
+constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, D decay) noexcept
 {
-  tick k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t)};
+  if constexpr (detail::check_rules<F, S, P, D>())
+    return composition<F, S, P, D>{lr, first_moment, second_moment, step_size, decay};
+  else  // another, so that the sentence is the only error
+    return detail::some_composition{};
+}
+template <class... X>
+constexpr auto compose(const X&...) noexcept
+{
+  static_assert(sizeof...(X) == 5, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
+                                   "step_size, decay); where there is no decay, decay::none{}.");
+  static_assert(sizeof...(X) != 5, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
+                                   "second_moment, step_size, decay).");
+  return detail::some_composition{};
+}
+
+/// What an optimizer is made with: an aggregate whose `rule()` gives a composition, and that lists its `fields`.
+template <class R>
+concept recipe = requires(const R& r) {
+  r.rule().lr;
+  r.rule().first_moment;
+  r.rule().second_moment;
+  r.rule().step_size;
+  r.rule().decay;
+};
+
+/// The scalars of step t (counted from 1) for the rules of a composition.
+/// \param mean_square  v̄, which a scheduled decay reads; 0 stands for a model whose gradients have all been 0
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale, double mean_square) noexcept
+{
+  tick k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
   k.bc1 = rule.first_moment.correction(k.t);
   k.bc2 = rule.second_moment.correction(k.t);
   if constexpr (requires { rule.second_moment.beta(); })
@@ -253,6 +283,15 @@ GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint
   if constexpr (requires { rule.first_moment.gain(); })
     k.gain = rule.first_moment.gain();
   return k;
+}
+/// The same for all other decays.
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
+{
+  static_assert(!reads_mean_square<D>,
+                "gradus: this decay is scheduled by the mean of the second moment over the whole model, and without it nothing "
+                "would decay; pass it as make_tick's fourth argument.");
+  return make_tick(rule, t, lr_scale, 0);
 }
 
 }  // namespace gradus::inline GRADUS_ISA

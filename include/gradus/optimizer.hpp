@@ -153,6 +153,13 @@ void make_room(std::vector<X>& v, std::size_t n)
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
+  static_assert(recipe<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
+                                "of your own whose rule() returns such.");
+  static_assert(detail::listed<Recipe>,
+                "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
+                "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
+  static_assert(backend_type_of<Backend>, "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
+                                          "or has a sweep and an accumulate or block_sum of its own, as backend::scalar has.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
  public:
@@ -174,9 +181,13 @@ class optimizer
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
 
-  explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend)
+  explicit optimizer(Recipe hyperparameters, Backend backend = Backend()) : backend_(backend) { add_group(hyperparameters); }
+  /// With the recipe's defaults. (A template, so that the class can be instantiated where a recipe has none.)
+  template <class R = Recipe>
+  optimizer() : optimizer(R{})
   {
-    add_group(hyperparameters);
+    static_assert(!requires { R::has_no_default; },
+                  "gradus: lr was not given: a composition has no default; pass the one that compose(lr, …) returns.");
   }
   optimizer(optimizer&&) noexcept = default;
   optimizer& operator=(optimizer&& other) noexcept
@@ -613,7 +624,7 @@ class optimizer
     for (cohort& c : cohorts_)
       if (c.members > 0) {
         const rule_type& rule = groups_[c.group].rule;
-        c.scalars = make_tick(rule, c.t + 1, o.lr_scale);
+        c.scalars = make_tick(rule, c.t + 1, o.lr_scale, 0);
         c.prepared = prepare<value_type>(rule, c.scalars, scale);
       }
     if constexpr (rule_type::scheduled) {
