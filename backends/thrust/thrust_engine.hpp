@@ -287,11 +287,11 @@ struct prepare_cohort {
     const double size = root_of(norm_sq, scale);
     if (!bad && k < n && cohorts[k].active) {
       Cohort& c = cohorts[k];
-      c.scalars = make_tick(c.rule, c.t + 1, board->lr_scale);
+      c.scalars = make_tick(c.rule, c.t + 1, board->lr_scale, 0);
       c.prepared = prepare<T>(c.rule, c.scalars, scale);
       if (!is_tried)
         c.t += 1;
-      else if (board->skips && (may_overflow<T>(size, c.scalars.lr) || gradient_decay(c.prepared) != 0))
+      else if (board->skips && may_overflow<T>(size, c.scalars.lr))
         set_flag(board->may_overflow);
     }
     if (k == 0) {
@@ -324,11 +324,9 @@ struct try_elements {
       const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, k)];
       const Cohort& c = cohorts[x.cohort];
       const std::size_t begin = (k - x.first_pack) * unit, end = x.size - begin < unit ? x.size : begin + unit;
-      const double decay = gradient_decay(c.prepared);
       for (std::size_t i = begin; i < end; ++i) {
         const T theta = x.master ? T(x.master[i]) : load<T>(x.parameters + i);
-        const double decayed = decay > 0 ? decay * std::fabs(double(theta)) : 0;
-        if ((decay < 0 || may_overflow<T>(board->size + decayed, c.scalars.lr)) && overflows(c, x, i, theta))
+        if (overflows(c, x, i, theta))
           set_flag(board->overflows);
       }
     }
@@ -683,7 +681,7 @@ class device_engine {
   static constexpr unsigned nonnegative = [] {
     unsigned bits = 0;
     for (std::size_t k = 0; k < Optimizer::slots; ++k)
-      bits |= unsigned(Optimizer::slot_list[k].nonnegative) << k;
+      bits |= unsigned(Optimizer::slot_list[k].is_nonnegative) << k;
     return bits;
   }();
   using tensor = device_tensor<precision, Optimizer::slots, nonnegative>;

@@ -46,22 +46,46 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b)
   return row[b.size()];
 }
 
-/// Refuses a name that is none of the known ones, with the nearest of them.
-[[noreturn]] inline void fail_unknown(const std::string& what, std::string_view name, const std::vector<std::string_view>& known)
+/// What other libraries call a hyperparameter; empty for a name that is no such.
+inline std::string_view known_elsewhere_as(std::string_view name) noexcept
 {
+  constexpr std::pair<std::string_view, std::string_view> synonyms[] = {
+      {"learning_rate", "lr"},     {"learningrate", "lr"},    {"step_size", "lr"},        {"stepsize", "lr"},
+      {"alpha", "lr"},             {"eta", "lr"},             {"wd", "weight_decay"},     {"decay", "weight_decay"},
+      {"l2", "weight_decay"},      {"lambda", "weight_decay"}, {"weightdecay", "weight_decay"},
+      {"epsilon", "eps"},          {"beta_1", "beta1"},       {"beta_2", "beta2"},        {"b1", "beta1"},
+      {"b2", "beta2"},             {"betas", "beta1"},        {"mu", "momentum"},         {"use_nesterov", "nesterov"},
+      {"initial_accumulator_value", "initial_accumulator"},   {"adamwscheduled", "adams"}, {"radamw", "radam"}};
+  for (const auto& [other, ours] : synonyms)
+    if (name == other)
+      return ours;
+  return {};
+}
+
+/// Refuses a name that is none of the known ones, with the one that was probably meant, if any is near.
+[[noreturn]] inline void fail_unknown(const std::string& what, std::string_view given, const std::vector<std::string_view>& known)
+{
+  std::string name(given);  // in lower case
+  for (char& c : name)
+    c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+  const std::string_view synonym = known_elsewhere_as(name);
   // Of two names that are as near, the one of the more similar length.
-  const auto distance = [name](std::string_view k) {
+  const auto distance = [&name](std::string_view k) {
     const std::size_t longer = name.size() > k.size() ? name.size() - k.size() : k.size() - name.size();
     return std::pair(edit_distance(name, k), longer);
   };
-  std::string_view nearest;
+  std::string_view nearest, meant;
   std::string all;
   for (const std::string_view k : known) {
     if (nearest.empty() || distance(k) < distance(nearest))
       nearest = k;
+    if (k == synonym)
+      meant = k;
     all += (all.empty() ? "" : ", ") + std::string(k);
   }
-  fail(what + " is " + quote(name) + "; expected " + quote(nearest) + ", or another of " + all);
+  if (meant.empty() && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
+    meant = nearest;
+  fail(what + " is " + quote(given) + "; expected " + (meant.empty() ? "one" : quote(meant) + ", or another") + " of " + all);
 }
 
 /// A recipe's hyperparameters as a list, and a list written into a recipe.

@@ -2,6 +2,7 @@
 /// \file
 /// A composition of four rules and a learning rate, and which compositions make sense.
 
+#include <concepts>
 #include <cstdint>
 #include <type_traits>
 
@@ -12,6 +13,120 @@
 #include <gradus/step_size.hpp>
 
 namespace gradus::inline GRADUS_ISA {
+
+// ── what a rule must have ────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace detail {
+
+template <class R>
+concept has_kind = requires { std::string_view(R::kind); };
+template <class R>
+concept has_slots = requires {
+  R::slots.size();
+  requires std::is_same_v<std::remove_cvref_t<decltype(*R::slots.data())>, slot>;
+};
+template <class R>
+concept has_correction = requires(const R& r) { { r.correction(1.0) } -> std::convertible_to<double>; };
+template <class R>
+concept has_prepare = requires(const R& r) {
+  r.template prepare<float>(tick{});
+  r.template prepare<double>(tick{});
+};
+template <class R>
+concept updates_with_gradient = requires(const R& r, double* slots) {
+  r.template prepare<double>(tick{}).update(slots, 1.0);
+  { r.template prepare<double>(tick{}).direction(slots, 1.0) } -> std::convertible_to<double>;
+};
+template <class R>
+concept updates_with_direction = requires(const R& r, double* slots) { r.template prepare<double>(tick{}).update(slots, 1.0, 1.0); };
+template <class R>
+concept says_what_it_keeps = R::slots.size() == 0 || requires {
+  R::slots[R::value_slot];
+  { R::linear } -> std::convertible_to<bool>;
+};
+template <class R>
+concept gives_a_step = requires(const R& r) {
+  { R::reads_second_moment } -> std::convertible_to<bool>;
+  { r.template prepare<double>(tick{})(1.0) } -> std::convertible_to<double>;
+};
+/// Not a rule of another family: a formula that is called, or has slots, is no decay.
+template <class R>
+concept has_no_other_face = !requires { R::slots; } && !requires { R::reads_second_moment; };
+
+template <class R>
+constexpr bool value_is_nonnegative() noexcept
+{
+  if constexpr (has_slots<R>)
+    if constexpr (R::slots.size() > 0)
+      return R::slots[R::value_slot].is_nonnegative;
+  return true;
+}
+
+/// Of all slots of a composition: whether names are good keys of checkpoints, and no two the same.
+template <class F, class S>
+constexpr bool slot_names_are_good() noexcept
+{
+  constexpr std::size_t n = F::slots.size() + S::slots.size();
+  std::string_view names[n + 1];
+  std::size_t count = 0;
+  for (const slot& s : F::slots)
+    names[count++] = s.name;
+  for (const slot& s : S::slots)
+    names[count++] = s.name;
+  for (std::size_t i = 0; i < n; ++i) {
+    for (const std::string_view taken : {"", "step", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_shared"})
+      if (names[i] == taken)
+        return false;
+    if (names[i].find('/') != names[i].npos)
+      return false;
+    for (std::size_t k = 0; k < n; ++k)  // block8 keeps a slot's scales under "NAME_scale"
+      if (k != i && names[k].starts_with(names[i]) && (names[k] == names[i] || names[k].substr(names[i].size()) == "_scale"))
+        return false;
+  }
+  return true;
+}
+template <class R>
+constexpr bool field_names_are_good() noexcept
+{
+  if constexpr (requires { R::fields.bytes; }) {
+    // A name that is listed twice is found more often than once.
+    bool good = true;
+    R::fields.any_name([&](std::string_view name) {
+      std::size_t found = 0;
+      R::fields.any_name([&](std::string_view other) { return found += other == name, false; });
+      good = good && found == 1 && !name.empty() && name.find('/') == name.npos;
+      return false;
+    });
+    return good;
+  } else
+    return true;
+}
+template <class R>
+concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) && field_names_are_good<R>();  // a composition's rules list theirs
+
+}  // namespace detail
+
+/// d of the gradient g: `kind`, `slots`, `correction(t)`, `prepare<T>(tick)`, which gives a formula with `update(slots, g)`
+/// and `direction(slots, g)`; and `fields`, if it has hyperparameters. See CONTRIBUTING.md.
+template <class F>
+concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detail::has_correction<F> && detail::has_prepare<F> &&
+                            detail::updates_with_gradient<F> && detail::listed<F>;
+
+/// v of g and d: as above, its formula with `update(slots, g, d)`; with slots also `value_slot`, which is nonnegative, and
+/// `linear`; if that is true, `beta()`.
+template <class S>
+concept second_moment_rule = detail::has_kind<S> && detail::has_slots<S> && detail::has_correction<S> && detail::has_prepare<S> &&
+                             detail::updates_with_direction<S> && detail::says_what_it_keeps<S> && detail::listed<S>;
+
+/// a(v): `kind`, `reads_second_moment` and `prepare<T>(tick)`, which gives a function of v.
+template <class P>
+concept step_size_rule = detail::has_kind<P> && detail::has_prepare<P> && detail::gives_a_step<P> && detail::listed<P>;
+
+/// `kind` and `prepare<T>(tick)`, which gives a formula with `gradient(g, θ)`, `decrement(θ)` or `weights(θ)`, or none of them.
+template <class D>
+concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::has_no_other_face<D> && detail::listed<D>;
+
+// ── which make sense together ────────────────────────────────────────────────────────────────────────────────────────
 
 template <class S>
 concept keeps_second_moment = S::slots.size() > 0;
@@ -27,22 +142,73 @@ template <class S, class D>
 concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
 
 template <class F, class D>
-concept momentum_corrected_decay_is_served = !requires { requires D::reads_momentum; } || requires(F f) { f.momentum; };
+concept momentum_corrected_decay_is_served =
+    !requires { requires D::reads_gain; } || requires(const F& f) { { f.gain() } -> std::convertible_to<double>; };
+
+/// A second moment whose sum follows from the gradient's norm, or that does not claim so.
+template <class S>
+concept linearity_is_served = !S::linear || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
+
+namespace detail {
+
+/// One sentence for what is wrong with four rules, the first that is; and whether anything is.
+template <class F, class S, class P, class D>
+constexpr bool check_rules() noexcept
+{
+  // One static_assert a line, each silent where one before it has spoken.
+#define GRADUS_REFUSE(condition, sentence)         \
+  if constexpr (!(condition)) {                    \
+    static_assert(condition, "gradus: " sentence); \
+    return false;                                  \
+  } else
+#define GRADUS_REFUSE_RULE(R, place, family, members)                                                                          \
+  GRADUS_REFUSE(has_kind<R>, "the " place " of a composition is no rule: it has no `kind`; " family)                           \
+  GRADUS_REFUSE(lists_its_fields<R>, "the " place " has members that its `fields` does not list (or no `fields`); list each: " \
+                                     "static constexpr auto fields = gradus::fields(gradus::field{\"alpha\", &rule::alpha, gradus::range::zero_to_one}).") \
+  GRADUS_REFUSE(field_names_are_good<R>(), "the " place " lists two fields of one name, or a name that is empty or has a slash.") members
+  GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).",
+    GRADUS_REFUSE(has_slots<F>, "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(has_correction<F>, "the first moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
+    GRADUS_REFUSE(has_prepare<F>, "the first moment has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(updates_with_gradient<F>, "the first rule's formula has no `update(V* slots, V g)` and `direction(const V* slots, V g)` of any value type V, as a first moment has (rules stand in the order first moment, second moment, step size, decay)."))
+  GRADUS_REFUSE_RULE(S, "second rule", "expected one of second_moment (none, ema, ema_max, yogi, or your own).",
+    GRADUS_REFUSE(has_slots<S>, "the second rule is a second moment, and this has no `slots`; expected a std::array of gradus::slot, or one of second_moment (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(has_correction<S>, "the second moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
+    GRADUS_REFUSE(has_prepare<S>, "the second moment has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(updates_with_direction<S>, "the second rule's formula has no `update(V* slots, V g, V d)` of any value type V, as a second moment has (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(says_what_it_keeps<S>, "the second moment has slots and no `value_slot` (which of them step sizes read as v) or no `linear`.")
+    GRADUS_REFUSE(value_is_nonnegative<S>(), "the second moment's value slot is slot::any_sign; expected slot::nonnegative, as step sizes take its root.")
+    GRADUS_REFUSE(linearity_is_served<S>, "the second moment is `linear` and has no `beta()`, by which its sum follows from the gradient's norm."))
+  GRADUS_REFUSE_RULE(P, "third rule", "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified, or your own).",
+    GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(gives_a_step<P>, "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function of v (rules stand in the order first moment, second moment, step size, decay)."))
+  GRADUS_REFUSE_RULE(D, "fourth rule", "expected one of decay (none, l2, decoupled, independent, scheduled, momentum_corrected, or your own).",
+    GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(has_no_other_face<D>, "the fourth rule is a decay, and this is another rule (rules stand in the order first moment, second moment, step size, decay)."))
+  GRADUS_REFUSE((slot_names_are_good<F, S>()), "two slots of a composition have one name, or one has a name that checkpoints use otherwise; expected names without a slash, each once (and none that is another's with _scale).")
+  GRADUS_REFUSE((step_size_is_served<S, P>),
+                "this step size divides by the root of a second moment, and second_moment::none keeps none; "
+                "take second_moment::ema (or another), or step_size::constant.")
+  GRADUS_REFUSE((scheduled_decay_is_served<S, D>),
+                "decay::scheduled divides by the mean of the second moment, and second_moment::none keeps none; "
+                "take second_moment::ema (or another), or decay::momentum_corrected for SGD.")
+  GRADUS_REFUSE((momentum_corrected_decay_is_served<F, D>),
+                "decay::momentum_corrected is scaled by a momentum buffer's mu and dampening; "
+                "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")
+  return true;
+#undef GRADUS_REFUSE_RULE
+#undef GRADUS_REFUSE
+}
+
+}  // namespace detail
 
 /// Four rules and a learning rate: what a recipe's `rule()` and `compose` give, and itself a recipe.
 template <class FirstMoment, class SecondMoment, class StepSize, class Decay>
 struct composition {
-  static_assert(step_size_is_served<SecondMoment, StepSize>,
-                "gradus: this step size divides by the root of a second moment, and second_moment::none keeps none; "
-                "take second_moment::ema (or another), or step_size::constant.");
-  static_assert(scheduled_decay_is_served<SecondMoment, Decay>,
-                "gradus: decay::scheduled divides by the mean of the second moment, and second_moment::none keeps none; "
-                "take second_moment::ema (or another), or decay::momentum_corrected for SGD.");
-  static_assert(momentum_corrected_decay_is_served<FirstMoment, Decay>,
-                "gradus: decay::momentum_corrected is scaled by a momentum buffer's mu and dampening; "
-                "take first_moment::momentum, or decay::decoupled.");
+  static_assert((detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>(), true));
 
   double lr;
+  static constexpr auto fields = gradus::fields(hyper::lr(&composition::lr));
   FirstMoment first_moment;
   SecondMoment second_moment;
   StepSize step_size;
@@ -59,6 +225,8 @@ struct composition {
       scheduled && SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(tick{}).gradient(1.0, 1.0); };
 
   constexpr composition rule() const noexcept { return *this; }
+  /// A composition has no lr of its own, so an optimizer is made from what `compose` gives and not from nothing.
+  static constexpr bool has_no_default = true;
 
   void validate() const
   {
@@ -69,29 +237,61 @@ struct composition {
   }
 };
 
-/// `compose(1e-3, first_moment::ema{.beta1 = 0.9}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`
-template <class F, class S, class P, class D>
-constexpr composition<F, S, P, D> compose(double lr, F first_moment, S second_moment, P step_size, D decay) noexcept
-{
-  return {lr, first_moment, second_moment, step_size, decay};
+namespace detail {
+using some_composition = composition<first_moment::ema, second_moment::ema, step_size::adaptive, decay::none>;
 }
 
+/// `compose(1e-3, first_moment::ema{.beta1 = 0.9}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`
+template <class F, class S, class P, class D>
+constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, D decay) noexcept
+{
+  if constexpr (detail::check_rules<F, S, P, D>())
+    return composition<F, S, P, D>{lr, first_moment, second_moment, step_size, decay};
+  else  // another, so that the sentence is the only error
+    return detail::some_composition{};
+}
+template <class... X>
+constexpr auto compose(const X&...) noexcept
+{
+  static_assert(sizeof...(X) == 5, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
+                                   "step_size, decay); where there is no decay, decay::none{}.");
+  static_assert(sizeof...(X) != 5, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
+                                   "second_moment, step_size, decay).");
+  return detail::some_composition{};
+}
+
+/// What an optimizer is made with: an aggregate whose `rule()` gives a composition, and that lists its `fields`.
+template <class R>
+concept recipe = requires(const R& r) {
+  r.rule().lr;
+  r.rule().first_moment;
+  r.rule().second_moment;
+  r.rule().step_size;
+  r.rule().decay;
+};
+
 /// The scalars of step t (counted from 1) for the rules of a composition.
+/// \param mean_square  v̄, which a scheduled decay reads; 0 stands for a model whose gradients have all been 0
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale, double mean_square) noexcept
+{
+  tick k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
+  k.bc1 = rule.first_moment.correction(k.t);
+  k.bc2 = rule.second_moment.correction(k.t);
+  if constexpr (requires { rule.second_moment.beta(); })
+    k.beta2 = rule.second_moment.beta();
+  if constexpr (requires { rule.first_moment.gain(); })
+    k.gain = rule.first_moment.gain();
+  return k;
+}
+/// The same for all other decays.
 template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
 {
-  tick k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t)};
-  if constexpr (requires { rule.first_moment.beta1; })
-    k.bc1 = one_minus_power(rule.first_moment.beta1, k.t);
-  if constexpr (requires { rule.second_moment.beta2; }) {
-    k.beta2 = rule.second_moment.beta2;
-    k.bc2 = one_minus_power(k.beta2, k.t);
-  }
-  if constexpr (requires { rule.first_moment.dampening; }) {
-    k.momentum = rule.first_moment.momentum;
-    k.dampening = rule.first_moment.dampening;
-  }
-  return k;
+  static_assert(!reads_mean_square<D>,
+                "gradus: this decay is scheduled by the mean of the second moment over the whole model, and without it nothing "
+                "would decay; pass it as make_tick's fourth argument.");
+  return make_tick(rule, t, lr_scale, 0);
 }
 
 }  // namespace gradus::inline GRADUS_ISA

@@ -2,6 +2,11 @@
 /// \file
 /// What the compiler's flags decide: the instruction set, the family of bits, the host-device mark.
 
+#if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
+#error "gradus needs C++20: compile with -std=c++20 or later (with old compilers -std=c++2a)."
+#include "gradus needs C++20"  // no such file: compilers go on after an #error, and would complain of every line
+#endif
+
 #define GRADUS_VERSION_MAJOR 0
 #define GRADUS_VERSION_MINOR 1
 #define GRADUS_VERSION_PATCH 0

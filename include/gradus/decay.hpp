@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include <gradus/hyperparameters.hpp>
 #include <gradus/tick.hpp>
 
 namespace gradus::inline GRADUS_ISA {
@@ -63,6 +64,7 @@ struct none {
 struct l2 {
   double weight_decay = 0;
 
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&l2::weight_decay));
   static constexpr std::string_view kind = "l2";
 
   template <class T>
@@ -76,6 +78,7 @@ struct l2 {
 struct decoupled {
   double weight_decay = 1e-2;
 
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&decoupled::weight_decay));
   static constexpr std::string_view kind = "decoupled";
 
   template <class T>
@@ -89,6 +92,7 @@ struct decoupled {
 struct independent {
   double weight_decay = 0;
 
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&independent::weight_decay));
   static constexpr std::string_view kind = "independent";
 
   template <class T>
@@ -104,6 +108,7 @@ struct scheduled {
   double weight_decay = 1e-4;
   double eps = 0;
 
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&scheduled::weight_decay), hyper::eps(&scheduled::eps));
   static constexpr std::string_view kind = "scheduled";
   static constexpr bool reads_mean_square = true;
 
@@ -125,13 +130,14 @@ struct scheduled {
 struct momentum_corrected {
   double weight_decay = 0;
 
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&momentum_corrected::weight_decay));
   static constexpr std::string_view kind = "momentum_corrected";
-  static constexpr bool reads_momentum = true;
+  static constexpr bool reads_gain = true;
 
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const tick& k) const noexcept
   {
-    return shrink_by<T>(k.lr * weight_decay * (1 - k.dampening) / (1 - k.momentum));
+    return shrink_by<T>(k.lr * weight_decay * k.gain);
   }
 };
 
@@ -140,6 +146,8 @@ struct l2_or_decoupled {
   double weight_decay = 0;
   bool decoupled_weight_decay = false;
 
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&l2_or_decoupled::weight_decay),
+                                                hyper::decoupled_weight_decay(&l2_or_decoupled::decoupled_weight_decay));
   static constexpr std::string_view kind = "l2_or_decoupled";
 
   template <class T>

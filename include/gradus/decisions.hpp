@@ -14,9 +14,9 @@ namespace detail {
 
 /// T's name and largest number, as error messages show them.
 template <class T>
-inline constexpr double largest = double(std::numeric_limits<T>::max());
+inline constexpr double largest = double((std::numeric_limits<T>::max)());
 template <class T>
-inline constexpr double smallest_normal = double(std::numeric_limits<T>::min());
+inline constexpr double smallest_normal = double((std::numeric_limits<T>::min)());
 template <class T>
 inline constexpr const char* name_of = sizeof(T) == 4 ? "float" : "double";
 
@@ -70,27 +70,14 @@ GRADUS_HOST_DEVICE double next_sum(const SecondMoment& rule, double sum, const s
   return next_second_moment_sum<T>(rule, sum, norm * norm);
 }
 
-/// Whether gradients of at most that size, decay included, can make something infinite that was not. Their squares and
-/// lr times them stay a factor of 16 and more below T's largest number where they cannot.
+/// Whether gradients of at most that size can make something infinite that was not. Their squares and lr times them stay a
+/// factor of 16 and more below T's largest number where they cannot. (L2's λθ is no part of it: to find a θ so large, each
+/// step would have to read the weights once more.)
 template <class T>
 GRADUS_HOST_DEVICE bool may_overflow(double size, double lr) noexcept
 {
   constexpr double bound = sizeof(T) == 4 ? 0x1p62 : 0x1p510;
   return !(size <= bound && size * lr <= bound);
-}
-
-/// λ of a decay that goes through the gradient, by which a weight can overflow what the gradient does not: 0 where the
-/// decay does not, below 0 where λ is not known.
-template <class Prepared>
-GRADUS_HOST_DEVICE double gradient_decay(const Prepared& c) noexcept
-{
-  using T = typename Prepared::value_type;
-  if constexpr (!requires { c.decay.gradient(T(), T()); })
-    return 0;
-  else if constexpr (requires { c.decay.weight_decay; })
-    return double(c.decay.weight_decay);
-  else
-    return -1;
 }
 
 /// Whether a step of one element makes something infinite or NaN of finite numbers.
@@ -127,9 +114,7 @@ GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std:
 template <class T, class Rule>
 bool coefficients_are_finite(const Rule& rule, std::uint64_t t, double lr_scale) noexcept
 {
-  tick k = make_tick(rule, t, lr_scale);
-  k.mean_square = 1;
-  const auto c = prepare<T>(rule, k);
+  const auto c = prepare<T>(rule, make_tick(rule, t, lr_scale, 1));
   using prepared_type = std::remove_const_t<decltype(c)>;
   T slot[prepared_type::slots + 1] = {};
   for (std::size_t i = prepared_type::first_slots; i < prepared_type::slots; ++i)

@@ -2,12 +2,15 @@
 /// \file
 /// First-moment rules: how the gradient g becomes the direction d that a step follows.
 ///
-/// A rule is its hyperparameters, its slots and `prepare<T>(tick)`, which gives the formula with this step's
+/// A rule is its hyperparameters (`fields`), its slots and `prepare<T>(tick)`, which gives the formula with this step's
 /// coefficients in it: `update(slots, g)` moves the slots on by one gradient, `direction(slots, g)` then reads d.
+/// `correction(t)` is by how much d falls short of the gradients' mean in step t, 1 − β₁ᵗ of an average from 0; `gain()`,
+/// which momentum_corrected decay asks for, what d grows to under gradients of 1; `initial_value(k)` what slot k starts from,
+/// 0 if the rule does not say.
 
 #include <array>
 
-#include <gradus/error.hpp>
+#include <gradus/hyperparameters.hpp>
 #include <gradus/tick.hpp>
 
 namespace gradus::inline GRADUS_ISA {
@@ -17,6 +20,7 @@ namespace first_moment {
 struct none {
   static constexpr std::string_view kind = "none";
   static constexpr std::array<slot, 0> slots{};
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
 
   struct formula {
     template <class V>
@@ -43,7 +47,11 @@ struct momentum {
   bool nesterov = false;
 
   static constexpr std::string_view kind = "momentum";
-  static constexpr std::array slots{slot{"momentum_buffer"}};
+  static constexpr std::array slots{slot{"momentum_buffer", slot::any_sign}};
+  static constexpr auto fields = gradus::fields(hyper::momentum(&momentum::momentum), hyper::dampening(&momentum::dampening),
+                                                hyper::nesterov(&momentum::nesterov));
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+  GRADUS_HOST_DEVICE double gain() const noexcept { return (1 - dampening) / (1 - momentum); }
 
   template <class T>
   struct formula {
@@ -85,7 +93,10 @@ struct ema {
   double initial_accumulator = 0;
 
   static constexpr std::string_view kind = "ema";
-  static constexpr std::array slots{slot{"exp_avg"}};
+  static constexpr std::array slots{slot{"exp_avg", slot::any_sign}};
+  static constexpr auto fields = gradus::fields(hyper::beta1(&ema::beta1), hyper::initial_accumulator(&ema::initial_accumulator));
+  GRADUS_HOST_DEVICE double correction(double t) const noexcept { return one_minus_power(beta1, t); }
+  double initial_value(std::size_t) const noexcept { return initial_accumulator; }
 
   template <class T>
   struct formula {

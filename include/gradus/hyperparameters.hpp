@@ -1,9 +1,11 @@
 #pragma once
 /// \file
-/// Every hyperparameter's name and range, once: what validation checks, and what a choice by name knows.
+/// How a rule or recipe lists its hyperparameters: by name, with their ranges. What validation checks, checkpoints keep and
+/// a choice by name knows is what is listed.
 
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <gradus/error.hpp>
 #include <gradus/math.hpp>
@@ -18,6 +20,7 @@ namespace gradus::inline GRADUS_ISA {
 
 /// The set of values that a hyperparameter may take.
 enum class range {
+  any_number,
   at_least_zero,
   above_zero,
   at_least_one,
@@ -31,6 +34,7 @@ enum class range {
 inline const char* expectation(range r) noexcept
 {
   switch (r) {
+  case range::any_number: return "a finite number";
   case range::at_least_zero: return "a finite number >= 0";
   case range::above_zero: return "a finite number > 0";
   case range::at_least_one: return "a finite number >= 1";
@@ -48,6 +52,7 @@ inline bool contains(range r, double x) noexcept
   if (!is_finite(x))
     return false;
   switch (r) {
+  case range::any_number: return true;
   case range::at_least_zero: return x >= 0;
   case range::above_zero: return x > 0;
   case range::at_least_one: return x >= 1;
@@ -66,25 +71,157 @@ inline void check(std::string_view name, double value, range r)
     fail(std::string(name) + " is " + show(value) + "; expected " + expectation(r));
 }
 
-/// Calls f(name, field, range) for every hyperparameter that an aggregate (a rule or a recipe) has as a field.
+template <class... F>
+struct field_list;
+
+/// One hyperparameter of the aggregate A: a `double` or `bool` member, its name in checkpoints and command lines (without a
+/// slash), and the values that it may take.
+template <class A, class X>
+struct field {
+  static_assert(std::is_same_v<X, double> || std::is_same_v<X, bool>, "gradus: a hyperparameter is a double or a bool.");
+  std::string_view name;
+  X A::*member;
+  range values;
+
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);
+  template <class B, class Visit>
+  constexpr void visit(B& a, const Visit& f) const
+  {
+    f(name, a.*member, values);
+  }
+  template <class F>
+  constexpr bool any_name(const F& is) const
+  {
+    return is(name);
+  }
+};
+
+/// A member that is a rule itself: what it lists is listed.
+template <class A, class X>
+struct fields_of {
+  X A::*member;
+
+  constexpr explicit fields_of(X A::*m) noexcept : member(m) {}
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);
+  template <class B, class Visit>
+  constexpr void visit(B& a, const Visit& f) const
+  {
+    X::fields.visit(a.*member, f);
+  }
+  template <class F>
+  constexpr bool any_name(const F& is) const
+  {
+    return X::fields.any_name(is);
+  }
+};
+
+/// What `fields` makes.
+template <>
+struct field_list<> {
+  static constexpr std::size_t bytes = 0;
+  static constexpr std::size_t end(std::size_t at) noexcept { return at; }
+  template <class A, class Visit>
+  constexpr void visit(A&, const Visit&) const
+  {
+  }
+  template <class F>
+  constexpr bool any_name(const F&) const
+  {
+    return false;
+  }
+};
+template <class First, class... Rest>
+struct field_list<First, Rest...> {
+  First first;
+  field_list<Rest...> rest;
+
+  static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes;
+  /// Where members that stand as they are listed end, from an offset on.
+  static constexpr std::size_t end(std::size_t at) noexcept
+  {
+    return field_list<Rest...>::end((at + First::alignment - 1) / First::alignment * First::alignment + First::bytes);
+  }
+  /// Calls f(name, member of a, range) for each.
+  template <class B, class Visit>
+  constexpr void visit(B& a, const Visit& f) const
+  {
+    first.visit(a, f);
+    rest.visit(a, f);
+  }
+  /// Whether is(name) holds for one of the names.
+  template <class F>
+  constexpr bool any_name(const F& is) const
+  {
+    return first.any_name(is) || rest.any_name(is);
+  }
+};
+
+/// The list of an aggregate's hyperparameters, which it has as a member:
+///
+///     struct mine {
+///       double alpha = 0.5;
+///       static constexpr auto fields = gradus::fields(gradus::field{"alpha", &mine::alpha, gradus::range::zero_to_one});
+///
+/// A member that is a rule is listed as gradus::fields_of(&mine::inner); a rule that derives from another has its list.
+constexpr field_list<> fields() noexcept { return {}; }
+template <class First, class... Rest>
+constexpr field_list<First, Rest...> fields(First first, Rest... rest) noexcept
+{
+  return {first, fields(rest...)};
+}
+
+/// The hyperparameters that several rules and recipes have, each with one name and range: hyper::lr(&adam::lr).
+namespace hyper {
+
+struct named {
+  std::string_view name;
+  range values;
+  template <class A, class X>
+  constexpr field<A, X> operator()(X A::*member) const noexcept
+  {
+    return {name, member, values};
+  }
+};
+inline constexpr named lr{"lr", range::at_least_zero};
+inline constexpr named momentum{"momentum", range::zero_to_below_one};
+inline constexpr named dampening{"dampening", range::zero_to_one};
+inline constexpr named nesterov{"nesterov", range::yes_or_no};
+inline constexpr named beta1{"beta1", range::zero_to_below_one};
+inline constexpr named beta2{"beta2", range::zero_to_below_one};
+inline constexpr named eps{"eps", range::at_least_zero};
+inline constexpr named weight_decay{"weight_decay", range::at_least_zero};
+inline constexpr named initial_accumulator{"initial_accumulator", range::at_least_zero};
+inline constexpr named final_lr{"final_lr", range::at_least_zero};
+inline constexpr named gamma{"gamma", range::above_zero_below_one};
+inline constexpr named partial{"partial", range::zero_to_half};
+inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};
+
+}  // namespace hyper
+
+namespace detail {
+
+/// Whether an aggregate lists all that it is made of: what is not listed is no more than padding.
+template <class A>
+constexpr bool lists_all() noexcept
+{
+  if constexpr (requires { A::fields.bytes; })
+    return sizeof(A) - A::fields.bytes < alignof(A) || sizeof(A) - A::fields.end(0) < alignof(A);
+  else
+    return std::is_empty_v<A>;
+}
+
+}  // namespace detail
+
+/// An aggregate whose `fields` has each of its members, or that has none.
+template <class A>
+concept lists_its_fields = detail::lists_all<A>();
+
+/// Calls f(name, field, range) for every hyperparameter that an aggregate (a rule or a recipe) lists.
 template <class A, class F>
 constexpr void for_each_hyperparameter(A& a, F&& f)
 {
-  if constexpr (requires { a.lr; }) f("lr", a.lr, range::at_least_zero);
-  if constexpr (requires { a.momentum; }) f("momentum", a.momentum, range::zero_to_below_one);
-  if constexpr (requires { a.dampening; }) f("dampening", a.dampening, range::zero_to_one);
-  if constexpr (requires { a.nesterov; }) f("nesterov", a.nesterov, range::yes_or_no);
-  if constexpr (requires { a.beta1; }) f("beta1", a.beta1, range::zero_to_below_one);
-  if constexpr (requires { a.beta2; }) f("beta2", a.beta2, range::zero_to_below_one);
-  if constexpr (requires { a.eps; }) f("eps", a.eps, range::at_least_zero);
-  if constexpr (requires { a.weight_decay; }) f("weight_decay", a.weight_decay, range::at_least_zero);
-  if constexpr (requires { a.initial_accumulator; })
-    f("initial_accumulator", a.initial_accumulator, range::at_least_zero);
-  if constexpr (requires { a.final_lr; }) f("final_lr", a.final_lr, range::at_least_zero);
-  if constexpr (requires { a.gamma; }) f("gamma", a.gamma, range::above_zero_below_one);
-  if constexpr (requires { a.partial; }) f("partial", a.partial, range::zero_to_half);
-  if constexpr (requires { a.decoupled_weight_decay; })
-    f("decoupled_weight_decay", a.decoupled_weight_decay, range::yes_or_no);
+  if constexpr (requires { A::fields.bytes; })
+    A::fields.visit(a, f);
 }
 
 /// Refuses an aggregate whose hyperparameters are out of range, or whose own `validate()` objects.

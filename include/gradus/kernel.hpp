@@ -7,12 +7,13 @@
 ///
 ///     const auto rule = gradus::adamw{.lr = 1e-3}.rule();
 ///     const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, lr_scale));   // t = 1, 2, …
-///     gradus::update(gradus::backend::simd{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
+///     const bool fits = gradus::update(gradus::default_backend{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
 ///
-/// A scheduled decay reads tick::mean_square. Where rule.scheduled_in_one_pass, keep a sum S = 0 (double) beside the slots,
-/// advance it by next_second_moment_sum before each step, and set mean_square = S / bc2 / number of parameters (an S / bc2
-/// for each tensor, added up by `sum`, has the optimizer's bits; one S for all, those of an optimizer that is given the
-/// norm). Otherwise call update_moments, sum the value slot of all tensors with `sum`, set mean_square, prepare again, update_weights.
+/// A scheduled decay reads v̄, make_tick's fourth argument. Where rule.scheduled_in_one_pass, keep a sum S = 0 (double) beside
+/// the slots, advance it by next_second_moment_sum before each step, and pass S / rule.second_moment.correction(t) / number of
+/// parameters (a quotient for each tensor, added up by `sum`, has the optimizer's bits; one S for all, those of an optimizer
+/// that is given the norm). Otherwise pass 0 and call update_moments, sum the value slot of all tensors with `sum`, make a
+/// second tick with v̄, prepare again, and call update_weights.
 
 #include <array>
 #include <cmath>
@@ -157,6 +158,24 @@ void sweep_by_ranges(const Kernel& kernel, const Theta& theta, const G& g, const
   } while (begin < n);
 }
 
+/// The N slots of a tensor as spans, exactly so many: {exp_avg, exp_avg_sq}. `{}` stands for empty ones.
+template <class T, std::size_t N>
+struct slot_spans {
+  std::array<std::span<T>, N> all = {};
+
+  constexpr slot_spans() = default;
+  constexpr slot_spans(const std::array<std::span<T>, N>& spans) noexcept : all(spans) {}
+  template <class... X>
+    requires(sizeof...(X) > 0 && (std::convertible_to<X, std::span<T>> && ...))
+  constexpr slot_spans(X&&... spans) noexcept
+  {
+    static_assert(sizeof...(X) == N, "gradus: the rule keeps another number of slots than spans were given; expected one for "
+                                     "each: the first moment's, then the second moment's.");
+    if constexpr (sizeof...(X) == N)
+      all = {std::span<T>(spans)...};
+  }
+};
+
 namespace detail {
 
 template <pass Pass, class Backend, class F, class S, class P, class D, class T, class Theta, class G, class Slot>
@@ -175,14 +194,14 @@ void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& 
 
 template <pass Pass, class Backend, class Prepared, class T = typename Prepared::value_type>
 bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, std::span<const T> g,
-                 const std::array<std::span<T>, Prepared::slots>& slots) noexcept
+                 const slot_spans<T, Prepared::slots>& slots) noexcept
 {
   const std::size_t skipped = c.idle_first_moment ? Prepared::first_slots : 0;
   T* pointer[Prepared::slots + 1] = {};
   bool good = g.size() == theta.size();
   for (std::size_t k = skipped; k < Prepared::slots; ++k) {
-    good = good && slots[k].size() == theta.size();
-    pointer[k] = slots[k].data();
+    good = good && slots.all[k].size() == theta.size();
+    pointer[k] = slots.all[k].data();
   }
   if (good)
     run<Pass>(backend, c, theta.data(), g.data(), pointer, theta.size());
@@ -191,16 +210,23 @@ bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, 
 
 }  // namespace detail
 
+/// What runs a kernel over arrays and sums them: backend::scalar is the model of it; or has memory of its own (Thrust's).
+template <class B>
+concept backend_type_of = requires { typename B::memory_type; } || (requires(const B& b, float* p, const float* q, float* const* s) {
+  b.sweep(kernel<pass::whole, decltype(prepare<float>(detail::some_composition{}, tick{}))>{}, p, q, s, std::size_t());
+} && (requires(const B& b, double (&sums)[reduce_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
+      requires(const B& b, const float* q) { b.block_sum(square_term{}, q, std::size_t()); }));
+
 /// The value that slot k of a rule starts from.
 template <class F, class S, class P, class D>
 double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcept
 {
   if (k < F::slots.size()) {
-    if constexpr (requires { rule.first_moment.initial_accumulator; })
-      return rule.first_moment.initial_accumulator;
+    if constexpr (requires { rule.first_moment.initial_value(k); })
+      return rule.first_moment.initial_value(k);
   }
-  else if constexpr (requires { rule.second_moment.initial_accumulator; })
-    return rule.second_moment.initial_accumulator;
+  else if constexpr (requires { rule.second_moment.initial_value(k); })
+    return rule.second_moment.initial_value(k - F::slots.size());
   return 0;
 }
 
@@ -208,41 +234,41 @@ double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcep
 /// then the second moment's (a momentum of 0 ignores its slot, which may be empty).
 /// \return false, and nothing is changed, if the lengths differ.
 template <class Backend, class F, class S, class P, class D, class T>
-bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
+[[nodiscard]] bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
             std::type_identity_t<std::span<const T>> gradients,
-            const std::type_identity_t<std::array<std::span<T>, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+            const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::whole>(backend, formula, parameters, gradients, slots);
 }
 
 /// The first half of a step, for a decay that must see the second moment of the whole model: only the slots move.
 template <class Backend, class F, class S, class P, class D, class T>
-bool update_moments(const Backend& backend, const prepared<F, S, P, D, T>& formula,
+[[nodiscard]] bool update_moments(const Backend& backend, const prepared<F, S, P, D, T>& formula,
                     std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
-                    const std::type_identity_t<std::array<std::span<T>, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+                    const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::moments>(backend, formula, parameters, gradients, slots);
 }
 
 /// The second half: the weights move, the slots are only read.
 template <class Backend, class F, class S, class P, class D, class T>
-bool update_weights(const Backend& backend, const prepared<F, S, P, D, T>& formula,
+[[nodiscard]] bool update_weights(const Backend& backend, const prepared<F, S, P, D, T>& formula,
                     std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
-                    const std::type_identity_t<std::array<std::span<T>, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+                    const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::weights>(backend, formula, parameters, gradients, slots);
 }
 
 /// ‖x‖² in double, in the fixed order of reduce.hpp.
 template <class Backend, class T>
-double squared_norm(const Backend& backend, std::span<const T> x) noexcept
+[[nodiscard]] double squared_norm(const Backend& backend, std::span<const T> x) noexcept
 {
   return reduce<square_term>(backend, x.data(), x.size());
 }
 
 /// Σx in double, in the fixed order of reduce.hpp.
 template <class Backend, class T>
-double sum(const Backend& backend, std::span<const T> x) noexcept
+[[nodiscard]] double sum(const Backend& backend, std::span<const T> x) noexcept
 {
   return reduce<plain_term>(backend, x.data(), x.size());
 }
@@ -250,11 +276,11 @@ double sum(const Backend& backend, std::span<const T> x) noexcept
 /// Σv after the step from Σv before it and ‖g‖² of the raw gradients: the recursion of v itself, with the weights rounded
 /// to T as the elements see them (with the unrounded ones it drifts from Σv a hundred times faster).
 template <class T, class SecondMoment>
-GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
+[[nodiscard]] GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
 {
   static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
   const double scale = double(T(grad_scale));
-  return std::fma(double(T(1 - rule.beta2)), scale * scale * grad_norm_sq, double(T(rule.beta2)) * sum);
+  return std::fma(double(T(1 - rule.beta())), scale * scale * grad_norm_sq, double(T(rule.beta())) * sum);
 }
 
 }  // namespace gradus::inline GRADUS_ISA

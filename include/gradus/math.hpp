@@ -77,6 +77,95 @@ GRADUS_HOST_DEVICE inline T sign(T a) noexcept
   return select(a > T(0), T(1), select(a < T(0), T(-1), T(0)));
 }
 
+namespace by_value {
+
+// Only those of a value type's own are found here, by its arguments.
+void fma();
+void sqrt();
+void abs();
+void select();
+void sign();
+void max();
+void min();
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_fma(V a, V b, V c) noexcept -> decltype(fma(a, b, c))
+{
+  return fma(a, b, c);
+}
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_sqrt(V a) noexcept -> decltype(sqrt(a))
+{
+  return sqrt(a);
+}
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_abs(V a) noexcept -> decltype(abs(a))
+{
+  return abs(a);
+}
+template <class M, class V>
+GRADUS_HOST_DEVICE inline auto call_select(M m, V a, V b) noexcept -> decltype(select(m, a, b))
+{
+  return select(m, a, b);
+}
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_sign(V a) noexcept -> decltype(sign(a))
+{
+  return sign(a);
+}
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_max(V a, V b) noexcept -> decltype(max<>(a, b))
+{
+  return max<>(a, b);
+}
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_min(V a, V b) noexcept -> decltype(min<>(a, b))
+{
+  return min<>(a, b);
+}
+
+}  // namespace by_value
+
+// The same of any other value type, so that a formula may write gradus::fma(a, b, c) whatever V is.
+
+template <class V>
+concept value_type = !real<V> && requires(V a) { by_value::call_fma(a, a, a); };
+
+template <value_type V>
+GRADUS_HOST_DEVICE inline V fma(V a, V b, V c) noexcept
+{
+  return by_value::call_fma(a, b, c);
+}
+template <value_type V>
+GRADUS_HOST_DEVICE inline V sqrt(V a) noexcept
+{
+  return by_value::call_sqrt(a);
+}
+template <value_type V>
+GRADUS_HOST_DEVICE inline V(max)(V a, V b) noexcept
+{
+  return by_value::call_max(a, b);
+}
+template <value_type V>
+GRADUS_HOST_DEVICE inline V(min)(V a, V b) noexcept
+{
+  return by_value::call_min(a, b);
+}
+template <value_type V>
+GRADUS_HOST_DEVICE inline V abs(V a) noexcept
+{
+  return by_value::call_abs(a);
+}
+template <class Mask, value_type V>
+GRADUS_HOST_DEVICE inline V select(Mask condition, V a, V b) noexcept
+{
+  return by_value::call_select(condition, a, b);
+}
+template <value_type V>
+GRADUS_HOST_DEVICE inline V sign(V a) noexcept
+{
+  return by_value::call_sign(a);
+}
+
 /// The unsigned integer of T's size.
 template <real T>
 using bits_of = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;

@@ -164,6 +164,13 @@ void make_room(std::vector<X>& v, std::size_t n)
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
+  static_assert(recipe<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
+                                "of your own whose rule() returns such.");
+  static_assert(detail::listed<Recipe>,
+                "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
+                "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
+  static_assert(backend_type_of<Backend>, "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
+                                          "or has a sweep and an accumulate or block_sum of its own, as backend::scalar has.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
  public:
@@ -185,9 +192,13 @@ class optimizer
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
 
-  explicit optimizer(Recipe hyperparameters = {}, Backend backend = Backend()) : backend_(backend)
+  explicit optimizer(Recipe hyperparameters, Backend backend = Backend()) : backend_(backend) { add_group(hyperparameters); }
+  /// With the recipe's defaults. (A template, so that the class can be instantiated where a recipe has none.)
+  template <class R = Recipe>
+  optimizer() : optimizer(R{})
   {
-    add_group(hyperparameters);
+    static_assert(!requires { R::has_no_default; },
+                  "gradus: lr was not given: a composition has no default; pass the one that compose(lr, …) returns.");
   }
   optimizer(optimizer&&) noexcept = default;
   optimizer& operator=(optimizer&& other) noexcept
@@ -639,7 +650,7 @@ class optimizer
     for (cohort& c : cohorts_)
       if (c.members > 0) {
         const rule_type& rule = groups_[c.group].rule;
-        c.scalars = make_tick(rule, c.t + 1, o.lr_scale);
+        c.scalars = make_tick(rule, c.t + 1, o.lr_scale, 0);
         c.prepared = prepare<value_type>(rule, c.scalars, scale);
       }
     if (o.skip_nonfinite && step_overflows(detail::root_of(norm_sq, scale), o.flush_denormals)) {
@@ -1549,30 +1560,19 @@ class optimizer
   {
     bool possible = false;
     for (const cohort& c : cohorts_)
-      possible = possible || (c.members > 0 && (detail::may_overflow<value_type>(size, c.scalars.lr) || detail::gradient_decay(c.prepared) != 0));
+      possible = possible || (c.members > 0 && detail::may_overflow<value_type>(size, c.scalars.lr));
     if (!possible)
       return false;
     std::atomic<bool> found{false};
     for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
       const denormal_guard guard(flush_denormals);
-      const cohort& c = cohorts_[x.cohort];
-      const double decay = detail::gradient_decay(c.prepared);
       for (std::size_t i = begin; i < end && !found.load(std::memory_order_relaxed); i += reduce_block) {
         const std::size_t n = end - i < reduce_block ? end - i : reduce_block;
-        const double decayed = decay > 0 ? decay * std::sqrt(square_sum_of_weights(x, i, n)) : 0;
-        if ((decay < 0 || detail::may_overflow<value_type>(size + decayed, c.scalars.lr)) && block_overflows(x, i, n))
+        if (block_overflows(x, i, n))
           found.store(true, std::memory_order_relaxed);
       }
     });
     return found.load(std::memory_order_relaxed);
-  }
-
-  double square_sum_of_weights(const flat_tensor& x, std::size_t begin, std::size_t n) noexcept
-  {
-    if constexpr (precision_type::has_master)
-      return block_sum<square_term>(backend_, tensors_[x.index].master.get() + begin, n);
-    else
-      return block_sum<square_term>(backend_, x.parameters + begin, n);
   }
 
   bool block_overflows(const flat_tensor& x, std::size_t begin, std::size_t length) noexcept
@@ -1628,7 +1628,7 @@ class optimizer
         continue;
       if constexpr (one_pass)
         if (common && (c.t != common->t ||
-                       groups_[c.group].rule.second_moment.beta2 != groups_[common->group].rule.second_moment.beta2))
+                       groups_[c.group].rule.second_moment.beta() != groups_[common->group].rule.second_moment.beta()))
           return nullptr;
       common = &c;
     }

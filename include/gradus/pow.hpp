@@ -163,6 +163,19 @@ GRADUS_HOST_DEVICE inline T pow(T x, T y) noexcept
 {
   return detail::power<T>(x, y);
 }
+namespace by_value {
+void pow();
+template <class V>
+GRADUS_HOST_DEVICE inline auto call_pow(V x, V y) noexcept -> decltype(pow(x, y))
+{
+  return pow(x, y);
+}
+}  // namespace by_value
+template <value_type V>
+GRADUS_HOST_DEVICE inline V pow(V x, V y) noexcept
+{
+  return by_value::call_pow(x, y);
+}
 
 }  // namespace gradus::inline GRADUS_ISA
 

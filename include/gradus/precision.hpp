@@ -204,11 +204,11 @@ struct slot_view<block8> {
   slot_view from(std::size_t i) const noexcept { return {codes + i, scales + i / block8::block}; }
   void read(float* to, std::size_t n, const slot& s) const noexcept
   {
-    s.nonnegative ? decode<false>(codes, scales, to, n) : decode<true>(codes, scales, to, n);
+    s.is_nonnegative ? decode<false>(codes, scales, to, n) : decode<true>(codes, scales, to, n);
   }
   void write(const float* x, std::size_t n, const slot& s, noise random) const noexcept
   {
-    s.nonnegative ? encode<false>(x, codes, scales, n, random) : encode<true>(x, codes, scales, n, random);
+    s.is_nonnegative ? encode<false>(x, codes, scales, n, random) : encode<true>(x, codes, scales, n, random);
   }
 };
 
@@ -243,7 +243,7 @@ class slot_memory<block8, Memory> {
  public:
   slot_memory() = default;
   slot_memory(std::size_t n, double value, const slot& s, Memory memory = Memory())
-      : codes_(n, std::uint8_t(value == 0 ? 0u : s.nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last), memory),
+      : codes_(n, std::uint8_t(value == 0 ? 0u : s.is_nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last), memory),
         scales_(blocks(n), float(value), memory)
   {
   }

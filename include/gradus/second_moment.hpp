@@ -2,12 +2,13 @@
 /// \file
 /// Second-moment rules: what the squared gradients leave behind in v, by whose root an adaptive step divides.
 ///
-/// A rule is its hyperparameters, its slots and `prepare<T>(tick)`, which gives the formula: `update(slots, g, d)`, with
+/// A rule is its hyperparameters (`fields`), its slots and `prepare<T>(tick)`, which gives the formula: `update(slots, g, d)`, with
 /// g the gradient and d the first moment's direction. `value_slot` is the slot that the step size and the scheduled
 /// decay read as v. `linear` says that v ← β₂v + (1−β₂)g² exactly: then Σv follows from ‖g‖² without a look at v.
 
 #include <array>
 
+#include <gradus/hyperparameters.hpp>
 #include <gradus/tick.hpp>
 
 namespace gradus::inline GRADUS_ISA {
@@ -17,6 +18,7 @@ struct none {
   static constexpr std::string_view kind = "none";
   static constexpr std::array<slot, 0> slots{};
   static constexpr bool linear = false;
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
 
   struct formula {
     template <class V>
@@ -35,10 +37,13 @@ struct none {
 struct ema {
   double beta2 = 0.999;
 
+  static constexpr auto fields = gradus::fields(hyper::beta2(&ema::beta2));
   static constexpr std::string_view kind = "ema";
-  static constexpr std::array slots{slot{"exp_avg_sq", true}};
+  static constexpr std::array slots{slot{"exp_avg_sq", slot::nonnegative}};
   static constexpr std::size_t value_slot = 0;
   static constexpr bool linear = true;
+  GRADUS_HOST_DEVICE double beta() const noexcept { return beta2; }
+  GRADUS_HOST_DEVICE double correction(double t) const noexcept { return one_minus_power(beta2, t); }
 
   template <class T>
   struct formula {
@@ -61,10 +66,13 @@ struct ema {
 struct ema_max {
   double beta2 = 0.999;
 
+  static constexpr auto fields = gradus::fields(hyper::beta2(&ema_max::beta2));
   static constexpr std::string_view kind = "ema_max";
-  static constexpr std::array slots{slot{"exp_avg_sq", true}, slot{"max_exp_avg_sq", true}};
+  static constexpr std::array slots{slot{"exp_avg_sq", slot::nonnegative}, slot{"max_exp_avg_sq", slot::nonnegative}};
   static constexpr std::size_t value_slot = 1;
   static constexpr bool linear = false;
+  GRADUS_HOST_DEVICE double beta() const noexcept { return beta2; }
+  GRADUS_HOST_DEVICE double correction(double t) const noexcept { return one_minus_power(beta2, t); }
 
   template <class T>
   struct formula {
@@ -88,10 +96,14 @@ struct yogi {
   double beta2 = 0.999;
   double initial_accumulator = 1e-6;
 
+  static constexpr auto fields = gradus::fields(hyper::beta2(&yogi::beta2), hyper::initial_accumulator(&yogi::initial_accumulator));
   static constexpr std::string_view kind = "yogi";
-  static constexpr std::array slots{slot{"exp_avg_sq", true}};
+  static constexpr std::array slots{slot{"exp_avg_sq", slot::nonnegative}};
   static constexpr std::size_t value_slot = 0;
   static constexpr bool linear = false;
+  GRADUS_HOST_DEVICE double beta() const noexcept { return beta2; }
+  GRADUS_HOST_DEVICE double correction(double t) const noexcept { return one_minus_power(beta2, t); }
+  double initial_value(std::size_t) const noexcept { return initial_accumulator; }
 
   template <class T>
   struct formula {

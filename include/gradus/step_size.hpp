@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include <gradus/hyperparameters.hpp>
 #include <gradus/pow.hpp>
 #include <gradus/tick.hpp>
 
@@ -76,6 +77,7 @@ struct constant {
 struct adaptive {
   double eps = 1e-8;
 
+  static constexpr auto fields = gradus::fields(hyper::eps(&adaptive::eps));
   static constexpr std::string_view kind = "adaptive";
   static constexpr bool reads_second_moment = true;
 
@@ -94,6 +96,7 @@ struct bounded {
   double final_lr = 0.1;
   double gamma = 1e-3;
 
+  static constexpr auto fields = gradus::fields(hyper::eps(&bounded::eps), hyper::final_lr(&bounded::final_lr), hyper::gamma(&bounded::gamma));
   static constexpr std::string_view kind = "bounded";
   static constexpr bool reads_second_moment = true;
 
@@ -112,6 +115,7 @@ struct partially_adaptive {
   double eps = 1e-8;
   double partial = 0.25;
 
+  static constexpr auto fields = gradus::fields(hyper::eps(&partially_adaptive::eps), hyper::partial(&partially_adaptive::partial));
   static constexpr std::string_view kind = "partially_adaptive";
   static constexpr bool reads_second_moment = true;
 
@@ -169,6 +173,7 @@ GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double co
 struct rectified {
   double eps = 1e-8;
 
+  static constexpr auto fields = gradus::fields(hyper::eps(&rectified::eps));
   static constexpr std::string_view kind = "rectified";
   static constexpr bool reads_second_moment = true;
 

@@ -43,12 +43,18 @@ struct serial {
 
 }  // namespace executor
 
+/// What may run a step's pieces: executor::serial, thread_pool, openmp, tbb, or the caller's own.
+template <class E>
+concept runs_work = requires(E e, executor::work w) { e.run(std::size_t(), w); };
+
 namespace backend {
 
 /// \tparam Cpu       backend::simd or backend::scalar
 /// \tparam Executor  executor::thread_pool, executor::openmp, executor::tbb, or the caller's own
 template <class Cpu, class Executor>
 struct parallel : Cpu {
+  static_assert(runs_work<Executor>, "gradus: the executor of backend::parallel has no run(std::size_t n, gradus::executor::work) "
+                                     "const, which calls work(k) for each k below n and returns when all have returned.");
   Executor executor;
 
   explicit parallel(Cpu cpu = Cpu(), Executor e = Executor()) : Cpu(std::move(cpu)), executor(std::move(e)) {}
