@@ -207,14 +207,14 @@ TEST_CASE("the engine layer allocates nothing")
   const auto rule = compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{});
   CHECK(allocations_in([&] {
           const default_backend backend;
-          tick k = make_tick(rule, 1, 1.0);
+          tick k = make_tick(rule, 1, 1.0, 0);
           const auto moments = prepare<float>(rule, k);
           good = good && update_moments(backend, moments, x.weights, x.gradients, {m, v, top});
           mean_square = sum(backend, std::span<const float>(top)) / k.bc2 / 5000;
           k.mean_square = mean_square;
           good = good && update_weights(backend, prepare<float>(rule, k), x.weights, x.gradients, {m, v, top});
           const auto one_pass = adams{}.rule();
-          k = make_tick(one_pass, 1, 1.0);
+          k = make_tick(one_pass, 1, 1.0, 0);
           k.mean_square = next_second_moment_sum<float>(one_pass.second_moment, 0.0, squared_norm(backend, std::span<const float>(x.gradients))) / k.bc2 / 5000;
           good = good && update(backend, prepare<float>(one_pass, k), x.weights, x.gradients, {m, v});
         }) == 0);

@@ -249,9 +249,9 @@ TEST_CASE("in double too, on a backend that is named; removed and moved")
 TEST_CASE("names that are typed wrong")
 {
   using any = gradus::any_optimizer<float>;
-  const std::string all = ", or another of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam";
-  const auto check = [&](const char* typed, const char* meant) {
-    const std::string message = "gradus: optimizer is \"" + std::string(typed) + "\"; expected \"" + meant + '"' + all;
+  const auto check = [&](const char* typed, const std::string& meant) {
+    const std::string message = "gradus: optimizer is \"" + std::string(typed) + "\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam" +
+                                (meant.empty() ? "" : " (\"" + meant + "\"?)");
     CHECK_THROWS_WITH_AS(any{typed}, message.c_str(), std::invalid_argument);
     CHECK_THROWS_WITH_AS(gradus::recipe_hyperparameters(typed), message.c_str(), std::invalid_argument);
   };
@@ -262,16 +262,36 @@ TEST_CASE("names that are typed wrong")
   check("AMSGrad", "amsgrad");
   check("yoggi", "yogi");
   check("radamm", "radam");
-  check("", "sgd");
+  // Where nothing is near, nothing is guessed.
+  check("", "");
+  check("rmsprop", "");
+  check("lion", "");
 
   CHECK_THROWS_WITH_AS(any("sgd", {{"momentun", 0.9}}),
-                       "gradus: hyperparameter of sgd is \"momentun\"; expected \"momentum\", or another of lr, momentum, dampening, nesterov, weight_decay",
+                       "gradus: hyperparameter of sgd is \"momentun\"; expected one of lr, momentum, dampening, nesterov, weight_decay (\"momentum\"?)",
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("adam", {{"weightdecay", 0.9}}),
-                       "gradus: hyperparameter of adam is \"weightdecay\"; expected \"weight_decay\", or another of lr, beta1, beta2, eps, weight_decay",
+                       "gradus: hyperparameter of adam is \"weightdecay\"; expected one of lr, beta1, beta2, eps, weight_decay (\"weight_decay\"?)",
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("adam", {{"momentum", 0.9}}),
-                       doctest::Contains("gradus: hyperparameter of adam is \"momentum\"; expected "), std::invalid_argument);
+                       "gradus: hyperparameter of adam is \"momentum\"; expected one of lr, beta1, beta2, eps, weight_decay", std::invalid_argument);
+}
+
+TEST_CASE("hyperparameters by the names that other libraries have for them")
+{
+  const auto check = [](const char* recipe, const char* elsewhere, const char* ours) {
+    const std::string meant = "(\"" + std::string(ours) + "\"?)";
+    CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>(recipe, {{elsewhere, 0.5}}), doctest::Contains(meant.c_str()), std::invalid_argument);
+  };
+  for (const char* name : {"learning_rate", "learningRate", "Learning_Rate", "alpha", "eta", "step_size"})
+    check("adam", name, "lr");
+  check("adamw", "wd", "weight_decay");
+  check("adamw", "l2", "weight_decay");
+  check("yogi", "epsilon", "eps");
+  check("adam", "beta_1", "beta1");
+  check("adam", "b2", "beta2");
+  check("sgd", "mu", "momentum");
+  check("yogi", "initial_accumulator_value", "initial_accumulator");
 }
 
 TEST_CASE("values out of range, and that they change nothing")
@@ -292,7 +312,7 @@ TEST_CASE("values out of range, and that they change nothing")
   // The first of the two is good, and yet nothing is taken over.
   CHECK_THROWS_WITH_AS(opt.set_hyperparameters({{"lr", 0.5}, {"eps", -1}}), "gradus: eps is -1; expected a finite number >= 0", std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.add_group({{"lr", 0.5}, {"lrr", 1}}),
-                       "gradus: hyperparameter of adam is \"lrr\"; expected \"lr\", or another of lr, beta1, beta2, eps, weight_decay",
+                       "gradus: hyperparameter of adam is \"lrr\"; expected one of lr, beta1, beta2, eps, weight_decay (\"lr\"?)",
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.step({.lr_scale = -1}), "gradus: lr_scale is -1; expected a finite number >= 0", std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.state("w", "momentum_buffer"), "gradus: slot of tensor \"w\" is \"momentum_buffer\"; expected \"exp_avg\" or \"exp_avg_sq\"", std::invalid_argument);

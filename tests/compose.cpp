@@ -132,7 +132,7 @@ bool same_steps(const A& a, const B& b)
     for (std::uint64_t t = 1; t <= 10; ++t) {
       for (std::size_t i = 0; i < length; ++i)
         gradients[i] = weights[i] / 3 + double(t);
-      gradus::tick k = gradus::make_tick(rule, t, 0.5);
+      gradus::tick k = gradus::make_tick(rule, t, 0.5, 0);
       k.mean_square = 0.1;
       REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
     }
@@ -159,7 +159,7 @@ TEST_CASE("every combination of rules that makes sense compiles and runs, and st
                             if constexpr (requires { d.weight_decay; })
                               d.weight_decay = 0.01;
                             const auto rule = gradus::compose(lr, F{}, S{}, P{}, d);
-                            gradus::tick k = gradus::make_tick(rule, t, lr_scale);
+                            gradus::tick k = gradus::make_tick(rule, t, lr_scale, 0);
                             k.mean_square = 0.1;
                             const auto formula = gradus::prepare<float>(rule, k);
                             using kernel = gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(formula)>>;

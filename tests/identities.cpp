@@ -41,7 +41,7 @@ struct walk {
     std::array<std::span<T>, Rule::slots> state;
     for (std::size_t k = 0; k < Rule::slots; ++k)
       state[k] = slots[k];
-    scalars = make_tick(rule, ++t, lr_scale);
+    scalars = make_tick(rule, ++t, lr_scale, 0);
     if constexpr (Rule::scheduled_in_one_pass) {
       second_moment_sum = next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
                                                     squared_norm(backend, std::span<const T>(gradients)));
@@ -249,7 +249,8 @@ TEST_CASE_TEMPLATE("a scheduled decay in one pass is that in two", T, float, dou
     one.step(g);
     two.step(g);
     REQUIRE(std::fabs(one.scalars.mean_square / two.scalars.mean_square - 1) < tolerance);
-    REQUIRE(largest_difference(one.weights, two.weights) < tolerance);
+    // The decay acts with all digits of s, and so with the last digits of v̄, step after step.
+    REQUIRE(largest_difference(one.weights, two.weights) < 2 * tolerance);
   }
   CHECK(equal(one.slots[1], two.slots[1]));
 }
@@ -517,7 +518,7 @@ TEST_CASE_TEMPLATE("RAdam rectifies from the sixth step on, however near beta2 i
   for (const double beta2 : {0.9, 0.99, 0.999, 1 - 1e-6, 1 - 1e-8, 1 - 1e-9, 1 - 1e-12, 1 - 0x1p-53}) {
     const auto rule = radam{.beta2 = beta2}.rule();
     for (std::uint64_t t = 1; t <= 50; ++t) {
-      const auto a = rule.step_size.template prepare<T>(make_tick(rule, t, 1));
+      const auto a = rule.step_size.template prepare<T>(make_tick(rule, t, 1, 0));
       CHECK((a.hi > a.lo) == (t >= 6));
     }
   }

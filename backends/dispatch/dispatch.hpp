@@ -18,11 +18,7 @@
 #include <gradus/kernel.hpp>
 #include <gradus/recipes.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
+#include <gradus/macros_off.hpp>
 
 namespace gradus {
 
@@ -172,6 +168,4 @@ class dispatch {
 }  // namespace GRADUS_ISA
 }  // namespace gradus
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include <gradus/macros_on.hpp>

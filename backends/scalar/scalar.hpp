@@ -7,6 +7,8 @@
 
 #include <gradus/kernel.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace backend {
 
@@ -39,3 +41,5 @@ struct scalar {
 
 }  // namespace backend
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

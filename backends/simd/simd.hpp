@@ -2,6 +2,8 @@
 /// \file
 /// The SIMD backend, over xsimd (8.1 or later): the formulas run on packs of `xsimd::batch`.
 
+#include <gradus/macros_off.hpp>
+
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12's own AVX-512 headers start results from an undefined register and then warn about it.
 #pragma GCC diagnostic push
@@ -23,12 +25,6 @@
 // xsimd has nothing to build on for other targets, and for 32-bit Arm no doubles; default.hpp then takes scalar.
 #if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE) && !(XSIMD_WITH_NEON && !XSIMD_WITH_NEON64)
 #define GRADUS_HAS_SIMD 1
-
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
 
 namespace gradus::inline GRADUS_ISA {
 namespace backend {
@@ -472,8 +468,6 @@ using simd = basic_simd<xsimd::default_arch>;
 }  // namespace backend
 }  // namespace gradus::inline GRADUS_ISA
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
 #endif
 
-#endif
+#include <gradus/macros_on.hpp>

@@ -321,3 +321,7 @@ using thrust = thrust_host<>;
 }  // namespace gradus::inline GRADUS_ISA
 
 #include "thrust_engine.hpp"
+
+#include <gradus/macros_off.hpp>
+
+#include <gradus/macros_on.hpp>

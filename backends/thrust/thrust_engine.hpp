@@ -17,6 +17,8 @@
 #include <gradus/decisions.hpp>
 #include <gradus/precision.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace detail {
 
@@ -33,7 +35,6 @@ struct device_board {
   double norm = 0, scale = 1, mean_square = 0, decay_factor = 0;
   double unit = 1;                          // of the sums of squares that were computed
   bool has_unit = false;                    // other than 1
-  double size = 0;                          // the norm of the gradients as they are used
   std::uint32_t may_overflow = 0, overflows = 0;  // whether the step must be tried on each element, and what that found
   double not_finite = 0;                     // gradients, where they were counted
   double shared_sum = 0, shared_total = 0;  // Σv and n·v̄, where one sum serves all tensors
@@ -299,7 +300,6 @@ struct prepare_cohort {
       board->has_norm = known;
       board->norm = root_of(norm_sq, grad_scale);
       board->scale = scale;
-      board->size = size;
       board->has_mean = board->clamped = false;
     }
   }
@@ -1129,3 +1129,5 @@ class device_engine {
 
 }  // namespace detail
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

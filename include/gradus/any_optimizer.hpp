@@ -14,11 +14,7 @@
 
 #include <gradus/optimizer.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
+#include <gradus/macros_off.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 
@@ -85,7 +81,7 @@ inline std::string_view known_elsewhere_as(std::string_view name) noexcept
   }
   if (meant.empty() && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
     meant = nearest;
-  fail(what + " is " + quote(given) + "; expected " + (meant.empty() ? "one" : quote(meant) + ", or another") + " of " + all);
+  fail(what + " is " + quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + quote(meant) + "?)"));
 }
 
 /// A recipe's hyperparameters as a list, and a list written into a recipe.
@@ -452,6 +448,4 @@ class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::para
 
 }  // namespace gradus::inline GRADUS_ISA
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include <gradus/macros_on.hpp>

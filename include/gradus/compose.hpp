@@ -12,6 +12,8 @@
 #include <gradus/second_moment.hpp>
 #include <gradus/step_size.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 // ── what a rule must have ────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,6 +253,7 @@ constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, 
     return detail::some_composition{};
 }
 template <class... X>
+  requires(sizeof...(X) != 5 || !(std::is_convertible_v<X, double> || ...))
 constexpr auto compose(const X&...) noexcept
 {
   static_assert(sizeof...(X) == 5, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
@@ -295,3 +298,5 @@ GRADUS_HOST_DEVICE tick make_tick(const composition<F, S, P, D>& rule, std::uint
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

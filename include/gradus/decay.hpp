@@ -10,6 +10,8 @@
 #include <gradus/hyperparameters.hpp>
 #include <gradus/tick.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace decay {
 
@@ -163,3 +165,5 @@ struct l2_or_decoupled {
 
 }  // namespace decay
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

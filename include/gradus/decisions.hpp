@@ -9,6 +9,8 @@
 
 #include <gradus/kernel.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace detail {
 
@@ -124,3 +126,5 @@ bool coefficients_are_finite(const Rule& rule, std::uint64_t t, double lr_scale)
 
 }  // namespace detail
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -6,6 +6,8 @@
 
 #include <gradus/config.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 /// Sets flush-to-zero (and on x86 denormals-are-zero) where the processor has them (x86 with SSE, 64-bit Arm), restores
@@ -54,3 +56,5 @@ class denormal_guard {
 };
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

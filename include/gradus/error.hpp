@@ -15,6 +15,8 @@
 
 #include <gradus/config.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus {
 
 /// Called with every error message before the throw or the abort; null by default. Not synchronised: set it at start.
@@ -86,3 +88,5 @@ inline std::string quote(std::string_view text)
 
 }  // namespace GRADUS_ISA
 }  // namespace gradus
+
+#include <gradus/macros_on.hpp>

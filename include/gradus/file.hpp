@@ -27,6 +27,8 @@
 #define GRADUS_POSIX 0
 #endif
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 /// A file whose bytes are read at offsets, small pieces through a buffer. Its size is that at opening.
@@ -313,3 +315,5 @@ class replaced_file {
 };
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

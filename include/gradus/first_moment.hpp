@@ -13,6 +13,8 @@
 #include <gradus/hyperparameters.hpp>
 #include <gradus/tick.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace first_moment {
 
@@ -121,3 +123,5 @@ struct ema {
 
 }  // namespace first_moment
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -10,11 +10,7 @@
 #include <gradus/error.hpp>
 #include <gradus/math.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
+#include <gradus/macros_off.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 
@@ -235,6 +231,4 @@ void validate(const A& a)
 
 }  // namespace gradus::inline GRADUS_ISA
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include <gradus/macros_on.hpp>

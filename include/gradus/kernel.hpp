@@ -25,6 +25,8 @@
 #include <gradus/reduce.hpp>
 #include <gradus/storage.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 /// What a rule's `prepare<T>` gives: its formula with one step's coefficients.
@@ -284,3 +286,5 @@ template <class T, class SecondMoment>
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

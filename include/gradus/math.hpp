@@ -15,6 +15,8 @@
 
 #include <gradus/config.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 template <class T>
@@ -277,3 +279,5 @@ GRADUS_HOST_DEVICE inline bool is_nan(const double& x) noexcept
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -23,11 +23,7 @@
 #include <gradus/recipes.hpp>
 #include <gradus/tables.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
+#include <gradus/macros_off.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 
@@ -1824,6 +1820,4 @@ class optimizer
 
 }  // namespace gradus::inline GRADUS_ISA
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include <gradus/macros_on.hpp>

@@ -6,11 +6,7 @@
 
 #include <gradus/math.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
+#include <gradus/macros_off.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 namespace detail {
@@ -179,6 +175,4 @@ GRADUS_HOST_DEVICE inline V pow(V x, V y) noexcept
 
 }  // namespace gradus::inline GRADUS_ISA
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include <gradus/macros_on.hpp>

@@ -18,11 +18,7 @@
 #include <gradus/kernel.hpp>
 #include <gradus/storage.hpp>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC takes a lambda's names in a template for shadows of globals that the user declares after this header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
+#include <gradus/macros_off.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 
@@ -295,6 +291,4 @@ double block_sum(const Backend& backend, const S* x, std::size_t n) noexcept
 
 }  // namespace gradus::inline GRADUS_ISA
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+#include <gradus/macros_on.hpp>

@@ -17,6 +17,8 @@
 
 #include <gradus/error.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 /// A parameter group of one optimizer; default-constructed, the default group of any.
@@ -741,3 +743,5 @@ class range_front {
 };
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

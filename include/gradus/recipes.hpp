@@ -5,6 +5,8 @@
 
 #include <gradus/compose.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 /// Stochastic gradient descent with momentum. Momentum 0, the default, keeps no state.
@@ -152,3 +154,5 @@ constexpr void for_each_recipe(F&& f)
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

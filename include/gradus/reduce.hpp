@@ -11,6 +11,8 @@
 
 #include <gradus/math.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 inline constexpr std::size_t reduce_block = 4096;
@@ -128,3 +130,5 @@ bool all_finite(const T* x, std::size_t n) noexcept
 }
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -17,6 +17,8 @@
 
 #include <gradus/error.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace safetensors {
 
@@ -523,3 +525,5 @@ inline void convert(const dtype& from, const unsigned char* source, const dtype&
 
 }  // namespace safetensors
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

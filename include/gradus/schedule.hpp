@@ -16,6 +16,8 @@
 
 #include <gradus/hyperparameters.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace schedule {
 
@@ -141,3 +143,5 @@ struct sequence {
 
 }  // namespace schedule
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

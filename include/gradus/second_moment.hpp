@@ -11,6 +11,8 @@
 #include <gradus/hyperparameters.hpp>
 #include <gradus/tick.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace second_moment {
 
@@ -126,3 +128,5 @@ struct yogi {
 
 }  // namespace second_moment
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -12,6 +12,8 @@
 #include <gradus/pow.hpp>
 #include <gradus/tick.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace step_size {
 
@@ -191,3 +193,5 @@ struct rectified {
 
 }  // namespace step_size
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -10,6 +10,8 @@
 
 #include <gradus/storage.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace detail {
 
@@ -251,3 +253,5 @@ class place_table {
 
 }  // namespace detail
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

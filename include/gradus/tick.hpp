@@ -7,6 +7,8 @@
 
 #include <gradus/math.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 
 /// The scalars of one step of the tensors that share a group and a step count. A composition fills them in from its
@@ -52,3 +54,5 @@ struct slot {
 };
 
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

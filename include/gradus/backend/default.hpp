@@ -9,6 +9,8 @@
 #include <gradus/backend/simd.hpp>
 #endif
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 #if defined(GRADUS_HAS_SIMD)
 using default_backend = backend::simd;
@@ -16,3 +18,5 @@ using default_backend = backend::simd;
 using default_backend = backend::scalar;
 #endif
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

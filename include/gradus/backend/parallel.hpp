@@ -14,6 +14,8 @@
 
 #include <gradus/config.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 
@@ -68,3 +70,5 @@ struct parallel : Cpu {
 
 }  // namespace backend
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -4,6 +4,8 @@
 
 #include <gradus/backend/parallel.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 // Units with and without -fopenmp may meet in one program: it is another type in each.
@@ -35,3 +37,5 @@ struct openmp {
 }  // inline namespace
 }  // namespace executor
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -6,6 +6,8 @@
 
 #include <gradus/backend/parallel.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 
@@ -18,3 +20,5 @@ struct tbb {
 
 }  // namespace executor
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>

@@ -13,6 +13,8 @@
 #include <gradus/backend/parallel.hpp>
 #include <gradus/error.hpp>
 
+#include <gradus/macros_off.hpp>
+
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 
@@ -122,3 +124,5 @@ class thread_pool {
 
 }  // namespace executor
 }  // namespace gradus::inline GRADUS_ISA
+
+#include <gradus/macros_on.hpp>
