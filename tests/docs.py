@@ -142,7 +142,7 @@ class Checker:
             has_opt = re.search(r"(optimizer|>) opt\b", block.text)
             if self.mode != "host":
                 includes += ['#include "given_thrust.hpp"']
-            elif not own or (re.search(r"\bopt\.", block.text) and not has_opt):
+            elif not own or (re.search(r"\bopt\b", block.text) and not has_opt):
                 includes += ['#include "given.hpp"', '#include "given_opt.hpp"']
             else:
                 includes += ['#include "given.hpp"']

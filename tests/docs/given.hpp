@@ -11,9 +11,9 @@
 inline constexpr std::size_t n = 1000;
 inline std::vector<float> weights(n, 1.0f), gradients(n, 0.1f), bias(8, 1.0f), bias_gradients(8, 0.1f);
 inline std::vector<float> exp_avg(n), exp_avg_sq(n), max_exp_avg_sq(n);
-inline int t = 1, epoch = 3, steps = 3;
+inline std::uint64_t t = 1, size = 0;
+inline int epoch = 3, steps = 3;
 inline double lr_scale = 1, loss_scale = 1024;
-inline std::uint64_t size = 0;
 
 /// True three times.
 struct countdown {
