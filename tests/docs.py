@@ -24,7 +24,7 @@ import sys
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 FRAGMENT = ["-Wno-shadow", "-Wno-unused"]  # it hides what is given, and shows more than it uses
-CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177"]
+CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings"]
 
 
 class Block:
@@ -108,9 +108,10 @@ class Checker:
         source = self.work / f"{name}.{'cu' if self.mode == 'cuda' else 'cpp'}"
         source.write_text(text, encoding="utf-8")
         strict = CUDA if self.mode == "cuda" else ["-std=c++20", "-O0", *STRICT]
-        command = [self.compiler, *strict, *flags, *self.flags, f"-I{self.source / 'include'}", f"-I{self.source / 'tests/docs'}"]
+        command = [self.compiler, *strict, *flags, f"-I{self.source / 'include'}", f"-I{self.source / 'tests/docs'}"]
         program = self.work / name
         command += [str(source), "-o", str(program)] if run else ["-c", str(source), "-o", f"{program}.o"]
+        command += self.flags  # a library stands behind what uses it
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             return self.fault(where, f"does not compile: {' '.join(command)}\n{(result.stderr + result.stdout)[:6000]}")
