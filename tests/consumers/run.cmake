@@ -56,7 +56,7 @@ if(WAY MATCHES "^bare")
       execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK}/project -B ${WORK}/build_${component} -DCMAKE_CXX_COMPILER=${COMPILER}
                               -DCMAKE_PREFIX_PATH=${WORK}/prefix RESULT_VARIABLE result OUTPUT_QUIET ERROR_VARIABLE said)
       string(REGEX REPLACE "[ \n]+" " " said "${said}")
-      if(component STREQUAL "dispatch")
+      if(component MATCHES "^dispatch$")
         set(expected "gradus::dispatch needs an installation of gradus that was configured with -DGRADUS_DISPATCH=ON")
       else()
         set(expected "gradus has no component simmd; it has simd, thrust and dispatch")
