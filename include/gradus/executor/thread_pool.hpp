@@ -58,8 +58,6 @@ class thread_pool {
 #if defined(__unix__) || defined(__APPLE__)
   static inline const bool watches_forks =
       ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); }) == 0;
-#else
-  static constexpr bool watches_forks = false;
 #endif
 
   static inline constinit thread_local bool inside = false;  // work of any pool
