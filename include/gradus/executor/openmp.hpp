@@ -1,15 +1,15 @@
 #pragma once
 /// \file
 /// An executor over OpenMP: compile with -fopenmp, else it runs serially.
+///
+/// OpenMP knows no fork(): in a child whose parent has run it, GCC's waits for threads that the child does not have.
+/// thread_pool starts its own there.
 
 #include <gradus/backend/parallel.hpp>
 
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 
-/// OpenMP knows no fork(): in a child whose parent has run it, GCC's waits for threads that the child does not have.
-/// thread_pool starts its own there.
-///
 /// \param threads  how many; 0 leaves it to OpenMP (OMP_NUM_THREADS)
 struct openmp {
   int threads = 0;

@@ -75,8 +75,7 @@ class thread_pool {
   // The threads of one process.
   struct crew {
     const unsigned process = forks.load(std::memory_order_relaxed);
-    crew* next = nullptr;  // in `forgotten`
-    std::mutex guard;      // of all below
+    std::mutex guard;  // of all below
     std::condition_variable turn, start, done;
     const work* job = nullptr;
     std::size_t pieces = 0;
@@ -164,11 +163,9 @@ class thread_pool {
     pool(const pool&) = delete;
     ~pool()
     {
-      crew* const c = current;
-      if (c->is_here())
+      // A parent's crew is left as it is: a child has its mutex in whatever state, and none of its threads.
+      if (crew* const c = current; c->is_here())
         delete c;
-      else
-        forget(c);
     }
 
     // Where a thread does not start, those that did are joined.
@@ -177,16 +174,6 @@ class thread_pool {
       auto fresh = std::make_unique<crew>();
       fresh->launch(count);
       return fresh;
-    }
-
-    // A parent's crew cannot be destroyed in a child, which has its mutex in whatever state and none of its threads. The
-    // list is never read: it shows leak checkers that the memory is not lost.
-    static inline std::atomic<crew*> forgotten{nullptr};
-    static void forget(crew* c) noexcept
-    {
-      c->next = forgotten.load();
-      while (!forgotten.compare_exchange_weak(c->next, c)) {
-      }
     }
 
     crew* of_this_process() noexcept
@@ -206,7 +193,6 @@ class thread_pool {
 #endif
       if (!current.compare_exchange_strong(c, fresh.get()))
         return c;  // another thread of the child was first
-      forget(c);
       return fresh.release();
     }
 
