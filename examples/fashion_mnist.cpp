@@ -115,11 +115,11 @@ void describe(CLI::App& app, options& o)
   const CLI::Range up_to_all(Index(1), train_count);
   const CLI::Range whole(std::int64_t(0), std::numeric_limits<std::int64_t>::max());
   app.add_option("--optimizer", o.optimizers, "One or more; all if not given")->check(CLI::IsMember(names));
-  app.add_option("--epochs", o.epochs)->check(CLI::Range(1, 10'000))->capture_default_str();
+  app.add_option("--epochs", o.epochs, "How often each image is seen")->check(CLI::Range(1, 10'000))->capture_default_str();
   app.add_option("--batch", o.batch, "Images a step")->check(up_to_all)->capture_default_str();
   app.add_option("--lr", o.lr, "Learning rate; if not given, each optimizer's own, which the table shows");
   app.add_option("--weight-decay", o.weight_decay, "Of the weights, not of the biases; if not given, as --lr");
-  app.add_option("--schedule", o.schedule)->check(CLI::IsMember(schedules))->capture_default_str();
+  app.add_option("--schedule", o.schedule, "Of the learning rate, over the whole run")->check(CLI::IsMember(schedules))->capture_default_str();
   app.add_option("--precision", o.precision, "Number types of the optimizer; bf16: parameters and gradients too, with float masters")
       ->check(CLI::IsMember({"float", "bf16_state", "8bit_state", "bf16"}))
       ->capture_default_str();

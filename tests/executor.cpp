@@ -2,9 +2,22 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <type_traits>
+#include <utility>
+#if defined(__unix__) || defined(__APPLE__)
+#include <csignal>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #include <gradus/executor/openmp.hpp>
 #include <gradus/executor/thread_pool.hpp>
@@ -16,6 +29,10 @@
 // OpenMP's runtime keeps its threads until the program has ended, which the leak sanitizer takes for a leak.
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak:libgomp\n"; }
+
+// The thread sanitizer would end a child of fork() at its first thread.
+extern "C" const char* __tsan_default_options();
+extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }
 
 namespace {
 
@@ -121,6 +138,212 @@ TEST_CASE("a pool runs each piece once, and takes turns between callers")
   for (const auto& of_caller : counts)
     for (const int n : of_caller)
       REQUIRE(n == 20);
+}
+
+namespace {
+
+using gradus::executor::thread_pool;
+using gradus::executor::work;
+
+/// Each of n pieces once.
+bool runs(const thread_pool& pool, std::size_t n = 1000)
+{
+  std::vector<int> count(n);
+  pool.run(n, work([&](std::size_t k) noexcept { ++count[k]; }));
+  return count == std::vector<int>(n, 1);
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+/// f() in a child, which ends by _exit, or is killed after ten seconds. Whether f gave true.
+bool in_child(const std::function<bool()>& f)
+{
+  const pid_t child = fork();
+  if (child == 0)
+    _exit(f() ? 0 : 1);
+  int status = 0;
+  for (int ms = 0; ms < 10'000; ms += 5) {
+    if (waitpid(child, &status, WNOHANG) == child)
+      return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  kill(child, SIGKILL);
+  waitpid(child, &status, 0);
+  return false;
+}
+
+// The address space is the sanitizers' own to limit.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr bool sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = false;
+#endif
+#else
+constexpr bool sanitized = false;
+#endif
+#endif
+
+}  // namespace
+
+#if defined(__unix__) || defined(__APPLE__)
+TEST_CASE("a pool works in a child of fork(), and its destructor ends there")
+{
+  std::optional<thread_pool> pool(4);
+  const gradus::adams adams{.weight_decay = 0.1};
+  const auto expected = train(adams, gradus::default_backend{});
+  const auto trains = [&] { return same(expected, train(adams, gradus::backend::parallel(gradus::default_backend{}, *pool))); };
+  for (const bool used : {false, true}) {
+    if (used)
+      REQUIRE(trains());
+    CHECK(in_child([&] { return trains(); }));
+    CHECK(in_child([&] { return pool.reset(), true; }));
+    CHECK(in_child([&] { return trains() && (pool.reset(), true); }));
+    CHECK(in_child([&] {
+      const thread_pool copy = *pool;
+      pool.reset();
+      return copy.threads() == 4 && runs(copy) && runs(thread_pool(3));
+    }));
+    CHECK(in_child([&] { return in_child(trains) && trains() && in_child(trains); }));  // and in theirs
+    CHECK(trains());                                                                    // and goes on in the parent
+  }
+}
+
+TEST_CASE("several threads of a child of fork() use the pool at once")
+{
+  const thread_pool pool(3);
+  REQUIRE(runs(pool));
+  CHECK(in_child([&] {
+    std::vector<std::thread> callers;
+    std::atomic<int> good = 0;
+    for (int caller = 0; caller < 4; ++caller)
+      callers.emplace_back([&] { good += runs(pool); });
+    for (std::thread& t : callers)
+      t.join();
+    return good == 4;
+  }));
+}
+
+TEST_CASE("a pool works in a child that was forked while another thread was in the middle of a run")
+{
+  const thread_pool pool(3);
+  std::atomic<bool> begun = false, leave = false;
+  std::thread other([&] {
+    pool.run(3, work([&](std::size_t) noexcept {
+      begun = true;
+      while (!leave)
+        std::this_thread::yield();
+    }));
+  });
+  while (!begun)
+    std::this_thread::yield();
+  CHECK(in_child([&] { return runs(pool); }));
+  CHECK(in_child([copy = pool] { return runs(copy); }));
+  leave = true;
+  other.join();
+  CHECK(runs(pool));
+}
+
+TEST_CASE("a child of fork() that gets no threads runs its steps alone")
+{
+  const thread_pool pool(8);
+  if (sanitized)
+    return;
+  CHECK(in_child([&] {
+    const rlimit none{0, 0};
+    setrlimit(RLIMIT_AS, &none);  // no stack for a thread
+    std::size_t sum = 0;
+    std::mutex guard;
+    pool.run(100, work([&](std::size_t k) noexcept {
+      const std::lock_guard lock(guard);
+      sum += k;
+    }));
+    return sum == 4950;
+  }));
+  // And a pool that gets some of its threads throws, with those joined.
+  CHECK(in_child([] {
+    const rlimit little{rlim_t(1) << 30, rlim_t(1) << 30};
+    setrlimit(RLIMIT_AS, &little);
+    try {
+      thread_pool refused(4096);
+    } catch (const std::system_error&) {
+      return runs(thread_pool(2));
+    } catch (const std::bad_alloc&) {
+      return runs(thread_pool(2));
+    }
+    return false;
+  }));
+}
+#endif
+
+TEST_CASE("a run inside a pool's own work goes through, with the same bits")
+{
+  const thread_pool pool(4), other(3);
+  const gradus::adams adams{.weight_decay = 0.1};
+  const auto expected = train(adams, gradus::default_backend{});
+  for (const thread_pool& inner : {pool, other}) {
+    std::atomic<int> good = 0;
+    pool.run(5, work([&](std::size_t) noexcept {
+      good += same(expected, train(adams, gradus::backend::parallel(gradus::default_backend{}, inner)));
+    }));
+    CHECK(good == 5);
+  }
+  // Through another pool's threads and back again.
+  std::atomic<int> good = 0;
+  pool.run(4, work([&](std::size_t) noexcept {
+    other.run(3, work([&](std::size_t) noexcept { good += runs(pool) && runs(other); }));
+  }));
+  CHECK(good == 12);
+}
+
+TEST_CASE("two pools may run in each other's work, from two threads")
+{
+  const thread_pool a(3), b(3);
+  std::atomic<int> good = 0;
+  const auto nested = [&good](const thread_pool& outer, const thread_pool& inner) {
+    for (int round = 0; round < 200; ++round)
+      outer.run(3, work([&](std::size_t) noexcept { good += runs(inner, 50); }));
+  };
+  std::thread one([&] { nested(a, b); }), two([&] { nested(b, a); });
+  one.join();
+  two.join();
+  CHECK(good == 1200);
+}
+
+TEST_CASE("the last handle of a pool may be dropped in its work, by any of its threads")
+{
+  for (std::size_t dropper = 0; dropper < 4; ++dropper) {
+    auto pool = std::make_unique<thread_pool>(4);
+    std::atomic<int> calls = 0;
+    pool->run(4, work([&](std::size_t k) noexcept {
+      if (k == dropper)
+        pool.reset();
+      ++calls;
+    }));
+    CHECK(calls == 4);
+  }
+}
+
+TEST_CASE("a handle that was moved from still names its pool")
+{
+  thread_pool first(3), second = std::move(first);
+  CHECK(first.threads() == 3);
+  CHECK(runs(first));
+  CHECK(runs(second));
+  thread_pool third(2);
+  third = std::move(second);
+  CHECK(second.threads() == 3);
+  CHECK(third.threads() == 3);
+  CHECK(runs(second));
+  thread_pool& self = third;
+  third = std::move(self);
+  CHECK(runs(third));
+  gradus::backend::parallel backend(gradus::default_backend{}, third);
+  const auto taken = std::move(backend);
+  const gradus::adams adams;
+  CHECK(same(train(adams, gradus::default_backend{}), train(adams, backend)));
+  static_assert(std::is_nothrow_move_constructible_v<thread_pool> && std::is_nothrow_move_assignable_v<thread_pool>);
 }
 
 TEST_CASE("OpenMP")

@@ -136,6 +136,67 @@ TEST_CASE("cosine_warm_restarts finds its period at once, however many came befo
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(1));
 }
 
+TEST_CASE("cosine_warm_restarts ends for every input in range, and stays within [eta_min, 1]")
+{
+  const double denormal = std::numeric_limits<double>::denorm_min(), largest = std::numeric_limits<double>::max();
+  const double lengths[] = {denormal, 3 * denormal, 1e-320, 2.3e-308, 1e-300, 1e-151, 1e-149, 1e-20, 1,
+                            14,       1e18,         1e100,  1e119,    1e122,  1e200,  1e300,  largest};
+  const auto start = std::chrono::steady_clock::now();
+  for (const double t_mult : {1.0, 1 + 0x1p-52, 1 + 1e-15, 1 + 1e-13, 1 + 1e-9, 1.001, 1.5, 2.0, 1e5 + 0.1, 1e100, 1e130, 1e200, 1e308, largest})
+    for (const double t_0 : lengths)
+      for (const double t : lengths) {
+        CAPTURE(t_mult);
+        CAPTURE(t_0);
+        CAPTURE(t);
+        const double scale = cosine_warm_restarts{.t_0 = t_0, .t_mult = t_mult, .eta_min = 0.25}(t);
+        CHECK(scale >= 0.25);
+        CHECK(scale <= 1);
+      }
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(2));
+}
+
+TEST_CASE("cosine_warm_restarts: tiny and huge periods, and growth by the last bit, against exact arithmetic")
+{
+  // Python's decimal with 400 digits: n periods are gone at t_0·(mⁿ − 1)/(m − 1).
+  struct {
+    double t, t_0, t_mult, expected;
+  } const cases[] = {
+      {1000.25, 1.0, 1 + 0x1p-52, 0.85355339071652692},
+      {1000000.25, 1.0, 1 + 0x1p-52, 0.85367668379717543},
+      {12345.6, 7.0, 1 + 1e-15, 0.26306567115046292},
+      {1e9 + .5, 1.0, 1 + 1e-13, 0.10333980970619197},
+      {1e-320, 5e-324, 1.001, 0.95660314414669811},
+      {4.94e-322, 4e-323, 1.5, 0.044818529516926671},
+      {1e-300, 5e-324, 2.0, 0.74172189038580227},
+      {1e-318, 1.5e-323, 1.000001, 0.025847217774569307},
+      {1e+100, 5e-324, 12345.678, 0.99990921250829712},
+      {1e+308, 5e-324, 2.0, 0.96907558712979402},
+      {1e+308, 5e-324, 1.5, 0.7257347844731542},
+      {1e+308, 5e-324, 10000000000.0, 1},
+      {1e+308, 5e-324, 1e+200, 1},
+      {1e+308, 5e-324, 1e+308, 1},
+      {1.0, 5e-324, 3.0, 0.93990861417620974},
+      {1e+308, 14.0, 1e+308, 0.98746395609091175},
+      {1e+308, 1e+300, 1.001, 0.21783296494911597},
+      {1.7e+308, 1e+308, 1.5, 0.55226423163382687},
+      {1e+308, 1e+307, 1 + 0x1p-52, 2.3419790535924279e-28},
+      {1e+307, 14.0, 1e+308, 0.99987411747125332},
+      {1e+300, 1e-200, 1.01, 0.95892069257735413},
+      {1.6528282690043758e+22, 14.0, 2.0, 1},
+      {1e+18, 14.0, 1.001, 0.25069402380249134},
+      {1000000000000.3, 14.0, 1.0000001, 0.27778851898028722},
+      {5e-324, 5e-324, 1.5, 1},
+      {3.5e-323, 1e-323, 2.0, 0.96193976625564337},
+  };
+  for (const auto& c : cases) {
+    CAPTURE(c.t);
+    CAPTURE(c.t_0);
+    CAPTURE(c.t_mult);
+    // 1e9 periods of 1 have a phase to seven digits, as t has sixteen.
+    CHECK(std::fabs(cosine_warm_restarts{c.t_0, c.t_mult, 0}(c.t) - c.expected) < (c.t == 1e9 + .5 ? 1e-6 : 1e-9));
+  }
+}
+
 TEST_CASE("linear_warmup: LinearLR up to 1")
 {
   const linear_warmup s{.t_warmup = 5};

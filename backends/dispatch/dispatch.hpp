@@ -4,6 +4,7 @@
 /// instruction set that the machine has. Link gradus::dispatch, the one part of gradus that is compiled beforehand.
 ///
 ///     #include <gradus/backend/dispatch.hpp>
+///     #include <gradus/gradus.hpp>
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
 /// The steps have the bits of a program built for that instruction set alone: those with fma are of one family, whatever

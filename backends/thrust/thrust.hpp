@@ -2,6 +2,7 @@
 /// \file
 /// Optimizers over Thrust's memory, threads and devices: `gradus::optimizer<Recipe, T, gradus::backend::thrust>`.
 ///
+///     #include <thrust/device_vector.h>
 ///     #include <gradus/backend/thrust.hpp>   // compile with -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -fopenmp, say
 ///     #include <gradus/gradus.hpp>
 ///     thrust::device_vector<float> weights(n), gradients(n);

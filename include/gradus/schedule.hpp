@@ -10,6 +10,7 @@
 /// A t that is negative, infinite or NaN, and a field outside its range, is refused when the schedule is called.
 
 #include <cmath>
+#include <limits>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -80,19 +81,27 @@ struct cosine_warm_restarts {
     if (t_mult == 1)
       return detail::half_cosine(std::fmod(t, t_0) / t_0, eta_min);
     double period = t_0;
+    if (t < 0x1p400 && period < 0x1p-500) {  // exact, and no period is a denormal number, which would not grow
+      t *= 0x1p600;
+      period *= 0x1p600;
+    }
+    const double growth = t_mult - 1, log_mult = std::log1p(growth);
     while (t >= period) {
-      // A logarithm tells how many periods t is away, to within rounding: one is kept back, and they are added up singly
-      // where they are few, so that restarts come when they should to the bit.
-      const double log_x = std::log1p(t / period * (t_mult - 1));
-      const double passed = std::floor((log_x < 600 ? log_x : 600) / std::log(t_mult)) - 1;
-      if (passed < 64) {
-        t -= period;
-        period *= t_mult;
-      } else {
-        const double later = product(period, std::pow(t_mult, passed));
-        const double gone = (later - period) / (t_mult - 1);
+      // A logarithm tells how many periods t is away, to within rounding: one is kept back, and a few parts in 10¹⁵. They
+      // are added up singly where they are few, so that restarts come when they should to the bit. Where t is so far that
+      // the period is still tiny, a jump loses nothing of it.
+      const double log_x = std::log1p(t / period * growth);
+      const double passed = std::floor((log_x < 600 ? log_x : 600) / log_mult * (1 - 0x1p-50)) - 1;
+      if (passed >= 64 || (passed >= 1 && period < 0x1p-500)) {
+        const double factor = std::pow(t_mult, passed);
+        const double gone = period * ((factor < 2 ? std::expm1(passed * log_mult) : factor - 1) / growth);
         t = gone < t ? t - gone : 0;
-        period = later;
+        period *= factor;
+      } else {
+        t -= period;
+        if (period > std::numeric_limits<double>::max() / t_mult)
+          return detail::half_cosine(t / period / t_mult, eta_min);
+        period *= t_mult;
       }
     }
     return detail::half_cosine(t / period, eta_min);

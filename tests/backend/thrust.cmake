@@ -62,9 +62,31 @@ add_executable(test_thrust_gpu backend/thrust_gpu.cpp)
 gradus_thrust_test(test_thrust_gpu OMP)
 add_test(NAME backend/thrust_gpu COMMAND test_thrust_gpu)
 
+# The page's own words on these systems.
+find_package(Python3 QUIET COMPONENTS Interpreter)
+if(Python3_EXECUTABLE)
+  set(docs ${Python3_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/docs.py)
+  find_path(thrust_include_dir thrust/version.h PATH_SUFFIXES cccl HINTS /usr/local/cuda/include NO_CACHE)
+  foreach(system IN LISTS systems)
+    set(flags -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_${system} ${OpenMP_CXX_FLAGS})
+    if(NOT thrust_include_dir IN_LIST CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES)
+      list(APPEND flags -isystem ${thrust_include_dir})
+    endif()
+    if(system STREQUAL "TBB")
+      list(APPEND flags -ltbb)
+    endif()
+    add_test(NAME docs/${system} COMMAND ${docs} thrust ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR}/docs_${system}
+                                         ${CMAKE_CXX_COMPILER} ${flags})
+    set_tests_properties(docs/${system} PROPERTIES ENVIRONMENT "OMP_NUM_THREADS=2;OMP_WAIT_POLICY=passive")
+  endforeach()
+endif()
+
 # CUDA itself is compiled and looked into where nvcc is, and run where a GPU is.
 find_program(nvcc nvcc HINTS /usr/local/cuda/bin NO_CACHE)
 add_test(NAME backend/thrust_cuda
          COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/backend/thrust_cuda.sh ${PROJECT_SOURCE_DIR}/include
                  ${CMAKE_CURRENT_SOURCE_DIR}/backend ${CMAKE_CURRENT_BINARY_DIR}/cuda ${nvcc})
 set_tests_properties(backend/thrust_cuda PROPERTIES SKIP_RETURN_CODE 77)
+if(nvcc AND Python3_EXECUTABLE)
+  add_test(NAME docs/cuda COMMAND ${docs} cuda ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR}/docs_cuda ${nvcc} -arch=sm_80)
+endif()

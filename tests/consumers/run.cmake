@@ -11,6 +11,16 @@ function(run)
   endif()
 endfunction()
 
+# What a strict user may build with.
+set(strict -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wdouble-promotion -Werror)
+execute_process(COMMAND ${COMPILER} --version OUTPUT_VARIABLE version)
+if(version MATCHES "clang")
+  list(APPEND strict -Wcomma -Wimplicit-int-float-conversion)
+else()
+  list(APPEND strict -Wuseless-cast -Wduplicated-cond -Wlogical-op)
+endif()
+list(JOIN strict " " STRICT)
+
 if(WAY STREQUAL "install" OR WAY STREQUAL "bare_install")
   set(dispatch OFF)
   if(WAY STREQUAL "install")
@@ -34,10 +44,29 @@ if(WAY MATCHES "^bare")
     set(include ${WORK}/prefix/include)
   endif()
   foreach(definition "" -DGRADUS_NO_XSIMD)
-    run(${COMPILER} -std=c++20 -O1 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -fno-exceptions -fno-rtti ${definition}
+    run(${COMPILER} -std=c++20 -O1 ${strict} -fno-exceptions -fno-rtti ${definition}
         -I${include} ${SOURCE}/tests/consumers/main.cpp -o ${WORK}/consumer)
     run(${WORK}/consumer)
   endforeach()
+  # A plain installation has not compiled gradus::dispatch. Who asks for it by name reads what to do.
+  if(WAY STREQUAL "bare_install")
+    foreach(component dispatch simmd)
+      file(WRITE ${WORK}/project/CMakeLists.txt "cmake_minimum_required(VERSION 3.22)\nproject(consumer LANGUAGES CXX)\n"
+           "find_package(gradus REQUIRED COMPONENTS ${component})\n")
+      execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK}/project -B ${WORK}/build_${component} -DCMAKE_CXX_COMPILER=${COMPILER}
+                              -DCMAKE_PREFIX_PATH=${WORK}/prefix RESULT_VARIABLE result OUTPUT_QUIET ERROR_VARIABLE said)
+      string(REGEX REPLACE "[ \n]+" " " said "${said}")
+      if(component MATCHES "^dispatch$")
+        set(expected "gradus::dispatch needs an installation of gradus that was configured with -DGRADUS_DISPATCH=ON")
+      else()
+        set(expected "gradus has no component simmd; it has simd, thrust and dispatch")
+      endif()
+      string(FIND "${said}" "${expected}" found)
+      if(result EQUAL 0 OR found EQUAL -1)
+        message(FATAL_ERROR "find_package(gradus COMPONENTS ${component}): expected a refusal with: ${expected}\ngot:\n${said}")
+      endif()
+    endforeach()
+  endif()
   return()
 endif()
 

@@ -3,7 +3,8 @@
 /// Any CPU backend on several threads: `parallel` adds an executor to it.
 ///
 ///     #include <gradus/executor/thread_pool.hpp>
-///     gradus::optimizer opt(gradus::adamw{}, gradus::backend::parallel(gradus::backend::simd{}, gradus::executor::thread_pool(8)));
+///     #include <gradus/gradus.hpp>
+///     gradus::optimizer opt(gradus::adamw{}, gradus::backend::parallel(gradus::default_backend{}, gradus::executor::thread_pool(8)));
 ///
 /// An executor is an object with one member, `run(n, work)`: it calls work(k) once for each k in [0, n), in any order, on
 /// any threads, and returns when all calls have. `work` is small, copyable and never throws. Steps give the same bits for

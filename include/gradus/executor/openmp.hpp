@@ -1,6 +1,9 @@
 #pragma once
 /// \file
 /// An executor over OpenMP: compile with -fopenmp, else it runs serially.
+///
+/// OpenMP knows no fork(): in a child whose parent has run it, GCC's waits for threads that the child does not have.
+/// thread_pool starts its own there.
 
 #include <gradus/backend/parallel.hpp>
 

@@ -11,6 +11,7 @@
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 
+/// oneTBB promises nothing in a child of fork() whose parent has run it; thread_pool starts threads of its own there.
 struct tbb {
   void run(std::size_t n, work f) const noexcept
   {

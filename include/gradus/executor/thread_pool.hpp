@@ -2,6 +2,7 @@
 /// \file
 /// An executor over std::thread, for programs that have no pool of their own. Link the system's threads (-pthread).
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -9,6 +10,9 @@
 #include <string>
 #include <thread>
 #include <vector>
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 
 #include <gradus/backend/parallel.hpp>
 #include <gradus/error.hpp>
@@ -18,51 +22,83 @@
 namespace gradus::inline GRADUS_ISA {
 namespace executor {
 
-/// A handle to a pool of threads: copies share it, the last one joins its threads. Calls of `run` from several threads
-/// take turns.
+/// A handle to a pool of threads: copies share it, and so does what was moved from; the last one joins its threads. Calls
+/// of `run` from several threads take turns. Inside work that a pool runs, a run finds the threads free or goes through its
+/// pieces alone, as waiting could be for ever; the results have the same bits.
+///
+/// After fork(), the child's first run starts threads of its own; where the system gives none, the child's runs are serial.
+/// A child that was forked inside such work has half a run behind it: it may run its own, and must end by exec or _exit.
 class thread_pool {
  public:
-  /// \param threads  how many work at a time, the caller's included; 0 stands for as many as the machine runs at once
-  explicit thread_pool(unsigned threads = 0) : pool_(std::make_shared<pool>())
+  /// \param threads  how many work at a time, the caller's included, at most 4096; 0 stands for as many as the machine
+  ///                 runs at once. Where the system has no more to give, std::system_error goes through.
+  explicit thread_pool(unsigned threads = 0) : pool_(std::make_shared<pool>(checked(threads))) {}
+  // These two stand for moves as well.
+  thread_pool(const thread_pool&) noexcept = default;
+  thread_pool& operator=(const thread_pool&) noexcept = default;
+  ~thread_pool() = default;
+
+  unsigned threads() const noexcept { return pool_->count; }
+
+  void run(std::size_t n, work f) const noexcept
   {
-    pool_->launch(threads ? threads : hardware());
+    const std::shared_ptr<pool> kept = pool_;  // f may drop every handle, and no thread can join itself
+    kept->run(n, f);
   }
 
-  unsigned threads() const noexcept { return unsigned(pool_->threads.size()) + 1; }
-
-  void run(std::size_t n, work f) const noexcept { pool_->run(n, f); }
-
  private:
-  static unsigned hardware() noexcept
+  static unsigned checked(unsigned threads)
   {
-    const unsigned n = std::thread::hardware_concurrency();
+    if (threads > 4096)
+      fail("threads is " + std::to_string(threads) + "; expected at most 4096");
+    const unsigned n = threads ? threads : std::thread::hardware_concurrency();
     return n ? n : 1;
   }
 
-  struct pool {
-    std::mutex caller;  // held through a whole run
-    std::mutex guard;   // of all below
-    std::condition_variable start, done;
+  // How many forks lie between this process and the one that began the program.
+  static inline std::atomic<unsigned> forks{0};
+#if defined(__unix__) || defined(__APPLE__)
+  static inline const bool watches_forks =
+      ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); }) == 0;
+#endif
+
+  static inline constinit thread_local bool inside = false;  // work of any pool
+
+  // Each thread has one run of pieces that lie side by side, the same in every step: its caches stay warm.
+  static void share(const work& f, std::size_t n, std::size_t i, std::size_t count) noexcept
+  {
+    const bool outer = inside;
+    inside = true;
+    for (std::size_t k = n * i / count; k < n * (i + 1) / count; ++k)
+      f(k);
+    inside = outer;
+  }
+
+  // The threads of one process.
+  struct crew {
+    const unsigned process = forks.load(std::memory_order_relaxed);
+    std::mutex guard;  // of all below
+    std::condition_variable turn, start, done;
     const work* job = nullptr;
     std::size_t pieces = 0;
     std::uint64_t round = 0;
     std::size_t busy = 0;
+    bool taken = false;  // through a whole run
     bool leaving = false;
     std::vector<std::thread> threads;
 
-    pool() = default;
-    pool(const pool&) = delete;
+    crew() = default;
+    crew(const crew&) = delete;
 
-    /// Where the system has no more threads to give, std::system_error goes through, and those there are, are joined.
+    bool is_here() const noexcept { return process == forks.load(std::memory_order_relaxed); }
+
     void launch(unsigned count)
     {
-      if (count > 4096)
-        fail("threads is " + std::to_string(count) + "; expected at most 4096");
       threads.reserve(count - 1);
       for (unsigned i = 1; i < count; ++i)
         threads.emplace_back([this, i, count] { serve(i, count); });
     }
-    ~pool()
+    ~crew()
     {
       {
         const std::lock_guard lock(guard);
@@ -73,18 +109,15 @@ class thread_pool {
         t.join();
     }
 
-    // Each thread has one run of pieces that lie side by side, the same in every step: its caches stay warm.
-    static void share(const work& f, std::size_t n, std::size_t i, std::size_t count) noexcept
+    // False, with nothing done, where that would wait inside work.
+    bool run(std::size_t n, const work& f) noexcept
     {
-      for (std::size_t k = n * i / count; k < n * (i + 1) / count; ++k)
-        f(k);
-    }
-
-    void run(std::size_t n, const work& f) noexcept
-    {
-      const std::lock_guard turn(caller);
       {
-        const std::lock_guard lock(guard);
+        std::unique_lock lock(guard);
+        if (taken && inside)
+          return false;
+        turn.wait(lock, [this] { return !taken; });
+        taken = true;
         job = &f;
         pieces = n;
         busy = threads.size();
@@ -92,8 +125,13 @@ class thread_pool {
       }
       start.notify_all();
       share(f, n, 0, threads.size() + 1);
-      std::unique_lock lock(guard);
-      done.wait(lock, [this] { return busy == 0; });
+      {
+        std::unique_lock lock(guard);
+        done.wait(lock, [this] { return busy == 0; });
+        taken = false;
+      }
+      turn.notify_one();
+      return true;
     }
 
     void serve(std::size_t i, std::size_t count) noexcept
@@ -116,6 +154,55 @@ class thread_pool {
         if (--busy == 0)
           done.notify_one();
       }
+    }
+  };
+
+  struct pool {
+    const unsigned count;
+    std::atomic<crew*> current{nullptr};
+
+    explicit pool(unsigned n) : count(n) { current = hire().release(); }
+    pool(const pool&) = delete;
+    ~pool()
+    {
+      // A parent's crew is left as it is: a child has its mutex in whatever state, and none of its threads.
+      if (crew* const c = current; c->is_here())
+        delete c;
+    }
+
+    // Where a thread does not start, those that did are joined.
+    std::unique_ptr<crew> hire() const
+    {
+      auto fresh = std::make_unique<crew>();
+      fresh->launch(count);
+      return fresh;
+    }
+
+    crew* of_this_process() noexcept
+    {
+      crew* c = current;
+      if (c->is_here())
+        return c;
+      std::unique_ptr<crew> fresh;
+#if GRADUS_EXCEPTIONS
+      try {
+        fresh = hire();
+      } catch (...) {
+        return nullptr;
+      }
+#else
+      fresh = hire();
+#endif
+      if (!current.compare_exchange_strong(c, fresh.get()))
+        return c;  // another thread of the child was first
+      return fresh.release();
+    }
+
+    void run(std::size_t n, const work& f) noexcept
+    {
+      crew* const c = of_this_process();
+      if (!c || !c->run(n, f))
+        share(f, n, 0, 1);
     }
   };
 

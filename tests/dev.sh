@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# ./dev answers --help, and refuses a word that it does not know, before it installs or builds anything.
+# dev.sh SOURCE WORK
+set -euo pipefail
+source=$1 work=$2
+rm -rf "$work"
+mkdir -p "$work/bin"
+# Stand-ins for whatever installs or builds: they leave a trace.
+for tool in apt-get sudo cmake ninja; do
+  printf '#!/bin/sh\necho "$0 $*" >> "%s/traces"\nexit 1\n' "$work" > "$work/bin/$tool"
+  chmod +x "$work/bin/$tool"
+done
+export PATH="$work/bin:$PATH"
+
+failed=0
+fault() { printf '%s\n' "$*"; failed=1; }
+
+# expect CODE TEXT [ARGUMENT...]: ./dev ends with CODE, and says TEXT on stdout (0) or stderr (else).
+expect() {
+  local code=$1 text=$2 got=0 said
+  shift 2
+  "$source/dev" "$@" >"$work/out" 2>"$work/err" </dev/null || got=$?
+  [ "$got" -eq "$code" ] || fault "./dev $*: exit $got; expected $code"
+  if [ "$code" -eq 0 ]; then said=$work/out; else said=$work/err; fi
+  grep -qF -- "$text" "$said" || fault "./dev $*: does not say '$text':" "$(cat "$said")"
+  [ ! -e "$work/traces" ] || { fault "./dev $*: called" "$(cat "$work/traces")"; rm "$work/traces"; }
+}
+
+for word in help --help -h; do expect 0 './dev bench' $word; done
+for word in --help -h; do
+  expect 0 './dev demo' demo $word
+  expect 0 './dev test' test $word
+  expect 0 './dev bench' bench $word
+  expect 0 './dev study' study $word
+done
+expect 0 baseline test avx2 --help
+expect 0 'Images a step' demo --epochs 3 --help
+# Every option of the demo, and of nothing else.
+"$source/dev" demo --help > "$work/out"
+for option in $(grep -o 'add_option("--[a-z-]*' "$source/examples/fashion_mnist.cpp" | cut -d'"' -f2); do
+  grep -q -- "^  $option  *[A-Z]" "$work/out" || fault "./dev demo --help does not explain $option"
+done
+
+expect 2 './dev bench'
+expect 2 '"nonsense"' nonsense
+expect 2 '"--halp"' --halp
+expect 2 '"bogus"' test bogus
+expect 2 '"bogus"' test baseline bogus
+expect 2 '"base"' test base
+expect 2 '"--fuz"' test --fuz
+expect 2 '--fuzz takes nothing else' test baseline --fuzz
+expect 2 '"--epoch"' demo --epoch 3
+expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
+expect 2 '"tenth"' demo tenth
+expect 2 '"--ful"' bench --ful
+expect 2 '"--ful"' study --jobs 2 --ful
+expect 2 '""' test ''
+
+# And the stand-ins would have noticed.
+"$source/dev" bench >/dev/null 2>&1 </dev/null && fault "./dev bench: passed without tools"
+[ -s "$work/traces" ] || fault "the stand-ins leave no traces"
+exit $failed

@@ -1,0 +1,219 @@
+"""Compiles the C++ of the pages and of the headers' comments as a reader would, and runs what can be run.
+
+    docs.py host SOURCE WORK COMPILER [FLAG...]      all pages but docs/gpu.md, and the headers
+    docs.py thrust SOURCE WORK COMPILER [FLAG...]    docs/gpu.md on the system that the flags choose
+    docs.py cuda SOURCE WORK NVCC [FLAG...]          docs/gpu.md for CUDA, and the rule of one's own; compiled only
+
+A block in a page is
+ - a quote of the header with the page's name if its first line is indented: that header must have it, white space aside;
+ - a program if it has a main;
+ - a fragment otherwise: declarations, or statements, which go into a function. What it needs and does not declare is in
+   tests/docs/given*.hpp.
+
+An HTML comment on the line before a block, which readers do not see, may say <!-- continues --> (the block before it on the
+page) or <!-- compiled only -->. In a header, an example is what is indented by five spaces behind the `///` of the file's
+comment, at the top.
+"""
+
+import ast
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
+FRAGMENT = ["-Wno-shadow", "-Wno-unused"]  # it hides what is given, and shows more than it uses
+CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings"]
+
+
+class Block:
+    def __init__(self, path, line, text, language="cpp", mark=""):
+        self.path, self.line, self.text, self.language, self.mark = path, line, text, language, mark
+        self.is_header = path.suffix == ".hpp"
+        self.is_quote = language == "cpp" and not self.is_header and text[:1].isspace()
+        self.is_program = bool(re.search(r"^int main\(", text, re.M))
+        self.is_declarations = bool(re.search(r"^(template|struct|class|namespace) ", text, re.M))
+        self.runs = mark != "compiled only" and not re.search(r"backend::dispatch|cuda", text)
+
+    def includes(self):
+        return re.findall(r"^#include <[^>]+>", self.text, re.M)
+
+    def body(self):
+        return re.sub(r"^#include .*", "", self.text, flags=re.M)
+
+    def located(self, text):
+        return f'#line {self.line} "{self.path}"\n{text}\n'
+
+
+def blocks_of_page(path):
+    blocks, lines, k = [], path.read_text(encoding="utf-8").split("\n"), 0
+    while k < len(lines):
+        start = re.fullmatch(r"```(\w+)", lines[k])
+        if not start:
+            k += 1
+            continue
+        end = next((j for j in range(k + 1, len(lines)) if lines[j] == "```"), None)
+        if end is None:
+            sys.exit(f"{path}:{k + 1}: a block that does not end")
+        mark = re.fullmatch(r"<!-- (.*) -->", lines[k - 1]) if k else None
+        mark = mark[1] if mark else ""
+        text = "\n".join(lines[k + 1:end])
+        if mark == "continues":
+            before = blocks[-1]  # with as many lines between as the page has, for the compiler's messages
+            gap = "\n" * (k + 2 - before.line - before.text.count("\n"))
+            blocks[-1] = Block(path, before.line, before.text + gap + text, start[1], before.mark)
+        elif mark in ("", "compiled only"):
+            blocks.append(Block(path, k + 2, text, start[1], mark))
+        else:
+            sys.exit(f"{path}:{k}: '{mark}'; expected 'continues' or 'compiled only'")
+        k = end + 1
+    return blocks
+
+
+def blocks_of_header(path):
+    """The examples in the comment of the file."""
+    blocks, example, start = [], [], 0
+    for k, line in enumerate(path.read_text(encoding="utf-8").split("\n") + [""], 1):
+        if line.startswith("///     "):
+            start = start or k
+            example.append(line[8:])
+        elif line == "///" and example:
+            example.append("")
+        else:
+            if example:
+                blocks.append(Block(path, start, "\n".join(example).rstrip()))
+            example, start = [], 0
+            if not line.startswith("///") and not line.startswith("#pragma once"):
+                break
+    return blocks
+
+
+def squeeze(text):
+    return re.sub(r"\s+", "", text)
+
+
+class Checker:
+    def __init__(self, mode, source, work, compiler, flags):
+        self.mode, self.source, self.work, self.compiler, self.flags = mode, source, work, compiler, flags
+        self.faults, self.units, self.seen = 0, 0, 0
+        work.mkdir(parents=True, exist_ok=True)
+
+    def fault(self, where, text):
+        self.faults += 1
+        print(f"{where}\n{text}\n", flush=True)
+
+    def build(self, where, name, text, flags=(), run=True):
+        self.units += 1
+        source = self.work / f"{name}.{'cu' if self.mode == 'cuda' else 'cpp'}"
+        source.write_text(text, encoding="utf-8")
+        strict = CUDA if self.mode == "cuda" else ["-std=c++20", "-O0", *STRICT]
+        command = [self.compiler, *strict, *flags, f"-I{self.source / 'include'}", f"-I{self.source / 'tests/docs'}"]
+        program = self.work / name
+        command += [str(source), "-o", str(program)] if run else ["-c", str(source), "-o", f"{program}.o"]
+        command += self.flags  # a library stands behind what uses it
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            return self.fault(where, f"does not compile: {' '.join(command)}\n{(result.stderr + result.stdout)[:6000]}")
+        if run:
+            try:
+                result = subprocess.run([str(program)], cwd=self.work, capture_output=True, text=True, timeout=120)
+            except subprocess.TimeoutExpired:
+                return self.fault(where, "does not end")
+            if result.returncode:
+                self.fault(where, f"ends with {result.returncode}\n{result.stdout}{result.stderr}")
+
+    def quote(self, block):
+        header = self.source / "include/gradus" / f"{block.path.stem}.hpp"
+        if not header.exists():
+            return self.fault(f"{block.path}:{block.line}", f"quotes {header}, which does not exist")
+        if squeeze(block.text) not in squeeze(header.read_text(encoding="utf-8")):
+            self.fault(f"{block.path}:{block.line}", f"{header.name} does not have what is quoted here:\n{block.text}")
+
+    def fragments(self, blocks):
+        """Those that include the same are one translation unit, a function each."""
+        units = {}
+        for block in blocks:
+            includes = block.includes()
+            if block.is_header:
+                includes.insert(0, f"#include <gradus/{str(block.path).split('include/gradus/')[-1]}>")
+                if "/backends/" in str(block.path):
+                    includes[0] = f"#include <gradus/backend/{block.path.name}>"
+            own = any("gradus/" in line for line in block.includes())
+            has_opt = re.search(r"(optimizer|>) opt\b", block.text)
+            if self.mode != "host":
+                includes += ['#include "given_thrust.hpp"']
+            elif not own or (re.search(r"\bopt\b", block.text) and not has_opt):
+                includes += ['#include "given.hpp"', '#include "given_opt.hpp"']
+            else:
+                includes += ['#include "given.hpp"']
+            units.setdefault((tuple(includes), block.runs and self.mode != "cuda"), []).append(block)
+        for number, ((includes, run), members) in enumerate(units.items()):
+            text = "\n".join(includes) + "\n"
+            for k, block in enumerate(members):
+                body = block.located(block.body())
+                text += f"namespace page_{k} {{\n{body}}}\n" if block.is_declarations else f"static void fragment_{k}()\n{{\n{body}}}\n"
+            calls = "".join(f"  fragment_{k}();\n" for k, block in enumerate(members) if not block.is_declarations)
+            where = "fragments " + ", ".join(f"{b.path}:{b.line}" for b in members)
+            self.build(where, f"fragments_{number}", f"{text}int main()\n{{\n{calls}}}\n", [] if self.mode == "cuda" else FRAGMENT, run)
+
+    def rule(self, path, text):
+        """The rule of one's own, without the main that shows it."""
+        text = re.split(r"^int main\(", text, flags=re.M)[0]
+        rules = re.findall(r"^struct (\w+) [^;]*?\n(?=(?:.*\n)*?.*\bvalue_slot\b)", text, re.M)
+        if len(rules) != 1:
+            return self.fault(path, f"the second moments found are {rules}; expected one")
+        if text.rstrip().endswith("{"):
+            text = text.rstrip()[:-1]
+        run = self.mode != "cuda"
+        body = f'#line 1 "{path}"\n{text}\n#include "rule.hpp"\nint main() {{ return faults_of<{rules[0]}>(); }}\n'
+        self.build(f"the rule of {path}", f"rule_{path.stem}", body, [] if self.mode == "cuda" else FRAGMENT, run)
+
+    def rules(self):
+        page = self.source / "CONTRIBUTING.md"
+        taught = [b for b in blocks_of_page(page) if b.language == "cpp" and "value_slot" in b.text]
+        if len(taught) != 1:
+            self.fault(page, f"{len(taught)} blocks have a second moment; expected one")
+        for block in taught:
+            self.rule(page, block.text)
+        example = self.source / "examples/custom_rule.cpp"
+        self.rule(example, example.read_text(encoding="utf-8"))
+
+    def run(self):
+        gpu = self.source / "docs/gpu.md"
+        if self.mode == "host":
+            pages = [self.source / "README.md", self.source / "CONTRIBUTING.md", *sorted((self.source / "docs").glob("**/*.md"))]
+            blocks = [b for page in pages if page != gpu for b in blocks_of_page(page)]
+            headers = [*(self.source / "include/gradus").glob("**/*.hpp"), *(self.source / "backends").glob("**/*.hpp")]
+            blocks += [b for h in sorted(headers) if "thrust" not in h.name for b in blocks_of_header(h)]
+        else:
+            blocks = blocks_of_page(gpu) + blocks_of_header(self.source / "backends/thrust/thrust.hpp")
+            if self.mode == "thrust":
+                blocks = [b for b in blocks if "cuda" not in b.text]
+        self.seen = len(blocks)
+        cpp = [b for b in blocks if b.language == "cpp"]
+        for block in cpp:
+            if block.is_quote:
+                self.quote(block)
+            elif block.is_program:
+                self.build(f"{block.path}:{block.line}", f"program_{block.path.stem}_{block.line}", block.located(block.text), run=block.runs)
+        self.fragments([b for b in cpp if not b.is_quote and not b.is_program])
+        for block in blocks:
+            where = f"{block.path}:{block.line}"
+            if block.language == "python":
+                try:
+                    ast.parse(block.text)
+                except SyntaxError as e:
+                    self.fault(where, str(e))
+            elif block.language == "sh" and subprocess.run(["bash", "-n", "-c", block.text]).returncode:
+                self.fault(where, "bash does not read it")
+        if self.mode != "thrust":
+            self.rules()
+        print(f"{self.seen} blocks, {self.units} translation units, {self.faults} faults")
+        return 1 if self.faults or not cpp else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("LC_ALL", "C.UTF-8")
+    mode, source, work, compiler, *flags = sys.argv[1:]
+    sys.exit(Checker(mode, pathlib.Path(source), pathlib.Path(work), compiler, flags).run())
