@@ -32,7 +32,7 @@ concept has_correction = requires(const R& r) { { r.correction(1.0) } -> std::co
 template <class R>
 concept has_prepare = requires(const R& r) {
   r.template prepare<float>(tick{});
-  r.template prepare<double>(tick{});
+  requires std::is_trivially_copyable_v<decltype(r.template prepare<double>(tick{}))>;
 };
 template <class R>
 concept updates_with_gradient = requires(const R& r, double* slots) {
@@ -51,9 +51,20 @@ concept gives_a_step = requires(const R& r) {
   { R::reads_second_moment } -> std::convertible_to<bool>;
   { r.template prepare<double>(tick{})(1.0) } -> std::convertible_to<double>;
 };
-/// Not a rule of another family: a formula that is called, or has slots, is no decay.
+/// Not a rule of another family, nor one whose formula holds numbers that nothing would ask it for.
 template <class R>
-concept has_no_other_face = !requires { R::slots; } && !requires { R::reads_second_moment; };
+concept acts_as_decay = !requires { R::slots; } && !requires { R::reads_second_moment; } && requires(const R& r) {
+  requires std::is_empty_v<decltype(r.template prepare<double>(tick{}))> ||
+               requires { r.template prepare<double>(tick{}).gradient(1.0, 1.0); } ||
+               requires { r.template prepare<double>(tick{}).decrement(1.0); } ||
+               requires { r.template prepare<double>(tick{}).weights(1.0); };
+};
+
+template <class R>
+concept says_its_rate = !requires { requires R::reads_mean_square; } || requires(const R& r) {
+  { r.rate(tick{}) } -> std::convertible_to<double>;
+  { r.eps } -> std::convertible_to<double>;
+};
 
 template <class R>
 constexpr bool value_is_nonnegative() noexcept
@@ -118,7 +129,8 @@ concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detai
 /// `linear`; if that is true, `beta()`.
 template <class S>
 concept second_moment_rule = detail::has_kind<S> && detail::has_slots<S> && detail::has_correction<S> && detail::has_prepare<S> &&
-                             detail::updates_with_direction<S> && detail::says_what_it_keeps<S> && detail::listed<S>;
+                             detail::updates_with_direction<S> && detail::says_what_it_keeps<S> && detail::value_is_nonnegative<S>() &&
+                             detail::listed<S>;
 
 /// a(v): `kind`, `reads_second_moment` and `prepare<T>(tick)`, which gives a function of v.
 template <class P>
@@ -126,7 +138,7 @@ concept step_size_rule = detail::has_kind<P> && detail::has_prepare<P> && detail
 
 /// `kind` and `prepare<T>(tick)`, which gives a formula with `gradient(g, θ)`, `decrement(θ)` or `weights(θ)`, or none of them.
 template <class D>
-concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::has_no_other_face<D> && detail::listed<D>;
+concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::acts_as_decay<D> && detail::listed<D>;
 
 // ── which make sense together ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,6 +158,10 @@ concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment
 template <class F, class D>
 concept momentum_corrected_decay_is_served =
     !requires { requires D::reads_gain; } || requires(const F& f) { { f.gain() } -> std::convertible_to<double>; };
+
+/// A step size that reads tick::beta2, as rectified does.
+template <class S, class P>
+concept beta_is_served = !requires { requires P::reads_beta; } || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
 
 /// A second moment whose sum follows from the gradient's norm, or that does not claim so.
 template <class S>
@@ -171,26 +187,29 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).",
     GRADUS_REFUSE(has_slots<F>, "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
     GRADUS_REFUSE(has_correction<F>, "the first moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
-    GRADUS_REFUSE(has_prepare<F>, "the first moment has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(has_prepare<F>, "the first moment has no `prepare<T>(const gradus::tick&) const`, which gives its formula, a trivially copyable struct.")
     GRADUS_REFUSE(updates_with_gradient<F>, "the first rule's formula has no `update(V* slots, V g)` and `direction(const V* slots, V g)` of any value type V, as a first moment has (rules stand in the order first moment, second moment, step size, decay)."))
   GRADUS_REFUSE_RULE(S, "second rule", "expected one of second_moment (none, ema, ema_max, yogi, or your own).",
     GRADUS_REFUSE(has_slots<S>, "the second rule is a second moment, and this has no `slots`; expected a std::array of gradus::slot, or one of second_moment (rules stand in the order first moment, second moment, step size, decay).")
     GRADUS_REFUSE(has_correction<S>, "the second moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
-    GRADUS_REFUSE(has_prepare<S>, "the second moment has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(has_prepare<S>, "the second moment has no `prepare<T>(const gradus::tick&) const`, which gives its formula, a trivially copyable struct.")
     GRADUS_REFUSE(updates_with_direction<S>, "the second rule's formula has no `update(V* slots, V g, V d)` of any value type V, as a second moment has (rules stand in the order first moment, second moment, step size, decay).")
     GRADUS_REFUSE(says_what_it_keeps<S>, "the second moment has slots and no `value_slot` (which of them step sizes read as v) or no `linear`.")
     GRADUS_REFUSE(value_is_nonnegative<S>(), "the second moment's value slot is slot::any_sign; expected slot::nonnegative, as step sizes take its root.")
     GRADUS_REFUSE(linearity_is_served<S>, "the second moment is `linear` and has no `beta()`, by which its sum follows from the gradient's norm."))
   GRADUS_REFUSE_RULE(P, "third rule", "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified, or your own).",
-    GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
+    GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::tick&) const`, which gives its formula, a trivially copyable struct.")
     GRADUS_REFUSE(gives_a_step<P>, "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function of v (rules stand in the order first moment, second moment, step size, decay)."))
   GRADUS_REFUSE_RULE(D, "fourth rule", "expected one of decay (none, l2, decoupled, independent, scheduled, momentum_corrected, or your own).",
-    GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::tick&) const`, which gives its formula.")
-    GRADUS_REFUSE(has_no_other_face<D>, "the fourth rule is a decay, and this is another rule (rules stand in the order first moment, second moment, step size, decay)."))
+    GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::tick&) const`, which gives its formula, a trivially copyable struct.")
+    GRADUS_REFUSE(acts_as_decay<D>, "the fourth rule is a decay, and this is another rule, or its formula has none of `gradient(V g, V theta)`, `decrement(V theta)` and `weights(V theta)` (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(says_its_rate<D>, "the decay reads the mean square and has no `double rate(const gradus::tick&) const`, or no `double eps`, which a step's report shows."))
   GRADUS_REFUSE((slot_names_are_good<F, S>()), "two slots of a composition have one name, or one has a name that checkpoints use otherwise; expected names without a slash, each once (and none that is another's with _scale).")
   GRADUS_REFUSE((step_size_is_served<S, P>),
                 "this step size divides by the root of a second moment, and second_moment::none keeps none; "
                 "take second_moment::ema (or another), or step_size::constant.")
+  GRADUS_REFUSE((beta_is_served<S, P>), "this step size is computed from beta2, and the second moment has no `double beta() const`; "
+                                        "add it, or take step_size::adaptive.")
   GRADUS_REFUSE((scheduled_decay_is_served<S, D>),
                 "decay::scheduled divides by the mean of the second moment, and second_moment::none keeps none; "
                 "take second_moment::ema (or another), or decay::momentum_corrected for SGD.")

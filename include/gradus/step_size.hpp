@@ -177,7 +177,7 @@ struct rectified {
 
   static constexpr auto fields = gradus::fields(hyper::eps(&rectified::eps));
   static constexpr std::string_view kind = "rectified";
-  static constexpr bool reads_second_moment = true;
+  static constexpr bool reads_second_moment = true, reads_beta = true;
 
   template <class T>
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const tick& k) const noexcept
