@@ -147,6 +147,8 @@ GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, 
 template <class Backend, class Kernel, class Theta, class G, class Slot>
 void sweep_by_ranges(const Kernel& kernel, const Theta& theta, const G& g, const Slot* slots, std::size_t n) noexcept
 {
+  if constexpr (std::is_same_v<Theta, decltype(in_range(theta))> && std::is_same_v<Slot, decltype(in_range(slots[0]))>)
+    return Backend::sweep_range(kernel, theta, g, slots, n);  // nothing is rounded by chance
   std::size_t begin = 0;
   do {
     std::size_t length = covered(from(theta, begin), n - begin);
