@@ -160,11 +160,10 @@ class Checker:
     def rule(self, path, text):
         """The rule of one's own, without the main that shows it."""
         text = re.split(r"^int main\(", text, flags=re.M)[0]
-        rules = re.findall(r"^struct (\w+) [^;]*?\n(?=(?:.*\n)*?.*\bvalue_slot\b)", text, re.M)
+        parts = re.split(r"^struct (\w+)", text, flags=re.M)
+        rules = [name for name, rest in zip(parts[1::2], parts[2::2]) if "value_slot =" in rest]
         if len(rules) != 1:
             return self.fault(path, f"the second moments found are {rules}; expected one")
-        if text.rstrip().endswith("{"):
-            text = text.rstrip()[:-1]
         run = self.mode != "cuda"
         body = f'#line 1 "{path}"\n{text}\n#include "rule.hpp"\nint main() {{ return faults_of<{rules[0]}>(); }}\n'
         self.build(f"the rule of {path}", f"rule_{path.stem}", body, [] if self.mode == "cuda" else FRAGMENT, run)
