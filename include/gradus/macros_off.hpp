@@ -3,6 +3,7 @@
 // Names that other people's headers define as macros and that stand in ours as identifiers are put aside, to be given back
 // unharmed; so are warnings of which nothing in our headers is at fault:
 // -Wshadow: g++ takes a lambda's names in a template for shadows of globals that the user declares after the header.
+// -Wmaybe-uninitialized: g++ takes the number of an empty std::optional for one that is read.
 // -Wuseless-cast: a cast to std::size_t is needed where that is another type than std::uint64_t.
 // -Wswitch-default, -Wctad-maybe-unsupported: the opposite of -Wcovered-switch-default; std::lock_guard.
 #if defined(__clang__)
@@ -14,6 +15,7 @@
 #elif defined(__GNUC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuseless-cast"
 #endif
 
