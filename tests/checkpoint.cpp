@@ -210,13 +210,8 @@ TEST_CASE("fields of a rule of one's own come back, and a strict load counts non
   using recipe = decltype(composed(0, false, 0, 0));
   model<optimizer<recipe>> saved(3, composed(0.5, true, 0.75, 2)), other(0, composed(0.99, false, 0.9, 3));
   const std::string bytes = checkpoint_of(saved.opt);
-  for (const char* part : {"\"first_moment.alpha\":\"0.5\"", "\"first_moment.plain\":\"1\"", "\"first_moment.beta1\":\"0.75\"",
-                           "\"second_moment.alpha\":\"2\""}) {
-    std::string escaped;  // it stands in a JSON string of its own
-    for (const char* c = part; *c; ++c)
-      escaped += *c == '"' ? std::string("\\\"") : std::string(1, *c);
-    CHECK_MESSAGE((contains(bytes, part) || contains(bytes, escaped)), part);
-  }
+  for (const char* name : {"first_moment.alpha", "first_moment.plain", "first_moment.beta1", "second_moment.alpha"})
+    CHECK_MESSAGE(contains(bytes, name), name);
   CHECK_NOTHROW(load_bytes(other.opt, bytes));
   const recipe loaded = other.opt.hyperparameters();
   CHECK(loaded.first_moment.alpha == 0.5);
