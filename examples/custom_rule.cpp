@@ -1,5 +1,6 @@
 // A rule of one's own: AdaBelief's second moment, s ← β₂s + (1−β₂)(g − m)² + eps (Zhuang et al., NeurIPS 2020), which
-// measures how far a gradient is from the mean of those before it. Written once, it runs with every decay on every backend.
+// measures how far a gradient is from the mean of those before it. Written once, it runs with every decay on every backend,
+// and in every precision; with GRADUS_HOST_DEVICE on its functions, on GPUs too.
 
 #include <array>
 #include <cmath>
@@ -13,9 +14,13 @@ struct belief {
   double beta2 = 0.999, eps = 1e-16;
 
   static constexpr std::string_view kind = "belief";
-  static constexpr std::array slots{gradus::slot{"exp_avg_var"}};
+  // Names and ranges of all members: checked, saved, loaded and found by these names.
+  static constexpr auto fields = gradus::fields(gradus::field{"beta2", &belief::beta2, gradus::range::zero_to_below_one},
+                                                gradus::field{"belief_eps", &belief::eps, gradus::range::at_least_zero});
+  static constexpr std::array slots{gradus::slot{"exp_avg_var", gradus::slot::nonnegative}};  // 8-bit codes rely on it
   static constexpr std::size_t value_slot = 0;  // the slot that step sizes and a scheduled decay read
   static constexpr bool linear = false;         // not in g², so v̄ takes a pass of its own
+  GRADUS_HOST_DEVICE double correction(double t) const noexcept { return gradus::one_minus_power(beta2, t); }
 
   template <class T>
   struct formula {
@@ -23,13 +28,15 @@ struct belief {
     template <class V>
     GRADUS_HOST_DEVICE void update(V* s, V g, V m) const noexcept
     {
-      using gradus::fma;  // not the C library's, which is double's
       const V surprise = g - m;
-      s[0] = fma(V(one_minus_beta2), surprise * surprise, fma(V(beta2), s[0], V(eps)));
+      s[0] = gradus::fma(V(one_minus_beta2), surprise * surprise, gradus::fma(V(beta2), s[0], V(eps)));
     }
   };
   template <class T>
-  formula<T> prepare(const gradus::tick&) const noexcept { return {T(beta2), T(1 - beta2), T(eps)}; }
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  {
+    return {T(beta2), T(1 - beta2), T(eps)};
+  }
 };
 
 namespace {

@@ -20,6 +20,7 @@
 #include "support/checkpoint.hpp"
 #include "support/golden.hpp"
 #include "support/locale.hpp"
+#include "support/own_rules.hpp"
 #include "support/random.hpp"
 
 namespace {
@@ -198,6 +199,31 @@ TEST_CASE("hyperparameters come back to the bit")
   optimizer<radam> yes({.decoupled_weight_decay = true}), no;
   load_bytes(no, checkpoint_of(yes));
   CHECK(no.hyperparameters().decoupled_weight_decay);
+}
+
+TEST_CASE("fields of a rule of one's own come back, and a strict load counts none of them as a difference")
+{
+  const auto composed = [](double alpha, bool plain, double beta1, double derived) {
+    return gradus::compose(0.01, own::blended{.inner = {.beta1 = beta1}, .alpha = alpha, .plain = plain}, own::deriving{{}, derived},
+                           gradus::step_size::adaptive{}, gradus::decay::none{});
+  };
+  using recipe = decltype(composed(0, false, 0, 0));
+  model<optimizer<recipe>> saved(3, composed(0.5, true, 0.75, 2)), other(0, composed(0.99, false, 0.9, 3));
+  const std::string bytes = checkpoint_of(saved.opt);
+  for (const char* name : {"first_moment.alpha", "first_moment.plain", "first_moment.beta1", "second_moment.alpha"})
+    CHECK_MESSAGE(contains(bytes, name), name);
+  CHECK_NOTHROW(load_bytes(other.opt, bytes));
+  const recipe loaded = other.opt.hyperparameters();
+  CHECK(loaded.first_moment.alpha == 0.5);
+  CHECK(loaded.first_moment.plain);
+  CHECK(loaded.first_moment.inner.beta1 == 0.75);
+  CHECK(loaded.second_moment.alpha == 2);
+  CHECK(checkpoint_of(other.opt) == bytes);
+  // One that cannot be is refused by its name.
+  std::string changed = bytes;
+  const std::size_t at = changed.find("0.5", changed.find("first_moment.alpha"));
+  changed.replace(at, 3, "7.5");
+  check_refused(other.opt, changed, {"alpha is 7.5; expected a number in [0, 1]"});
 }
 
 TEST_CASE("numbers are written and read with a point, whatever the locale has")

@@ -15,6 +15,8 @@
 #include <gradus/gradus.hpp>
 
 #include "support/bits.hpp"
+#include "support/own_rules.hpp"
+#include "support/random.hpp"
 
 namespace {
 
@@ -241,6 +243,101 @@ TEST_CASE("a decay of one's own gives the new weight, or what is taken off it")
   };
   CHECK(moved(halved{}) == std::vector<float>(length, 0.5f - 0.125f));
   CHECK(moved(less_a_quarter{}) == std::vector<float>(length, 1 - (0.25f + 0.125f)));
+}
+
+namespace {
+
+// Weights after some steps, from gradients that are random but the same.
+template <class T, class Backend, class Rule>
+std::vector<T> trained(const Rule& rule, Backend backend)
+{
+  support::random r(11);
+  std::vector<T> w(length), g(length);
+  for (T& x : w)
+    x = T(r.uniform(-1, 1));
+  gradus::optimizer<Rule, T, Backend> opt(rule, backend);
+  opt.add(w, g);
+  for (int t = 1; t <= 20; ++t) {
+    for (T& x : g)
+      x = T(r.uniform(-1, 1));
+    g[3] = 0;
+    opt.step();
+  }
+  return w;
+}
+
+template <class A, class B>
+bool same_training(const A& a, const B& b)
+{
+  return support::first_difference(trained<float>(a, gradus::default_backend{}), trained<float>(b, gradus::default_backend{})) == -1;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a rule in another namespace, all its words qualified, has the bits of the built-in one", T, float, double)
+{
+  const auto expected = trained<T>(own::built_in(), gradus::backend::scalar{});
+  CHECK(support::first_difference(trained<T>(own::spelled_out(), gradus::backend::scalar{}), expected) == -1);
+  CHECK(support::first_difference(trained<T>(own::spelled_out(), gradus::default_backend{}), expected) == -1);
+}
+
+TEST_CASE("fields are visited by name, in rules that hold or derive from others too")
+{
+  std::string seen;
+  const auto visit = [&](std::string_view name, auto& field, gradus::range) {
+    seen += std::string(name) + (std::is_same_v<decltype(field), bool&> ? "? " : " ");
+    field = std::remove_reference_t<decltype(field)>(1);
+  };
+  own::blended first{};
+  gradus::for_each_hyperparameter(first, visit);
+  CHECK(seen == "beta1 initial_accumulator alpha plain? ");
+  CHECK(first.inner.beta1 == 1);
+  CHECK(first.alpha == 1);
+  CHECK(first.plain);
+  seen = "";
+  own::deriving second{};
+  gradus::for_each_hyperparameter(second, visit);
+  CHECK(seen == "beta2 alpha ");
+  CHECK(second.beta2 == 1);
+  CHECK(second.alpha == 1);
+}
+
+TEST_CASE("a rule around another, or deriving from it, keeps its bias correction and its start")
+{
+  const gradus::step_size::adaptive adaptive{};
+  const auto around = gradus::compose(0.01, own::blended{}, second_moment::ema{}, adaptive, decay::none{});
+  const auto plain = gradus::compose(0.01, first_moment::ema{}, second_moment::ema{}, adaptive, decay::none{});
+  CHECK(gradus::make_tick(around, 3, 1).bc1 == gradus::make_tick(plain, 3, 1).bc1);
+  CHECK(gradus::make_tick(around, 3, 1).bc1 == doctest::Approx(1 - 0.9 * 0.9 * 0.9));
+  CHECK(same_training(around, plain));
+  CHECK(same_training(gradus::compose(0.01, first_moment::ema{}, own::deriving{}, adaptive, decay::scheduled{}),
+                      gradus::compose(0.01, first_moment::ema{}, second_moment::ema{}, adaptive, decay::scheduled{})));
+  // What a slot starts from is the rule's word.
+  const auto started = gradus::compose(0.01, own::blended{.inner = {.initial_accumulator = 0.25}}, second_moment::ema{}, adaptive, decay::none{});
+  CHECK(gradus::initial_value(started, 0) == 0.25);
+  CHECK(gradus::initial_value(started, 1) == 0);
+  std::vector<float> w(length), g(length);
+  gradus::optimizer opt(started);
+  opt.add("w", w, g);
+  for (const float x : opt.state("w", "trace"))
+    CHECK(x == 0.25f);
+}
+
+TEST_CASE("a decay corrected for momentum takes the gain of a first moment of one's own")
+{
+  const auto after_a_step = [](const auto& first) {
+    std::vector<double> w(length, 1.0), g(length, 0.0);
+    gradus::optimizer<decltype(gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::momentum_corrected{})), double> opt(
+        gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::momentum_corrected{.weight_decay = 0.01}));
+    opt.add(w, g);
+    opt.step();
+    return w[0];
+  };
+  CHECK(1 - after_a_step(own::heavy_ball{.friction = 0.1}) == doctest::Approx(1e-2));
+  CHECK(1 - after_a_step(own::heavy_ball{.friction = 0.5}) == doctest::Approx(2e-3));
+  CHECK(1 - after_a_step(first_moment::momentum{.momentum = 0.9}) == doctest::Approx(1e-2));
+  static_assert(gradus::momentum_corrected_decay_is_served<own::heavy_ball, decay::momentum_corrected>);
+  static_assert(!gradus::momentum_corrected_decay_is_served<own::blended, decay::momentum_corrected>);
 }
 
 TEST_CASE("the concepts refuse what makes no sense")

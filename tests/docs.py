@@ -152,7 +152,12 @@ class Checker:
             text = "\n".join(includes) + "\n"
             for k, block in enumerate(members):
                 body = block.located(block.body())
-                text += f"namespace page_{k} {{\n{body}}}\n" if block.is_declarations else f"static void fragment_{k}()\n{{\n{body}}}\n"
+                if re.search(r"^template <>", block.text, re.M):
+                    text += body  # of a template that stands in namespace gradus
+                elif block.is_declarations:
+                    text += f"namespace page_{k} {{\n{body}}}\n"
+                else:
+                    text += f"static void fragment_{k}()\n{{\n{body}}}\n"
             calls = "".join(f"  fragment_{k}();\n" for k, block in enumerate(members) if not block.is_declarations)
             where = "fragments " + ", ".join(f"{b.path}:{b.line}" for b in members)
             self.build(where, f"fragments_{number}", f"{text}int main()\n{{\n{calls}}}\n", [] if self.mode == "cuda" else FRAGMENT, run)

@@ -10,6 +10,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/locale.hpp"
+#include "support/own_rules.hpp"
 
 namespace {
 
@@ -181,6 +182,37 @@ TEST_CASE("hyperparameters of a composition's rules")
   CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, -1, 0, 0)), "gradus: eps is -1; expected a finite number >= 0", std::invalid_argument);
   CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, 0, -1, 0)), "gradus: weight_decay is -1; expected a finite number >= 0", std::invalid_argument);
   CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, 0, 0, -2)), "gradus: eps is -2; expected a finite number >= 0", std::invalid_argument);
+}
+
+TEST_CASE("fields of a rule of one's own, of a rule in it and of one that it derives from, are checked by their names")
+{
+  own::blended first{};
+  own::deriving second{};
+  const auto make = [&] {
+    const auto rule = gradus::compose(0.1, first, second, gradus::step_size::adaptive{}, gradus::decay::none{});
+    return optimizer<std::remove_const_t<decltype(rule)>>(rule);
+  };
+  CHECK_NOTHROW(make());
+  first.alpha = not_a_number;
+  CHECK_THROWS_WITH_AS(make(), "gradus: alpha is nan; expected a number in [0, 1]", std::invalid_argument);
+  first.alpha = 1.5;
+  CHECK_THROWS_WITH_AS(make(), "gradus: alpha is 1.5; expected a number in [0, 1]", std::invalid_argument);
+  first.alpha = 1;
+  first.inner.beta1 = 1;
+  CHECK_THROWS_WITH_AS(make(), "gradus: beta1 is 1; expected a number in [0, 1)", std::invalid_argument);
+  first.inner.beta1 = 0;
+  second.alpha = 0;
+  CHECK_THROWS_WITH_AS(make(), "gradus: alpha is 0; expected a finite number > 0", std::invalid_argument);
+  second.alpha = 1;
+  second.beta2 = not_a_number;
+  CHECK_THROWS_WITH_AS(make(), "gradus: beta2 is nan; expected a number in [0, 1)", std::invalid_argument);
+  second.beta2 = 0.9;
+  // A running optimizer refuses likewise, and keeps what it has.
+  auto opt = make();
+  auto changed = opt.hyperparameters();
+  changed.first_moment.alpha = -1;
+  CHECK_THROWS_WITH_AS(opt.set_hyperparameters(changed), "gradus: alpha is -1; expected a number in [0, 1]", std::invalid_argument);
+  CHECK(opt.hyperparameters().first_moment.alpha == 1);
 }
 
 TEST_CASE("nesterov needs a momentum and no dampening")

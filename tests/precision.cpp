@@ -14,6 +14,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/bits.hpp"
+#include "support/own_rules.hpp"
 #include "support/random.hpp"
 
 namespace {
@@ -429,6 +430,49 @@ TEST_CASE_TEMPLATE("every recipe moves as in float, but for the noise of roundin
       }
     CHECK(along / moved == doctest::Approx(1).epsilon(0.03));
   });
+}
+
+namespace {
+
+// Minimises Σ (k+1)·(w_k − 1)² from 0: how far from 1 the weights are in the end.
+template <class T, class Rule>
+double distance_of_minimum(const Rule& rule)
+{
+  constexpr std::size_t n = 37;
+  std::vector<float> w(n, 0.0f), g(n);
+  gradus::optimizer<Rule, T> opt(rule);
+  opt.add(w, g);
+  for (int step = 0; step < 1000; ++step) {
+    for (std::size_t k = 0; k < n; ++k)
+      g[k] = 2 * float(k + 1) * (w[k] - 1);
+    opt.step({.lr_scale = 1 - step / 1000.0});
+  }
+  double far = 0;
+  for (const float x : w)
+    far = std::fmax(far, std::fabs(double(x) - 1));
+  return far;
+}
+
+}  // namespace
+
+TEST_CASE("a second moment of one's own keeps its zeros from dividing in 8 bits")
+{
+  const auto rule = gradus::compose(0.02, gradus::first_moment::ema{}, own::belief{}, gradus::step_size::adaptive{}, gradus::decay::none{});
+  CHECK(distance_of_minimum<float>(rule) < 0.01);
+  CHECK(distance_of_minimum<block8_state>(rule) < 0.3);
+  CHECK(distance_of_minimum<bf16_state>(rule) < 0.3);
+}
+
+TEST_CASE_TEMPLATE("a slot of one's own starts from the rule's value in short state, too", T, bf16_state, block8_state)
+{
+  const auto rule = gradus::compose(0.5, own::blended{.inner = {.beta1 = 0.5, .initial_accumulator = 0.25}}, gradus::second_moment::none{},
+                                    gradus::step_size::constant{}, gradus::decay::none{});
+  std::vector<float> w(300, 1.0f), g(300, 0.0f);
+  gradus::optimizer<std::remove_const_t<decltype(rule)>, T> opt(rule);
+  opt.add(w, g);
+  opt.step();
+  for (const float x : w)
+    REQUIRE(x == doctest::Approx(1 - 0.5 * 0.5 * 0.25).epsilon(1e-3));
 }
 
 TEST_CASE_TEMPLATE("steps far below the stored numbers' own are not lost", T, PRECISIONS)

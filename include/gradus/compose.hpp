@@ -271,14 +271,14 @@ constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, 
   else  // another, so that the sentence is the only error
     return detail::some_composition{};
 }
-template <class... X>
-  requires(sizeof...(X) != 5 || !(std::is_convertible_v<X, double> || ...))
-constexpr auto compose(const X&...) noexcept
+template <class First, class... Rest>
+  requires(sizeof...(Rest) != 4 || !std::is_convertible_v<First, double>)
+constexpr auto compose(const First&, const Rest&...) noexcept
 {
-  static_assert(sizeof...(X) == 5, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
-                                   "step_size, decay); where there is no decay, decay::none{}.");
-  static_assert(sizeof...(X) != 5, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
-                                   "second_moment, step_size, decay).");
+  static_assert(sizeof...(Rest) == 4, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
+                                      "step_size, decay); where there is no decay, decay::none{}.");
+  static_assert(sizeof...(Rest) != 4, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
+                                      "second_moment, step_size, decay).");
   return detail::some_composition{};
 }
 

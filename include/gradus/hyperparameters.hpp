@@ -91,6 +91,8 @@ struct field {
     return is(name);
   }
 };
+template <class A, class X>
+field(std::string_view, X A::*, range) -> field<A, X>;  // which clang++ before 17 does not find by itself
 
 /// A member that is a rule itself: what it lists is listed.
 template <class A, class X>

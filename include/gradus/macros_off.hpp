@@ -6,6 +6,12 @@
 // -Wmaybe-uninitialized: g++ takes the number of an empty std::optional for one that is read.
 // -Wuseless-cast: a cast to std::size_t is needed where that is another type than std::uint64_t.
 // -Wswitch-default, -Wctad-maybe-unsupported: the opposite of -Wcovered-switch-default; std::lock_guard.
+// What nvcc merely warns of is an error in ours: a rule's function that is not marked GRADUS_HOST_DEVICE, called where its
+// code is for devices, would be left out there.
+#if defined(__CUDACC__)
+#pragma nv_diagnostic push
+#pragma nv_diag_error 20011, 20013, 20014, 20015
+#endif
 #if defined(__clang__)
 #pragma clang diagnostic push
 #if __has_warning("-Wswitch-default")

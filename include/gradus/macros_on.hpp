@@ -82,3 +82,6 @@
 #elif defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
+#if defined(__CUDACC__)
+#pragma nv_diagnostic pop
+#endif

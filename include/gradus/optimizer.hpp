@@ -128,6 +128,16 @@ struct visit_count {
   visit_count(visit_count&&) noexcept {}
 };
 
+/// A recipe's rule; another in place of what is no recipe, so that the sentence on it is the only error.
+template <class R>
+constexpr auto rule_of(const R& r) noexcept
+{
+  if constexpr (recipe<R>)
+    return r.rule();
+  else
+    return some_composition{};
+}
+
 template <class Parameters, class Gradients>
 struct rebinding {
   tensor_handle tensor;
@@ -162,7 +172,7 @@ class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
   static_assert(recipe<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
                                 "of your own whose rule() returns such.");
-  static_assert(detail::listed<Recipe>,
+  static_assert(detail::listed<Recipe> || !recipe<Recipe>,
                 "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
                 "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
   static_assert(backend_type_of<Backend>, "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
@@ -176,7 +186,7 @@ class optimizer
   using state_type = typename precision_type::state_type;
   using master_type = typename precision_type::master_type;
   using recipe_type = Recipe;
-  using rule_type = decltype(std::declval<const Recipe&>().rule());
+  using rule_type = decltype(detail::rule_of(std::declval<const Recipe&>()));
   using value_type = typename precision_type::compute_type;  ///< of the arithmetic
   using backend_type = Backend;
   /// Whether the state lies in memory of the backend's own. Then only its engine touches elements.
@@ -772,7 +782,7 @@ class optimizer
 
   static group checked(const Recipe& hyperparameters)
   {
-    const rule_type rule = hyperparameters.rule();
+    const rule_type rule = detail::rule_of(hyperparameters);
     validate(hyperparameters);
     validate(rule);
     double largest = 0;

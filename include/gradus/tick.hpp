@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string_view>
+#include <type_traits>
 
 #include <gradus/math.hpp>
 
@@ -43,7 +44,8 @@ struct slot {
   constexpr slot(std::string_view its_name, bool its_sign) noexcept : name(its_name), is_nonnegative(its_sign) {}
   /// Refused: 8-bit codes of values that may be negative are others, and which is right cannot be guessed.
   template <class Name>
-  constexpr explicit(false) slot(const Name&) noexcept
+    requires(std::is_convertible_v<const Name&, std::string_view>)
+  constexpr slot(const Name& its_name) noexcept : name(its_name), is_nonnegative(true)
   {
     static_assert(sizeof(Name) == 0,
                   "gradus: a slot says which values it keeps: slot{name, slot::any_sign}, or slot{name, slot::nonnegative} for "

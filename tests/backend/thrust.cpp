@@ -13,6 +13,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/bits.hpp"
+#include "support/own_rules.hpp"
 
 // OpenMP's runtime keeps its threads until the program has ended, which the leak sanitizer takes for a leak.
 extern "C" const char* __lsan_default_suppressions();
@@ -108,4 +109,22 @@ TEST_CASE("memory of Thrust's that cannot be used is refused like any other")
   thrust::device_vector<float> none;
   opt.add("empty", none, none);
   CHECK(opt.step().applied);
+}
+
+TEST_CASE("a rule of one's own, all its words qualified, has the scalar backend's bits of the built-in one")
+{
+  std::vector<float> expected(length), gradients(length);
+  for (std::size_t i = 0; i < length; ++i)
+    expected[i] = start(i);
+  gradus::optimizer scalar(own::built_in(), gradus::backend::scalar());
+  scalar.add(expected, gradients);
+  train(scalar, expected, gradients);
+
+  thrust::device_vector<float> w = start_on_device(), g(length);
+  gradus::optimizer opt(own::spelled_out(), gradus::backend::thrust());
+  opt.add(w, g);
+  train(opt, w, g);
+  std::vector<float> actual(length);
+  thrust::copy(w.begin(), w.end(), actual.begin());
+  CHECK(support::first_difference(actual, expected) == -1);
 }

@@ -92,6 +92,18 @@ for arch in sm_80 sm_90; do
   done
 done
 
+# A rule of a program's own, of which one function is not marked GRADUS_HOST_DEVICE, does not compile; with all marked it does.
+for unmarked in 0 1 2 3; do
+  log=$scratch/host_only_rule.$unmarked.log compiles=1
+  "$nvcc" -std=c++20 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=sm_80 -ptx -DGRADUS_TEST_UNMARKED=$unmarked \
+          "$source/../compile_fail/host_only_rule.cu" -o "$scratch/host_only_rule.ptx" >"$log" 2>&1 || compiles=0
+  if [ $unmarked = 0 ] && [ $compiles = 0 ]; then
+    echo "thrust_cuda: a rule of a program's own does not compile:"; cat "$log"; exit 1
+  elif [ $unmarked != 0 ] && { [ $compiles = 1 ] || ! grep -q 'error.*calling a __host__ function' "$log"; }; then
+    echo "thrust_cuda: expected nvcc to refuse function $unmarked of host_only_rule.cu, as it is for the host only; got:"; cat "$log"; exit 1
+  fi
+done
+
 # run NAME FLAG...: the test program of that name
 run() {
   local program=$scratch/$(basename "$1")

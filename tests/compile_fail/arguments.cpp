@@ -1,0 +1,82 @@
+// What optimizers, backends and the engine layer are given that they do not take, one a case; without a case, what they do.
+
+#include <array>
+#include <cstddef>
+#include <span>
+
+#include <gradus/backend/parallel.hpp>
+#include <gradus/gradus.hpp>
+
+#if defined(CASE_LAMBDA_AS_BACKEND)
+gradus::optimizer opt(gradus::adamw{}, [](int) {});
+#elif defined(CASE_INT_AS_BACKEND)
+gradus::optimizer<gradus::adamw, float, int> opt;
+#else
+gradus::optimizer opt(gradus::adamw{}, gradus::backend::scalar{});
+#endif
+
+struct executor {
+#if !defined(CASE_EXECUTOR_WITHOUT_RUN)
+  void run(std::size_t n, gradus::executor::work work) const noexcept
+  {
+    for (std::size_t k = 0; k < n; ++k)
+      work(k);
+  }
+#endif
+};
+gradus::optimizer in_threads(gradus::adamw{}, gradus::backend::parallel(gradus::backend::scalar{}, executor{}));
+
+struct recipe {
+  double lr = 1e-3;
+#if defined(CASE_RECIPE_UNLISTED)
+  double alpha = 0.5;
+#endif
+#if !defined(CASE_RECIPE_WITHOUT_FIELDS)
+  static constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr));
+#endif
+#if !defined(CASE_RECIPE_WITHOUT_RULE)
+  constexpr auto rule() const noexcept { return gradus::adam{.lr = lr}.rule(); }
+#endif
+};
+#if defined(CASE_INT_AS_RECIPE)
+gradus::optimizer<int> own(3);
+#elif defined(CASE_COMPOSED_RULE_AS_RECIPE)
+gradus::optimizer own(gradus::first_moment::ema{});
+#else
+gradus::optimizer own(recipe{});
+#endif
+
+bool engine(std::span<float> w, std::span<const float> g, std::span<float> m, std::span<float> v)
+{
+  const auto adam = gradus::adam{}.rule();
+  const auto adams = gradus::adams{}.rule();
+  const auto formula = gradus::prepare<float>(adam, gradus::make_tick(adam, 1, 1));
+#if defined(CASE_NO_MEAN_SQUARE)
+  const auto scheduled = gradus::prepare<float>(adams, gradus::make_tick(adams, 1, 1));
+#else
+  const auto scheduled = gradus::prepare<float>(adams, gradus::make_tick(adams, 1, 1, 0.5));
+#endif
+  const gradus::backend::scalar backend;
+#if defined(CASE_ONE_SLOT_FOR_TWO)
+  bool fits = gradus::update(backend, formula, w, g, {m});
+#elif defined(CASE_THREE_SLOTS_FOR_TWO)
+  bool fits = gradus::update(backend, formula, w, g, {m, v, v});
+#else
+  bool fits = gradus::update(backend, formula, w, g, {m, v});
+#endif
+#if defined(CASE_UPDATE_IGNORED)
+  gradus::update(backend, scheduled, w, g, {m, v});
+#elif defined(CASE_HALF_IGNORED)
+  gradus::update_weights(backend, scheduled, w, g, {m, v});
+#else
+  fits = fits && gradus::update(backend, scheduled, w, g, {m, v});
+#endif
+  return fits;
+}
+
+int main()
+{
+  opt.step();
+  in_threads.step();
+  own.step();
+}
