@@ -58,15 +58,16 @@ std::vector<T> walk(Backend backend)
   for (int t = 1; t <= 20; ++t) {
     for (std::size_t i = 0; i < n; ++i)
       g[i] = T(int((i * 7 + std::size_t(t) * 5) % 23) - 11) / T(i % 3 == 0 ? 16 : i % 3 == 1 ? 4096 : 1 << 20);
-    auto k = gradus::make_tick(rule, std::uint64_t(t), 1);
-    k.mean_square = 0.01;
-    const auto formula = gradus::prepare<T>(rule, k);
+    const auto formula = gradus::prepare<T>(rule, gradus::make_tick(rule, std::uint64_t(t), 1, 0.01));
+    bool fits;
     if constexpr (rule.slots == 1)
-      gradus::update(backend, formula, w, g, {first});
+      fits = gradus::update(backend, formula, w, g, {first});
     else if constexpr (rule.slots == 2)
-      gradus::update(backend, formula, w, g, {first, second});
+      fits = gradus::update(backend, formula, w, g, {first, second});
     else
-      gradus::update(backend, formula, w, g, {first, second, third});
+      fits = gradus::update(backend, formula, w, g, {first, second, third});
+    if (!fits)
+      fail("lengths", "", 0, 0);
   }
   return w;
 }
@@ -92,7 +93,8 @@ void one_weight(double partial, double gradient, int steps, double expected, dou
   const auto run = [&](auto backend) {
     std::vector<T> w(65, T(1)), g(65, T(gradient)), m(65), v(65), largest(65);
     for (int t = 1; t <= steps; ++t)
-      gradus::update(backend, gradus::prepare<T>(rule, gradus::make_tick(rule, std::uint64_t(t), 1)), w, g, {m, v, largest});
+      if (!gradus::update(backend, gradus::prepare<T>(rule, gradus::make_tick(rule, std::uint64_t(t), 1)), w, g, {m, v, largest}))
+        return fail("lengths", "padam", 0, 0);
     for (const T x : w)
       if (!near(x, T(expected), tolerance))
         return fail("by hand", "padam", double(x), expected);

@@ -361,8 +361,10 @@ TEST_CASE_TEMPLATE("a decay of 0 gives the bits of none, one of 1 leaves the ste
     return compose(0.3, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay);
   };
   walk none(sgd_with(decay::none{}), start), of_zeros(sgd_with(decay::none{}), zeros);
-  walk independent(sgd_with(decay::independent{0}), start), decoupled(sgd_with(decay::decoupled{0}), start);
-  walk either(sgd_with(decay::l2_or_decoupled{0, true}), start), stable(sgds{.lr = 0.3}.rule(), start);
+  walk independent(sgd_with(decay::independent{0}), start);
+  walk decoupled(sgd_with(decay::decoupled{0}), start);
+  walk either(sgd_with(decay::l2_or_decoupled{0, true}), start);
+  walk stable(sgds{.lr = 0.3}.rule(), start);
   walk whole(sgd_with(decay::independent{1}), start);
   const auto g = draw<T>(r);
   none.step(g), of_zeros.step(g), independent.step(g), decoupled.step(g), either.step(g), stable.step(g), whole.step(g);

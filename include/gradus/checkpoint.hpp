@@ -601,7 +601,7 @@ class load_plan {
   /// Room for all that `read` will stage.
   void make_room()
   {
-    const auto stage = [this](const safetensors::entry* e, const safetensors::dtype& type) {
+    const auto reserve = [this](const safetensors::entry* e, const safetensors::dtype& type) {
       if (!e || !is_staged(*e, type))
         return;
       const std::uint64_t at_once = elements_at_once(*e);
@@ -609,9 +609,9 @@ class load_plan {
       converted_.reserve(static_cast<std::size_t>(at_once * type.bytes));
     };
     for (const planned_slot& s : slots_)
-      stage(s.from, *s.type);
+      reserve(s.from, *s.type);
     for (const planned_tensor& t : tensors_)
-      stage(t.parameters, *t.type);
+      reserve(t.parameters, *t.type);
   }
   bool is_staged(const safetensors::entry& e, const safetensors::dtype& type) const noexcept { return e.type != &type || memory_.copy; }
   static std::uint64_t elements_at_once(const safetensors::entry& e) noexcept
