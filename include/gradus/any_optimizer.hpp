@@ -141,7 +141,8 @@ inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_
 /// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. The same members with the same meaning; hyperparameters
 /// are lists of named numbers, of which those not named keep their value.
 template <class T, class Backend = default_backend>
-class any_optimizer : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>> {
+class any_optimizer
+    : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
  public:
   using precision_type = precision_of<T>;
   using value_type = typename precision_type::compute_type;
