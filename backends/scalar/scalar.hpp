@@ -20,7 +20,7 @@ struct scalar {
   }
   /// All of whose random bits are of one range.
   template <class Kernel, class Theta, class G, class Slot>
-  static void sweep_range(const Kernel kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) noexcept
+  GRADUS_INLINE static void sweep_range(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) noexcept
   {
     Slot slot[Kernel::slots + 1];
     for (std::size_t k = 0; k < Kernel::slots; ++k)

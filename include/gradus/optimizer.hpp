@@ -1539,24 +1539,29 @@ class optimizer
     }
   }
 
+  /// ‖g‖² by of_block(tensor, begin, length), which gives the sum of a block.
+  template <class F>
+  double sum_squares(const F& of_block) noexcept
+  {
+    running_sum total;
+    sum_blocks(of_block, [&](const flat_tensor& x, double sum) {
+      tensors_[x.index].norm_sq = sum;
+      total.add(sum);
+    });
+    return total.finish();
+  }
+
   /// ‖g‖² of all that takes part, and each tensor's share in norm_sq.
   detail::square_sum measure_gradients() noexcept
   {
-    const auto measure = [&](const auto& square_sum_of) {
-      running_sum total;
-      sum_blocks(
-          [&](const flat_tensor& x, std::size_t i, std::size_t n) { return square_sum_of(x.gradients + i, n); },
-          [&](const flat_tensor& x, double sum) {
-            tensors_[x.index].norm_sq = sum;
-            total.add(sum);
-          });
-      return total.finish();
-    };
-    const double plain = measure(
-        [this](const gradient_type* g, std::size_t n) { return block_sum<square_term>(backend_, g, n); });
+    const double plain =
+        sum_squares([this](const flat_tensor& x, std::size_t i, std::size_t n) { return block_sum<square_term>(backend_, x.gradients + i, n); });
     if constexpr (std::is_same_v<gradient_type, double>)
       if (const double unit = detail::unit_for(plain); unit != 1)
-        return {measure([this, unit](const double* g, std::size_t n) { return scaled_square_sum(backend_, g, n, 1 / unit); }), unit};
+        return {sum_squares([this, unit](const flat_tensor& x, std::size_t i, std::size_t n) {
+                  return scaled_square_sum(backend_, x.gradients + i, n, 1 / unit);
+                }),
+                unit};
     return {plain, 1};
   }
 
