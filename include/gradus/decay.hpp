@@ -27,14 +27,20 @@ struct to_gradient {
 };
 
 /// θ ← θ − (sθ + u), with s itself in T: as a factor, 1 − s would be 1 in float for s below 3e-8, and wrong by up to that
-/// much for any other. An s beyond 1/2 is taken as the factor `kept`: for 1, exactly −u is left.
+/// much for any other. An s beyond 1/2, and 0, is taken as the factor: θ ← (1−s)·θ − u, which is −u for 1.
 template <class T>
 struct shrink {
   T kept, lost;
+  bool decrements;
   template <class V>
   GRADUS_HOST_DEVICE V decrement(V theta) const noexcept
   {
     return V(lost) * theta;
+  }
+  template <class V>
+  GRADUS_HOST_DEVICE V weights(V theta) const noexcept
+  {
+    return V(kept) * theta;
   }
 };
 
@@ -42,7 +48,7 @@ template <class T>
 GRADUS_HOST_DEVICE shrink<T> shrink_by(double s) noexcept
 {
   const bool small = s <= 0.5 && s >= -0.5;
-  return {T(small ? 1 : 1 - s), T(small ? s : 0)};
+  return {T(small ? 1 : 1 - s), T(small ? s : 0), small && T(s) != 0};
 }
 
 struct none {

@@ -97,18 +97,32 @@ struct kernel {
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
       const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
+      V kept = theta;
       if constexpr (requires { c.decay.weights(theta); })
-        theta = c.decay.weights(theta);
+        kept = c.decay.weights(theta);
       // Added to u, a decay too small to change θ by itself is not rounded away.
       if constexpr (requires { c.decay.decrement(theta); }) {
-        const V taken = fma(a, d, c.decay.decrement(theta));
-        if constexpr (requires { c.decay.kept; })
-          theta = fma(V(c.decay.kept), theta, -taken);
-        else
-          theta = theta - taken;
-      } else
-        theta = fma(-a, d, theta);
+#if defined(__CUDA_ARCH__)  // both, of which one is taken: for a branch here nvcc stores the weight in two places
+        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+        theta = decrements(c.decay) ? by_decrement : by_factor;
+#else
+        theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+#endif
+      }
+      else
+        theta = fma(-a, d, kept);
     }
+  }
+
+ private:
+  /// Which of the two acts in this step, where a decay has both `decrement` and `weights`: its formula says so.
+  template <class Decay>
+  GRADUS_HOST_DEVICE static bool decrements(const Decay& decay) noexcept
+  {
+    if constexpr (requires { decay.decrements; })
+      return decay.decrements;
+    else
+      return true;
   }
 };
 
