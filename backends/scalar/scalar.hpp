@@ -13,8 +13,9 @@ namespace gradus::inline GRADUS_ISA {
 namespace backend {
 
 struct scalar {
+  /// Inlined, so that the kernel is not copied: to load in packs what has just been stored piecewise stalls.
   template <class Kernel, class Theta, class G, class Slot>
-  void sweep(const Kernel kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
+  GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
   {
     sweep_by_ranges<scalar>(kernel, theta, g, slots, n);
   }
