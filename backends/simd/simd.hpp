@@ -435,21 +435,23 @@ struct basic_simd {
       store_part(theta, i, x, rest);
   }
 
-  /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].
+  /// The sum of up to a block of elements. Inlined, so that a small tensor's takes no call; and its partial sums, element i in
+  /// number i % 32, stay in registers until one pack is left.
   template <class Term, class T>
-  void accumulate(Term term, double (&partial)[reduce_lanes], const T* x, std::size_t n) const noexcept
+  GRADUS_INLINE double block_sum(Term term, const T* x, std::size_t n) const noexcept
   {
     using V = pack<double, Arch>;
-    V sum[reduce_lanes / V::size];
+    constexpr std::size_t packs = reduce_lanes / V::size;
+    V sum[packs];
+    for (std::size_t k = 0; k < packs; ++k)
+      sum[k] = V(0.0);
     const auto add_row = [&](const T* row) {
       // A lone stream of reads leaves memory idle at each page's end, where the hardware stops to look ahead.
       for (std::size_t byte = 0; byte < reduce_lanes * sizeof(T); byte += 64)
         prefetch(row, reduce_block * sizeof(T) + byte);
-      for (std::size_t k = 0; k < reduce_lanes / V::size; ++k)
+      for (std::size_t k = 0; k < packs; ++k)
         sum[k] = term(sum[k], V::load(row + k * V::size));
     };
-    for (std::size_t k = 0; k < reduce_lanes / V::size; ++k)
-      sum[k] = V::load(partial + k * V::size);
     std::size_t i = 0;
     for (; n - i >= reduce_lanes; i += reduce_lanes)
       add_row(x + i);
@@ -461,8 +463,12 @@ struct basic_simd {
         U::load_part(x + i + k, n - i - k < U::size ? n - i - k : U::size, 0).store(row + k);
       add_row(row);
     }
-    for (std::size_t k = 0; k < reduce_lanes / V::size; ++k)
-      sum[k].store(partial + k * V::size);
+    for (std::size_t half = packs / 2; half > 0; half /= 2)
+      for (std::size_t k = 0; k < half; ++k)
+        sum[k] = sum[k] + sum[k + half];
+    double lane[V::size];
+    sum[0].store(lane);
+    return fold(lane);
   }
 };
 

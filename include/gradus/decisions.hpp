@@ -63,7 +63,7 @@ GRADUS_HOST_DEVICE bool underflows(const square_sum& s, double scale, double gra
 
 /// next_second_moment_sum, also where ‖g‖² or the square of the scale is out of a double's range and their product is not.
 template <class T, class SecondMoment>
-GRADUS_HOST_DEVICE double next_sum(const SecondMoment& rule, double sum, const square_sum& s, double scale) noexcept
+GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(const SecondMoment& rule, double sum, const square_sum& s, double scale) noexcept
 {
   const double square = scale * scale;
   if (s.unit == 1 && square >= 0x1p-900 && square <= 0x1p900)

@@ -34,9 +34,11 @@ struct plain_term {
   }
 };
 
-GRADUS_HOST_DEVICE inline double fold(double (&partial)[reduce_lanes]) noexcept
+/// The sum by halves of a power of two of numbers.
+template <std::size_t N>
+GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
 {
-  for (std::size_t half = reduce_lanes / 2; half > 0; half /= 2)
+  for (std::size_t half = N / 2; half > 0; half /= 2)
     for (std::size_t k = 0; k < half; ++k)
       partial[k] += partial[k + half];
   return partial[0];
