@@ -137,20 +137,40 @@ TEST_CASE("random bits are even, and independent of the element before, the othe
   CHECK(noise(7, 0, std::size_t(1) << 32)(1) != a(1));
 }
 
-TEST_CASE("random bits are the element's, whichever index they are counted from, past 2³² too")
+TEST_CASE("random bits are the element's, whichever element of its range they are counted from, past 2³² too")
 {
-  constexpr std::uint64_t range = std::uint64_t(1) << 32, most = ~std::uint64_t(0);
-  const std::uint64_t edges[] = {0, 1, 15, 4095, range - 2, range - 1, range, range + 1, 3 * range - 1, 3 * range, most - range, most - 1, most};
+  constexpr std::uint64_t range = std::uint64_t(1) << 32;
+  const std::uint64_t most = ~std::uint64_t(0);
   for (const std::size_t array : {0u, 1u, 4u})
-    for (const std::uint64_t begin : edges)
-      for (const std::uint64_t i : edges)
-        for (const std::uint64_t j : edges) {
-          const std::uint32_t expected = noise(7, array, begin + i + j)(0);
-          REQUIRE(noise(7, array, begin)(i + j) == expected);
-          REQUIRE(noise(7, array, begin).from(i)(j) == expected);
-          REQUIRE(noise(7, array, begin).from(i).from(j)(0) == expected);
-          REQUIRE(noise(7, array, begin + i)(j) == expected);
+    for (const std::uint64_t start : {std::uint64_t(0), range, 3 * range, most - (range - 1)})
+      for (const std::uint64_t begin : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(4095), range / 2, range - 1})
+        for (const std::uint64_t i : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(17), range / 2 - 1, range - 1}) {
+          if (begin + i >= range)
+            continue;
+          const std::uint32_t expected = noise(7, array, start + begin + i)(0);
+          REQUIRE(noise(7, array, start + begin)(i) == expected);
+          REQUIRE(noise(7, array, start + begin).from(i)(0) == expected);
+          REQUIRE(noise(7, array, start).from(begin).from(i)(0) == expected);
+          REQUIRE(noise(7, array, start).from(begin)(i) == expected);
         }
+}
+
+TEST_CASE("a loop is cut where a range of random bits ends, and nowhere else")
+{
+  constexpr std::uint64_t range = std::uint64_t(1) << 32;
+  using parts = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+  const auto cut = [](std::uint64_t begin, std::uint64_t end) {
+    parts all;
+    gradus::detail::for_noise_ranges(begin, end, [&](std::size_t first, std::size_t last) { all.emplace_back(first, last); });
+    return all;
+  };
+  CHECK(cut(5, 5).empty());
+  CHECK(cut(range, range).empty());
+  CHECK(cut(0, 4096) == parts{{0, 4096}});
+  CHECK(cut(0, range) == parts{{0, range}});
+  CHECK(cut(range - 1, range + 1) == parts{{range - 1, range}, {range, range + 1}});
+  CHECK(cut(7, 2 * range + 9) == parts{{7, range}, {range, 2 * range}, {2 * range, 2 * range + 9}});
+  CHECK(cut(3 * range, 3 * range + 1) == parts{{3 * range, 3 * range + 1}});
 }
 
 TEST_CASE("the random bits of an element are those that runs so far have been rounded with")
@@ -197,11 +217,15 @@ TEST_CASE_TEMPLATE("every width stores an element with the same random bits, acr
       const auto check = [&]<class V>(std::type_identity<V>, std::size_t size) {
         for (std::size_t from = 0; from + size <= 80; ++from) {
           std::vector<S> to(80), moved(85);
-          gradus::store(gradus::stochastic<S>{to.data(), noise(7, array, begin)}, from, gradus::load<V>(&x[from]));
-          gradus::store(gradus::stochastic<S>{moved.data(), noise(7, array, begin - 5)}.from(5), from, gradus::load<V>(&x[from]));
+          if (from < 40 && from + size > 40)
+            continue;  // half in one range and half in the next
+          const std::size_t start = from < 40 ? 0 : 40;
+          gradus::store(gradus::stochastic<S>{to.data() + start, noise(7, array, begin + start)}, from - start, gradus::load<V>(&x[from]));
+          if (start == 0)
+            gradus::store(gradus::stochastic<S>{moved.data(), noise(7, array, begin - 5)}.from(5), from, gradus::load<V>(&x[from]));
           for (std::size_t i = from; i < from + size; ++i) {
             REQUIRE(to[i].bits == expected[i].bits);
-            REQUIRE(moved[i + 5].bits == expected[i].bits);
+            REQUIRE((start != 0 || moved[i + 5].bits == expected[i].bits));
           }
         }
       };
@@ -217,27 +241,17 @@ TEST_CASE_TEMPLATE("every width stores an element with the same random bits, acr
         check_around_a_multiple<S>([&](std::size_t i, std::size_t n, S* to) {
           for (std::size_t k = 0; k < n; ++k)
             to[k] = S(x[i + k]);
-          const gradus::stochastic<S> weights{to - i, noise(7, array, begin)};
           const gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(c)>> move{c};
           float buffer[80] = {};
-          float* slots[] = {buffer + i, nullptr};
-          gradus::backend::basic_simd<Arch>{}.sweep(move, weights.from(i), x.data() + i, slots, n);
+          gradus::detail::for_noise_ranges(begin + i, begin + i + n, [&](std::size_t first, std::size_t last) {
+            const std::size_t at = first - begin;
+            float* slots[] = {buffer + at, nullptr};
+            const gradus::stochastic<S> weights{to + (at - i), noise(7, array, first)};
+            gradus::backend::basic_simd<Arch>{}.sweep(move, weights, x.data() + at, slots, last - first);
+          });
         });
       });
 #endif
-      for (const bool positive : {false, true})
-        check_around_a_multiple<std::uint8_t>([&](std::size_t i, std::size_t n, std::uint8_t* to) {
-          // Blocks whose largest element is always the same: of 2 and what is asked for.
-          std::vector<float> block{2};
-          for (std::size_t k = 0; k < n; ++k)
-            block.push_back(positive ? std::fabs(x[i + k]) : x[i + k]);
-          std::vector<std::uint8_t> codes(n + 1);
-          float scale = 0;
-          const noise random(7, array, begin + i - 1);
-          positive ? gradus::encode<false>(block.data(), codes.data(), &scale, n + 1, random)
-                   : gradus::encode<true>(block.data(), codes.data(), &scale, n + 1, random);
-          std::copy(codes.begin() + 1, codes.end(), to);
-        });
     }
 }
 

@@ -17,12 +17,6 @@ struct scalar {
   template <class Kernel, class Theta, class G, class Slot>
   GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
   {
-    sweep_by_ranges<scalar>(kernel, theta, g, slots, n);
-  }
-  /// All of whose random bits are of one range.
-  template <class Kernel, class Theta, class G, class Slot>
-  GRADUS_INLINE static void sweep_range(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) noexcept
-  {
     Slot slot[Kernel::slots + 1];
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k];

@@ -128,18 +128,18 @@ struct pack {
   }
   /// Rounds stochastically, with the random bits of the elements from the i-th on.
   template <short_float S>
-  void store(S* p, const detail::noise_in_range& random, std::size_t i) const noexcept
+  void store(S* p, const detail::noise& random, std::size_t i) const noexcept
   {
-    [[maybe_unused]] const std::uint32_t start = (random.first + std::uint32_t(i)) * detail::noise_in_range::weyl + random.a;
+    [[maybe_unused]] const std::uint32_t start = (random.first + std::uint32_t(i)) * detail::noise::weyl + random.a;
 #if defined(__AVX512F__)
     if constexpr (sizeof(batch) == 64 && std::is_same_v<S, bfloat16>) {
-      constexpr std::uint32_t w = detail::noise_in_range::weyl;
+      constexpr std::uint32_t w = detail::noise::weyl;
       const auto all = [](std::uint32_t s) { return _mm512_set1_epi32(int(s)); };
       const __m512i lanes = _mm512_mullo_epi32(
           _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), all(w));
       __m512i r = _mm512_add_epi32(all(start), lanes);
       r = _mm512_xor_si512(_mm512_xor_si512(r, _mm512_srli_epi32(r, 15)), all(random.b));
-      r = _mm512_mullo_epi32(r, all(detail::noise_in_range::multiplier));
+      r = _mm512_mullo_epi32(r, all(detail::noise::multiplier));
       r = _mm512_xor_si512(r, _mm512_srli_epi32(r, 16));
       r = random.shift ? _mm512_srli_epi32(r, 16) : _mm512_and_si512(r, all(0xffff));
       const __m512i u = _mm512_castps_si512(x), exponent = all(0x7f800000);
@@ -150,12 +150,12 @@ struct pack {
 #endif
 #if defined(__AVX2__)
         if constexpr (sizeof(batch) == 32 && std::is_same_v<S, bfloat16>) {
-      constexpr std::uint32_t w = detail::noise_in_range::weyl;
+      constexpr std::uint32_t w = detail::noise::weyl;
       const auto all = [](std::uint32_t s) { return _mm256_set1_epi32(int(s)); };
       const __m256i lanes = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), all(w));
       __m256i r = _mm256_add_epi32(all(start), lanes);
       r = _mm256_xor_si256(_mm256_xor_si256(r, _mm256_srli_epi32(r, 15)), all(random.b));
-      r = _mm256_mullo_epi32(r, all(detail::noise_in_range::multiplier));
+      r = _mm256_mullo_epi32(r, all(detail::noise::multiplier));
       r = _mm256_xor_si256(r, _mm256_srli_epi32(r, 16));
       r = random.shift ? _mm256_srli_epi32(r, 16) : _mm256_and_si256(r, all(0xffff));
       const __m256i u = _mm256_castps_si256(x), exponent = all(0x7f800000);
@@ -164,15 +164,6 @@ struct pack {
     } else
 #endif
       store_each(p, [&](T s, std::size_t k) { return S(s, random(i + k)); });
-  }
-  template <short_float S>
-  void store(S* p, const detail::noise& random, std::size_t i) const noexcept
-  {
-    const detail::noise here = random.from(i);
-    if (here.covered(size) == size)
-      store(p, here.in_range(), 0);
-    else
-      store_each(p, [&](T s, std::size_t k) { return S(s, here(k)); });
   }
   /// Loads and stores the first n elements, n ≤ size, and touches no others; in place of those stands `rest`.
   static pack load_part(const T* p, std::size_t n, T rest) noexcept
@@ -394,12 +385,6 @@ struct basic_simd {
   /// as a small tensor.
   template <class Kernel, class Theta, class G, class Slot>
   GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
-  {
-    sweep_by_ranges<basic_simd>(kernel, theta, g, slots, n);
-  }
-  /// All of whose random bits are of one range.
-  template <class Kernel, class Theta, class G, class Slot>
-  GRADUS_INLINE static void sweep_range(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) noexcept
   {
     using T = typename Kernel::value_type;
     using V = pack<T, Arch>;

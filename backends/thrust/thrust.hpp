@@ -129,9 +129,8 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
       s.x[k] = S(x[k]);
     *reinterpret_cast<short_pack<S>*>(p) = s;
   }
-  /// \tparam Noise  detail::noise, or detail::noise_in_range
-  template <short_float S, class Noise>
-  GRADUS_HOST_DEVICE void store(S* p, const Noise& random, std::size_t i) const noexcept
+  template <short_float S>
+  GRADUS_HOST_DEVICE void store(S* p, const detail::noise& random, std::size_t i) const noexcept
   {
     short_pack<S> s;
     for (std::size_t k = 0; k < size; ++k)

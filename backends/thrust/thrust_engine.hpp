@@ -502,7 +502,7 @@ GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uin
   if constexpr (Precision::has_master)
     return mirrored<parameter>{x.master + begin, x.parameters + begin};
   else if constexpr (short_float<parameter>)
-    return stochastic<parameter, noise_in_range>{x.parameters + begin, noise(key, Tensor::slot_count, begin).in_range()};
+    return stochastic<parameter>{x.parameters + begin, {key, Tensor::slot_count, begin}};
   else
     return x.parameters + begin;
 }
@@ -592,7 +592,7 @@ struct update_pack {
     if constexpr (real<S>)
       return x.slots[k] + begin;
     else
-      return stochastic<S, noise_in_range>{x.slots[k] + begin, noise(key, k, begin).in_range()};
+      return stochastic<S>{x.slots[k] + begin, {key, k, begin}};
   }
 };
 
@@ -657,7 +657,7 @@ struct update_codes {
       store(theta, i - begin, compute(i));
       for (std::size_t k = 0; k < Kernel::slots; ++k)
         x.slots[skipped + k][i] = x.with_map(skipped + k, [&](const auto& map) {
-          return encode_one(map, slot[k], largest[k], noise(key, skipped + k, begin).in_range()(i - begin));
+          return encode_one(map, slot[k], largest[k], noise(key, skipped + k, begin)(i - begin));
         });
     }
     for (std::size_t k = 0; k < Kernel::slots; ++k)

@@ -143,25 +143,6 @@ GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, 
     store(theta, i, x);
 }
 
-/// Backend::sweep_range on all n elements, at once but where a range of random bits ends among them.
-template <class Backend, class Kernel, class Theta, class G, class Slot>
-GRADUS_INLINE inline void sweep_by_ranges(const Kernel& kernel, const Theta& theta, const G& g, const Slot* slots, std::size_t n) noexcept
-{
-  if constexpr (std::is_same_v<Theta, decltype(in_range(theta))> && std::is_same_v<Slot, decltype(in_range(slots[0]))>)
-    return Backend::sweep_range(kernel, theta, g, slots, n);  // nothing is rounded by chance
-  std::size_t begin = 0;
-  do {
-    std::size_t length = covered(from(theta, begin), n - begin);
-    decltype(in_range(slots[0])) slot[Kernel::slots + 1] = {};
-    for (std::size_t k = 0; k < Kernel::slots; ++k) {
-      length = covered(from(slots[k], begin), length);
-      slot[k] = in_range(from(slots[k], begin));
-    }
-    Backend::sweep_range(kernel, in_range(from(theta, begin)), from(g, begin), slot, length);
-    begin += length;
-  } while (begin < n);
-}
-
 /// The N slots of a tensor as spans, exactly so many: {exp_avg, exp_avg_sq}. `{}` stands for empty ones.
 template <class T, std::size_t N>
 struct slot_spans {

@@ -1501,11 +1501,17 @@ class optimizer
             x.state[k].from(i).write(decoded[k], n, slot_list[k], {key, k, i});
       }
     else {
-      std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
-      for (std::size_t k = 0; k < slots; ++k)
-        if (x.state[k])
-          state[k] = x.state[k].at(key, k, begin);
-      detail::run<Pass>(backend_, prepared, parameters_of(x, key, begin), gradients_of(x, begin), state.data(), end - begin);
+      const auto run_part = [&](std::size_t first, std::size_t last) noexcept {
+        std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
+        for (std::size_t k = 0; k < slots; ++k)
+          if (x.state[k])
+            state[k] = x.state[k].at(key, k, first);
+        detail::run<Pass>(backend_, prepared, parameters_of(x, key, first), gradients_of(x, first), state.data(), last - first);
+      };
+      if constexpr (precision_type::stochastic)
+        detail::for_noise_ranges(begin, end, run_part);
+      else
+        run_part(begin, end);
     }
   }
 

@@ -49,11 +49,28 @@ GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, st
   return mix(name_hash + mix(mix(seed) + steps));
 }
 
-/// Sixteen random bits for each element of a range of 2³², in 32-bit arithmetic alone, which every SIMD set has.
-struct noise_in_range {
+/// Sixteen random bits for each element of one array in one step, in 32-bit arithmetic alone, which every SIMD set has. Each
+/// range of 2³² elements, from a multiple of that, has words a and b of its own: these are of the range that `begin` is in, and
+/// a loop that leaves it needs others (for_noise_ranges).
+struct noise {
   std::uint32_t a = 0, b = 0, first = 0, shift = 0;
 
-  GRADUS_HOST_DEVICE noise_in_range from(std::size_t i) const noexcept { return {a, b, first + std::uint32_t(i), shift}; }
+  noise() = default;
+  /// \param key  of the tensor and step  \param array  which of the tensor's arrays; two share the halves of a word
+  /// \param begin  the array's element that index 0 stands for
+  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::uint64_t begin) noexcept
+      : first(std::uint32_t(begin)), shift(array % 2 ? 16 : 0)
+  {
+    const std::uint64_t h = mix(key + 0x9e3779b97f4a7c15u * (array / 2 + 1) + mix(begin >> 32));
+    a = std::uint32_t(h);
+    b = std::uint32_t(h >> 32);
+  }
+  GRADUS_HOST_DEVICE noise from(std::size_t i) const noexcept
+  {
+    noise moved = *this;
+    moved.first += std::uint32_t(i);
+    return moved;
+  }
   static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
   GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
   {
@@ -64,38 +81,16 @@ struct noise_in_range {
   }
 };
 
-/// Sixteen random bits for each element of one array in one step. Each range of 2³² elements, from a multiple of that, has
-/// words a and b of its own; a loop takes them once, by `in_range`, and is cut where a range ends.
-struct noise {
-  std::uint64_t stream = 0, first = 0;
-  std::uint32_t shift = 0;
-
-  noise() = default;
-  /// \param key  of the tensor and step  \param array  which of the tensor's arrays; two share the halves of a word
-  /// \param begin  the array's element that index 0 stands for
-  GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::uint64_t begin) noexcept
-      : stream(key + 0x9e3779b97f4a7c15u * (array / 2 + 1)), first(begin), shift(array % 2 ? 16 : 0)
-  {
+/// Calls f(first, last) on the parts of [begin, end), elements of an array, that are each in one range of noise.
+template <class F>
+inline void for_noise_ranges(std::uint64_t begin, std::uint64_t end, const F& f) noexcept
+{
+  while (begin < end) {
+    const std::uint64_t left = (std::uint64_t(1) << 32) - std::uint32_t(begin), next = end - begin < left ? end : begin + left;
+    f(std::size_t(begin), std::size_t(next));
+    begin = next;
   }
-  GRADUS_HOST_DEVICE noise from(std::uint64_t i) const noexcept
-  {
-    noise moved = *this;
-    moved.first += i;
-    return moved;
-  }
-  /// How many of n elements, from index 0 on, are in its range: `in_range` serves these.
-  GRADUS_HOST_DEVICE std::uint64_t covered(std::uint64_t n) const noexcept
-  {
-    const std::uint64_t left = (std::uint64_t(1) << 32) - std::uint32_t(first);
-    return n < left ? n : left;
-  }
-  GRADUS_HOST_DEVICE noise_in_range in_range() const noexcept
-  {
-    const std::uint64_t h = mix(stream + mix(first >> 32));
-    return {std::uint32_t(h), std::uint32_t(h >> 32), std::uint32_t(first), shift};
-  }
-  GRADUS_HOST_DEVICE std::uint32_t operator()(std::uint64_t i) const noexcept { return from(i).in_range()(0); }
-};
+}
 
 /// to[i] = f(from[i], i) for all n elements, by rows of fixed length in memory that nothing else can name: of such loops
 /// compilers make SIMD code even at -O2, and the last row, padded, is computed as all others are.
@@ -219,11 +214,11 @@ struct readable {
   GRADUS_HOST_DEVICE readable from(std::size_t i) const noexcept { return {data + i}; }
 };
 
-/// Short numbers that are rounded stochastically when written. \tparam Noise  detail::noise_in_range within a sweep
-template <short_float S, class Noise = detail::noise>
+/// Short numbers that are rounded stochastically when written, all of one range of noise.
+template <short_float S>
 struct stochastic {
   S* data = nullptr;
-  Noise random = {};
+  detail::noise random = {};
   GRADUS_HOST_DEVICE stochastic from(std::size_t i) const noexcept { return {data + i, random.from(i)}; }
 };
 
@@ -271,8 +266,8 @@ GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
   else
     x.store(a.data + i);
 }
-template <class V, short_float S, class Noise>
-GRADUS_HOST_DEVICE void store(const stochastic<S, Noise>& a, std::size_t i, V x) noexcept
+template <class V, short_float S>
+GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexcept
 {
   if constexpr (real<V>)
     a.data[i] = S(x, a.random(i));
@@ -304,28 +299,6 @@ void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
     for (std::size_t k = 0; k < n; ++k)
       store(a, i + k, part[k]);
   }
-}
-
-/// How many of an array's next n elements have their random bits of one range, and the array of these; all, where it has none.
-template <class A>
-std::size_t covered(const A&, std::size_t n) noexcept
-{
-  return n;
-}
-template <short_float S>
-std::size_t covered(const stochastic<S>& a, std::size_t n) noexcept
-{
-  return std::size_t(a.random.covered(n));
-}
-template <class A>
-A in_range(const A& a) noexcept
-{
-  return a;
-}
-template <short_float S>
-stochastic<S, detail::noise_in_range> in_range(const stochastic<S>& a) noexcept
-{
-  return {a.data, a.random.in_range()};
 }
 
 /// Asks for what lies so many bytes behind the i-th element.
@@ -444,7 +417,7 @@ GRADUS_HOST_DEVICE std::uint8_t encode_one(const dynamic_map<Signed>& map, float
 
 }  // namespace detail
 
-/// Rounds stochastically; codes and scales as `decode` reads them.
+/// Rounds stochastically, by bits of one range of noise; codes and scales as `decode` reads them.
 template <bool Signed>
 void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n, detail::noise random) noexcept
 {
@@ -462,14 +435,9 @@ void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n
     else if (largest >= 0x7f800000u)
       std::memset(codes + begin, int(dynamic_map<Signed>::last), length);
     else
-      for (std::size_t i = begin, end = begin + length; i < end;) {
-        const detail::noise here = random.from(i);
-        const std::size_t n_here = std::size_t(here.covered(end - i));
-        detail::transform(from + i, codes + i, n_here, [=, bits = here.in_range()](float x, std::size_t k) {
-          return detail::dynamic_map_of<Signed>.code(x / scale, bits(k));
-        });
-        i += n_here;
-      }
+      detail::transform(from + begin, codes + begin, length, [=](float x, std::size_t i) {
+        return detail::dynamic_map_of<Signed>.code(x / scale, random(begin + i));
+      });
   }
 }
 
