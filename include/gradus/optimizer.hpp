@@ -677,10 +677,7 @@ class optimizer
       schedule_decay(report);
     }
     const auto move = [&]<pass Pass>(std::integral_constant<pass, Pass>) {
-      for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
-        const denormal_guard guard(o.flush_denormals);
-        run<Pass>(x, begin, end);
-      });
+      for_ranges(o.flush_denormals, [&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept { run<Pass>(x, begin, end); });
     };
     if constexpr (rule_type::scheduled && !one_pass && keeps_exactly) {
       if (in_two_passes)
@@ -1405,9 +1402,9 @@ class optimizer
 
   /// Calls f(tensor, begin, end) on ranges of elements that together are all that takes part: in pieces that the backend
   /// may run at the same time, cut through the flat list so that all are about as long, whatever the tensors' sizes. They
-  /// begin at whole blocks of a tensor, and depend on the list alone.
+  /// begin at whole blocks of a tensor, and depend on the list alone. \param flush_denormals  while f runs
   template <class F>
-  void for_ranges(const F& f) noexcept
+  void for_ranges(bool flush_denormals, const F& f) noexcept
   {
     const std::size_t pieces = flat_elements_ < smallest_parallel_step
                                    ? 1
@@ -1416,8 +1413,10 @@ class optimizer
     if constexpr (requires { backend_.for_pieces(pieces, [](std::size_t) noexcept {}); })
       if (pieces > 1)
         return backend_.for_pieces(pieces, [&](std::size_t k) noexcept {
+          const denormal_guard guard(flush_denormals);
           for_ranges_between(cut(k, pieces), cut(k + 1, pieces), f);
         });
+    const denormal_guard guard(flush_denormals);
     for_ranges_between({0, 0}, {flat_.size(), 0}, f);
   }
 
@@ -1533,9 +1532,9 @@ class optimizer
 
   /// Calls f(tensor, begin, length), which gives a block's sum, on every block, and then g(tensor, sum) in their order.
   template <class F, class G>
-  void sum_blocks(const F& f, const G& g) noexcept
+  void sum_blocks(bool flush_denormals, const F& f, const G& g) noexcept
   {
-    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
+    for_ranges(flush_denormals, [&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
       for (std::size_t i = begin; i < end; i += reduce_block)
         block_sums_[x.first_block + i / reduce_block] = f(x, i, end - i < reduce_block ? end - i : reduce_block);
     });
@@ -1550,7 +1549,7 @@ class optimizer
   double sum_squares(const F& of_block) noexcept
   {
     running_sum total;
-    sum_blocks(of_block, [&](const flat_tensor& x, double sum) {
+    sum_blocks(false, of_block, [&](const flat_tensor& x, double sum) {
       tensors_[x.index].norm_sq = sum;
       total.add(sum);
     });
@@ -1581,8 +1580,7 @@ class optimizer
     if (!possible)
       return false;
     std::atomic<bool> found{false};
-    for_ranges([&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
-      const denormal_guard guard(flush_denormals);
+    for_ranges(flush_denormals, [&](const flat_tensor& x, std::size_t begin, std::size_t end) noexcept {
       for (std::size_t i = begin; i < end && !found.load(std::memory_order_relaxed); i += reduce_block) {
         const std::size_t n = end - i < reduce_block ? end - i : reduce_block;
         if (block_overflows(x, i, n))
@@ -1779,8 +1777,8 @@ class optimizer
       return 0;
     running_sum total;
     sum_blocks(
+        flush_denormals,
         [&](const flat_tensor& x, std::size_t i, std::size_t n) {
-          const denormal_guard guard(flush_denormals);
           if constexpr (!keeps_exactly)
             return sum_of_next_moments(x, i, n);
           else {
