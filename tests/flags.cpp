@@ -103,6 +103,29 @@ void one_weight(double partial, double gradient, int steps, double expected, dou
   run(gradus::default_backend{});
 }
 
+// A gradient whose square T cannot hold, and 1 − β₂ times it can: the first step is lr all the same.
+template <class T, class Recipe>
+void large_gradient(const char* recipe)
+{
+  constexpr auto rule = Recipe{.lr = 0.1}.rule();
+  const auto run = [&](auto backend) {
+    std::vector<T> w(65, T(1)), g(65, sizeof(T) == 4 ? T(3e19) : T(3e154)), m(65), v(65, T(gradus::initial_value(rule, 1))), largest(65);
+    const auto formula = gradus::prepare<T>(rule, gradus::make_tick(rule, 1, 1));
+    bool fits;
+    if constexpr (rule.slots == 2)
+      fits = gradus::update(backend, formula, w, g, {m, v});
+    else
+      fits = gradus::update(backend, formula, w, g, {m, v, largest});
+    if (!fits)
+      return fail("lengths", recipe, 0, 0);
+    for (std::size_t i = 0; i < w.size(); ++i)
+      if (!near(w[i], T(0.9), 1e-6) || !gradus::is_finite(v[i]))
+        return fail("a large gradient", recipe, double(w[i]), 0.9);
+  };
+  run(gradus::backend::scalar{});
+  run(gradus::default_backend{});
+}
+
 // What is not finite is found by its bits, and does not touch what is beside it.
 template <class T>
 void not_finite()
@@ -141,6 +164,13 @@ int main(int argc, char** argv)
   one_weight<double>(0.45, 0.5, 3, 0.795785004534339635, 1e-12);
   one_weight<float>(0.3, 0.01, 1, 0.996019, 5e-7);
   one_weight<double>(0.3, 0.01, 1, 0.996019003828078873, 1e-12);
+  const auto large_gradients = []<class T>(T) {
+    large_gradient<T, gradus::adam>("adam");
+    large_gradient<T, gradus::amsgrad>("amsgrad");
+    large_gradient<T, gradus::yogi>("yogi");
+  };
+  large_gradients(float());
+  large_gradients(double());
   not_finite<float>();
   not_finite<double>();
   return good ? 0 : 1;

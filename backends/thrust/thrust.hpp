@@ -168,6 +168,7 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
     return make([&](std::size_t k) { return gradus::fma(a.x[k], b.x[k], c.x[k]); });
   }
   friend GRADUS_HOST_DEVICE pack sqrt(pack a) noexcept { return make([&](std::size_t k) { return gradus::sqrt(a.x[k]); }); }
+  friend GRADUS_HOST_DEVICE pack rounded(pack a) noexcept { return make([&](std::size_t k) { return gradus::rounded(a.x[k]); }); }
   friend GRADUS_HOST_DEVICE pack abs(pack a) noexcept { return make([&](std::size_t k) { return gradus::abs(a.x[k]); }); }
   friend GRADUS_HOST_DEVICE pack sign(pack a) noexcept { return make([&](std::size_t k) { return gradus::sign(a.x[k]); }); }
   friend GRADUS_HOST_DEVICE pack pow(pack a, pack b) noexcept

@@ -179,8 +179,8 @@ GRADUS_HOST_DEVICE inline T map_bits(F f, T a) noexcept
   return __builtin_bit_cast(T, f(__builtin_bit_cast(bits_of<T>, a)));
 }
 
-/// a, a number or a register of them, as the sum or difference that it is was rounded: no flag lets a compiler take anything
-/// through it. Where nothing else could, it is no code, and loops over numbers are still vectorised.
+/// a, a number or a register of them, as it was rounded: no flag lets a compiler take anything through it. Where nothing
+/// else could, it is no code, and loops over numbers are still vectorised.
 template <class T>
 GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 {

@@ -54,7 +54,7 @@ struct ema {
     GRADUS_HOST_DEVICE void update(V* v, V g, V) const noexcept
     {
       // Not g·g first, which overflows in float for |g| above 1.8e19, where v is still far from it.
-      v[0] = fma(V(one_minus_beta2) * g, g, V(beta2) * v[0]);
+      v[0] = fma(rounded(V(one_minus_beta2) * g), g, V(beta2) * v[0]);
     }
   };
   template <class T>
@@ -116,7 +116,7 @@ struct yogi {
       const V square = g * g, up(one_minus_beta2);
       // Compared, not subtracted: v − g·g might be fused, and its sign would then depend on the compiler.
       const V signed_weight = select(v[0] > square, -up, select(v[0] < square, up, V(0)));
-      v[0] = fma(signed_weight * g, g, v[0]);
+      v[0] = fma(rounded(signed_weight * g), g, v[0]);
     }
   };
   template <class T>
