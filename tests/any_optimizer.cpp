@@ -292,6 +292,29 @@ TEST_CASE("hyperparameters by the names that other libraries have for them")
   check("adam", "b2", "beta2");
   check("sgd", "mu", "momentum");
   check("yogi", "initial_accumulator_value", "initial_accumulator");
+  check("adamw", "weight_decay_rate", "weight_decay");
+}
+
+TEST_CASE("an algorithm that is not here is not taken for one that sounds like it")
+{
+  for (const char* name : {"nadam", "NAdam", "adagrad", "lion", "adan", "adamax", "sgdw"})
+    CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>{name},
+                         ("gradus: optimizer is \"" + std::string(name) +
+                          "\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam")
+                             .c_str(),
+                         std::invalid_argument);
+  CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>("sgdm"), doctest::Contains("(\"sgd\"?)"), std::invalid_argument);
+}
+
+TEST_CASE("a hyperparameter that is given twice is refused, the same number too")
+{
+  using any = gradus::any_optimizer<float>;
+  CHECK_THROWS_WITH_AS(any("adam", {{"lr", 0.5}, {"eps", 0}, {"lr", 0.25}}),
+                       "gradus: hyperparameter \"lr\" of adam is given twice, as 0.5 and as 0.25; expected once", std::invalid_argument);
+  any opt("sgd", {{"momentum", 0.9}});
+  CHECK_THROWS_WITH_AS(opt.set_hyperparameters({{"momentum", 0.5}, {"momentum", 0.5}}),
+                       "gradus: hyperparameter \"momentum\" of sgd is given twice, as 0.5 and as 0.5; expected once", std::invalid_argument);
+  CHECK(opt.hyperparameters()[1].second == 0.9);
 }
 
 TEST_CASE("values out of range, and that they change nothing")

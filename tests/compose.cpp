@@ -281,6 +281,75 @@ TEST_CASE_TEMPLATE("a rule in another namespace, all its words qualified, has th
   CHECK(support::first_difference(trained<T>(own::spelled_out(), gradus::default_backend{}), expected) == -1);
 }
 
+namespace listing {
+
+using gradus::field, gradus::fields, gradus::lists_its_fields, gradus::range;
+
+// What is listed, and what is forgotten where no size shows it: bools and ints beside a bool, in a derived rule too.
+struct three {
+  double a = 1;
+  bool b = true;
+  double c = 2;
+  static constexpr auto fields = gradus::fields(field{"a", &three::a, range::any_number}, field{"b", &three::b, range::yes_or_no},
+                                                field{"c", &three::c, range::any_number});
+};
+struct two {
+  double a = 1;
+  bool b = true;
+  static constexpr auto fields = gradus::fields(field{"a", &two::a, range::any_number}, field{"b", &two::b, range::yes_or_no});
+};
+struct forgotten_bool {
+  double a = 1;
+  bool b = true, forgotten = false;
+  static constexpr auto fields = gradus::fields(field{"a", &forgotten_bool::a, range::any_number}, field{"b", &forgotten_bool::b, range::yes_or_no});
+};
+struct forgotten_int {
+  double a = 1;
+  bool b = true;
+  int forgotten = 0;
+  static constexpr auto fields = gradus::fields(field{"a", &forgotten_int::a, range::any_number}, field{"b", &forgotten_int::b, range::yes_or_no});
+};
+struct only_a_bool {
+  bool forgotten = false;
+  static constexpr auto fields = gradus::fields();
+};
+struct one_twice {
+  double a = 1, forgotten = 1;
+  static constexpr auto fields = gradus::fields(field{"a", &one_twice::a, range::any_number}, field{"b", &one_twice::a, range::any_number});
+};
+struct derived : two {};
+struct derived_and_forgotten : two {
+  bool forgotten = false;
+};
+struct derived_and_listed : two {
+  bool c = false;
+  static constexpr auto fields = gradus::fields(field{"a", &derived_and_listed::a, range::any_number},
+                                                field{"b", &derived_and_listed::b, range::yes_or_no},
+                                                field{"c", &derived_and_listed::c, range::yes_or_no});
+};
+struct around {
+  gradus::first_moment::momentum inner;
+  bool c = false;
+  static constexpr auto fields = gradus::fields(gradus::fields_of(&around::inner), field{"c", &around::c, range::yes_or_no});
+};
+struct around_and_forgotten {
+  gradus::first_moment::momentum inner;
+  bool c = false, forgotten = false;
+  static constexpr auto fields =
+      gradus::fields(gradus::fields_of(&around_and_forgotten::inner), field{"c", &around_and_forgotten::c, range::yes_or_no});
+};
+struct nothing {};
+struct nothing_listed {
+  static constexpr auto fields = gradus::fields();
+};
+
+static_assert(lists_its_fields<three> && lists_its_fields<two> && lists_its_fields<derived> && lists_its_fields<derived_and_listed>);
+static_assert(lists_its_fields<around> && lists_its_fields<nothing> && lists_its_fields<nothing_listed>);
+static_assert(!lists_its_fields<forgotten_bool> && !lists_its_fields<forgotten_int> && !lists_its_fields<only_a_bool>);
+static_assert(!lists_its_fields<one_twice> && !lists_its_fields<derived_and_forgotten> && !lists_its_fields<around_and_forgotten>);
+
+}  // namespace listing
+
 TEST_CASE("fields are visited by name, in rules that hold or derive from others too")
 {
   std::string seen;

@@ -42,20 +42,29 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b)
   return row[b.size()];
 }
 
-/// What other libraries call a hyperparameter; empty for a name that is no such.
-inline std::string_view known_elsewhere_as(std::string_view name) noexcept
+/// Names of other libraries, and what they are here: empty for an algorithm that is not here, however near its name is to
+/// another's. Null for any other name.
+inline const std::string_view* known_elsewhere_as(std::string_view name) noexcept
 {
-  constexpr std::pair<std::string_view, std::string_view> synonyms[] = {
+  static constexpr std::pair<std::string_view, std::string_view> synonyms[] = {
       {"learning_rate", "lr"},     {"learningrate", "lr"},    {"step_size", "lr"},        {"stepsize", "lr"},
       {"alpha", "lr"},             {"eta", "lr"},             {"wd", "weight_decay"},     {"decay", "weight_decay"},
       {"l2", "weight_decay"},      {"lambda", "weight_decay"}, {"weightdecay", "weight_decay"},
       {"epsilon", "eps"},          {"beta_1", "beta1"},       {"beta_2", "beta2"},        {"b1", "beta1"},
       {"b2", "beta2"},             {"betas", "beta1"},        {"mu", "momentum"},         {"use_nesterov", "nesterov"},
-      {"initial_accumulator_value", "initial_accumulator"},   {"adamwscheduled", "adams"}, {"radamw", "radam"}};
-  for (const auto& [other, ours] : synonyms)
-    if (name == other)
-      return ours;
-  return {};
+      {"initial_accumulator_value", "initial_accumulator"},   {"base_lr", "lr"},          {"adam_epsilon", "eps"},
+      {"weight_decay_rate", "weight_decay"},                  {"l2_penalty", "weight_decay"},
+      {"adamwscheduled", "adams"}, {"radamw", "radam"},       {"sgdm", "sgd"},            {"nag", "sgd"},
+      {"adabelief", ""},           {"adadelta", ""},          {"adafactor", ""},          {"adagrad", ""},
+      {"adai", ""},                {"adais", ""},             {"adamax", ""},             {"adan", ""},
+      {"ademamix", ""},            {"adopt", ""},             {"asgd", ""},               {"ftrl", ""},
+      {"lamb", ""},                {"lars", ""},              {"lion", ""},               {"muon", ""},
+      {"nadam", ""},               {"nadamw", ""},            {"rmsprop", ""},            {"rprop", ""},
+      {"sgdw", ""},                {"shampoo", ""},           {"soap", ""}};
+  for (const auto& pair : synonyms)
+    if (name == pair.first)
+      return &pair.second;
+  return nullptr;
 }
 
 /// Refuses a name that is none of the known ones, with the one that was probably meant, if any is near.
@@ -64,7 +73,7 @@ inline std::string_view known_elsewhere_as(std::string_view name) noexcept
   std::string name(given);  // in lower case
   for (char& c : name)
     c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
-  const std::string_view synonym = known_elsewhere_as(name);
+  const std::string_view* const synonym = known_elsewhere_as(name);
   // Of two names that are as near, the one of the more similar length.
   const auto distance = [&name](std::string_view k) {
     const std::size_t longer = name.size() > k.size() ? name.size() - k.size() : k.size() - name.size();
@@ -75,11 +84,11 @@ inline std::string_view known_elsewhere_as(std::string_view name) noexcept
   for (const std::string_view k : known) {
     if (nearest.empty() || distance(k) < distance(nearest))
       nearest = k;
-    if (k == synonym)
+    if (synonym && k == *synonym)
       meant = k;
     all += (all.empty() ? "" : ", ") + std::string(k);
   }
-  if (meant.empty() && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
+  if (!synonym && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
     meant = nearest;
   fail(what + " is " + quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + quote(meant) + "?)"));
 }
@@ -95,7 +104,12 @@ std::vector<named_number> to_numbers(Recipe recipe)
 template <class Recipe>
 Recipe with_numbers(std::string_view recipe_name, Recipe recipe, std::span<const named_number> numbers)
 {
-  for (const auto& [name, number] : numbers) {
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const auto& [name, number] = numbers[i];
+    for (const named_number& before : numbers.first(i))
+      if (before.first == name)
+        fail("hyperparameter " + quote(name) + " of " + std::string(recipe_name) + " is given twice, as " + show(before.second) +
+             " and as " + show(number) + "; expected once");
     bool known = false;
     for_each_hyperparameter(recipe, [&, &wanted = name, &given = number](std::string_view field, auto& value, range r) {
       if (field != wanted)

@@ -107,7 +107,7 @@ constexpr bool field_names_are_good() noexcept
     R::fields.any_name([&](std::string_view name) {
       std::size_t found = 0;
       R::fields.any_name([&](std::string_view other) { return found += other == name, false; });
-      good = good && found == 1 && !name.empty() && name.find('/') == name.npos;
+      good = good && found == 1 && !name.empty() && name.find_first_of("/ =\t\n") == name.npos;
       return false;
     });
     return good;
@@ -183,7 +183,7 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE(has_kind<R>, "the " place " of a composition is no rule: it has no `kind`; " family)                           \
   GRADUS_REFUSE(lists_its_fields<R>, "the " place " has members that its `fields` does not list (or no `fields`); list each: " \
                                      "static constexpr auto fields = gradus::fields(gradus::field{\"alpha\", &rule::alpha, gradus::range::zero_to_one}).") \
-  GRADUS_REFUSE(field_names_are_good<R>(), "the " place " lists two fields of one name, or a name that is empty or has a slash.") members
+  GRADUS_REFUSE(field_names_are_good<R>(), "the " place " lists two fields of one name, or a name that is empty or has a space, a slash or an equals sign.") members
   GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).",
     GRADUS_REFUSE(has_slots<F>, "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
     GRADUS_REFUSE(has_correction<F>, "the first moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
@@ -228,7 +228,7 @@ template <class FirstMoment, class SecondMoment, class StepSize, class Decay>
 struct composition {
   static_assert((detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>(), true));
 
-  double lr;
+  double lr;  // without it nothing is learnt, so there is no default
   static constexpr auto fields = gradus::fields(hyper::lr(&composition::lr));
   FirstMoment first_moment;
   SecondMoment second_moment;
@@ -245,8 +245,17 @@ struct composition {
   static constexpr bool scheduled_in_one_pass =
       scheduled && SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(tick{}).gradient(1.0, 1.0); };
 
+  constexpr composition(double learning_rate, FirstMoment f, SecondMoment s, StepSize p, Decay d) noexcept
+      : lr(learning_rate), first_moment(f), second_moment(s), step_size(p), decay(d)
+  {
+  }
+  template <class Lr = void>
+  constexpr composition() noexcept
+  {
+    static_assert(!std::is_void_v<Lr>, "gradus: lr was not given: a composition has no default; take what compose(lr, …) returns.");
+  }
+
   constexpr composition rule() const noexcept { return *this; }
-  /// A composition has no lr of its own, so an optimizer is made from what `compose` gives and not from nothing.
   static constexpr bool has_no_default = true;
 
   void validate() const
@@ -269,7 +278,7 @@ constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, 
   if constexpr (detail::check_rules<F, S, P, D>())
     return composition<F, S, P, D>{lr, first_moment, second_moment, step_size, decay};
   else  // another, so that the sentence is the only error
-    return detail::some_composition{};
+    return detail::some_composition(0, {}, {}, {}, {});
 }
 template <class First, class... Rest>
   requires(sizeof...(Rest) != 4 || !std::is_convertible_v<First, double>)
@@ -279,7 +288,7 @@ constexpr auto compose(const First&, const Rest&...) noexcept
                                       "step_size, decay); where there is no decay, decay::none{}.");
   static_assert(sizeof...(Rest) != 4, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
                                       "second_moment, step_size, decay).");
-  return detail::some_composition{};
+  return detail::some_composition(0, {}, {}, {}, {});
 }
 
 /// What an optimizer is made with: an aggregate whose `rule()` gives a composition, and that lists its `fields`.

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include <gradus/error.hpp>
 #include <gradus/math.hpp>
@@ -90,6 +91,7 @@ struct field {
   {
     return is(name);
   }
+  using owner = A;
 };
 template <class A, class X>
 field(std::string_view, X A::*, range) -> field<A, X>;  // which clang++ before 17 does not find by itself
@@ -111,13 +113,22 @@ struct fields_of {
   {
     return X::fields.any_name(is);
   }
+  using owner = A;
 };
 
 /// What `fields` makes.
 template <>
 struct field_list<> {
-  static constexpr std::size_t bytes = 0;
+  static constexpr std::size_t bytes = 0, count = 0;
+  template <class>
+  static constexpr std::size_t count_of = 0;
   static constexpr std::size_t end(std::size_t at) noexcept { return at; }
+  template <class Member>
+  constexpr bool has(Member) const noexcept
+  {
+    return false;
+  }
+  constexpr bool has_one_twice() const noexcept { return false; }
   template <class A, class Visit>
   constexpr void visit(A&, const Visit&) const
   {
@@ -133,7 +144,19 @@ struct field_list<First, Rest...> {
   First first;
   field_list<Rest...> rest;
 
-  static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes;
+  static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes, count = 1 + sizeof...(Rest);
+  /// How many of them are members of A itself, not of its base.
+  template <class A>
+  static constexpr std::size_t count_of = std::is_same_v<typename First::owner, A> + field_list<Rest...>::template count_of<A>;
+  template <class Member>
+  constexpr bool has(Member m) const noexcept
+  {
+    if constexpr (std::is_same_v<decltype(first.member), Member>)
+      if (first.member == m)
+        return true;
+    return rest.has(m);
+  }
+  constexpr bool has_one_twice() const noexcept { return rest.has(first.member) || rest.has_one_twice(); }
   /// Where members that stand as they are listed end, from an offset on.
   static constexpr std::size_t end(std::size_t at) noexcept
   {
@@ -198,14 +221,33 @@ inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::y
 
 namespace detail {
 
-/// Whether an aggregate lists all that it is made of: what is not listed is no more than padding.
+/// What converts to any member.
+struct any_member {
+  template <class X>
+  operator X() const noexcept;
+};
+template <class A, std::size_t... K>
+constexpr bool is_made_of(std::index_sequence<K...>) noexcept
+{
+  return requires { A{(void(K), any_member())...}; };
+}
+
+/// Whether an aggregate lists all that it is made of. Sizes show what is forgotten, but for a bool or int where padding would
+/// be; that is shown by how many initializers the aggregate takes, a base being one.
 template <class A>
 constexpr bool lists_all() noexcept
 {
-  if constexpr (requires { A::fields.bytes; })
-    return sizeof(A) - A::fields.bytes < alignof(A) || sizeof(A) - A::fields.end(0) < alignof(A);
-  else
+  if constexpr (!requires { A::fields.bytes; })
     return std::is_empty_v<A>;
+  else if constexpr (A::fields.count == 0)
+    return std::is_empty_v<A>;
+  else if constexpr (A::fields.has_one_twice() || (sizeof(A) - A::fields.bytes >= alignof(A) && sizeof(A) - A::fields.end(0) >= alignof(A)))
+    return false;
+  else if constexpr (std::is_aggregate_v<A> && sizeof(A) > A::fields.bytes) {
+    constexpr std::size_t own = A::fields.template count_of<A>, with_base = own + (own < A::fields.count);
+    return !is_made_of<A>(std::make_index_sequence<with_base + 1>());
+  } else
+    return true;
 }
 
 }  // namespace detail

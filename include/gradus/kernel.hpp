@@ -198,7 +198,7 @@ bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, 
 /// What runs a kernel over arrays and sums them: backend::scalar is the model of it; or has memory of its own (Thrust's).
 template <class B>
 concept backend_type_of = requires { typename B::memory_type; } || (requires(const B& b, float* p, const float* q, float* const* s) {
-  b.sweep(kernel<pass::whole, decltype(prepare<float>(detail::some_composition{}, tick{}))>{}, p, q, s, std::size_t());
+  b.sweep(kernel<pass::whole, decltype(prepare<float>(std::declval<detail::some_composition>(), tick{}))>{}, p, q, s, std::size_t());
 } && (requires(const B& b, double (&sums)[reduce_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
       requires(const B& b, const float* q) { b.block_sum(square_term{}, q, std::size_t()); }));
 

@@ -46,6 +46,7 @@ struct step_options {
   std::optional<double> max_grad_norm = {};  ///< clip the scaled gradients' global norm to this, as PyTorch does
   std::optional<double> grad_norm_sq = {};   ///< ‖g‖² of all raw gradients that take part, if the caller has it
   /// Change nothing if a gradient is infinite or NaN, or if the step would make a moment or a weight so.
+  /// (Not seen: an L2 decay's λθ, and weights kept in 16 bits, that leave their type's range by their own size.)
   bool skip_nonfinite = false;
   bool flush_denormals = false;              ///< take denormal numbers for zeros within the step (see denormals.hpp)
   /// v̄ of the whole model for a scheduled decay, from a caller whose optimizers are parts of one model. No norm is then
@@ -135,7 +136,7 @@ constexpr auto rule_of(const R& r) noexcept
   if constexpr (recipe<R>)
     return r.rule();
   else
-    return some_composition{};
+    return some_composition(0, {}, {}, {}, {});
 }
 
 template <class Parameters, class Gradients>
@@ -203,8 +204,9 @@ class optimizer
   template <class R = Recipe>
   optimizer() : optimizer(R{})
   {
-    static_assert(!requires { R::has_no_default; },
-                  "gradus: lr was not given: a composition has no default; pass the one that compose(lr, …) returns.");
+    if constexpr (!requires { R::has_no_default; })
+      static_assert(!requires { requires R{}.rule().lr == 0; },
+                    "gradus: lr was not given, and the recipe's own is 0, with which nothing is learnt; pass a recipe with its lr.");
   }
   optimizer(optimizer&&) noexcept = default;
   optimizer& operator=(optimizer&& other) noexcept

@@ -27,7 +27,11 @@ struct executor {
 gradus::optimizer in_threads(gradus::adamw{}, gradus::backend::parallel(gradus::backend::scalar{}, executor{}));
 
 struct recipe {
+#if defined(CASE_RECIPE_WITHOUT_LR)
+  double lr = 0;
+#else
   double lr = 1e-3;
+#endif
 #if defined(CASE_RECIPE_UNLISTED)
   double alpha = 0.5;
 #endif
@@ -42,6 +46,8 @@ struct recipe {
 gradus::optimizer<int> own(3);
 #elif defined(CASE_COMPOSED_RULE_AS_RECIPE)
 gradus::optimizer own(gradus::first_moment::ema{});
+#elif defined(CASE_RECIPE_WITHOUT_LR)
+gradus::optimizer<recipe> own;
 #else
 gradus::optimizer own(recipe{});
 #endif

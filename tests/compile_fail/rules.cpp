@@ -36,6 +36,8 @@ struct first {
                                                 gradus::field{"rate", &first::other_rate, gradus::range::zero_to_below_one});
 #elif defined(CASE_FIELD_WITH_A_SLASH)
   static constexpr auto fields = gradus::fields(gradus::field{"a/b", &first::decay_rate, gradus::range::zero_to_below_one});
+#elif defined(CASE_FIELD_WITH_A_SPACE)
+  static constexpr auto fields = gradus::fields(gradus::field{"decay rate", &first::decay_rate, gradus::range::zero_to_below_one});
 #elif !defined(CASE_FIRST_WITHOUT_FIELDS)
   static constexpr auto fields = gradus::fields(gradus::field{"rate", &first::decay_rate, gradus::range::zero_to_below_one});
 #endif
@@ -205,6 +207,8 @@ void step(std::span<float> weights, std::span<const float> gradients)
   gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, third{}, gradus::decay::momentum_corrected{}));
 #elif defined(CASE_COMPOSITION_BY_DEFAULT)
   gradus::optimizer<decltype(gradus::compose(1e-3, first{}, second{}, third{}, fourth{}))> opt;
+#elif defined(CASE_COMPOSITION_OF_NOTHING)
+  gradus::optimizer opt(decltype(gradus::compose(1e-3, first{}, second{}, third{}, fourth{})){});
 #else
   gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, third{}, fourth{}));
 #endif
