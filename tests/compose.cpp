@@ -281,6 +281,44 @@ TEST_CASE_TEMPLATE("a rule in another namespace, all its words qualified, has th
   CHECK(support::first_difference(trained<T>(own::spelled_out(), gradus::default_backend{}), expected) == -1);
 }
 
+namespace own {
+
+// Words that are not qualified, in a namespace where for plain numbers they would be the C library's.
+struct unqualified {
+  double beta1 = 0.9;
+  static constexpr auto fields = gradus::fields(gradus::hyper::beta1(&unqualified::beta1));
+  static constexpr std::string_view kind = "unqualified";
+  static constexpr std::array slots{gradus::slot{"average", gradus::slot::any_sign}};
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+  template <class T>
+  struct formula {
+    T beta1, rest;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* m, V g) const noexcept
+    {
+      m[0] = fma(V(rest), sqrt(abs(g)), V(beta1) * m[0]);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* m, V) const noexcept
+    {
+      return m[0];
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  {
+    return {T(beta1), T(1 - beta1)};
+  }
+};
+
+}  // namespace own
+
+TEST_CASE_TEMPLATE("words that are not qualified are gradus's in every backend", T, float, double)
+{
+  const auto rule = gradus::compose(0.01, own::unqualified{}, second_moment::none{}, gradus::step_size::constant{}, decay::none{});
+  CHECK(support::first_difference(trained<T>(rule, gradus::backend::scalar{}), trained<T>(rule, gradus::default_backend{})) == -1);
+}
+
 namespace listing {
 
 using gradus::field, gradus::fields, gradus::lists_its_fields, gradus::range;

@@ -22,6 +22,7 @@
 #include <span>
 
 #include <gradus/compose.hpp>
+#include <gradus/number.hpp>
 #include <gradus/reduce.hpp>
 #include <gradus/storage.hpp>
 
@@ -81,6 +82,19 @@ struct kernel {
   static constexpr bool writes_parameters = Pass != pass::moments;
   static constexpr bool writes_slots = Pass != pass::weights;
 
+  /// Where elements come one by one the rules see detail::number, not float or double itself.
+  template <real V>
+  GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
+  {
+    using number = detail::number<V>;
+    number x(theta), state[slots + 1];
+    for (std::size_t k = 0; k < slots; ++k)
+      state[k] = number(slot[k]);
+    (*this)(x, number(g), state);
+    for (std::size_t k = 0; k < slots; ++k)
+      slot[k] = state[k].x;
+    theta = x.x;
+  }
   template <class V>
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {
