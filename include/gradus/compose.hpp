@@ -226,7 +226,8 @@ constexpr bool check_rules() noexcept
 /// Four rules and a learning rate: what a recipe's `rule()` and `compose` give, and itself a recipe.
 template <class FirstMoment, class SecondMoment, class StepSize, class Decay>
 struct composition {
-  static_assert((detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>(), true));
+  /// Whether the rules are such as they must be; if not, a sentence has said so, and nothing more need be wrong.
+  static constexpr bool is_good = detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>();
 
   double lr;  // without it nothing is learnt, so there is no default
   static constexpr auto fields = gradus::fields(hyper::lr(&composition::lr));
@@ -235,15 +236,24 @@ struct composition {
   StepSize step_size;
   Decay decay;
 
-  static constexpr std::size_t slots = FirstMoment::slots.size() + SecondMoment::slots.size();
+  static constexpr std::size_t slots = [] {
+    if constexpr (is_good)
+      return FirstMoment::slots.size() + SecondMoment::slots.size();
+    else
+      return std::size_t(0);
+  }();
   /// Bytes of optimizer state a parameter; a momentum of 0 keeps no buffer and saves its part.
   template <class T>
   static constexpr std::size_t state_bytes = slots * sizeof(T);
 
   /// Whether a step needs v̄, and if so, whether v̄ follows from the gradient's norm so that one pass is enough.
   static constexpr bool scheduled = reads_mean_square<Decay>;
-  static constexpr bool scheduled_in_one_pass =
-      scheduled && SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(tick{}).gradient(1.0, 1.0); };
+  static constexpr bool scheduled_in_one_pass = [] {
+    if constexpr (is_good && scheduled)
+      return SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(tick{}).gradient(1.0, 1.0); };
+    else
+      return false;
+  }();
 
   constexpr composition(double learning_rate, FirstMoment f, SecondMoment s, StepSize p, Decay d) noexcept
       : lr(learning_rate), first_moment(f), second_moment(s), step_size(p), decay(d)
@@ -291,15 +301,18 @@ constexpr auto compose(const First&, const Rest&...) noexcept
   return detail::some_composition(0, {}, {}, {}, {});
 }
 
+namespace detail {
+template <class F, class S, class P, class D>
+std::bool_constant<composition<F, S, P, D>::is_good> composition_is_good(const composition<F, S, P, D>&);
+
+/// What has a composition's rules, good ones or not.
+template <class R>
+concept gives_composition = requires(const R& r) { composition_is_good(r.rule()); };
+}  // namespace detail
+
 /// What an optimizer is made with: an aggregate whose `rule()` gives a composition, and that lists its `fields`.
 template <class R>
-concept recipe = requires(const R& r) {
-  r.rule().lr;
-  r.rule().first_moment;
-  r.rule().second_moment;
-  r.rule().step_size;
-  r.rule().decay;
-};
+concept recipe = detail::gives_composition<R> && decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
 
 /// The scalars of step t (counted from 1) for the rules of a composition.
 /// \param mean_square  v̄, which a scheduled decay reads; 0 stands for a model whose gradients have all been 0

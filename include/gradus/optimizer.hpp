@@ -171,7 +171,7 @@ void make_room(std::vector<X>& v, std::size_t n)
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
-  static_assert(recipe<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
+  static_assert(detail::gives_composition<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
                                 "of your own whose rule() returns such.");
   static_assert(detail::listed<Recipe> || !recipe<Recipe>,
                 "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
@@ -181,7 +181,7 @@ class optimizer
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
  public:
-  using precision_type = precision_of<T>;
+  using precision_type = typename detail::precision_or_float<T>::precision;
   using parameter_type = typename precision_type::parameter_type;
   using gradient_type = typename precision_type::gradient_type;
   using state_type = typename precision_type::state_type;

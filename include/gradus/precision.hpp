@@ -81,19 +81,17 @@ namespace detail {
 
 /// float where T is no precision, so that an optimizer of it is refused by its own sentence alone.
 template <class T>
-struct sides {
-  using parameter = float;
-  using gradient = float;
+struct precision_or_float {
+  using precision = gradus::precision<float>;
 };
 template <precise T>
-struct sides<T> {
-  using parameter = typename precision_of<T>::parameter_type;
-  using gradient = typename precision_of<T>::gradient_type;
+struct precision_or_float<T> {
+  using precision = precision_of<T>;
 };
 template <class T>
-using parameter_of = typename sides<T>::parameter;
+using parameter_of = typename precision_or_float<T>::precision::parameter_type;
 template <class T>
-using gradient_of = typename sides<T>::gradient;
+using gradient_of = typename precision_or_float<T>::precision::gradient_type;
 
 /// So many elements are decoded, computed and encoded at a time: few enough for the first-level cache.
 inline constexpr std::size_t stage = 512;

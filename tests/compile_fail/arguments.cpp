@@ -48,6 +48,8 @@ gradus::optimizer<int> own(3);
 gradus::optimizer own(gradus::first_moment::ema{});
 #elif defined(CASE_RECIPE_WITHOUT_LR)
 gradus::optimizer<recipe> own;
+#elif defined(CASE_INT_AS_PRECISION)
+gradus::optimizer<recipe, int> own;
 #else
 gradus::optimizer own(recipe{});
 #endif

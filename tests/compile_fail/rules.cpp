@@ -207,6 +207,9 @@ void step(std::span<float> weights, std::span<const float> gradients)
   gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, third{}, gradus::decay::momentum_corrected{}));
 #elif defined(CASE_COMPOSITION_BY_DEFAULT)
   gradus::optimizer<decltype(gradus::compose(1e-3, first{}, second{}, third{}, fourth{}))> opt;
+#elif defined(CASE_COMPOSITION_OF_WRONG_RULES)
+  using wrong = gradus::composition<second, first, third, fourth>;
+  gradus::optimizer<wrong> opt(wrong(1e-3, second{}, first{}, third{}, fourth{}));
 #elif defined(CASE_COMPOSITION_OF_NOTHING)
   gradus::optimizer opt(decltype(gradus::compose(1e-3, first{}, second{}, third{}, fourth{})){});
 #else
