@@ -86,7 +86,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
       nearest = k;
     if (synonym && k == *synonym)
       meant = k;
-    all += (all.empty() ? "" : ", ") + std::string(k);
+    (all += all.empty() ? "" : ", ") += k;
   }
   if (!synonym && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
     meant = nearest;

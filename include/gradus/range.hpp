@@ -99,8 +99,11 @@ class view_shape {
   std::string text() const
   {
     std::string all;
-    for (std::size_t k = 0; k < known(); ++k)
-      all += (k ? "x" : "") + std::to_string(extents_[k]);
+    for (std::size_t k = 0; k < known(); ++k) {
+      if (k > 0)
+        all += 'x';
+      all += std::to_string(extents_[k]);
+    }
     return all;
   }
 
