@@ -104,12 +104,7 @@ std::vector<named_number> to_numbers(Recipe recipe)
 template <class Recipe>
 Recipe with_numbers(std::string_view recipe_name, Recipe recipe, std::span<const named_number> numbers)
 {
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    const auto& [name, number] = numbers[i];
-    for (const named_number& before : numbers.first(i))
-      if (before.first == name)
-        fail("hyperparameter " + quote(name) + " of " + std::string(recipe_name) + " is given twice, as " + show(before.second) +
-             " and as " + show(number) + "; expected once");
+  for (const auto& [name, number] : numbers) {
     bool known = false;
     for_each_hyperparameter(recipe, [&, &wanted = name, &given = number](std::string_view field, auto& value, range r) {
       if (field != wanted)
@@ -153,7 +148,8 @@ inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_
 }
 
 /// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. The same members with the same meaning; hyperparameters
-/// are lists of named numbers, of which those not named keep their value.
+/// are lists of named numbers: what is not named keeps its value, of two with one name the later counts (a caller's own defaults
+/// come first).
 template <class T, class Backend = default_backend>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
