@@ -82,7 +82,7 @@ struct device_tensor {
 
 template <class Rule, class Formula>
 struct device_cohort {
-  Rule rule;
+  Rule rule = Rule(0, {}, {}, {}, {});
   std::uint64_t t;
   tick scalars;
   Formula prepared;

@@ -106,7 +106,10 @@ constexpr bool field_names_are_good() noexcept
     bool good = true;
     R::fields.any_name([&](std::string_view name) {
       std::size_t found = 0;
-      R::fields.any_name([&](std::string_view other) { return found += other == name, false; });
+      R::fields.any_name([&](std::string_view other) {
+        found += other == name;
+        return false;
+      });
       good = good && found == 1 && !name.empty() && name.find_first_of("/ =\t\n") == name.npos;
       return false;
     });
