@@ -30,7 +30,7 @@ ENGINE = """
 bool step(std::span<float> w, std::span<const float> g, std::span<float> m, std::span<float> v, std::uint64_t t)
 {
   const auto rule = gradus::adamw{}.rule();
-  const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, 1));
+  const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, 1));
   return gradus::update(gradus::backend::scalar{}, formula, w, g, {m, v});
 }
 """
@@ -71,7 +71,7 @@ def main():
             for i, (name, flags, source) in enumerate(CASES):
                 path = pathlib.Path(folder) / f"case{i}.cpp"
                 path.write_text(source)
-                base = [compiler, "-std=c++20", "-O2", f"-I{ROOT}/include", *flags, str(path)]
+                base = [compiler, "-std=c++20", "-O2", f"-I{ROOT}/include", f"-I{ROOT}/backends/simd/include", *flags, str(path)]
                 text = subprocess.run([*base, "-E", "-P"], capture_output=True)
                 if text.returncode:
                     missing[f"{compiler}: {name}"] = text.stderr.decode().splitlines()[0]

@@ -1,10 +1,10 @@
 // Optimizers over a device's memory: the bytes that they move a second, held against a copy of as many bytes there. For CUDA
 //
-//     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude bench/device.cu -o device && ./device
+//     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include bench/device.cu -o device && ./device
 //
 // and, the same file, for the threads of OpenMP, where it also holds backend::thrust against the CPU backend it rests on:
 //
-//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -x c++ bench/device.cu -o device
+//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ bench/device.cu -o device
 //
 // What is compared is timed in turns, and of each time and each ratio the median is printed. `./device N` takes N rounds.
 

@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include <gradus/precision.hpp>
+#include <gradus/state/precision.hpp>
 #include <gradus/recipes.hpp>
 
 namespace bench {

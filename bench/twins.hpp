@@ -8,7 +8,7 @@
 #include <limits>
 #include <type_traits>
 
-#include <gradus/math.hpp>
+#include <gradus/kernel/math.hpp>
 #include <gradus/recipes.hpp>
 
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))

@@ -4,10 +4,8 @@ include(CMakePackageConfigHelpers)
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gradus)
 set(generated ${CMAKE_CURRENT_BINARY_DIR}/cmake)
 
-install(DIRECTORY include/gradus DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} PATTERN backend/scalar.hpp EXCLUDE PATTERN backend/simd.hpp EXCLUDE
-        PATTERN backend/dispatch.hpp EXCLUDE PATTERN backend/thrust.hpp EXCLUDE)
-get_property(backend_headers GLOBAL PROPERTY GRADUS_BACKEND_HEADERS)
-install(FILES ${backend_headers} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/gradus/backend)
+install(DIRECTORY include/gradus backends/simd/include/gradus backends/dispatch/include/gradus backends/thrust/include/gradus
+        DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 install(TARGETS gradus EXPORT gradus)
 install(EXPORT gradus NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusTargets.cmake)

@@ -33,7 +33,7 @@ struct belief {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(beta2), T(1 - beta2), T(eps)};
   }

@@ -1,10 +1,10 @@
 // Logistic regression trained wholly in a device's memory: data, weights, gradients and the optimizer's state. For CUDA
 //
-//     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude examples/device_training.cu
+//     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include examples/device_training.cu
 //
 // and, the same file, for the threads of OpenMP
 //
-//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -x c++ examples/device_training.cu
+//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ examples/device_training.cu
 
 #include <cmath>
 #include <cstdio>

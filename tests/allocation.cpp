@@ -112,9 +112,9 @@ void check_steps(const Recipe& recipe, Backend backend = {})
   opt.add(c.weights, c.gradients, group);
   opt.add(d.weights, d.gradients, group);
   steps(!gradus::optimizer<Recipe>::rule_type::scheduled_in_one_pass);
-  CHECK(allocations_in([&] { opt.leave_out(late); }) == 0);
+  CHECK(allocations_in([&] { opt.freeze(late); }) == 0);
   steps(false);
-  CHECK(allocations_in([&] { opt.take_in(late); }) == 0);
+  CHECK(allocations_in([&] { opt.unfreeze(late); }) == 0);
   steps(false);
   const auto elsewhere = std::span(e.weights).first(4133), its_gradients = std::span(e.gradients).first(4133);
   CHECK(allocations_in([&] { opt.rebind(late, elsewhere, its_gradients); }) == 0);
@@ -123,7 +123,7 @@ void check_steps(const Recipe& recipe, Backend backend = {})
   steps(false);
   opt.add("late", b.weights, b.gradients);
   steps(false);
-  CHECK(allocations_in([&] { opt.resum(); }) == 0);
+  CHECK(allocations_in([&] { opt.recompute_second_moment_sum(); }) == 0);
   steps(false);
   opt.visit_state([](auto, auto, auto) {});
   steps(false);
@@ -207,14 +207,14 @@ TEST_CASE("the engine layer allocates nothing")
   const auto rule = compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{});
   CHECK(allocations_in([&] {
           const default_backend backend;
-          tick k = make_tick(rule, 1, 1.0, 0);
+          step_scalars k = make_step_scalars(rule, 1, 1.0, 0);
           const auto moments = prepare<float>(rule, k);
           good = good && update_moments(backend, moments, x.weights, x.gradients, {m, v, top});
           mean_square = sum(backend, std::span<const float>(top)) / k.bc2 / 5000;
           k.mean_square = mean_square;
           good = good && update_weights(backend, prepare<float>(rule, k), x.weights, x.gradients, {m, v, top});
           const auto one_pass = adams{}.rule();
-          k = make_tick(one_pass, 1, 1.0, 0);
+          k = make_step_scalars(one_pass, 1, 1.0, 0);
           k.mean_square = next_second_moment_sum<float>(one_pass.second_moment, 0.0, squared_norm(backend, std::span<const float>(x.gradients))) / k.bc2 / 5000;
           good = good && update(backend, prepare<float>(one_pass, k), x.weights, x.gradients, {m, v});
         }) == 0);
@@ -246,7 +246,7 @@ TEST_CASE("where memory runs out, nothing has changed, and the call may be tried
   opt.step();
   twin.step();
   // Nothing that gives back can fail.
-  CHECK(starve(opt, [&] { opt.leave_out(hb); }) == 0);
+  CHECK(starve(opt, [&] { opt.freeze(hb); }) == 0);
   CHECK(starve(opt, [&] { opt.remove(hb, gradus::removed_state::kept); }) == 0);
   twin.remove(hb2, gradus::removed_state::kept);
   // It comes back to a group whose momentum is 0, and then once more to one that has a momentum.
@@ -309,11 +309,11 @@ void starve_every_member(Optimizer opt, const auto& raised, const auto& lowered)
   CHECK(starve(opt, [&] { opt.report(); }) == 0);
   CHECK(starve(opt, [&] { opt.rebind_gradients_spans(h[2], g[2]); }) == 0);
   for (std::size_t i = 0; i < 20; i += 2) {
-    CHECK(starve(opt, [&] { opt.leave_out(h[i]); }) == 0);
+    CHECK(starve(opt, [&] { opt.freeze(h[i]); }) == 0);
     CHECK(starve(opt, [&] { opt.step(); }) == 0);
   }
   for (const std::size_t i : {0u, 2u, 4u, 6u})
-    CHECK(starve(opt, [&] { opt.take_in(h[i]); }) == 0);
+    CHECK(starve(opt, [&] { opt.unfreeze(h[i]); }) == 0);
   const std::vector<typename Optimizer::rebinding> round{{h[0], w[1], g[1]}, {h[1], w[0], g[0]}};
   CHECK(starve(opt, [&] { opt.rebind_spans(round); }) == 0);
   CHECK(starve(opt, [&] { opt.rebind(h[3], w.back(), g.back()); }) == 0);
@@ -321,7 +321,7 @@ void starve_every_member(Optimizer opt, const auto& raised, const auto& lowered)
   starve(opt, [&] { opt.set_hyperparameters(lowered, group); });
   starve(opt, [&] { opt.set_hyperparameters(raised, group); });
   CHECK(starve(opt, [&] { opt.set_lr(0.25, group); }) == 0);
-  CHECK(starve(opt, [&] { opt.resum(); }) == 0);
+  CHECK(starve(opt, [&] { opt.recompute_second_moment_sum(); }) == 0);
   if constexpr (requires { opt.set_seed(1); })
     CHECK(starve(opt, [&] { opt.set_seed(opt.seed() + 1); }) == 0);
   if constexpr (requires { opt.reset_master(h[0]); })
@@ -333,8 +333,8 @@ void starve_every_member(Optimizer opt, const auto& raised, const auto& lowered)
   const auto bytes = bytes_of(opt, true);
   opt.set_lr(0.5, group);
   opt.set_lr(0.75);
-  opt.take_in(h[12]);
-  opt.leave_out(h[13]);
+  opt.unfreeze(h[12]);
+  opt.freeze(h[13]);
   for (auto& tensor : w)
     tensor.assign(300, tensor[0]);
   opt.step();

@@ -85,7 +85,7 @@ std::vector<tensor<float>> live(Optimizer& opt, const Group& add_undecayed_group
   for (int t = 0; t < 12; ++t) {
     if (t == 2)
       opt.add("late", model[2].weights, model[2].gradients);
-    t == 5 ? opt.leave_out(second) : opt.take_in(second);
+    t == 5 ? opt.freeze(second) : opt.unfreeze(second);
     if (t == 7)
       slow_down(opt, group);
     if (t == 8) {
@@ -237,8 +237,8 @@ TEST_CASE("in double too, on a backend that is named; removed and moved")
     x *= 4;
   for (double& x : typed.state("w", "exp_avg_sq"))
     x *= 4;
-  opt.resum();
-  typed.resum();
+  opt.recompute_second_moment_sum();
+  typed.recompute_second_moment_sum();
   CHECK(opt.step().mean_square == typed.step().mean_square);
   CHECK((w == v));
   opt.remove(h, gradus::removed_state::kept);
@@ -383,7 +383,7 @@ TEST_CASE("set_lr, report, padding, gradients that come later, several rebound a
     opt.set_padding(h, is_padding);
     opt.set_padding(h, [&](std::size_t i) { return is_padding(i); });
     const auto late = opt.add_spans("late", others, std::nullopt);
-    CHECK_THROWS_WITH_AS(opt.take_in(late), doctest::Contains("expected rebind_gradients(tensor, gradients) before it"), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(opt.unfreeze(late), doctest::Contains("expected rebind_gradients(tensor, gradients) before it"), std::invalid_argument);
     const auto group = opt.add_group({});
     opt.set_lr(0.125);
     opt.set_lr(2, group);

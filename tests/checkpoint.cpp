@@ -15,7 +15,7 @@
 
 #include <gradus/any_optimizer.hpp>
 #include <gradus/checkpoint.hpp>
-#include <gradus/reduce.hpp>
+#include <gradus/kernel/reduce.hpp>
 
 #include "support/checkpoint.hpp"
 #include "support/golden.hpp"
@@ -350,7 +350,7 @@ TEST_CASE("by name too, groups and who is left out are restored, and bad numbers
   model<any> m(2, "adams"), n(0, "adams");
   m.opt.add_group({{"lr", 0.125}});
   n.opt.add_group({});
-  m.opt.leave_out(m.hb);
+  m.opt.freeze(m.hb);
   load_bytes(n.opt, checkpoint_of(m.opt));
   CHECK(n.opt.hyperparameters(n.opt.group_at(1))[0].second == 0.125);
   m.opt.step();
@@ -503,7 +503,7 @@ TEST_CASE("parameters are loaded where they are in the file, unless the caller s
 TEST_CASE("settings are restored, unless the caller says otherwise")
 {
   model<optimizer<gradus::adam>> m(2, gradus::adam{.lr = 0.5}), n(0);
-  m.opt.leave_out(m.hb);
+  m.opt.freeze(m.hb);
   CHECK_FALSE(load_bytes(n.opt, checkpoint_of(m.opt), {.settings = false}).settings);
   CHECK(n.opt.hyperparameters().lr == 1e-3);
   n.opt.step();
@@ -657,7 +657,7 @@ struct mixed {
   std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
   void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
   void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
-  void resum() {}
+  void recompute_second_moment_sum() {}
   template <class Self, class Visit>
   static void visit_all(Self& self, Visit& visit)
   {
@@ -696,7 +696,7 @@ struct elsewhere {
   std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
   void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
   void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
-  void resum() {}
+  void recompute_second_moment_sum() {}
   bool is_mine(const void* p) const { return p >= memory.data() && p < memory.data() + memory.size(); }
   void copy_memory(void* to, const void* from, std::size_t bytes) const
   {
@@ -832,7 +832,7 @@ TEST_CASE("a sum that the model shares is found anew where the model is another"
   CHECK(*report.mean_square == doctest::Approx(sum / 43 / (1 - std::pow(0.9, 5))).epsilon(1e-12));
   // Nor where one pauses here that did not pause there.
   model<optimizer<gradus::adams, double>> p(0, scheduled);
-  p.opt.leave_out(p.hc);
+  p.opt.freeze(p.hc);
   load_bytes(p.opt, checkpoint_of(m.opt), {.settings = false});
   CHECK(*p.opt.step().mean_square == doctest::Approx(sum / 43 / (1 - std::pow(0.9, 5))).epsilon(1e-12));
 }

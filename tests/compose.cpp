@@ -33,7 +33,7 @@ void for_each_rule(F&& f)
 
 template <class F, class S, class P, class D>
 concept makes_sense = gradus::step_size_is_served<S, P> && gradus::scheduled_decay_is_served<S, D> &&
-                      gradus::momentum_corrected_decay_is_served<F, D>;
+                      gradus::stable_decay_is_served<F, D>;
 
 // Calls visit(types of the four rules) for every combination of all the rules that gradus has.
 template <class Visit>
@@ -45,7 +45,7 @@ void for_each_combination(Visit&& visit)
           for_each_rule<step_size::constant, step_size::adaptive, step_size::bounded, step_size::partially_adaptive,
                         step_size::rectified>([&]<class P>(std::type_identity<P> p) {
             for_each_rule<decay::none, decay::l2, decay::decoupled, decay::independent, decay::scheduled,
-                          decay::momentum_corrected, decay::l2_or_decoupled>(
+                          decay::stable, decay::l2_or_decoupled>(
                 [&]<class D>(std::type_identity<D> d) { visit(f, s, p, d); });
           });
         });
@@ -134,7 +134,7 @@ bool same_steps(const A& a, const B& b)
     for (std::uint64_t t = 1; t <= 10; ++t) {
       for (std::size_t i = 0; i < length; ++i)
         gradients[i] = weights[i] / 3 + double(t);
-      gradus::tick k = gradus::make_tick(rule, t, 0.5, 0);
+      gradus::step_scalars k = gradus::make_step_scalars(rule, t, 0.5, 0);
       k.mean_square = 0.1;
       REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
     }
@@ -161,7 +161,7 @@ TEST_CASE("every combination of rules that makes sense compiles and runs, and st
                             if constexpr (requires { d.weight_decay; })
                               d.weight_decay = 0.01;
                             const auto rule = gradus::compose(lr, F{}, S{}, P{}, d);
-                            gradus::tick k = gradus::make_tick(rule, t, lr_scale, 0);
+                            gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
                             k.mean_square = 0.1;
                             const auto formula = gradus::prepare<float>(rule, k);
                             using kernel = gradus::kernel<gradus::pass::whole, std::remove_const_t<decltype(formula)>>;
@@ -173,7 +173,7 @@ TEST_CASE("every combination of rules that makes sense compiles and runs, and st
   });
   // Step sizes and second moments: constant goes with all four, each of the other four with the three that keep something:
   // 1 + 3·5 pairs, one of them without a second moment. Five decays go with everything; `scheduled` with the 15 pairs that
-  // have a second moment; `momentum_corrected` with one of the three first moments.
+  // have a second moment; `stable` with one of the three first moments.
   CHECK(all == 3 * 4 * 5 * 7);
   CHECK(sensible == 3 * (16 * 5 + 15) + 16);
 }
@@ -209,7 +209,7 @@ struct halved {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula prepare(const gradus::step_scalars&) const noexcept
   {
     return {};
   }
@@ -224,7 +224,7 @@ struct less_a_quarter {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula prepare(const gradus::step_scalars&) const noexcept
   {
     return {};
   }
@@ -305,7 +305,7 @@ struct unqualified {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(beta1), T(1 - beta1)};
   }
@@ -414,8 +414,8 @@ TEST_CASE("a rule around another, or deriving from it, keeps its bias correction
   const gradus::step_size::adaptive adaptive{};
   const auto around = gradus::compose(0.01, own::blended{}, second_moment::ema{}, adaptive, decay::none{});
   const auto plain = gradus::compose(0.01, first_moment::ema{}, second_moment::ema{}, adaptive, decay::none{});
-  CHECK(gradus::make_tick(around, 3, 1).bc1 == gradus::make_tick(plain, 3, 1).bc1);
-  CHECK(gradus::make_tick(around, 3, 1).bc1 == doctest::Approx(1 - 0.9 * 0.9 * 0.9));
+  CHECK(gradus::make_step_scalars(around, 3, 1).bc1 == gradus::make_step_scalars(plain, 3, 1).bc1);
+  CHECK(gradus::make_step_scalars(around, 3, 1).bc1 == doctest::Approx(1 - 0.9 * 0.9 * 0.9));
   CHECK(same_training(around, plain));
   CHECK(same_training(gradus::compose(0.01, first_moment::ema{}, own::deriving{}, adaptive, decay::scheduled{}),
                       gradus::compose(0.01, first_moment::ema{}, second_moment::ema{}, adaptive, decay::scheduled{})));
@@ -434,8 +434,8 @@ TEST_CASE("a decay corrected for momentum takes the gain of a first moment of on
 {
   const auto after_a_step = [](const auto& first) {
     std::vector<double> w(length, 1.0), g(length, 0.0);
-    gradus::optimizer<decltype(gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::momentum_corrected{})), double> opt(
-        gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::momentum_corrected{.weight_decay = 0.01}));
+    gradus::optimizer<decltype(gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::stable{})), double> opt(
+        gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::stable{.weight_decay = 0.01}));
     opt.add(w, g);
     opt.step();
     return w[0];
@@ -443,8 +443,8 @@ TEST_CASE("a decay corrected for momentum takes the gain of a first moment of on
   CHECK(1 - after_a_step(own::heavy_ball{.friction = 0.1}) == doctest::Approx(1e-2));
   CHECK(1 - after_a_step(own::heavy_ball{.friction = 0.5}) == doctest::Approx(2e-3));
   CHECK(1 - after_a_step(first_moment::momentum{.momentum = 0.9}) == doctest::Approx(1e-2));
-  static_assert(gradus::momentum_corrected_decay_is_served<own::heavy_ball, decay::momentum_corrected>);
-  static_assert(!gradus::momentum_corrected_decay_is_served<own::blended, decay::momentum_corrected>);
+  static_assert(gradus::stable_decay_is_served<own::heavy_ball, decay::stable>);
+  static_assert(!gradus::stable_decay_is_served<own::blended, decay::stable>);
 }
 
 TEST_CASE("the concepts refuse what makes no sense")
@@ -454,9 +454,9 @@ TEST_CASE("the concepts refuse what makes no sense")
   static_assert(gradus::step_size_is_served<second_moment::none, step_size::constant>);
   static_assert(!gradus::scheduled_decay_is_served<second_moment::none, decay::scheduled>);
   static_assert(gradus::scheduled_decay_is_served<second_moment::yogi, decay::scheduled>);
-  static_assert(!gradus::momentum_corrected_decay_is_served<first_moment::ema, decay::momentum_corrected>);
-  static_assert(!gradus::momentum_corrected_decay_is_served<first_moment::none, decay::momentum_corrected>);
-  static_assert(gradus::momentum_corrected_decay_is_served<first_moment::momentum, decay::momentum_corrected>);
+  static_assert(!gradus::stable_decay_is_served<first_moment::ema, decay::stable>);
+  static_assert(!gradus::stable_decay_is_served<first_moment::none, decay::stable>);
+  static_assert(gradus::stable_decay_is_served<first_moment::momentum, decay::stable>);
 }
 
 // docs and papers name these compositions; the numbers differ from the defaults on purpose.
@@ -473,7 +473,7 @@ TEST_CASE("a recipe is the composition that the table gives")
   constexpr double lr = 0.03, b1 = 0.8, b2 = 0.95, eps = 1e-4, wd = 0.2;
 
   CHECK(same_steps(sgd{lr, 0.8, 0.1, false, wd}.rule(), compose(lr, heavy, none, constant, decay::l2{wd})));
-  CHECK(same_steps(sgds{lr, 0.8, 0.1, false, wd}.rule(), compose(lr, heavy, none, constant, decay::momentum_corrected{wd})));
+  CHECK(same_steps(sgds{lr, 0.8, 0.1, false, wd}.rule(), compose(lr, heavy, none, constant, decay::stable{wd})));
   CHECK(same_steps(adam{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::l2{wd})));
   CHECK(same_steps(adamw{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::decoupled{wd})));
   CHECK(same_steps(adams{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::scheduled{wd})));

@@ -24,6 +24,7 @@ import sys
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 FRAGMENT = ["-Wno-shadow", "-Wno-unused"]  # it hides what is given, and shows more than it uses
+INCLUDE = ["include", "backends/simd/include", "backends/dispatch/include", "backends/thrust/include", "tests/docs"]
 CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings"]
 
 
@@ -108,7 +109,7 @@ class Checker:
         source = self.work / f"{name}.{'cu' if self.mode == 'cuda' else 'cpp'}"
         source.write_text(text, encoding="utf-8")
         strict = CUDA if self.mode == "cuda" else ["-std=c++20", "-O0", *STRICT]
-        command = [self.compiler, *strict, *flags, f"-I{self.source / 'include'}", f"-I{self.source / 'tests/docs'}"]
+        command = [self.compiler, *strict, *flags, *(f"-I{self.source / folder}" for folder in INCLUDE)]
         program = self.work / name
         command += [str(source), "-o", str(program)] if run else ["-c", str(source), "-o", f"{program}.o"]
         command += self.flags  # a library stands behind what uses it
@@ -124,9 +125,10 @@ class Checker:
                 self.fault(where, f"ends with {result.returncode}\n{result.stdout}{result.stderr}")
 
     def quote(self, block):
-        header = self.source / "include/gradus" / f"{block.path.stem}.hpp"
-        if not header.exists():
-            return self.fault(f"{block.path}:{block.line}", f"quotes {header}, which does not exist")
+        headers = list((self.source / "include/gradus").rglob(f"{block.path.stem}.hpp"))
+        if len(headers) != 1:
+            return self.fault(f"{block.path}:{block.line}", f"quotes {block.path.stem}.hpp; there are {len(headers)} of it")
+        header = headers[0]
         if squeeze(block.text) not in squeeze(header.read_text(encoding="utf-8")):
             self.fault(f"{block.path}:{block.line}", f"{header.name} does not have what is quoted here:\n{block.text}")
 
@@ -137,8 +139,6 @@ class Checker:
             includes = block.includes()
             if block.is_header:
                 includes.insert(0, f"#include <gradus/{str(block.path).split('include/gradus/')[-1]}>")
-                if "/backends/" in str(block.path):
-                    includes[0] = f"#include <gradus/backend/{block.path.name}>"
             own = any("gradus/" in line for line in block.includes())
             has_opt = re.search(r"(optimizer|>) opt\b", block.text)
             if self.mode != "host":
@@ -191,7 +191,7 @@ class Checker:
             headers = [*(self.source / "include/gradus").glob("**/*.hpp"), *(self.source / "backends").glob("**/*.hpp")]
             blocks += [b for h in sorted(headers) if "thrust" not in h.name for b in blocks_of_header(h)]
         else:
-            blocks = blocks_of_page(gpu) + blocks_of_header(self.source / "backends/thrust/thrust.hpp")
+            blocks = blocks_of_page(gpu) + blocks_of_header(self.source / "backends/thrust/include/gradus/backend/thrust.hpp")
             if self.mode == "thrust":
                 blocks = [b for b in blocks if "cuda" not in b.text]
         self.seen = len(blocks)

@@ -106,7 +106,7 @@ const limits all_limits[] = {
 
 std::string text(double x)
 {
-  return gradus::show(x);
+  return gradus::detail::show(x);
 }
 
 // Eigen's block of a matrix, as far as gradus looks at it.
@@ -332,8 +332,8 @@ TEST_CASE("tensors that are not, or no longer, the optimizer's")
   scene<gradus::adams> other;
   const auto check_all = [&](const gradus::tensor_handle& h) {
     check_refused(message, [&](auto& s) { s.opt.rebind(h, s.spare, s.spare_gradient); });
-    check_refused(message, [&](auto& s) { s.opt.leave_out(h); });
-    check_refused(message, [&](auto& s) { s.opt.take_in(h); });
+    check_refused(message, [&](auto& s) { s.opt.freeze(h); });
+    check_refused(message, [&](auto& s) { s.opt.unfreeze(h); });
     check_refused(message, [&](auto& s) { s.opt.remove(h, gradus::removed_state::dropped); });
     check_refused(message, [&](auto& s) { s.opt.remove(h, gradus::removed_state::kept); });
     check_refused(message, [&](auto& s) { s.opt.step_count(h); });
@@ -348,14 +348,14 @@ TEST_CASE("tensors that are not, or no longer, the optimizer's")
     s.opt.remove(old, state);
     CHECK_THROWS_WITH_AS(s.opt.step_count(old), message.c_str(), std::invalid_argument);
     CHECK_THROWS_WITH_AS(s.opt.remove(old, state), message.c_str(), std::invalid_argument);
-    CHECK_THROWS_WITH_AS(s.opt.take_in(old), message.c_str(), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(s.opt.unfreeze(old), message.c_str(), std::invalid_argument);
     s.b = s.opt.add("bias", s.bias, s.bias_gradient, s.undecayed);
     const std::string before = s.image();
     CHECK_THROWS_WITH_AS(s.opt.step_count(old), message.c_str(), std::invalid_argument);
-    CHECK_THROWS_WITH_AS(s.opt.leave_out(old), message.c_str(), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(s.opt.freeze(old), message.c_str(), std::invalid_argument);
     CHECK_THROWS_WITH_AS(s.opt.remove(old, state), message.c_str(), std::invalid_argument);
     CHECK((s.image() == before));
-    CHECK_NOTHROW(s.opt.leave_out(s.b));
+    CHECK_NOTHROW(s.opt.freeze(s.b));
   }
 }
 
@@ -491,7 +491,7 @@ TEST_CASE("one norm for tensors that need one each")
   CHECK_NOTHROW(plain.opt.step({.max_grad_norm = 1, .grad_norm_sq = 14}));
   // And what is left out does not count.
   scene<gradus::adams> alone;
-  alone.opt.leave_out(alone.opt.add("spare", alone.spare, alone.spare_gradient));
+  alone.opt.freeze(alone.opt.add("spare", alone.spare, alone.spare_gradient));
   CHECK_NOTHROW(alone.opt.step({.grad_norm_sq = 14}));
 }
 
@@ -582,9 +582,9 @@ TEST_CASE("a number in a sentence has a point, whatever the locale has")
   char text[8];
   std::snprintf(text, sizeof text, "%.1f", 1.5);
   REQUIRE(std::string(text) == "1,5");
-  CHECK(gradus::show(-1.5) == "-1.5");
-  CHECK(gradus::show(1.25e-300) == "1.25e-300");
-  CHECK(gradus::show(inf) == "inf");
+  CHECK(gradus::detail::show(-1.5) == "-1.5");
+  CHECK(gradus::detail::show(1.25e-300) == "1.25e-300");
+  CHECK(gradus::detail::show(inf) == "inf");
   std::string said;
   try {
     optimizer<gradus::adam> refused({.beta1 = -1.5});

@@ -58,7 +58,7 @@ std::vector<T> walk(Backend backend)
   for (int t = 1; t <= 20; ++t) {
     for (std::size_t i = 0; i < n; ++i)
       g[i] = T(int((i * 7 + std::size_t(t) * 5) % 23) - 11) / T(i % 3 == 0 ? 16 : i % 3 == 1 ? 4096 : 1 << 20);
-    const auto formula = gradus::prepare<T>(rule, gradus::make_tick(rule, std::uint64_t(t), 1, 0.01));
+    const auto formula = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, std::uint64_t(t), 1, 0.01));
     bool fits;
     if constexpr (rule.slots == 1)
       fits = gradus::update(backend, formula, w, g, {first});
@@ -93,7 +93,7 @@ void one_weight(double partial, double gradient, int steps, double expected, dou
   const auto run = [&](auto backend) {
     std::vector<T> w(65, T(1)), g(65, T(gradient)), m(65), v(65), largest(65);
     for (int t = 1; t <= steps; ++t)
-      if (!gradus::update(backend, gradus::prepare<T>(rule, gradus::make_tick(rule, std::uint64_t(t), 1)), w, g, {m, v, largest}))
+      if (!gradus::update(backend, gradus::prepare<T>(rule, gradus::make_step_scalars(rule, std::uint64_t(t), 1)), w, g, {m, v, largest}))
         return fail("lengths", "padam", 0, 0);
     for (const T x : w)
       if (!near(x, T(expected), tolerance))
@@ -110,7 +110,7 @@ void large_gradient(const char* recipe)
   constexpr auto rule = Recipe{.lr = 0.1}.rule();
   const auto run = [&](auto backend) {
     std::vector<T> w(65, T(1)), g(65, sizeof(T) == 4 ? T(3e19) : T(3e154)), m(65), v(65, T(gradus::initial_value(rule, 1))), largest(65);
-    const auto formula = gradus::prepare<T>(rule, gradus::make_tick(rule, 1, 1));
+    const auto formula = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, 1, 1));
     bool fits;
     if constexpr (rule.slots == 2)
       fits = gradus::update(backend, formula, w, g, {m, v});

@@ -26,7 +26,7 @@ struct walk {
   Rule rule;
   std::vector<T> weights;
   std::array<std::vector<T>, Rule::slots> slots{};
-  tick scalars{};  // of the last step
+  step_scalars scalars{};  // of the last step
   std::uint64_t t = 0;
   double second_moment_sum = 0;
 
@@ -41,7 +41,7 @@ struct walk {
     std::array<std::span<T>, Rule::slots> state;
     for (std::size_t k = 0; k < Rule::slots; ++k)
       state[k] = slots[k];
-    scalars = make_tick(rule, ++t, lr_scale, 0);
+    scalars = make_step_scalars(rule, ++t, lr_scale, 0);
     if constexpr (Rule::scheduled_in_one_pass) {
       second_moment_sum = next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
                                                     squared_norm(backend, std::span<const T>(gradients)));
@@ -345,8 +345,8 @@ TEST_CASE("step: a decay too small for 1 - s in float is not lost, nor rounded u
   check("scheduled, two passes", 1e-3, [](double wd) {
     return compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{wd});
   });
-  check("momentum_corrected", 1e-2, [](double wd) { return sgds{.momentum = 0.9, .weight_decay = wd}.rule(); });
-  check("momentum_corrected, idle", 1e-3, [](double wd) { return sgds{.weight_decay = wd}.rule(); });
+  check("stable", 1e-2, [](double wd) { return sgds{.momentum = 0.9, .weight_decay = wd}.rule(); });
+  check("stable, idle", 1e-3, [](double wd) { return sgds{.weight_decay = wd}.rule(); });
   check("l2_or_decoupled", 1e-3, [](double wd) { return radam{.weight_decay = wd, .decoupled_weight_decay = true}.rule(); });
   check("independent", 1, [](double wd) {
     return compose(1e-3, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay::independent{wd});
@@ -464,9 +464,9 @@ TEST_CASE_TEMPLATE("eps that T holds well is what it was", T, float, double)
 {
   for (const double eps : {1e-8, 1e-15, 1e-20}) {
     const auto rule = adam{.eps = eps}.rule();
-    CHECK(rule.step_size.template prepare<T>(make_tick(rule, 1'000'000, 1)).eps == T(eps));
-    CHECK(step_size::bounded{.eps = eps}.template prepare<T>(tick{}).inner.eps == T(eps));
-    CHECK(step_size::partially_adaptive{.eps = eps}.template prepare<T>(tick{}).eps == T(eps));
+    CHECK(rule.step_size.template prepare<T>(make_step_scalars(rule, 1'000'000, 1)).eps == T(eps));
+    CHECK(step_size::bounded{.eps = eps}.template prepare<T>(step_scalars{}).inner.eps == T(eps));
+    CHECK(step_size::partially_adaptive{.eps = eps}.template prepare<T>(step_scalars{}).eps == T(eps));
   }
 }
 
@@ -520,7 +520,7 @@ TEST_CASE_TEMPLATE("RAdam rectifies from the sixth step on, however near beta2 i
   for (const double beta2 : {0.9, 0.99, 0.999, 1 - 1e-6, 1 - 1e-8, 1 - 1e-9, 1 - 1e-12, 1 - 0x1p-53}) {
     const auto rule = radam{.beta2 = beta2}.rule();
     for (std::uint64_t t = 1; t <= 50; ++t) {
-      const auto a = rule.step_size.template prepare<T>(make_tick(rule, t, 1, 0));
+      const auto a = rule.step_size.template prepare<T>(make_step_scalars(rule, t, 1, 0));
       CHECK((a.hi > a.lo) == (t >= 6));
     }
   }

@@ -109,7 +109,7 @@ TEST_CASE_TEMPLATE("Adam by hand has the optimizer's bits", T, float, double)
   const auto rule = gradus::adam{.lr = 0.01, .weight_decay = 0.01}.rule();
   side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
   s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report&) {
-    const auto formula = gradus::prepare<T>(rule, gradus::make_tick(rule, t, lr_scale, 0), grad_scale);
+    const auto formula = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, lr_scale, 0), grad_scale);
     return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
            gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
   });
@@ -122,7 +122,7 @@ TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits", T, floa
   side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
   std::array<double, 2> second_moment_sums{};  // of each tensor, as the optimizer has them while no norm is given to it
   s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
-    gradus::tick k = gradus::make_tick(rule, t, lr_scale, 0);
+    gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
     const std::array<double, 2> squares{gradus::squared_norm(backend, std::span<const T>(s.a.gradients)),
                                         gradus::squared_norm(backend, std::span<const T>(s.b.gradients))};
     std::array<double, 2> corrected{};
@@ -147,7 +147,7 @@ TEST_CASE_TEMPLATE("AdamS by hand with one sum for the whole model has the bits 
   double second_moment_sum = 0;
   s.run(
       [&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
-        gradus::tick k = gradus::make_tick(rule, t, lr_scale, 0);
+        gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
         second_moment_sum =
             gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum, s.squared_norm(), grad_scale);
         k.mean_square = second_moment_sum / k.bc2 / double(s.a.ours.size() + s.b.ours.size());
@@ -166,7 +166,7 @@ TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the
   static_assert(rule.scheduled && !rule.scheduled_in_one_pass);
   side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
   s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
-    gradus::tick k = gradus::make_tick(rule, t, lr_scale, 0);
+    gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
     const auto moments = gradus::prepare<T>(rule, k, grad_scale);
     bool done = gradus::update_moments(backend, moments, s.a.ours, s.a.gradients, s.a.state()) &&
                 gradus::update_moments(backend, moments, s.b.ours, s.b.gradients, s.b.state());
@@ -193,7 +193,7 @@ TEST_CASE("SGD with momentum 0 takes an empty slot, and leaves one that is there
   for (std::uint64_t t = 1; t <= 10; ++t) {
     x.draw_gradients(r);
     opt.step();
-    const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, 1, 0));
+    const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, 1, 0));
     REQUIRE(gradus::update(backend, formula, x.ours, x.gradients, {}));
     REQUIRE(gradus::update(backend, formula, with_slot, x.gradients, {std::span(slot)}));
     CHECK(support::first_difference(x.ours, x.theirs) == -1);
@@ -202,7 +202,7 @@ TEST_CASE("SGD with momentum 0 takes an empty slot, and leaves one that is there
   CHECK(slot == untouched);
   // A momentum that is not 0 needs its slot.
   const auto moving = gradus::sgd{.momentum = 0.9}.rule();
-  CHECK_FALSE(gradus::update(backend, gradus::prepare<float>(moving, gradus::make_tick(moving, 1, 1)), x.ours, x.gradients, {}));
+  CHECK_FALSE(gradus::update(backend, gradus::prepare<float>(moving, gradus::make_step_scalars(moving, 1, 1)), x.ours, x.gradients, {}));
   CHECK(support::first_difference(x.ours, x.theirs) == -1);
 }
 
@@ -219,7 +219,7 @@ TEST_CASE("Yogi's slots start from its accumulator, all others from 0")
   });
   side_by_side<float, std::remove_const_t<decltype(rule)>> s(rule);
   s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report&) {
-    const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, t, lr_scale, 0), grad_scale);
+    const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale, 0), grad_scale);
     return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
            gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
   });
@@ -228,7 +228,7 @@ TEST_CASE("Yogi's slots start from its accumulator, all others from 0")
 TEST_CASE("lengths that differ are refused, and nothing is changed")
 {
   const auto rule = gradus::amsgrad{.lr = 0.1}.rule();
-  const auto formula = gradus::prepare<float>(rule, gradus::make_tick(rule, 1, 1, 0));
+  const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, 1, 1, 0));
   constexpr std::size_t n = 20;
   // Array k of the five (weights, gradients, three slots) is one shorter, one longer, empty.
   for (std::size_t wrong = 0; wrong < 5; ++wrong)
@@ -256,7 +256,7 @@ TEST_CASE("half a step moves its half and no more")
     std::array<std::span<float>, Rule::slots> slots;
     for (std::size_t k = 0; k < Rule::slots; ++k)
       slots[k] = std::span(memory).subspan(n * k, n);
-    gradus::tick k = gradus::make_tick(rule, 10, 1, 0);
+    gradus::step_scalars k = gradus::make_step_scalars(rule, 10, 1, 0);
     k.mean_square = 0.01;
     const auto formula = gradus::prepare<float>(rule, k);
     const auto old_weights = weights, old_memory = memory;
@@ -277,15 +277,15 @@ TEST_CASE("formulas can be copied as bytes, and nothing in the engine layer thro
   int checked = 0;
   support::for_each_composition([&]<class Rule>(std::string_view, const Rule& rule) {
     const auto check = [&]<class T>(T) {
-      using prepared = decltype(gradus::prepare<T>(rule, gradus::tick{}));
+      using prepared = decltype(gradus::prepare<T>(rule, gradus::step_scalars{}));
       static_assert(std::is_trivially_copyable_v<prepared>);
-      static_assert(std::is_standard_layout_v<gradus::tick>);
+      static_assert(std::is_standard_layout_v<gradus::step_scalars>);
       static_assert(sizeof(prepared) <= 128);  // small: it is handed on by value
       using slots = std::array<std::span<T>, prepared::slots>;
       using span = std::span<T>;
       using gradient_span = std::span<const T>;
-      static_assert(noexcept(gradus::make_tick(rule, 1, 1.0, 0.0)));
-      static_assert(noexcept(gradus::prepare<T>(rule, gradus::tick{})));
+      static_assert(noexcept(gradus::make_step_scalars(rule, 1, 1.0, 0.0)));
+      static_assert(noexcept(gradus::prepare<T>(rule, gradus::step_scalars{})));
       static_assert(noexcept(gradus::initial_value(rule, 0)));
       static_assert(noexcept(gradus::update(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
       static_assert(noexcept(gradus::update_moments(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
@@ -310,7 +310,7 @@ TEST_CASE_TEMPLATE("the sum of the second moments follows from the gradients' no
   double sum = 0;
   for (std::uint64_t t = 1; t <= 1000; ++t) {
     x.draw_gradients(r);
-    REQUIRE(gradus::update(backend, gradus::prepare<T>(rule, gradus::make_tick(rule, t, 1, 0), 0.3), x.ours, x.gradients, x.state()));
+    REQUIRE(gradus::update(backend, gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, 1, 0), 0.3), x.ours, x.gradients, x.state()));
     sum = gradus::next_second_moment_sum<T>(rule.second_moment, sum,
                                             gradus::squared_norm(backend, std::span<const T>(x.gradients)), 0.3);
   }

@@ -243,9 +243,9 @@ TEST_CASE("a tensor left out stands still, its step count too")
     const bool out = t % 5 == 1 || (t > 6 && t < 10);
     for (auto& x : model)
       x.compute(t);
-    out ? opt.leave_out(handles[1]) : opt.take_in(handles[1]);
+    out ? opt.freeze(handles[1]) : opt.unfreeze(handles[1]);
     if (out)
-      opt.leave_out(handles[1]);  // again, without effect
+      opt.freeze(handles[1]);  // again, without effect
     const auto weights = model[1].weights;
     const auto before = save(opt);
     opt.step();
@@ -272,7 +272,7 @@ TEST_CASE("where all are left out, a step moves nothing")
   const auto start = a.weights;
   gradus::optimizer<gradus::adams> opt(scheduled);
   const auto h = opt.add(a.weights, a.gradients);
-  opt.leave_out(h);
+  opt.freeze(h);
   const auto report = opt.step();
   CHECK(report.applied);
   CHECK(report.grad_norm == 0);
@@ -759,11 +759,11 @@ TEST_CASE_TEMPLATE("one number that is not finite stops a step that may be skipp
   CHECK(skipped == 2 * 3 * (3 + 11 + 7));
   // A tensor that is left out is not looked at.
   model[1].gradients[4000] = not_finite<T>[0];
-  opt.leave_out(handles[1]);
+  opt.freeze(handles[1]);
   CHECK(opt.step({.skip_nonfinite = true}).applied);
   CHECK(opt.step_count(handles[0]) == 4);
   // And who does not ask is not spared.
-  opt.take_in(handles[1]);
+  opt.unfreeze(handles[1]);
   CHECK(opt.step().applied);
   CHECK(std::isnan(double(model[1].weights[4000])));
 }
@@ -1368,9 +1368,9 @@ TEST_CASE_TEMPLATE("one pass finds the mean that two passes find", T, float, dou
     if (t == 300)
       h.push_back(opt.add("2", model[2].weights, model[2].gradients));
     if (t == 500)
-      opt.leave_out(h[1]);
+      opt.freeze(h[1]);
     if (t == 600)
-      opt.take_in(h[1]);
+      opt.unfreeze(h[1]);
     double norm_sq = 0;
     for (std::size_t k = 0; k < h.size(); ++k) {
       model[k].compute(t);
@@ -1404,7 +1404,7 @@ TEST_CASE("a sum shared by the model takes in who comes back")
   const auto paused = opt.add("b", b.weights, b.gradients);
   for (int t = 0; t < 5; ++t)
     opt.step();
-  opt.leave_out(paused);
+  opt.freeze(paused);
   opt.remove(gone, gradus::removed_state::dropped);
   opt.add("a", a.weights, a.gradients);
   const auto norm_sq = [](const tensor<double>& x) {
@@ -1412,7 +1412,7 @@ TEST_CASE("a sum shared by the model takes in who comes back")
   };
   for (int t = 0; t < 5; ++t)
     opt.step({.grad_norm_sq = norm_sq(a)});
-  opt.take_in(paused);
+  opt.unfreeze(paused);
   const auto report = opt.step();
   double sum = 0;
   for (const char* name : {"a", "b"})
@@ -1438,8 +1438,8 @@ TEST_CASE("leaving out and taking in again between two steps changes no bit")
       for (auto& x : *m)
         x.compute(t);
     if (t % 4 == 3) {
-      opt.leave_out(handles[1]);
-      opt.take_in(handles[1]);
+      opt.freeze(handles[1]);
+      opt.unfreeze(handles[1]);
     }
     const auto report = opt.step();
     CHECK(*report.mean_square == *reference.step().mean_square);
@@ -1613,14 +1613,14 @@ std::vector<tensor<float>> run(const Recipe& recipe, const events& e, int cut)
     if (e.late && t == 3)
       add(1);
     if (e.pause && t == 4)
-      opt->leave_out(handles[2]);
+      opt->freeze(handles[2]);
     if (e.pause && t == 9)
-      opt->take_in(handles[2]);
+      opt->unfreeze(handles[2]);
     if (t == cut) {
       const checkpoint saved = save(*opt);
       start(t >= 3);
       if (e.pause && t >= 4 && t < 9)
-        opt->leave_out(handles[2]);
+        opt->freeze(handles[2]);
       restore(*opt, saved);
       CHECK((save(*opt) == saved));
     }
@@ -1659,7 +1659,7 @@ TEST_CASE("nothing is lost: saved at any step and gone on with elsewhere, a run 
   }
 }
 
-TEST_CASE("second moments written by hand count after resum")
+TEST_CASE("second moments written by hand count after recompute_second_moment_sum")
 {
   tensor<double> a(20, 1), b(20, 1);
   gradus::optimizer<gradus::adams, double> opt(scheduled), other(scheduled);
@@ -1669,17 +1669,17 @@ TEST_CASE("second moments written by hand count after resum")
   other.step();
   for (double& v : opt.state("a", "exp_avg_sq"))
     v *= 16;
-  opt.resum();
+  opt.recompute_second_moment_sum();
   const auto report = opt.step();
   double sum = 0;
   for (const double v : opt.state("a", "exp_avg_sq"))
     sum += v;
   CHECK(*report.mean_square == doctest::Approx(sum / 20 / (1 - 0.99 * 0.99)).epsilon(1e-12));
-  // Where nothing was written, resum is no more than rounding.
+  // Where nothing was written, recompute_second_moment_sum is no more than rounding.
   const auto expected = other.step();
   (void)expected;
-  other.resum();
-  other.resum();
+  other.recompute_second_moment_sum();
+  other.recompute_second_moment_sum();
   const auto after = other.step();
   sum = 0;
   for (const double v : other.state("a", "exp_avg_sq"))
@@ -1735,9 +1735,9 @@ TEST_CASE_TEMPLATE("add: memory that another tensor uses is refused, and both ar
   CHECK(refusal([&] { opt.add("b", g.part(19, 3), spare.part(0, 3)); }) == expected("parameters", "gradients"));
   CHECK(refusal([&] { opt.add("b", spare.part(0, 3), w.part(8, 3)); }) == expected("gradients", "parameters"));
   // Who is left out has its place still.
-  opt.leave_out(a);
+  opt.freeze(a);
   CHECK(refusal([&] { opt.add("b", w.part(10, 10), g.part(0, 10)); }) == twice);
-  opt.take_in(a);
+  opt.unfreeze(a);
   CHECK(opt.parameter_count() == 10);
 
   // Beside it, and nothing at all, is no overlap; and many may read one gradient.
@@ -1871,7 +1871,7 @@ TEST_CASE_TEMPLATE("add: without gradients, a tensor stands still until it has s
   CHECK(report.applied);
   CHECK(report.grad_norm == 0);
   CHECK(report.mean_square == 0);
-  CHECK(refusal([&] { opt.take_in(h); }) ==
+  CHECK(refusal([&] { opt.unfreeze(h); }) ==
         "gradus: tensor \"a\" has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
   // Whatever a visitor writes, no step reads gradients that are not there.
   for (const bool written : {true, false, true}) {
@@ -1903,11 +1903,11 @@ TEST_CASE("rebind_gradients: who was left out stays so")
   gradus::optimizer<gradus::adam> opt;
   const auto h = opt.add_spans("a", a.weights, std::nullopt);
   opt.add(b.weights, b.gradients);
-  opt.leave_out(h);
+  opt.freeze(h);
   opt.rebind_gradients_spans(h, a.gradients);
   opt.step();
   CHECK(same(a.weights, start));
-  opt.take_in(h);
+  opt.unfreeze(h);
   opt.step();
   CHECK_FALSE(same(a.weights, start));
   CHECK(refusal([&] { opt.rebind_gradients_spans(h, b.gradients); }) ==
@@ -1948,13 +1948,13 @@ TEST_CASE("however tensors come, pause and go, each is as old as its own steps")
         handles[i] = opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients);
         takes_part[i] = true;
       } else {
-        takes_part[i] ? opt.leave_out(handles[i]) : opt.take_in(handles[i]);
+        takes_part[i] ? opt.freeze(handles[i]) : opt.unfreeze(handles[i]);
         takes_part[i] = !takes_part[i];
       }
     }
     if (t % 10 == 5)  // all but a few, so that cohorts are done with
       for (std::size_t i = 3; i < n; ++i) {
-        opt.leave_out(handles[i]);
+        opt.freeze(handles[i]);
         takes_part[i] = false;
       }
     opt.step();
@@ -1965,7 +1965,7 @@ TEST_CASE("however tensors come, pause and go, each is as old as its own steps")
   }
 }
 
-TEST_CASE("leave_out, take_in: as fast among many ages as among few")
+TEST_CASE("freeze, unfreeze: as fast among many ages as among few")
 {
   const auto seconds = [](std::size_t tensors) {
     std::vector<float> w(tensors), g(tensors);
@@ -1982,9 +1982,9 @@ TEST_CASE("leave_out, take_in: as fast among many ages as among few")
     for (int k = 0; k < 3; ++k) {
       const auto start = std::chrono::steady_clock::now();
       for (std::size_t i = 0; i < 1000; ++i)
-        opt.leave_out(handles[i]);
+        opt.freeze(handles[i]);
       for (std::size_t i = 0; i < 1000; ++i)
-        opt.take_in(handles[i]);
+        opt.unfreeze(handles[i]);
       best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     }
     return best;
@@ -2014,8 +2014,8 @@ TEST_CASE("what was moved from refuses every call, in the same words")
   CHECK(refusal([&] { opt.set_lr(1); }) == expected);
   CHECK(refusal([&] { opt.rebind(h, b.weights, b.gradients); }) == expected);
   CHECK(refusal([&] { opt.rebind_gradients_spans(h, b.gradients); }) == expected);
-  CHECK(refusal([&] { opt.leave_out(h); }) == expected);
-  CHECK(refusal([&] { opt.take_in(h); }) == expected);
+  CHECK(refusal([&] { opt.freeze(h); }) == expected);
+  CHECK(refusal([&] { opt.unfreeze(h); }) == expected);
   CHECK(refusal([&] { opt.remove(h, gradus::removed_state::kept); }) == expected);
   CHECK(refusal([&] { opt.set_padding(h, [](std::size_t) { return false; }); }) == expected);
   CHECK(refusal([&] { opt.step_count(h); }) == expected);
@@ -2028,7 +2028,7 @@ TEST_CASE("what was moved from refuses every call, in the same words")
   CHECK(refusal([&] { constant.visit_tensors(none); }) == expected);
   CHECK(refusal([&] { opt.group_count(); }) == expected);
   CHECK(refusal([&] { opt.group_at(0); }) == expected);
-  CHECK(refusal([&] { opt.resum(); }) == expected);
+  CHECK(refusal([&] { opt.recompute_second_moment_sum(); }) == expected);
   CHECK(refusal([&] { opt.step(); }) == expected);
   CHECK(refusal([&] { opt.report(); }) == expected);
   // It can be given another, and is then as good as that.
@@ -2070,13 +2070,13 @@ TEST_CASE("visitors may read an optimizer; changes are refused until they have r
     ++visits;
     CHECK(refusal([&] { opt.add(c.weights, c.gradients); }) == expected);
     CHECK(refusal([&] { opt.remove(h, gradus::removed_state::dropped); }) == expected);
-    CHECK(refusal([&] { opt.leave_out(h); }) == expected);
-    CHECK(refusal([&] { opt.take_in(h); }) == expected);
+    CHECK(refusal([&] { opt.freeze(h); }) == expected);
+    CHECK(refusal([&] { opt.unfreeze(h); }) == expected);
     CHECK(refusal([&] { opt.rebind(h, c.weights, c.gradients); }) == expected);
     CHECK(refusal([&] { opt.add_group({}); }) == expected);
     CHECK(refusal([&] { opt.set_hyperparameters({}); }) == expected);
     CHECK(refusal([&] { opt.set_lr(1); }) == expected);
-    CHECK(refusal([&] { opt.resum(); }) == expected);
+    CHECK(refusal([&] { opt.recompute_second_moment_sum(); }) == expected);
     CHECK(refusal([&] { opt.step(); }) == expected);
     CHECK(opt.step_count(h) == 1);
     CHECK((save(opt) == before));

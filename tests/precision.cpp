@@ -236,7 +236,7 @@ TEST_CASE_TEMPLATE("every width stores an element with the same random bits, acr
         using V = gradus::backend::pack<float, Arch>;
         check(std::type_identity<V>{}, V::size);
         // Whole sweeps: through the loop and its tail.
-        const auto c = gradus::prepare<float>(gradus::sgd{}.rule(), gradus::tick{.lr = 1e-3});
+        const auto c = gradus::prepare<float>(gradus::sgd{}.rule(), gradus::step_scalars{.lr = 1e-3});
         check_around_a_multiple<S>([&](std::size_t i, std::size_t n, S* to) {
           for (std::size_t k = 0; k < n; ++k)
             to[k] = S(x[i + k]);

@@ -275,7 +275,7 @@ struct machine_of final : machine<T> {
   {
     tensors.push_back(opt.add(weights, gradients, opt.add_group(recipe_of<Recipe>(h))));
   }
-  void sit_out(std::size_t tensor, bool out) override { out ? opt.leave_out(tensors[tensor]) : opt.take_in(tensors[tensor]); }
+  void sit_out(std::size_t tensor, bool out) override { out ? opt.freeze(tensors[tensor]) : opt.unfreeze(tensors[tensor]); }
   gradus::step_report step(const gradus::step_options& o) override { return opt.step(o); }
 };
 

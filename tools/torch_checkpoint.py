@@ -256,7 +256,7 @@ def to_gradus(state_dict, model, path, recipe=None, with_parameters=True, metada
 
 
 def dynamic_map(signed):
-    """What the 8-bit codes of include/gradus/storage.hpp stand for, as a share of their block's scale."""
+    """What the 8-bit codes of include/gradus/number/half.hpp stand for, as a share of their block's scale."""
     decades = 7 if signed else 8
     top = 0.1 * (10 - 9.0 / (1 << (decades - 1)))
     value = [0.0] * 256

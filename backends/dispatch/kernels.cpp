@@ -13,7 +13,7 @@
 #define GRADUS_TEXT_(x) #x
 #define GRADUS_TEXT(x) GRADUS_TEXT_(x)
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 namespace {
 
 static_assert(std::string_view(GRADUS_TEXT(GRADUS_ISA_NAME)) == GRADUS_TEXT(GRADUS_DISPATCH_UNIT),
@@ -49,7 +49,7 @@ constexpr dispatch_table::sum_function block_sums[] = {&sum<square_term, float>,
                                                        &sum<plain_term, float>, &sum<plain_term, double>};
 
 }  // namespace
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #define GRADUS_DISPATCH_TABLE GRADUS_JOIN(gradus_dispatch_, GRADUS_ISA_NAME)
 extern "C" {

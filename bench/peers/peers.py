@@ -116,7 +116,7 @@ def torch_raw(torch, build):
     if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
         print("compiling torch_raw.cpp against PyTorch (about a minute)", flush=True)
         abi = int(torch.compiled_with_cxx11_abi())
-        subprocess.run(["g++", "-std=c++20", "-O2", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}", f"-I{root}/include",
+        subprocess.run(["g++", "-std=c++20", "-O2", "-shared", "-fPIC", f"-D_GLIBCXX_USE_CXX11_ABI={abi}", f"-I{root}/include", f"-I{root}/backends/simd/include",
                         str(source), "-o", str(library), f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-ltorch_cpu", "-lc10"],
                        check=True, capture_output=True, text=True)
     raw = ctypes.CDLL(str(library))

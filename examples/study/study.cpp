@@ -233,7 +233,7 @@ void train(const run& r, study::task& task, Opt& opt, const json& about, log_fil
   add_tensors(opt, task);
   std::vector<float> of_buffers(task.buffers().size());
   if (!of_buffers.empty())
-    opt.leave_out(opt.add("buffers", task.buffers(), std::span<float>(of_buffers)));
+    opt.freeze(opt.add("buffers", task.buffers(), std::span<float>(of_buffers)));
 
   int epoch = 0;
   double seconds_before = 0;

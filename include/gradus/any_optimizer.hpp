@@ -16,7 +16,7 @@
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 
 /// A hyperparameter's name and value; a yes or no is 1 or 0.
 using named_number = std::pair<std::string_view, double>;
@@ -90,7 +90,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
   }
   if (!synonym && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
     meant = nearest;
-  fail(what + " is " + quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + quote(meant) + "?)"));
+  detail::fail(what + " is " + detail::quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + detail::quote(meant) + "?)"));
 }
 
 /// A recipe's hyperparameters as a list, and a list written into a recipe.
@@ -223,8 +223,8 @@ class any_optimizer
   }
   void rebind_spans(std::span<const rebinding> all) { model_of().rebind_spans(all); }
   void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients) { model_of().rebind_gradients_spans(h, gradients); }
-  void leave_out(const tensor_handle& h) { model_of().leave_out(h); }
-  void take_in(const tensor_handle& h) { model_of().take_in(h); }
+  void freeze(const tensor_handle& h) { model_of().freeze(h); }
+  void unfreeze(const tensor_handle& h) { model_of().unfreeze(h); }
   void remove(const tensor_handle& h, removed_state state) { model_of().remove(h, state); }
   void set_padding(const tensor_handle& h, padding_mask is_padding) { model_of().set_padding(h, is_padding); }
   std::uint64_t step_count(const tensor_handle& h) const { return model_of().step_count(h); }
@@ -268,7 +268,7 @@ class any_optimizer
     tensor_visitor_of<decltype(readonly)> erased(readonly);
     model_of().visit_tensors(erased);
   }
-  void resum() { model_of().resum(); }
+  void recompute_second_moment_sum() { model_of().recompute_second_moment_sum(); }
   std::uint64_t seed() const
     requires(precision_type::stochastic)
   {
@@ -357,8 +357,8 @@ class any_optimizer
     virtual tensor_handle add_spans(std::string_view, parameters_span, std::optional<gradients_span>, std::optional<group_handle>) = 0;
     virtual void rebind_spans(std::span<const rebinding>) = 0;
     virtual void rebind_gradients_spans(const tensor_handle&, gradients_span) = 0;
-    virtual void leave_out(const tensor_handle&) = 0;
-    virtual void take_in(const tensor_handle&) = 0;
+    virtual void freeze(const tensor_handle&) = 0;
+    virtual void unfreeze(const tensor_handle&) = 0;
     virtual void remove(const tensor_handle&, removed_state) = 0;
     virtual void set_padding(const tensor_handle&, padding_mask) = 0;
     virtual std::uint64_t step_count(const tensor_handle&) const = 0;
@@ -370,7 +370,7 @@ class any_optimizer
     virtual void set_seed(std::uint64_t) = 0;
     virtual void reset_master(const tensor_handle&) = 0;
     virtual void visit_tensors(tensor_visitor&) = 0;
-    virtual void resum() = 0;
+    virtual void recompute_second_moment_sum() = 0;
     virtual step_report step(const step_options&) = 0;
     virtual step_report report() const = 0;
   };
@@ -411,8 +411,8 @@ class any_optimizer
     }
     void rebind_spans(std::span<const rebinding> all) override { opt.rebind_spans(all); }
     void rebind_gradients_spans(const tensor_handle& h, gradients_span g) override { opt.rebind_gradients_spans(h, g); }
-    void leave_out(const tensor_handle& h) override { opt.leave_out(h); }
-    void take_in(const tensor_handle& h) override { opt.take_in(h); }
+    void freeze(const tensor_handle& h) override { opt.freeze(h); }
+    void unfreeze(const tensor_handle& h) override { opt.unfreeze(h); }
     void remove(const tensor_handle& h, removed_state s) override { opt.remove(h, s); }
     void set_padding(const tensor_handle& h, padding_mask is_padding) override { opt.set_padding(h, is_padding); }
     std::uint64_t step_count(const tensor_handle& h) const override { return opt.step_count(h); }
@@ -442,7 +442,7 @@ class any_optimizer
         opt.reset_master(h);
     }
     void visit_tensors(tensor_visitor& visit) override { opt.visit_tensors(visit); }
-    void resum() override { opt.resum(); }
+    void recompute_second_moment_sum() override { opt.recompute_second_moment_sum(); }
     step_report step(const step_options& o) override { return opt.step(o); }
     step_report report() const override { return opt.report(); }
   };
@@ -450,13 +450,13 @@ class any_optimizer
   base& model_of() const
   {
     if (!self_)
-      fail("this optimizer has been moved from; expected the one it was moved to");
+      detail::fail("this optimizer has been moved from; expected the one it was moved to");
     return *self_;
   }
 
   base* self_ = nullptr;
 };
 
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

@@ -21,13 +21,13 @@
 #include <utility>
 #include <vector>
 
-#include <gradus/file.hpp>
+#include <gradus/checkpoint/file.hpp>
 #include <gradus/optimizer.hpp>
-#include <gradus/safetensors.hpp>
+#include <gradus/checkpoint/safetensors.hpp>
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 
 namespace safetensors {
 template <> inline constexpr std::string_view dtype_name<bfloat16> = "BF16";
@@ -66,7 +66,7 @@ struct load_report {
 template <class Opt>
 concept resumable = requires(Opt& opt) {
   typename Opt::value_type;
-  opt.resum();
+  opt.recompute_second_moment_sum();
   opt.group_count();
 };
 
@@ -307,7 +307,7 @@ std::string header_of(const Opt& opt, const save_options& o)
       header.metadata(hyperparameter_key(g, name), to_text(value));
   opt.visit_tensors([&](std::string_view tensor, auto, std::size_t group, bool takes_part) {
     if (!safetensors::is_utf8(tensor))
-      fail("name of a tensor is " + safetensors::json_string(tensor) + "; expected UTF-8, as the file's keys are");
+      detail::fail("name of a tensor is " + safetensors::json_string(tensor) + "; expected UTF-8, as the file's keys are");
     header.metadata(metadata_key("group_of/", tensor), std::to_string(group));
     if (!takes_part)
       header.metadata(metadata_key("left_out/", tensor), "1");
@@ -315,8 +315,8 @@ std::string header_of(const Opt& opt, const save_options& o)
   std::map<std::string_view, bool> own;
   for (const auto& [name, value] : o.metadata) {
     if (!safetensors::is_utf8(name) || !safetensors::is_utf8(value) || name.starts_with(metadata_prefix) || !own.emplace(name, true).second)
-      fail("metadata has " + safetensors::json_string(name) + " = " + safetensors::json_string(value) +
-           "; expected UTF-8, and each name once and not to begin with " + quote(metadata_prefix));
+      detail::fail("metadata has " + safetensors::json_string(name) + " = " + safetensors::json_string(value) +
+           "; expected UTF-8, and each name once and not to begin with " + detail::quote(metadata_prefix));
     header.metadata(name, value);
   }
   for_each_saved(opt, o.parameters, [&]<class X>(const std::string& key, std::span<X> values) {
@@ -326,7 +326,7 @@ std::string header_of(const Opt& opt, const save_options& o)
   if (bytes.size() - 8 > safetensors::longest_header) {
     std::size_t tensors = 0;
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool) { ++tensors; });
-    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " + std::to_string(tensors) +
+    detail::fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " + std::to_string(tensors) +
          "; expected at most " + std::to_string(safetensors::longest_header) + " bytes, the format's limit: add small tensors that lie side by side as one, " +
          "give shorter names, or save to several files from several optimizers");
   }
@@ -358,7 +358,7 @@ class load_plan {
       : where_(std::move(where)), source_(source), memory_(memory), options_(o),
         header_(safetensors::read_header(where_, source.size, [this](std::uint64_t offset, void* bytes, std::size_t count) {
           if (!source_.read(source_.self, offset, bytes, count))
-            fail(where_ + ": could not be read");
+            detail::fail(where_ + ": could not be read");
         }))
   {
     for (const auto& [name, value] : header_.metadata)
@@ -371,7 +371,7 @@ class load_plan {
     if (!format)
       differ(load_difference::missing, metadata_key("format"), "is missing; expected a file that gradus wrote");
     else if (*format != checkpoint_format)
-      fail(where_ + ": format is " + safetensors::json_string(*format) + "; expected \"" + std::string(checkpoint_format) +
+      detail::fail(where_ + ": format is " + safetensors::json_string(*format) + "; expected \"" + std::string(checkpoint_format) +
            "\": another version of gradus wrote it");
   }
 
@@ -438,7 +438,7 @@ class load_plan {
         const auto text = metadata(key);
         const auto number = text ? to_number(*text) : std::nullopt;
         if (text && !number)
-          fail(where_ + ": " + quote(key) + " is " + safetensors::json_string(*text) + "; expected a number");
+          detail::fail(where_ + ": " + detail::quote(key) + " is " + safetensors::json_string(*text) + "; expected a number");
         if (!text)
           differ(load_difference::missing, key, "is missing; expected a number");
         // A momentum of 0 keeps no buffer: it decides what state there is, and so is the program's to set.
@@ -469,7 +469,7 @@ class load_plan {
       all += "\n  " + report_.differences[i].sentence;
     if (shown < count)
       all += "\n  and " + std::to_string(count - shown) + " more, which load_report::differences of a lenient load lists";
-    fail(where_ + " and this optimizer differ in " + std::to_string(count) +
+    detail::fail(where_ + " and this optimizer differ in " + std::to_string(count) +
          "; expected the same (lenient = true loads what fits):" + all);
   }
 
@@ -559,11 +559,11 @@ class load_plan {
       return;
     std::uint64_t count = 0;
     if (!source_.read(source_.self, header_.data_start + s.from->begin, &count, sizeof count))
-      fail(where_ + ": could not be read");
+      detail::fail(where_ + ": could not be read");
     s.count = count;
     const double value = sum ? std::bit_cast<double>(count) : 0;
     if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 2) || (sum && value < 0))
-      fail(where_ + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) + "; expected " +
+      detail::fail(where_ + ": " + safetensors::json_string(key) + " is " + (sum ? detail::show(value) : std::to_string(count)) + "; expected " +
            (step ? "fewer than 2^53 steps" : shared ? "0, 1 or 2" : "a sum of squares"));
     sum_is_shared_ = sum_is_shared_ || (shared && count > 0);
     // A sum that is not finite is one that was not kept, or of moments that are not finite: it is found anew.
@@ -647,7 +647,7 @@ class load_plan {
       }
     }
     if (!good)
-      fail(where_ + ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again");
+      detail::fail(where_ + ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again");
   }
 
   std::string where_;
@@ -707,7 +707,7 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
   const auto fill = [&](std::string_view, std::string_view, auto values) { plan.read_slot(i++, values.data()); };
   opt.visit_state(in_place(fill));
   if (plan.needs_resum())
-    opt.resum();
+    opt.recompute_second_moment_sum();
   return std::move(plan.report());
 }
 
@@ -718,7 +718,7 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
 template <resumable Opt>
 void save(const Opt& opt, const std::string& path, const save_options& o = {})
 {
-  const std::string where = "checkpoint " + quote(path);
+  const std::string where = "checkpoint " + detail::quote(path);
   std::string header;
   {
     const detail::fail_in context(where);
@@ -740,7 +740,7 @@ void save_to(const Opt& opt, Write&& write, const save_options& o = {})
 {
   const auto put = [&](const void* bytes, std::size_t count) {
     if (!write(bytes, count))
-      fail("write returned false for " + std::to_string(count) + " bytes of a checkpoint; expected them to be written");
+      detail::fail("write returned false for " + std::to_string(count) + " bytes of a checkpoint; expected them to be written");
   };
   const std::string header = detail::header_of(opt, o);
   put(header.data(), header.size());
@@ -758,7 +758,7 @@ template <resumable Opt>
 load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 {
   random_access_file file(path);
-  return detail::load(opt, "checkpoint " + quote(path),
+  return detail::load(opt, "checkpoint " + detail::quote(path),
                       {file.size(), &file,
                        [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {
                          return static_cast<random_access_file*>(self)->read(offset, bytes, count);
@@ -794,6 +794,6 @@ load_report load_from(Opt& opt, std::span<const std::byte> bytes, const load_opt
       o);
 }
 
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

@@ -142,3 +142,10 @@
 #endif
 #endif
 #endif
+
+// What every header's text stands between. A tool that shows declarations and does not know inline namespaces (ctags, Doxygen)
+// may define both beforehand, as `namespace gradus {` and `}`.
+#if !defined(GRADUS_OPEN_NAMESPACE)
+#define GRADUS_OPEN_NAMESPACE namespace gradus::inline GRADUS_ISA {
+#define GRADUS_CLOSE_NAMESPACE }
+#endif

@@ -22,7 +22,9 @@ namespace gradus {
 /// Called with every error message before the throw or the abort; null by default. Not synchronised: set it at start.
 inline void (*error_handler)(const char* message) = nullptr;
 
-inline namespace GRADUS_ISA {
+}  // namespace gradus
+
+GRADUS_OPEN_NAMESPACE
 
 namespace detail {
 /// While a file is being read or written, what a sentence that does not know of it begins with; null otherwise.
@@ -36,12 +38,11 @@ struct fail_in {
   fail_in& operator=(const fail_in&) = delete;
   ~fail_in() { fail_context = nullptr; }
 };
-}  // namespace detail
 
 [[noreturn]] inline void fail(const std::string& sentence)
 {
-  const std::string message = "gradus: " + (detail::fail_context ? *detail::fail_context + ": " : std::string()) + sentence;
-  detail::fail_context = nullptr;  // the handler may leave by a longjmp
+  const std::string message = "gradus: " + (fail_context ? *fail_context + ": " : std::string()) + sentence;
+  fail_context = nullptr;  // the handler may leave by a longjmp
   if (error_handler)
     error_handler(message.c_str());
 #if GRADUS_EXCEPTIONS
@@ -52,7 +53,6 @@ struct fail_in {
 #endif
 }
 
-namespace detail {
 /// printf's text of a number, with a point for whatever the locale has in its place: one byte or several.
 inline std::string with_point(std::string_view text)
 {
@@ -73,12 +73,11 @@ inline std::string number_text(double x, int digits)
   std::snprintf(text, sizeof text, "%.*g", digits, x);
   return with_point(text);
 }
-}  // namespace detail
 
 /// A number as an error message shows it: short, and exact enough to recognise.
 inline std::string show(double x)
 {
-  return detail::number_text(x, 9);
+  return number_text(x, 9);
 }
 
 inline std::string quote(std::string_view text)
@@ -86,7 +85,14 @@ inline std::string quote(std::string_view text)
   return '"' + std::string(text) + '"';
 }
 
-}  // namespace GRADUS_ISA
-}  // namespace gradus
+}  // namespace detail
+
+/// Refuses as gradus itself does, from a rule's or recipe's `validate()`. \p sentence  the argument, its value, what was expected
+[[noreturn]] inline void refuse(const std::string& sentence)
+{
+  detail::fail(sentence);
+}
+
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

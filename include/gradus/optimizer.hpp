@@ -16,16 +16,17 @@
 #include <vector>
 
 #include <gradus/backend/default.hpp>
-#include <gradus/decisions.hpp>
-#include <gradus/denormals.hpp>
-#include <gradus/precision.hpp>
-#include <gradus/range.hpp>
+#include <gradus/optimizer/decisions.hpp>
+#include <gradus/kernel/denormals.hpp>
+#include <gradus/state/precision.hpp>
+#include <gradus/state/slots.hpp>
+#include <gradus/optimizer/views.hpp>
 #include <gradus/recipes.hpp>
-#include <gradus/tables.hpp>
+#include <gradus/optimizer/tables.hpp>
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 
 namespace detail {
 
@@ -105,6 +106,10 @@ class padding_mask {
 enum class removed_state { kept, dropped };
 
 namespace detail {
+
+/// How an optimizer steps over a backend's own memory.
+template <class Optimizer, class Backend>
+class device_engine;
 
 /// Numbers for optimizers, by which a handle is known again even after its optimizer has moved.
 inline std::uint64_t next_owner() noexcept
@@ -281,7 +286,7 @@ class optimizer
       own = "tensor" + std::to_string(number);
     const auto known = names_.find(own);
     if (known != names_.end() && tensors_[known->second].attached)
-      fail("name is " + quote(own) + ", which another tensor has; expected a name of its own");
+      detail::fail("name is " + detail::quote(own) + ", which another tensor has; expected a name of its own");
     check_memory(own, parameters, gradients);
     if (known != names_.end())
       check_length(tensors_[known->second], parameters);
@@ -336,10 +341,10 @@ class optimizer
     for (const rebinding& r : all) {
       const tensor& x = tensors_[r.tensor.index_];
       someone_goes = someone_goes || (x.active && !r.gradients);
-      someone_comes = someone_comes || (!x.active && !x.is_left_out && r.gradients && x.t > 0);
+      someone_comes = someone_comes || (!x.active && !x.is_frozen && r.gradients && x.t > 0);
     }
     if (sum_is_shared_ && (someone_comes || someone_goes))
-      resum_now();
+      recompute_sums();
     move.done = true;
     for (std::size_t k = 0; k < all.size(); ++k) {
       if (move.moves_parameters(k) || move.moves_gradients(k))
@@ -358,36 +363,36 @@ class optimizer
   }
 
   /// Leaves a tensor out of the steps to come: its weights, state and step count stand still.
-  void leave_out(const tensor_handle& h)
+  void freeze(const tensor_handle& h)
   {
     begin_change();
     tensor& x = checked(h);
     if (x.active) {
       if (sum_is_shared_)
-        resum_now();
+        recompute_sums();
       drop(x);
     }
-    x.is_left_out = true;
+    x.is_frozen = true;
   }
 
   /// Takes a tensor in again that was left out.
-  void take_in(const tensor_handle& h)
+  void unfreeze(const tensor_handle& h)
   {
     begin_change();
     tensor& x = checked(h);
     if (!x.has_gradients)
-      fail("tensor " + quote(x.name) + " has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
+      detail::fail("tensor " + detail::quote(x.name) + " has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
     if (!x.active) {
       unshare_sum_before_return_of(x);
       enlist(x);
     }
-    x.is_left_out = false;
+    x.is_frozen = false;
   }
 
   /// Lets go of a tensor's memory. Its state is dropped, or kept until a tensor of the same name and length is added.
   void remove(const tensor_handle& h, removed_state state)
   {
-    leave_out(h);
+    freeze(h);
     tensor& x = tensors_[h.index_];
     elements_ -= x.size;
     blocks_ -= block_count(x.size);
@@ -410,7 +415,7 @@ class optimizer
     begin_change();
     tensor& x = checked(h);
     if (is_padding.size().value_or(x.size) != x.size)
-      fail("size of the padding mask of tensor " + quote(x.name) + " is " + std::to_string(*is_padding.size()) + "; expected " +
+      detail::fail("size of the padding mask of tensor " + detail::quote(x.name) + " is " + std::to_string(*is_padding.size()) + "; expected " +
            std::to_string(x.size) + ", the size of its parameters");
     std::vector<unsigned char> mask(x.size);  // a mask that throws does so before anything has changed
     std::size_t count = 0;
@@ -422,7 +427,7 @@ class optimizer
     x.padding = count;
     flat_is_current_ = false;
     if (x.t > 0 || sum_is_shared_)
-      resum_now();
+      recompute_sums();
   }
 
   /// How many steps a tensor has taken.
@@ -455,14 +460,14 @@ class optimizer
   // ── state ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /// The elements of one slot of the tensor of that name: state("layer1.weight", "exp_avg").
-  /// Whoever overwrites a second moment by hand calls resum() after it.
+  /// Whoever overwrites a second moment by hand calls recompute_second_moment_sum() after it.
   std::span<state_type> state(std::string_view name, std::string_view slot_name)
     requires(!std::is_same_v<state_type, block8>)
   {
     check_not_moved_from();
     const auto known = names_.find(std::string(name));
     if (known == names_.end())
-      fail("name is " + quote(name) + "; expected that of a tensor of this optimizer");
+      detail::fail("name is " + detail::quote(name) + "; expected that of a tensor of this optimizer");
     const tensor& x = tensors_[known->second];
     std::string names;
     for (std::size_t k = 0; k < slots; ++k) {
@@ -470,9 +475,9 @@ class optimizer
         continue;
       if (slot_list[k].name == slot_name)
         return {x.state[k].view().values, x.size};
-      names += (names.empty() ? "" : " or ") + quote(slot_list[k].name);
+      names += (names.empty() ? "" : " or ") + detail::quote(slot_list[k].name);
     }
-    fail("slot of tensor " + quote(name) + " is " + quote(slot_name) + "; expected " +
+    detail::fail("slot of tensor " + detail::quote(name) + " is " + detail::quote(slot_name) + "; expected " +
          (names.empty() ? "none, as the tensor keeps no state" : names));
   }
   std::span<const state_type> state(std::string_view name, std::string_view slot_name) const
@@ -555,7 +560,7 @@ class optimizer
 
   /// Calls visit(name, parameters, index of its group, takes_part) for each tensor; one that was removed, its state kept,
   /// has no parameters. takes_part is a bool& that says whether it is in the steps to come (one that has no gradients yet:
-  /// in those from when it has), and may be written. Unlike leave_out and take_in that leaves a scheduled decay's sums
+  /// in those from when it has), and may be written. Unlike freeze and unfreeze that leaves a scheduled decay's sums
   /// alone: whoever restores the ones restores the others. Until it returns, `visit` may read the optimizer, and no more.
   template <class Visitor>
   void visit_tensors(Visitor&& visit)
@@ -575,10 +580,10 @@ class optimizer
 
   /// Recomputes a scheduled decay's sums from the second moments themselves, for when these were written by hand or come
   /// from a source that has no such sums.
-  void resum()
+  void recompute_second_moment_sum()
   {
     begin_change();
-    resum_now();
+    recompute_sums();
   }
 
   // ── the step ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -648,8 +653,8 @@ class optimizer
       scale = detail::clipped_scale(norm_sq, o.grad_scale, *o.max_grad_norm);
       if (detail::underflows<value_type>(norm_sq, scale, o.grad_scale)) {
         if (!o.skip_nonfinite)
-          fail("max_grad_norm is " + show(*o.max_grad_norm) + " and the gradients' norm " + show(*report.grad_norm) +
-               "; expected a factor on the gradients of at least " + show(detail::smallest_normal<value_type>) + ", the smallest " +
+          detail::fail("max_grad_norm is " + detail::show(*o.max_grad_norm) + " and the gradients' norm " + detail::show(*report.grad_norm) +
+               "; expected a factor on the gradients of at least " + detail::show(detail::smallest_normal<value_type>) + ", the smallest " +
                detail::name_of<value_type> + " that has all digits: skip_nonfinite = true leaves such steps out");
         report.applied = false;
         return report;
@@ -658,7 +663,7 @@ class optimizer
     for (cohort& c : cohorts_)
       if (c.members > 0) {
         const rule_type& rule = groups_[c.group].rule;
-        c.scalars = make_tick(rule, c.t + 1, o.lr_scale, 0);
+        c.scalars = make_step_scalars(rule, c.t + 1, o.lr_scale, 0);
         c.prepared = prepare<value_type>(rule, c.scalars, scale);
       }
     if (o.skip_nonfinite && step_overflows(detail::root_of(norm_sq, scale), o.flush_denormals)) {
@@ -704,7 +709,7 @@ class optimizer
   static bool clips(const step_options& o) noexcept { return o.max_grad_norm && is_finite(*o.max_grad_norm); }
 
   static constexpr std::size_t slots = rule_type::slots;
-  using formula = decltype(prepare<value_type>(std::declval<const rule_type&>(), tick{}));
+  using formula = decltype(prepare<value_type>(std::declval<const rule_type&>(), step_scalars{}));
   static constexpr std::size_t first_slots = formula::first_slots;
   using memory_source = detail::memory_of<Backend>;
   using engine = detail::device_engine<optimizer, Backend>;
@@ -750,7 +755,7 @@ class optimizer
     std::size_t next_free = detail::no_place;
     bool attached = false;
     bool has_gradients = false;
-    bool is_left_out = false;
+    bool is_frozen = false;
     bool active = false;  // takes part in steps: attached, with gradients, and not left out
   };
 
@@ -773,7 +778,7 @@ class optimizer
     std::uint64_t t = 0;
     std::size_t members = 0;
     std::size_t next = detail::no_place;  // of no members: the next such; else where compact_cohorts moves it
-    tick scalars = {};
+    step_scalars scalars = {};
     formula prepared = {};
   };
 
@@ -787,7 +792,7 @@ class optimizer
     double largest = 0;
     for_each_number(hyperparameters, rule, [&](std::string_view name, double value) {
       if (value > detail::largest<value_type>)
-        fail(std::string(name) + " is " + show(value) + "; expected at most " + show(detail::largest<value_type>) +
+        detail::fail(std::string(name) + " is " + detail::show(value) + "; expected at most " + detail::show(detail::largest<value_type>) +
              ", the largest " + detail::name_of<value_type>);
       largest = value > largest ? value : largest;
     });
@@ -814,13 +819,13 @@ class optimizer
   void check_not_moved_from() const
   {
     if (owner_.value == 0)
-      fail("this optimizer has been moved from; expected the one it was moved to");
+      detail::fail("this optimizer has been moved from; expected the one it was moved to");
   }
   void check_may_change() const
   {
     check_not_moved_from();
     if (visitors_.value.load(std::memory_order_relaxed) > 0)
-      fail("this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned");
+      detail::fail("this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned");
   }
   void begin_change()
   {
@@ -837,7 +842,7 @@ class optimizer
   {
     check_not_moved_from();
     if ((g.owner_ != 0 && g.owner_ != owner_.value) || g.index_ >= groups_.size())
-      fail("group is of another optimizer; expected one that add_group of this optimizer returned");
+      detail::fail("group is of another optimizer; expected one that add_group of this optimizer returned");
     return g.index_;
   }
 
@@ -846,7 +851,7 @@ class optimizer
     check_not_moved_from();
     if (h.owner_ != owner_.value || h.index_ >= tensors_.size() || tensors_[h.index_].generation != h.generation_ ||
         !tensors_[h.index_].attached)
-      fail("tensor is removed, or of another optimizer; expected one that add of this optimizer returned");
+      detail::fail("tensor is removed, or of another optimizer; expected one that add of this optimizer returned");
     return tensors_[h.index_];
   }
 
@@ -854,17 +859,17 @@ class optimizer
   void check_memory(std::string_view name, parameters_span parameters, const std::optional<gradients_span>& gradients) const
   {
     const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(value_type) - elements_;
-    const auto of = [&] { return " of tensor " + quote(name); };
+    const auto of = [&] { return " of tensor " + detail::quote(name); };
     if (gradients && gradients->size() != n)
-      fail("size of gradients" + of() + " is " + std::to_string(gradients->size()) + "; expected " + std::to_string(n) +
+      detail::fail("size of gradients" + of() + " is " + std::to_string(gradients->size()) + "; expected " + std::to_string(n) +
            ", the size of its parameters");
     if (n > most)
-      fail("size of parameters" + of() + " is " + std::to_string(n) + "; expected at most " + std::to_string(most) +
+      detail::fail("size of parameters" + of() + " is " + std::to_string(n) + "; expected at most " + std::to_string(most) +
            ", or the bytes of all tensors would overflow");
     if (n > 0 && !parameters.data())
-      fail("parameters" + of() + " is null; expected " + std::to_string(n) + " elements");
+      detail::fail("parameters" + of() + " is null; expected " + std::to_string(n) + " elements");
     if (n > 0 && gradients && !gradients->data())
-      fail("gradients" + of() + " is null; expected " + std::to_string(n) + " elements");
+      detail::fail("gradients" + of() + " is null; expected " + std::to_string(n) + " elements");
     detail::check_alignment("parameters", name, parameters);
     if (gradients)
       detail::check_alignment("gradients", name, *gradients);
@@ -874,43 +879,43 @@ class optimizer
     if (n > 0 && gradients) {
       const place p = place_of(parameters), g = place_of(*gradients);
       if (p.begin < g.end && g.begin < p.end)
-        fail("gradients" + of() + " overlap its parameters; expected memory of their own");
+        detail::fail("gradients" + of() + " overlap its parameters; expected memory of their own");
     }
   }
 
   static void check_length(const tensor& x, parameters_span parameters)
   {
     if (parameters.size() != x.size)
-      fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
+      detail::fail("size of parameters of tensor " + detail::quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
            std::to_string(x.size) + ", as when its state was made");
   }
 
   void check_options(const step_options& o) const
   {
-    check("lr_scale", o.lr_scale, range::at_least_zero);
+    detail::check("lr_scale", o.lr_scale, range::at_least_zero);
     if (!is_finite(o.grad_scale) || o.grad_scale <= 0)
-      fail("grad_scale is " + show(o.grad_scale) + "; expected a finite number > 0");
+      detail::fail("grad_scale is " + detail::show(o.grad_scale) + "; expected a finite number > 0");
     if constexpr (!std::is_same_v<value_type, double>)
       if (o.grad_scale < detail::smallest_normal<value_type> || o.grad_scale > detail::largest<value_type>)
-        fail("grad_scale is " + show(o.grad_scale) + "; expected a number from " + show(detail::smallest_normal<value_type>) +
-             " to " + show(detail::largest<value_type>) + ", the range of " + detail::name_of<value_type>);
+        detail::fail("grad_scale is " + detail::show(o.grad_scale) + "; expected a number from " + detail::show(detail::smallest_normal<value_type>) +
+             " to " + detail::show(detail::largest<value_type>) + ", the range of " + detail::name_of<value_type>);
     if (o.max_grad_norm && (is_nan(*o.max_grad_norm) || *o.max_grad_norm <= 0))
-      fail("max_grad_norm is " + show(*o.max_grad_norm) + "; expected a number > 0 (infinity only measures)");
+      detail::fail("max_grad_norm is " + detail::show(*o.max_grad_norm) + "; expected a number > 0 (infinity only measures)");
     if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
-      fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
+      detail::fail("grad_norm_sq is " + detail::show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
     if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq) && clips(o) && !o.skip_nonfinite)
-      fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by "
+      detail::fail("grad_norm_sq is " + detail::show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by "
            "its root: leave it out and it is computed, or set skip_nonfinite");
-    if (o.mean_square && !contains(range::at_least_zero, *o.mean_square))
-      fail("mean_square is " + show(*o.mean_square) + "; expected " + expectation(range::at_least_zero));
+    if (o.mean_square && !detail::contains(range::at_least_zero, *o.mean_square))
+      detail::fail("mean_square is " + detail::show(*o.mean_square) + "; expected " + detail::expectation(range::at_least_zero));
     bool any = false;
     for (const tensor& x : tensors_)
       any = any || x.attached;
     if (!any)
-      fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
+      detail::fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
     const std::uint64_t elements = o.model_size ? active_elements() : 0;
     if (o.model_size && *o.model_size < elements)
-      fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
+      detail::fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
            ", the number of parameters of this part");
     for (const group& g : groups_)
       check_coefficients(g.rule, g.is_tame, o.lr_scale);
@@ -918,7 +923,7 @@ class optimizer
       if (o.mean_square)
         return;
       if (o.grad_norm_sq && any_active() && !common_cohort())
-        fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
+        detail::fail("grad_norm_sq is " + detail::show(*o.grad_norm_sq) +
              "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
              "the number of steps taken: leave it out and it is computed");
       if (o.model_size && *o.model_size != elements)
@@ -929,7 +934,7 @@ class optimizer
   void check_model_size(const step_options& o) const
   {
     const auto refuse = [&](const char* reason) {
-      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, as " + reason);
+      detail::fail("model_size is " + std::to_string(*o.model_size) + "; expected none, as " + reason);
     };
     if (!one_pass)
       refuse("this second moment's mean does not follow from a norm: give mean_square, the whole model's, instead");
@@ -952,16 +957,16 @@ class optimizer
     constexpr double most = detail::largest<value_type>;
     const double lr = rule.lr * lr_scale;
     if (!(lr <= most))
-      fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " + show(most) + as);
+      detail::fail("lr_scale is " + detail::show(lr_scale) + " with lr " + detail::show(rule.lr) + "; expected a product of at most " + detail::show(most) + as);
     // Corrections of bias are largest in the first step, or grow towards the last.
     for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
       if (!detail::coefficients_are_finite<value_type>(rule, t, lr_scale)) {
         if constexpr (requires { rule.decay.weight_decay; })
           if (!(lr * rule.decay.weight_decay <= most))
-            fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " +
-                 show(lr_scale) + "; expected a product of at most " + show(most) + as);
-        fail("lr is " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
-             "; expected a step whose coefficients, of these and of the other hyperparameters, are at most " + show(most) + as);
+            detail::fail("weight_decay is " + detail::show(rule.decay.weight_decay) + " with lr " + detail::show(rule.lr) + " and lr_scale " +
+                 detail::show(lr_scale) + "; expected a product of at most " + detail::show(most) + as);
+        detail::fail("lr is " + detail::show(rule.lr) + " and lr_scale " + detail::show(lr_scale) +
+             "; expected a step whose coefficients, of these and of the other hyperparameters, are at most " + detail::show(most) + as);
       }
   }
 
@@ -1034,8 +1039,8 @@ class optimizer
   }
   [[noreturn]] void fail_overlap(std::string_view name, const conflict& c) const
   {
-    fail(std::string(c.new_one) + " of tensor " + quote(name) + " overlap the " + c.old_one + " of tensor " +
-         quote(tensors_[c.tensor].name) + "; expected memory of their own");
+    detail::fail(std::string(c.new_one) + " of tensor " + detail::quote(name) + " overlap the " + c.old_one + " of tensor " +
+         detail::quote(tensors_[c.tensor].name) + "; expected memory of their own");
   }
 
   /// Tensors on their way from where they lie to where they are to lie: there once try_places has returned and `done` is set,
@@ -1075,7 +1080,7 @@ class optimizer
     {
       for (; left < all.size(); ++left) {
         if (!std::exchange(moved(left).attached, false))
-          fail("tensor " + quote(moved(left).name) + " is to be rebound twice at once; expected each tensor once");
+          detail::fail("tensor " + detail::quote(moved(left).name) + " is to be rebound twice at once; expected each tensor once");
         leave(left);
       }
       for (; placed < all.size(); ++placed) {
@@ -1103,7 +1108,7 @@ class optimizer
   {
     x.gradients = gradients ? gradients->data() : nullptr;
     x.has_gradients = gradients.has_value();
-    const bool takes_part = x.has_gradients && !x.is_left_out;
+    const bool takes_part = x.has_gradients && !x.is_frozen;
     if (takes_part && !x.active)
       enlist(x);
     else if (!takes_part && x.active)
@@ -1169,7 +1174,7 @@ class optimizer
   void unshare_sum_before_return_of(const tensor& x) noexcept
   {
     if (sum_is_shared_ && x.t > 0)
-      resum_now();
+      recompute_sums();
   }
 
   void attach(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients) noexcept
@@ -1181,13 +1186,13 @@ class optimizer
     x.parameters = parameters.data();
     x.generation = ++generations_;
     x.attached = true;
-    x.is_left_out = false;
+    x.is_frozen = false;
     elements_ += x.size;
     blocks_ += block_count(x.size);
     bind_gradients(x, gradients);
   }
 
-  void resum_now() noexcept(!on_device)
+  void recompute_sums() noexcept(!on_device)
   {
     if constexpr (one_pass) {
       settle();
@@ -1389,10 +1394,10 @@ class optimizer
     for (auto& x : self.tensors_) {
       if (x.name.empty())
         continue;
-      std::conditional_t<std::is_const_v<Self>, const bool, bool> takes_part = x.attached && !x.is_left_out;
+      std::conditional_t<std::is_const_v<Self>, const bool, bool> takes_part = x.attached && !x.is_frozen;
       visit(std::string_view(x.name), std::span<element>(x.parameters, x.attached ? x.size : 0), x.group, takes_part);
       if constexpr (!std::is_const_v<Self>) {
-        x.is_left_out = !takes_part;
+        x.is_frozen = !takes_part;
         x.active = takes_part && x.has_gradients;
       }
     }
@@ -1684,8 +1689,8 @@ class optimizer
         forget_sums();
       return false;
     }
-    if (must_resum(o))
-      resum_now();
+    if (must_recompute_sums(o))
+      recompute_sums();
     if (o.grad_norm_sq && sum_is_shared_ != wanted_sum(o)) {
       settle();
       share_sum(wanted_sum(o));
@@ -1701,14 +1706,14 @@ class optimizer
       return false;
     if (o.mean_square && (sums_are_stale_ || !advances_beside_mean(o)))
       return !sums_are_stale_;
-    return must_resum(o) || (o.grad_norm_sq && (sum_is_shared_ != wanted_sum(o) || !is_finite(*o.grad_norm_sq)));
+    return must_recompute_sums(o) || (o.grad_norm_sq && (sum_is_shared_ != wanted_sum(o) || !is_finite(*o.grad_norm_sq)));
   }
   /// Beside a mean, a norm may be the whole model's, and the model's size be unknown.
   bool advances_beside_mean(const step_options& o) const noexcept
   {
     return sum_is_shared_ == of_model ? is_of_model(o) && common_cohort() : !o.grad_norm_sq && measures(o);
   }
-  bool must_resum(const step_options& o) const noexcept
+  bool must_recompute_sums(const step_options& o) const noexcept
   {
     return sums_are_stale_ || (sum_is_shared_ == of_model && !is_of_model(o)) || (sum_is_shared_ && !common_cohort());
   }
@@ -1839,6 +1844,6 @@ class optimizer
   bool sums_are_stale_ = false;      // as steps have been taken that did not advance them
 };
 
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

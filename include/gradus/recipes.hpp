@@ -3,11 +3,11 @@
 /// The ten optimizers: which rules, which hyperparameters, which defaults. Names and defaults are PyTorch's where it has
 /// the optimizer, else the authors'.
 
-#include <gradus/compose.hpp>
+#include <gradus/rules/composition.hpp>
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 
 /// Stochastic gradient descent with momentum. Momentum 0, the default, keeps no state.
 struct sgd {
@@ -33,7 +33,7 @@ struct sgds {
                                                 hyper::weight_decay(&sgds::weight_decay));
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::momentum{momentum, dampening, nesterov}, second_moment::none{}, step_size::constant{}, decay::momentum_corrected{weight_decay});
+    return compose(lr, first_moment::momentum{momentum, dampening, nesterov}, second_moment::none{}, step_size::constant{}, decay::stable{weight_decay});
   }
 };
 
@@ -153,6 +153,6 @@ constexpr void for_each_recipe(F&& f)
   f("radam", std::type_identity<radam>{});
 }
 
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

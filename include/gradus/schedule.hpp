@@ -15,16 +15,16 @@
 #include <utility>
 #include <vector>
 
-#include <gradus/hyperparameters.hpp>
+#include <gradus/rules/hyperparameters.hpp>
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 namespace schedule {
 
 namespace detail {
 
-inline void check_t(double t) { check("t", t, range::at_least_zero); }
+inline void check_t(double t) { gradus::detail::check("t", t, range::at_least_zero); }
 
 /// Falls from 1 to eta_min as x goes from 0 to 1, along half a cosine.
 inline double half_cosine(double x, double eta_min)
@@ -42,10 +42,10 @@ struct multi_step {
   double operator()(double t) const
   {
     detail::check_t(t);
-    check("gamma", gamma, range::at_least_zero);
+    gradus::detail::check("gamma", gamma, range::at_least_zero);
     double scale = 1;
     for (const double milestone : milestones) {
-      check("milestones", milestone, range::at_least_zero);
+      gradus::detail::check("milestones", milestone, range::at_least_zero);
       scale *= t >= milestone ? gamma : 1;
     }
     return scale;
@@ -60,8 +60,8 @@ struct cosine {
   double operator()(double t) const
   {
     detail::check_t(t);
-    check("t_max", t_max, range::above_zero);
-    check("eta_min", eta_min, range::at_least_zero);
+    gradus::detail::check("t_max", t_max, range::above_zero);
+    gradus::detail::check("eta_min", eta_min, range::at_least_zero);
     return t < t_max ? detail::half_cosine(t / t_max, eta_min) : eta_min;
   }
 };
@@ -75,9 +75,9 @@ struct cosine_warm_restarts {
   double operator()(double t) const
   {
     detail::check_t(t);
-    check("t_0", t_0, range::above_zero);
-    check("t_mult", t_mult, range::at_least_one);
-    check("eta_min", eta_min, range::at_least_zero);
+    gradus::detail::check("t_0", t_0, range::above_zero);
+    gradus::detail::check("t_mult", t_mult, range::at_least_one);
+    gradus::detail::check("eta_min", eta_min, range::at_least_zero);
     if (t_mult == 1)
       return detail::half_cosine(std::fmod(t, t_0) / t_0, eta_min);
     double period = t_0;
@@ -116,8 +116,8 @@ struct linear_warmup {
   double operator()(double t) const
   {
     detail::check_t(t);
-    check("t_warmup", t_warmup, range::above_zero);
-    check("start_factor", start_factor, range::zero_to_one);
+    gradus::detail::check("t_warmup", t_warmup, range::above_zero);
+    gradus::detail::check("start_factor", start_factor, range::zero_to_one);
     return t < t_warmup ? std::fma(1 - start_factor, t / t_warmup, start_factor) : 1;
   }
 };
@@ -144,13 +144,13 @@ struct sequence {
 
   sequence(First before, double change, Second after) : first(std::move(before)), until(change), second(std::move(after))
   {
-    check("until", until, range::at_least_zero);
+    gradus::detail::check("until", until, range::at_least_zero);
   }
 
   double operator()(double t) const { return t < until ? first(t) : second(t - until); }
 };
 
 }  // namespace schedule
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

@@ -67,7 +67,7 @@ engine<T> make_engine(std::string name, const Backend& backend, const Rule& rule
     e.initial_values[k] = gradus::initial_value(rule, k);
   e.step = [backend, rule](gradus::pass pass, std::uint64_t t, double lr_scale, std::span<T> weights,
                            std::span<const T> gradients, const std::span<T>* slots) {
-    gradus::tick k = gradus::make_tick(rule, t, lr_scale, 0);
+    gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
     k.mean_square = 0.01;
     const auto formula = gradus::prepare<T>(rule, k, 0.7);
     std::array<std::span<T>, Rule::slots> state;

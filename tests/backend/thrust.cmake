@@ -84,7 +84,7 @@ endif()
 # CUDA itself is compiled and looked into where nvcc is, and run where a GPU is.
 find_program(nvcc nvcc HINTS /usr/local/cuda/bin NO_CACHE)
 add_test(NAME backend/thrust_cuda
-         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/backend/thrust_cuda.sh ${PROJECT_SOURCE_DIR}/include
+         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/backend/thrust_cuda.sh ${PROJECT_SOURCE_DIR}
                  ${CMAKE_CURRENT_SOURCE_DIR}/backend ${CMAKE_CURRENT_BINARY_DIR}/cuda ${nvcc})
 set_tests_properties(backend/thrust_cuda PROPERTIES SKIP_RETURN_CODE 77)
 if(nvcc AND Python3_EXECUTABLE)

@@ -8,7 +8,7 @@
 # packs is of 16 bytes (8 for 16-bit numbers), and moves the bytes a parameter that the algorithm needs and no more; with no
 # local memory, no arithmetic in double and no call. Prints those bytes, the registers a thread and the occupancy by them.
 set -euo pipefail
-include=$1 source=$2 scratch=$3 nvcc=${4:-nvcc}
+include="-I$1/include -I$1/backends/thrust/include" source=$2 scratch=$3 nvcc=${4:-nvcc}
 [[ $nvcc = *NOTFOUND ]] && nvcc=nvcc
 if ! command -v "$nvcc" >/dev/null || ! command -v "$(dirname "$(command -v "$nvcc")")/ptxas" >/dev/null; then
   echo "thrust_cuda: skipped, as there is no nvcc"
@@ -22,7 +22,7 @@ look() { # look PTX LOG PRECISION.
     function short_name(s) { gsub(/[0-9]+/, " ", s); return s }
     BEGIN {
       # recipe: which rules, slots, whether a momentum of 0 has a form of its own
-      known["momentum none constant l2"] = "sgd 1 1";              known["momentum none constant momentum_corrected"] = "sgds 1 1"
+      known["momentum none constant l2"] = "sgd 1 1";              known["momentum none constant stable"] = "sgds 1 1"
       known["ema ema adaptive l2"] = "adam 2 0";                   known["ema ema adaptive decoupled"] = "adamw 2 0"
       known["ema ema adaptive scheduled"] = "adams 2 0";           known["ema ema_max adaptive l2"] = "amsgrad 3 0"
       known["ema yogi adaptive l2"] = "yogi 2 0";                  known["ema ema bounded l2"] = "adabound 2 0"
@@ -84,7 +84,7 @@ for arch in sm_80 sm_90; do
     [ "$arch $precision" = "sm_80 masters" ] || [ "$arch $precision" = "sm_80 short_moments" ] && continue
     out=$scratch/$precision.$arch
     graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
-    "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=$arch -ptx \
+    "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=$arch -ptx \
             -DGRADUS_TEST_PRECISION=$precision "$source/thrust_cuda.cu" -o "$out.ptx"
     "$ptxas" -v -arch=$arch "$out.ptx" -o "$out.cubin" 2>"$out.log"
     printf '\n%s, %s\n' "$arch" "$precision"
@@ -95,7 +95,7 @@ done
 # A rule of a program's own, of which one function is not marked GRADUS_HOST_DEVICE, does not compile; with all marked it does.
 for unmarked in 0 1 2 3; do
   log=$scratch/host_only_rule.$unmarked.log compiles=1
-  "$nvcc" -std=c++20 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -arch=sm_80 -ptx -DGRADUS_TEST_UNMARKED=$unmarked \
+  "$nvcc" -std=c++20 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=sm_80 -ptx -DGRADUS_TEST_UNMARKED=$unmarked \
           "$source/../compile_fail/host_only_rule.cu" -o "$scratch/host_only_rule.ptx" >"$log" 2>&1 || compiles=0
   if [ $unmarked = 0 ] && [ $compiles = 0 ]; then
     echo "thrust_cuda: a rule of a program's own does not compile:"; cat "$log"; exit 1
@@ -107,7 +107,7 @@ done
 # run NAME FLAG...: the test program of that name
 run() {
   local program=$scratch/$(basename "$1")
-  "$nvcc" -x cu -std=c++20 -O1 --expt-relaxed-constexpr -diag-suppress 186 -I"$include" -I"$source/.." "${host[@]}" "${@:2}" \
+  "$nvcc" -x cu -std=c++20 -O1 --expt-relaxed-constexpr -diag-suppress 186 $include -I"$source/.." "${host[@]}" "${@:2}" \
           -DGRADUS_TEST_DATA="\"$source/..\"" "$source/../$1.cpp" "$source/../support/main.cpp" -o "$program"
   "$program"
 }

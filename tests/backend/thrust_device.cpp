@@ -96,9 +96,9 @@ std::vector<unsigned char> train(const Rule& rule)
     if (t == 4)
       gradients[3][5000] = number<G>(std::numeric_limits<double>::quiet_NaN());
     if (t == 5)
-      opt.leave_out(handles[2]);
+      opt.freeze(handles[2]);
     if (t == 7)
-      opt.take_in(handles[2]);
+      opt.unfreeze(handles[2]);
     if constexpr (requires { opt.set_seed(1); })
       if (t == 6)
         opt.set_seed(42);
@@ -213,9 +213,9 @@ TEST_CASE("a scheduled decay's sums are shared where, and only where, a given no
     opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
     const auto second = opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500));
     opt.step({.grad_norm_sq = 2.0});
-    opt.leave_out(second);
+    opt.freeze(second);
     opt.step({.grad_norm_sq = 1.0});
-    opt.take_in(second);
+    opt.unfreeze(second);
     return opt.step();
   });
   check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {

@@ -119,14 +119,14 @@ struct run {
       if (t == 3)
         add(1);
       if (t == 4)
-        opt.leave_out(handles[2]);
+        opt.freeze(handles[2]);
       if (t == 8)
-        opt.take_in(handles[2]);
+        opt.unfreeze(handles[2]);
       if (t == 50) {
         Recipe h = opt.hyperparameters(group);
         h.lr *= 1.0 / 3;
         opt.set_hyperparameters(h, group);
-        opt.leave_out(handles[0]);
+        opt.freeze(handles[0]);
       }
       for (tensor& x : tensors)
         for (std::size_t i = 0; i < x.weights.size(); ++i)

@@ -58,11 +58,11 @@ bool engine(std::span<float> w, std::span<const float> g, std::span<float> m, st
 {
   const auto adam = gradus::adam{}.rule();
   const auto adams = gradus::adams{}.rule();
-  const auto formula = gradus::prepare<float>(adam, gradus::make_tick(adam, 1, 1));
+  const auto formula = gradus::prepare<float>(adam, gradus::make_step_scalars(adam, 1, 1));
 #if defined(CASE_NO_MEAN_SQUARE)
-  const auto scheduled = gradus::prepare<float>(adams, gradus::make_tick(adams, 1, 1));
+  const auto scheduled = gradus::prepare<float>(adams, gradus::make_step_scalars(adams, 1, 1));
 #else
-  const auto scheduled = gradus::prepare<float>(adams, gradus::make_tick(adams, 1, 1, 0.5));
+  const auto scheduled = gradus::prepare<float>(adams, gradus::make_step_scalars(adams, 1, 1, 0.5));
 #endif
   const gradus::backend::scalar backend;
 #if defined(CASE_ONE_SLOT_FOR_TWO)

@@ -2,7 +2,8 @@
 # as it is, the source must compile; with CASE_NAME defined it must be refused with that sentence.
 # ALONE: by one error. FIRST: by a sentence before all other errors.
 
-set(compile ${COMPILER} -std=c++20 -fsyntax-only -I${INCLUDE})
+set(compile ${COMPILER} -std=c++20 -fsyntax-only -I${ROOT}/include -I${ROOT}/backends/simd/include
+            -I${ROOT}/backends/dispatch/include)
 set(faults "")
 
 function(refuse define sentence)

@@ -45,7 +45,7 @@ struct belief {
     }
   };
   template <class T>
-  PREPARE formula<T> prepare(const gradus::tick&) const noexcept
+  PREPARE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(beta2), T(1 - beta2)};
   }

@@ -71,7 +71,7 @@ struct first {
   };
 #if !defined(CASE_FIRST_WITHOUT_PREPARE)
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(decay_rate)};
   }
@@ -121,7 +121,7 @@ struct second {
   };
 #if !defined(CASE_SECOND_WITHOUT_PREPARE)
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(beta2), T(1 - beta2)};
   }
@@ -152,7 +152,7 @@ struct third {
   };
 #if !defined(CASE_THIRD_WITHOUT_PREPARE)
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
   {
     return {T(k.lr)};
   }
@@ -180,7 +180,7 @@ struct fourth {
   };
 #if !defined(CASE_FOURTH_WITHOUT_PREPARE)
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
   {
     return {T(k.lr / 100)};
   }
@@ -204,7 +204,7 @@ void step(std::span<float> weights, std::span<const float> gradients)
 #elif defined(CASE_RECTIFIED_WITHOUT_BETA)
   gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, gradus::step_size::rectified{}, fourth{}));
 #elif defined(CASE_MOMENTUM_CORRECTED_WITHOUT_GAIN)
-  gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, third{}, gradus::decay::momentum_corrected{}));
+  gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, third{}, gradus::decay::stable{}));
 #elif defined(CASE_COMPOSITION_BY_DEFAULT)
   gradus::optimizer<decltype(gradus::compose(1e-3, first{}, second{}, third{}, fourth{}))> opt;
 #elif defined(CASE_COMPOSITION_OF_WRONG_RULES)

@@ -1,7 +1,7 @@
 #include <gradus/gradus.hpp>
 
 #ifdef FIXED
-using decay = gradus::decay::momentum_corrected;
+using decay = gradus::decay::stable;
 #else
 using decay = gradus::decay::scheduled;
 #endif

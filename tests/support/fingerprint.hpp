@@ -75,7 +75,7 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
   for (std::uint64_t t = 1; t <= steps; ++t) {
     for (std::size_t i = 0; i < length; ++i)
       gradients[i] = curvature[i] * (weights[i] - noise[i + t - 1]);
-    gradus::tick k = gradus::make_tick(rule, t, t <= 200 ? 1 : 0.125, 0);
+    gradus::step_scalars k = gradus::make_step_scalars(rule, t, t <= 200 ? 1 : 0.125, 0);
     if constexpr (requires { rule.first_moment.beta1; })
       k.bc1 = bias_correction(rule.first_moment.beta1, t);
     if constexpr (requires { rule.second_moment.beta2; })

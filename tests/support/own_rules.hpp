@@ -4,7 +4,7 @@
 #include <array>
 #include <string_view>
 
-#include <gradus/compose.hpp>
+#include <gradus/rules/composition.hpp>
 
 namespace own {
 
@@ -30,7 +30,7 @@ struct belief {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(beta2), T(1 - beta2)};
   }
@@ -66,7 +66,7 @@ struct blended {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
   {
     return {inner.prepare<T>(k), T(plain ? 0 : alpha)};
   }
@@ -97,7 +97,7 @@ struct heavy_ball {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(1 - friction)};
   }
@@ -136,7 +136,7 @@ struct spelled_maximum {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick&) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars&) const noexcept
   {
     return {T(beta2), T(1 - beta2)};
   }
@@ -160,7 +160,7 @@ struct spelled_power {
     }
   };
   template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::tick& k) const noexcept
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
   {
     return {T(k.lr * std::sqrt(k.bc2) / k.bc1), T(eps), T(2 * partial)};
   }

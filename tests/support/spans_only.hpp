@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include <gradus/range.hpp>
+#include <gradus/optimizer/views.hpp>
 
 template <class Parameter, class Gradient = Parameter, class Backend = void>
 class spans_only : public gradus::range_front<spans_only<Parameter, Gradient, Backend>, Parameter, Gradient, Backend> {

@@ -22,7 +22,7 @@
 template <class Backend, class T>
 using vector_for = std::conditional_t<requires { typename Backend::memory_type; }, thrust::device_vector<T>, std::vector<T>>;
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
 using backend_under_test = backend::thrust_device<>;
@@ -67,6 +67,6 @@ struct backend_under_test : backend::thrust_host<> {
 #endif
 #endif
 
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #define default_backend backend_under_test

@@ -6,17 +6,26 @@
 #include <gradus/backend/scalar.hpp>
 
 #if !defined(GRADUS_NO_XSIMD) && __has_include(<xsimd/xsimd.hpp>)
+#if __has_include(<gradus/backend/simd.hpp>)
 #include <gradus/backend/simd.hpp>
+#else
+#pragma message("gradus: xsimd is installed, but gradus's SIMD backend is not on the include path, so steps are taken element by element: add -I GRADUS/backends/simd/include, or define GRADUS_NO_XSIMD to have it so in silence")
+#endif
 #endif
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
+
 #if defined(GRADUS_HAS_SIMD)
 using default_backend = backend::simd;
+/// The default backend's name in namespace gradus::backend: "simd" or "scalar".
+constexpr const char* default_backend_name() noexcept { return "simd"; }
 #else
 using default_backend = backend::scalar;
+constexpr const char* default_backend_name() noexcept { return "scalar"; }
 #endif
-}  // namespace gradus::inline GRADUS_ISA
+
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

@@ -17,7 +17,7 @@
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 namespace executor {
 
 /// What an executor is handed: a reference to the work, good until `run` returns.
@@ -70,6 +70,6 @@ struct parallel : Cpu {
 };
 
 }  // namespace backend
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

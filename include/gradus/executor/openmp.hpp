@@ -9,7 +9,7 @@
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 namespace executor {
 // Units with and without -fopenmp may meet in one program: it is another type in each.
 #if defined(_OPENMP)
@@ -39,6 +39,6 @@ struct openmp {
 
 }  // inline namespace
 }  // namespace executor
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

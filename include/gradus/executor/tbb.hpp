@@ -8,7 +8,7 @@
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 namespace executor {
 
 /// oneTBB promises nothing in a child of fork() whose parent has run it; thread_pool starts threads of its own there.
@@ -20,6 +20,6 @@ struct tbb {
 };
 
 }  // namespace executor
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

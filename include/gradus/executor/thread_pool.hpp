@@ -19,7 +19,7 @@
 
 #include <gradus/macros_off.hpp>
 
-namespace gradus::inline GRADUS_ISA {
+GRADUS_OPEN_NAMESPACE
 namespace executor {
 
 /// A handle to a pool of threads: copies share it, and so does what was moved from; the last one joins its threads. Calls
@@ -50,7 +50,7 @@ class thread_pool {
   static unsigned checked(unsigned threads)
   {
     if (threads > 4096)
-      fail("threads is " + std::to_string(threads) + "; expected at most 4096");
+      detail::fail("threads is " + std::to_string(threads) + "; expected at most 4096");
     const unsigned n = threads ? threads : std::thread::hardware_concurrency();
     return n ? n : 1;
   }
@@ -210,6 +210,6 @@ class thread_pool {
 };
 
 }  // namespace executor
-}  // namespace gradus::inline GRADUS_ISA
+GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

@@ -1,0 +1,173 @@
+#pragma once
+/// \file
+/// Dispatch: one program for every machine. A program built without -march runs its steps at the speed of the widest
+/// instruction set that the machine has. Link gradus::dispatch, the one part of gradus that is compiled beforehand.
+///
+///     #include <gradus/backend/dispatch.hpp>
+///     #include <gradus/gradus.hpp>
+///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
+///
+/// The steps have the bits of a program built for that instruction set alone: those with fma are of one family, whatever
+/// the caller's flags. It runs the ten recipes of recipes.hpp, in float and double; a call costs one indirect jump more.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+#include <gradus/error.hpp>
+#include <gradus/kernel.hpp>
+#include <gradus/recipes.hpp>
+
+#include <gradus/macros_off.hpp>
+
+namespace gradus {
+
+/// What gradus::dispatch offers for one instruction set. Caller and component are compiled with other flags, so a kernel's
+/// type is another one in each (see GRADUS_ISA): what they agree on is its place in the list below, and its bytes.
+struct dispatch_table {
+  using sweep_function = void (*)(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept;
+  using sum_function = double (*)(const void* x, std::size_t n) noexcept;
+
+  const char* name;
+  std::uint64_t layout;
+  const sweep_function* sweeps;    ///< in the order of for_each_dispatched_kernel
+  const sum_function* block_sums;  ///< squares of float, of double, plain sums of float, of double
+};
+
+/// The table of an instruction set, or null where the component or this machine has none. The numbers are those of
+/// backend::instruction_set.
+extern "C" const dispatch_table* gradus_dispatch_table(int set) noexcept;
+
+}  // namespace gradus
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// Calls f(type_identity<Kernel>) for every kernel that the ten recipes run, float's before double's.
+template <class Visitor>
+constexpr void for_each_dispatched_kernel(const Visitor& f)
+{
+  const auto visit = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>&) {
+    f(std::type_identity<kernel<pass::whole, prepared<F, S, P, D, T>>>{});
+    if constexpr (requires { typename F::idle_form; })
+      f(std::type_identity<kernel<pass::whole, prepared<typename F::idle_form, S, P, D, T>>>{});
+  };
+  for_each_recipe([&]<class Recipe>(const char*, std::type_identity<Recipe>) {
+    visit(float(), Recipe{}.rule());
+    visit(double(), Recipe{}.rule());
+  });
+}
+
+/// A kernel's place among them; their number, if it is none of them.
+template <class Kernel>
+constexpr std::size_t dispatch_index() noexcept
+{
+  std::size_t index = 0;
+  bool found = false;
+  for_each_dispatched_kernel([&]<class K>(std::type_identity<K>) { index += !(found = found || std::is_same_v<K, Kernel>); });
+  return index;
+}
+inline constexpr std::size_t dispatched_kernels = dispatch_index<void>();
+
+/// A number that differs where a header and a component do not belong together.
+constexpr std::uint64_t dispatch_layout() noexcept
+{
+  std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  const auto add = [&](std::uint64_t x) { hash = (hash ^ x) * 0x100000001b3u; };
+  add(GRADUS_VERSION_MAJOR);
+  add(GRADUS_VERSION_MINOR);
+  add(GRADUS_VERSION_PATCH);
+  for_each_dispatched_kernel([&]<class K>(std::type_identity<K>) {
+    static_assert(std::is_trivially_copyable_v<K>, "a kernel crosses over as bytes");
+    add(sizeof(K));
+    add(K::slots);
+  });
+  return hash;
+}
+
+}  // namespace detail
+
+namespace backend {
+
+/// What gradus::dispatch may be asked for, from the narrowest on.
+enum class instruction_set {
+  baseline,  ///< what every machine of the target has: SSE2 on x86-64, NEON on 64-bit Arm
+  avx2_fma,
+  avx512,  ///< F, BW, CD, DQ and VL
+};
+
+/// The backend that runs what gradus::dispatch has compiled for this machine. Any number of threads may share one.
+class dispatch {
+ public:
+  /// Takes the widest instruction set that processor and operating system have.
+  dispatch() : dispatch(widest()) {}
+
+  /// Takes the one that is named. Refused: one that this machine has not (or, on any but x86-64, other than baseline).
+  explicit dispatch(instruction_set set) : table_(gradus_dispatch_table(int(set)))
+  {
+    if (!table_)
+      detail::fail("instruction_set is " + show(set) + "; expected one that this machine has, the widest being " + show(widest()));
+    if (table_->layout != detail::dispatch_layout())
+      detail::fail("the linked gradus::dispatch is of another version than the header; expected both from one installation");
+  }
+
+  /// Whether this machine has an instruction set and the component was compiled for it.
+  static bool supports(instruction_set set) noexcept { return gradus_dispatch_table(int(set)) != nullptr; }
+
+  /// "baseline", "avx2_fma", "avx512" or "neon".
+  const char* name() const noexcept { return table_->name; }
+
+  template <class Kernel, class T>
+  void sweep(const Kernel& kernel, T* theta, const T* g, T* const* slots, std::size_t n) const noexcept
+  {
+    constexpr std::size_t index = detail::dispatch_index<Kernel>();
+    static_assert(index < detail::dispatched_kernels,
+                  "gradus: backend::dispatch runs the ten recipes, each in one pass, and this is another composition; take "
+                  "backend::simd and build with -march.");
+    if constexpr (index < detail::dispatched_kernels)
+      table_->sweeps[index](&kernel, theta, g, slots, n);
+  }
+
+  template <class Kernel, class Theta, class G, class Slot>
+  void sweep(const Kernel&, const Theta&, const G&, const Slot*, std::size_t) const noexcept
+  {
+    static_assert(std::is_pointer_v<Theta> && std::is_pointer_v<G> && std::is_pointer_v<Slot>,
+                  "gradus: backend::dispatch runs parameters and gradients in float or double, with state in the same or "
+                  "block8; take backend::simd and build with -march.");
+  }
+
+  /// The sum of at most reduce_block elements.
+  template <class Term, class T>
+  double block_sum(Term, const T* x, std::size_t n) const noexcept
+  {
+    constexpr bool square = std::is_same_v<Term, square_term>;
+    static_assert(square || std::is_same_v<Term, plain_term>, "gradus: backend::dispatch adds up numbers or their squares.");
+    return table_->block_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n);
+  }
+
+ private:
+  static instruction_set widest() noexcept
+  {
+    int set = int(instruction_set::avx512);
+    while (set > 0 && !gradus_dispatch_table(set))
+      --set;
+    return instruction_set(set);
+  }
+  static std::string show(instruction_set set)
+  {
+    switch (set) {
+    case instruction_set::baseline: return "baseline";
+    case instruction_set::avx2_fma: return "avx2_fma";
+    case instruction_set::avx512: return "avx512";
+    }
+    return std::to_string(int(set));
+  }
+
+  const dispatch_table* table_;
+};
+
+}  // namespace backend
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,467 @@
+#pragma once
+/// \file
+/// The SIMD backend, over xsimd (8.1 or later): the formulas run on packs of `xsimd::batch`.
+
+#include <gradus/macros_off.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12's own AVX-512 headers start results from an undefined register and then warn about it.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Warray-bounds"  // of arrays known to be shorter than a register, in loops that then do not run
+#endif
+#include <xsimd/xsimd.hpp>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include <gradus/kernel.hpp>
+
+// xsimd has nothing to build on for other targets, and for 32-bit Arm no doubles; default.hpp then takes scalar.
+#if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE) && !(XSIMD_WITH_NEON && !XSIMD_WITH_NEON64)
+#define GRADUS_HAS_SIMD 1
+
+GRADUS_OPEN_NAMESPACE
+namespace backend {
+
+/// Several T in one register, with the vocabulary of math.hpp and nothing else. The instruction set is in the type.
+template <class T, class Arch>
+struct pack {
+  using batch = xsimd::batch<T, Arch>;
+  using mask = typename batch::batch_bool_type;
+  static constexpr std::size_t size = batch::size;
+
+  batch x;
+
+  pack() = default;
+  pack(batch b) noexcept : x(b) {}
+  explicit pack(T s) noexcept : x(s) {}
+
+  static pack load(const T* p) noexcept { return batch::load_unaligned(p); }
+
+  /// Converts as it loads: float to double, for the sums.
+  static pack load(const float* p) noexcept
+    requires(std::is_same_v<T, double>)
+  {
+    // By the instruction itself where there is one: compilers make three of it.
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64)
+      return batch(_mm512_cvtps_pd(_mm256_loadu_ps(p)));
+    else
+#endif
+#if defined(__AVX__)
+        if constexpr (sizeof(batch) == 32)
+      return batch(_mm256_cvtps_pd(_mm_loadu_ps(p)));
+    else
+#endif
+    {
+      T converted[size];
+      for (std::size_t i = 0; i < size; ++i)
+        converted[i] = T(p[i]);
+      return load(converted);
+    }
+  }
+  void store(T* p) const noexcept { x.store_unaligned(p); }
+
+  // Numbers of 16 bits: the instructions where GCC and Clang would not find them, else lane by lane.
+  static pack load(const bfloat16* p) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64)
+      return batch(_mm512_castsi512_ps(
+          _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)));
+    else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32)
+      return batch(_mm256_castsi256_ps(
+          _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)));
+    else
+#endif
+      return load_each(p);
+  }
+  static pack load(const float16* p) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64)
+      return batch(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+    else
+#endif
+#if defined(__F16C__)
+        if constexpr (sizeof(batch) == 32)
+      return batch(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    else
+#endif
+      return load_each(p);
+  }
+  /// Rounds to nearest.
+  template <short_float S>
+  void store(S* p) const noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64 && std::is_same_v<S, bfloat16>) {
+      const auto all = [](std::uint32_t s) { return _mm512_set1_epi32(int(s)); };
+      const __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), all(1));
+      const __mmask16 nan = _mm512_cmpgt_epu32_mask(_mm512_and_si512(u, all(0x7fffffff)), all(0x7f800000));
+      const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, all(0x7fff)), odd);
+      store_high(p, _mm512_mask_or_epi32(rounded, nan, u, all(0x400000)));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32 && std::is_same_v<S, bfloat16>) {
+      const auto all = [](std::uint32_t s) { return _mm256_set1_epi32(int(s)); };
+      const __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), all(1));
+      const __m256i nan = _mm256_cmpgt_epi32(_mm256_and_si256(u, all(0x7fffffff)), all(0x7f800000));
+      const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, all(0x7fff)), odd);
+      store_high(p, _mm256_blendv_epi8(rounded, _mm256_or_si256(u, all(0x400000)), nan));
+    } else
+#endif
+      store_each(p, [](T s, std::size_t) { return S(s); });
+  }
+  /// Rounds stochastically, with the random bits of the elements from the i-th on.
+  template <short_float S>
+  void store(S* p, const detail::noise& random, std::size_t i) const noexcept
+  {
+    [[maybe_unused]] const std::uint32_t start = (random.first + std::uint32_t(i)) * detail::noise::weyl + random.a;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64 && std::is_same_v<S, bfloat16>) {
+      constexpr std::uint32_t w = detail::noise::weyl;
+      const auto all = [](std::uint32_t s) { return _mm512_set1_epi32(int(s)); };
+      const __m512i lanes = _mm512_mullo_epi32(
+          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), all(w));
+      __m512i r = _mm512_add_epi32(all(start), lanes);
+      r = _mm512_xor_si512(_mm512_xor_si512(r, _mm512_srli_epi32(r, 15)), all(random.b));
+      r = _mm512_mullo_epi32(r, all(detail::noise::multiplier));
+      r = _mm512_xor_si512(r, _mm512_srli_epi32(r, 16));
+      r = random.shift ? _mm512_srli_epi32(r, 16) : _mm512_and_si512(r, all(0xffff));
+      const __m512i u = _mm512_castps_si512(x), exponent = all(0x7f800000);
+      // Not to infinities and NaN. (A NaN that was computed is quiet already.)
+      const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(u, exponent), exponent);
+      store_high(p, _mm512_mask_add_epi32(u, finite, u, r));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32 && std::is_same_v<S, bfloat16>) {
+      constexpr std::uint32_t w = detail::noise::weyl;
+      const auto all = [](std::uint32_t s) { return _mm256_set1_epi32(int(s)); };
+      const __m256i lanes = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), all(w));
+      __m256i r = _mm256_add_epi32(all(start), lanes);
+      r = _mm256_xor_si256(_mm256_xor_si256(r, _mm256_srli_epi32(r, 15)), all(random.b));
+      r = _mm256_mullo_epi32(r, all(detail::noise::multiplier));
+      r = _mm256_xor_si256(r, _mm256_srli_epi32(r, 16));
+      r = random.shift ? _mm256_srli_epi32(r, 16) : _mm256_and_si256(r, all(0xffff));
+      const __m256i u = _mm256_castps_si256(x), exponent = all(0x7f800000);
+      const __m256i special = _mm256_cmpeq_epi32(_mm256_and_si256(u, exponent), exponent);
+      store_high(p, _mm256_add_epi32(u, _mm256_andnot_si256(special, r)));
+    } else
+#endif
+      store_each(p, [&](T s, std::size_t k) { return S(s, random(i + k)); });
+  }
+  /// Loads and stores the first n elements, n ≤ size, and touches no others; in place of those stands `rest`.
+  static pack load_part(const T* p, std::size_t n, T rest) noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64) {
+      if constexpr (sizeof(T) == 4)
+        return batch(_mm512_mask_loadu_ps(_mm512_set1_ps(rest), first(n), p));
+      else
+        return batch(_mm512_mask_loadu_pd(_mm512_set1_pd(rest), first(n), p));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      if constexpr (sizeof(T) == 4)
+        return batch(_mm256_blendv_ps(_mm256_set1_ps(rest), _mm256_maskload_ps(p, first(n)), _mm256_castsi256_ps(first(n))));
+      else
+        return batch(_mm256_blendv_pd(_mm256_set1_pd(rest), _mm256_maskload_pd(p, first(n)), _mm256_castsi256_pd(first(n))));
+    } else
+#endif
+    {
+      T padded[size];
+      for (T& e : padded)
+        e = rest;
+      std::memcpy(padded, p, n * sizeof(T));
+      return load(padded);
+    }
+  }
+  void store_part(T* p, std::size_t n) const noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64) {
+      if constexpr (sizeof(T) == 4)
+        _mm512_mask_storeu_ps(p, first(n), x);
+      else
+        _mm512_mask_storeu_pd(p, first(n), x);
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      if constexpr (sizeof(T) == 4)
+        _mm256_maskstore_ps(p, first(n), x);
+      else
+        _mm256_maskstore_pd(p, first(n), x);
+    } else
+#endif
+    {
+      T padded[size];
+      store(padded);
+      std::memcpy(p, padded, n * sizeof(T));
+    }
+  }
+
+  friend pack operator+(pack a, pack b) noexcept { return a.x + b.x; }
+  friend pack operator-(pack a, pack b) noexcept { return a.x - b.x; }
+  friend pack operator*(pack a, pack b) noexcept { return a.x * b.x; }
+  // On Arm not xsimd's division and root of floats, which are estimates with two corrections, not rounded as IEEE asks.
+  friend pack operator/(pack a, pack b) noexcept
+  {
+#if defined(__aarch64__)
+    if constexpr (sizeof(T) == 4 && sizeof(batch) == 16)
+      return batch(vdivq_f32(a.x, b.x));
+    else
+#endif
+      return a.x / b.x;
+  }
+  // Not xsimd's, which for AVX-512 is 0 − a and gives the wrong zero.
+#if defined(__GNUC__)
+  friend pack operator-(pack a) noexcept { return batch(-static_cast<typename batch::register_type>(a.x)); }
+#else
+  friend pack operator-(pack a) noexcept { return a.x * batch(T(-1)); }
+#endif
+  friend mask operator>(pack a, pack b) noexcept { return a.x > b.x; }
+  friend mask operator<(pack a, pack b) noexcept { return a.x < b.x; }
+  friend mask operator==(pack a, pack b) noexcept { return a.x == b.x; }
+
+  /// One instruction wherever GRADUS_FUSED: xsimd 8.1 has none for AVX-512, nor for the narrower types of such a target.
+  friend pack fma(pack a, pack b, pack c) noexcept
+  {
+    [[maybe_unused]] constexpr bool single = sizeof(T) == 4;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64) {
+      if constexpr (single)
+        return batch(_mm512_fmadd_ps(a.x, b.x, c.x));
+      else
+        return batch(_mm512_fmadd_pd(a.x, b.x, c.x));
+    } else
+#endif
+#if defined(__FMA__)
+        if constexpr (sizeof(batch) == 32) {
+      if constexpr (single)
+        return batch(_mm256_fmadd_ps(a.x, b.x, c.x));
+      else
+        return batch(_mm256_fmadd_pd(a.x, b.x, c.x));
+    } else if constexpr (sizeof(batch) == 16) {
+      if constexpr (single)
+        return batch(_mm_fmadd_ps(a.x, b.x, c.x));
+      else
+        return batch(_mm_fmadd_pd(a.x, b.x, c.x));
+    } else
+#elif defined(__aarch64__)
+        if constexpr (sizeof(batch) == 16) {
+      if constexpr (single)
+        return batch(vfmaq_f32(c.x, a.x, b.x));
+      else
+        return batch(vfmaq_f64(c.x, a.x, b.x));
+    } else
+#endif
+#if GRADUS_FUSED
+      return each([](T s, T t, T u) { return gradus::fma(s, t, u); }, a, b, c);
+#else
+      return a.x * b.x + c.x;
+#endif
+  }
+  friend pack sqrt(pack a) noexcept
+  {
+#if defined(__aarch64__)
+    if constexpr (sizeof(T) == 4 && sizeof(batch) == 16)
+      return batch(vsqrtq_f32(a.x));
+    else
+#endif
+      return xsimd::sqrt(a.x);
+  }
+  friend pack abs(pack a) noexcept { return xsimd::abs(a.x); }
+  friend pack select(mask m, pack a, pack b) noexcept { return xsimd::select(m, a.x, b.x); }
+  friend pack sign(pack a) noexcept { return select(a > pack(T(0)), pack(T(1)), select(a < pack(T(0)), pack(T(-1)), pack(T(0)))); }
+  friend pack pow(pack a, pack b) noexcept { return gradus::detail::power<T>(a, b); }
+  template <class F>
+  friend pack map_bits(F f, pack a) noexcept
+  {
+#if defined(__GNUC__)
+    using registers = typename batch::register_type;
+    using integers [[gnu::vector_size(sizeof(registers))]] = bits_of<T>;
+    return batch(__builtin_bit_cast(registers, f(__builtin_bit_cast(integers, static_cast<registers>(a.x)))));
+#else
+    return each([f](T s, T, T) { return gradus::map_bits(f, s); }, a, a, a);
+#endif
+  }
+  friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
+
+ private:
+  // The upper halves of the lanes.
+#if defined(__AVX512F__)
+  static void store_high(bfloat16* p, __m512i u) noexcept
+  {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
+  }
+#endif
+#if defined(__AVX2__)
+  static void store_high(bfloat16* p, __m256i u) noexcept
+  {
+    const __m256i halves = _mm256_srli_epi32(u, 16);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(halves, halves), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
+#endif
+  template <class S>
+  static pack load_each(const S* p) noexcept
+  {
+    T s[size];
+    for (std::size_t k = 0; k < size; ++k)
+      s[k] = T(p[k]);
+    return load(s);
+  }
+  template <class S, class F>
+  void store_each(S* p, F f) const noexcept
+  {
+    T s[size];
+    S short_ones[size];
+    store(s);
+    for (std::size_t k = 0; k < size; ++k)
+      short_ones[k] = f(s[k], k);
+    std::memcpy(p, short_ones, sizeof short_ones);
+  }
+  /// The mask of the first n elements, in the form that the instructions take.
+  static auto first(std::size_t n) noexcept
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64)
+      return std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>((1u << n) - 1);
+    else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32 && sizeof(T) == 4)
+      return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    else if constexpr (sizeof(batch) == 32)
+      return _mm256_cmpgt_epi64(_mm256_set1_epi64x(int(n)), _mm256_setr_epi64x(0, 1, 2, 3));
+    else
+#endif
+      return n;
+  }
+  template <class F>
+  static pack each(F f, pack a, pack b, pack c) noexcept
+  {
+    T s[size], t[size], u[size];
+    a.store(s), b.store(t), c.store(u);
+    for (std::size_t i = 0; i < size; ++i)
+      s[i] = f(s[i], t[i], u[i]);
+    return load(s);
+  }
+};
+
+// By selection, not by xsimd's max and min: those of NEON treat NaN in another way than those of x86.
+template <class T, class Arch>
+pack<T, Arch>(max)(pack<T, Arch> a, pack<T, Arch> b) noexcept
+{
+  return select(a > b, a, b);
+}
+template <class T, class Arch>
+pack<T, Arch>(min)(pack<T, Arch> a, pack<T, Arch> b) noexcept
+{
+  return select(a < b, a, b);
+}
+
+/// The backend for one of xsimd's instruction sets; `simd` is that of the compiler's flags.
+template <class Arch>
+struct basic_simd {
+  /// Inlined, so that the kernel is not copied: to load in packs what has just been stored piecewise costs 15 ns, as much
+  /// as a small tensor.
+  template <class Kernel, class Theta, class G, class Slot>
+  GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
+  {
+    using T = typename Kernel::value_type;
+    using V = pack<T, Arch>;
+    Slot slot[Kernel::slots + 1];
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      slot[k] = slots[k];
+    std::size_t i = 0;
+    // Prefetching is 5 % faster from memory, also for many tensors. In the caches it costs nothing beside a square root and
+    // a division, but a fifth of a step that has neither: that one does it only where it must come from memory.
+    constexpr std::size_t ahead = 8192, least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;  // in each stream
+    if (n * sizeof(T) >= least_bytes)
+      for (; n - i >= V::size; i += V::size) {
+        prefetch(theta, i, ahead);
+        prefetch(g, i, ahead);
+        for (std::size_t k = 0; k < Kernel::slots; ++k)
+          prefetch(slot[k], i, ahead);
+        apply_at<V>(kernel, theta, g, slot, i);
+      }
+    for (; n - i >= V::size; i += V::size)
+      apply_at<V>(kernel, theta, g, slot, i);
+    if (i == n)
+      return;
+    // The tail runs in the same V, filled up with ones (zeros would divide 0 by 0 and raise flags).
+    const std::size_t rest = n - i;
+    V part[Kernel::slots + 1], x = load_part<V>(theta, i, rest);
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      part[k] = load_part<V>(slot[k], i, rest);
+    kernel(x, load_part<V>(g, i, rest), part);
+    if constexpr (Kernel::writes_slots)
+      for (std::size_t k = 0; k < Kernel::slots; ++k)
+        store_part(slot[k], i, part[k], rest);
+    if constexpr (Kernel::writes_parameters)
+      store_part(theta, i, x, rest);
+  }
+
+  /// The sum of up to a block of elements. Inlined, so that a small tensor's takes no call; and its partial sums, element i in
+  /// number i % 32, stay in registers until one pack is left.
+  template <class Term, class T>
+  GRADUS_INLINE double block_sum(Term term, const T* x, std::size_t n) const noexcept
+  {
+    using V = pack<double, Arch>;
+    constexpr std::size_t packs = reduce_lanes / V::size;
+    V sum[packs];
+    for (std::size_t k = 0; k < packs; ++k)
+      sum[k] = V(0.0);
+    const auto add_row = [&](const T* row) {
+      // A lone stream of reads leaves memory idle at each page's end, where the hardware stops to look ahead.
+      for (std::size_t byte = 0; byte < reduce_lanes * sizeof(T); byte += 64)
+        prefetch(row, reduce_block * sizeof(T) + byte);
+      for (std::size_t k = 0; k < packs; ++k)
+        sum[k] = term(sum[k], V::load(row + k * V::size));
+    };
+    std::size_t i = 0;
+    for (; n - i >= reduce_lanes; i += reduce_lanes)
+      add_row(x + i);
+    if (i < n) {
+      T row[reduce_lanes] = {};
+      // A pack at a time: loads of more than was stored at once would wait for the stores.
+      using U = pack<T, Arch>;
+      for (std::size_t k = 0; k < n - i; k += U::size)
+        U::load_part(x + i + k, n - i - k < U::size ? n - i - k : U::size, 0).store(row + k);
+      add_row(row);
+    }
+    for (std::size_t half = packs / 2; half > 0; half /= 2)
+      for (std::size_t k = 0; k < half; ++k)
+        sum[k] = sum[k] + sum[k + half];
+    double lane[V::size];
+    sum[0].store(lane);
+    return fold(lane);
+  }
+};
+
+using simd = basic_simd<xsimd::default_arch>;
+
+}  // namespace backend
+GRADUS_CLOSE_NAMESPACE
+
+#endif
+
+#include <gradus/macros_on.hpp>

@@ -1,3 +1,0 @@
-#pragma once
-// In a source tree the backends live in a folder of their own; an installation has the header itself here.
-#include "../../../backends/dispatch/dispatch.hpp"

@@ -1,0 +1,198 @@
+#pragma once
+/// \file
+/// The four rules fused into one element update, and how a backend is asked to run it.
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include <gradus/kernel/arrays.hpp>
+#include <gradus/kernel/element.hpp>
+#include <gradus/kernel/reduce.hpp>
+#include <gradus/rules/composition.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// What a rule's `prepare<T>` gives: its formula with one step's coefficients.
+template <class Rule, class T>
+using formula_of = decltype(std::declval<const Rule&>().template prepare<T>(step_scalars{}));
+
+/// A composition made ready for one step of the tensors that share a step count: small, trivially copyable.
+template <class FirstMoment, class SecondMoment, class StepSize, class Decay, class T>
+struct prepared {
+  formula_of<FirstMoment, T> first_moment;
+  formula_of<SecondMoment, T> second_moment;
+  formula_of<StepSize, T> step_size;
+  formula_of<Decay, T> decay;
+  T grad_scale = 1;
+  bool idle_first_moment = false;
+
+  using value_type = T;
+  using first_moment_type = FirstMoment;
+  static constexpr std::size_t first_slots = FirstMoment::slots.size();
+  static constexpr std::size_t slots = first_slots + SecondMoment::slots.size();
+  static constexpr std::size_t value_slot = [] {
+    if constexpr (keeps_second_moment<SecondMoment>)
+      return first_slots + SecondMoment::value_slot;
+    else
+      return std::size_t(0);
+  }();
+  static constexpr bool has_second_moment = keeps_second_moment<SecondMoment>;
+};
+
+/// The formulas of step t with the gradient multiplied by grad_scale; `k` from make_step_scalars.
+template <class T, class F, class S, class P, class D>
+GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const step_scalars& k, double grad_scale = 1) noexcept
+{
+  bool idle = false;
+  if constexpr (requires { rule.first_moment.idle(); })
+    idle = rule.first_moment.idle();
+  return {rule.first_moment.template prepare<T>(k), rule.second_moment.template prepare<T>(k),
+          rule.step_size.template prepare<T>(k),    rule.decay.template prepare<T>(k),
+          T(grad_scale),                            idle};
+}
+
+/// The whole update in one pass, or its two halves where the decay must see the moments of the whole model first.
+enum class pass { whole, moments, weights };
+
+/// One element's update: θ, g, slots → θ′, slots′, over any value type V.
+template <pass Pass, class Prepared>
+struct kernel {
+  Prepared c;
+
+  using value_type = typename Prepared::value_type;
+  static constexpr std::size_t slots = Prepared::slots;
+  static constexpr bool writes_parameters = Pass != pass::moments;
+  static constexpr bool writes_slots = Pass != pass::weights;
+
+  /// Where elements come one by one the rules see detail::number, not float or double itself.
+  template <real V>
+  GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
+  {
+    using number = detail::number<V>;
+    number x(theta), state[slots + 1];
+    for (std::size_t k = 0; k < slots; ++k)
+      state[k] = number(slot[k]);
+    (*this)(x, number(g), state);
+    for (std::size_t k = 0; k < slots; ++k)
+      slot[k] = state[k].x;
+    theta = x.x;
+  }
+  template <class V>
+  GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
+  {
+    V* const second_slot = slot + Prepared::first_slots;
+    // Beside a square root and a division the product costs nothing; without them it is a fifth of the arithmetic.
+    if (Prepared::has_second_moment || c.grad_scale != 1)
+      g = product(V(c.grad_scale), g);
+    if constexpr (requires { c.decay.gradient(g, theta); })
+      g = c.decay.gradient(g, theta);
+    if constexpr (Pass != pass::weights)
+      c.first_moment.update(slot, g);
+    const V d = c.first_moment.direction(slot, g);
+    if constexpr (Pass != pass::weights)
+      c.second_moment.update(second_slot, g, d);
+    if constexpr (Pass != pass::moments) {
+      const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
+      V kept = theta;
+      if constexpr (requires { c.decay.weights(theta); })
+        kept = c.decay.weights(theta);
+      // Added to u, a decay too small to change θ by itself is not rounded away.
+      if constexpr (requires { c.decay.decrement(theta); }) {
+#if defined(__CUDA_ARCH__)  // both, of which one is taken: for a branch here nvcc stores the weight in two places
+        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+        theta = decrements(c.decay) ? by_decrement : by_factor;
+#else
+        theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+#endif
+      }
+      else
+        theta = fma(-a, d, kept);
+    }
+  }
+
+ private:
+  /// Which of the two acts in this step, where a decay has both `decrement` and `weights`: its formula says so.
+  template <class Decay>
+  GRADUS_HOST_DEVICE static bool decrements(const Decay& decay) noexcept
+  {
+    if constexpr (requires { decay.decrements; })
+      return decay.decrements;
+    else
+      return true;
+  }
+};
+
+/// Applies a kernel to the V::size elements that start at i (one, for a plain number). Every backend's loop body.
+/// What is stored as it is computed comes as a pointer, else as one of storage.hpp's readable, stochastic and mirrored.
+template <class V, class Kernel, class Theta, class G, class Slot>
+GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, const Slot* slots, std::size_t i) noexcept
+{
+  V slot[Kernel::slots + 1];
+  for (std::size_t k = 0; k < Kernel::slots; ++k)
+    slot[k] = load<V>(slots[k], i);
+  V x = load<V>(theta, i);
+  kernel(x, load<V>(g, i), slot);
+  if constexpr (Kernel::writes_slots)
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      store(slots[k], i, slot[k]);
+  if constexpr (Kernel::writes_parameters)
+    store(theta, i, x);
+}
+
+namespace detail {
+
+template <pass Pass, class Backend, class F, class S, class P, class D, class T, class Theta, class G, class Slot>
+void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& theta, const G& g, const Slot* slots,
+         std::size_t n) noexcept
+{
+  if constexpr (requires { typename F::idle_form; }) {
+    if (c.idle_first_moment) {
+      using idle = prepared<typename F::idle_form, S, P, D, T>;
+      const idle reduced{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false};
+      return backend.sweep(kernel<Pass, idle>{reduced}, theta, g, slots + F::slots.size(), n);
+    }
+  }
+  backend.sweep(kernel<Pass, prepared<F, S, P, D, T>>{c}, theta, g, slots, n);
+}
+
+}  // namespace detail
+
+/// What runs a kernel over arrays and sums them: backend::scalar is the model of it; or has memory of its own (Thrust's).
+template <class B>
+concept backend_type_of = requires { typename B::memory_type; } || (requires(const B& b, float* p, const float* q, float* const* s) {
+  b.sweep(kernel<pass::whole, decltype(prepare<float>(std::declval<detail::some_composition>(), step_scalars{}))>{}, p, q, s, std::size_t());
+} && (requires(const B& b, double (&sums)[reduce_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
+      requires(const B& b, const float* q) { b.block_sum(square_term{}, q, std::size_t()); }));
+
+/// The value that slot k of a rule starts from.
+template <class F, class S, class P, class D>
+double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcept
+{
+  if (k < F::slots.size()) {
+    if constexpr (requires { rule.first_moment.initial_value(k); })
+      return rule.first_moment.initial_value(k);
+  }
+  else if constexpr (requires { rule.second_moment.initial_value(k); })
+    return rule.second_moment.initial_value(k - F::slots.size());
+  return 0;
+}
+
+/// Σv after the step from Σv before it and ‖g‖² of the raw gradients: the recursion of v itself, with the weights rounded
+/// to T as the elements see them (with the unrounded ones it drifts from Σv a hundred times faster).
+template <class T, class SecondMoment>
+[[nodiscard]] GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
+{
+  static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
+  const double scale = double(T(grad_scale));
+  return std::fma(double(T(1 - rule.beta())), scale * scale * grad_norm_sq, double(T(rule.beta())) * sum);
+}
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,130 @@
+#pragma once
+/// \file
+/// What a step decides before it moves anything: the gradient's norm, the factor of clipping, and whether its numbers stay
+/// finite. Pure functions, for host and device alike.
+
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include <gradus/kernel.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// T's name and largest number, as error messages show them.
+template <class T>
+inline constexpr double largest = double((std::numeric_limits<T>::max)());
+template <class T>
+inline constexpr double smallest_normal = double((std::numeric_limits<T>::min)());
+template <class T>
+inline constexpr const char* name_of = sizeof(T) == 4 ? "float" : "double";
+
+/// ‖g‖² as sum·unit². The unit is 1, unless the plain sum of squares overflows or underflows: then it is a power of two.
+struct square_sum {
+  double sum = 0;
+  double unit = 1;
+};
+
+/// The unit in which to sum again, given the plain sum of squares of doubles: 1 where that sum is as good as any. With
+/// 2^±600 no element that counts is lost: of those that overflow together, even 2⁵⁰ have one above 2⁴⁸⁶.
+GRADUS_HOST_DEVICE inline double unit_for(double plain_sum) noexcept
+{
+  if (is_nan(plain_sum))
+    return 1;
+  return !is_finite(plain_sum) ? 0x1p600 : plain_sum < 0x1p-960 ? 0x1p-600 : 1;
+}
+
+/// ‖g‖·scale; infinite only where no double can hold it.
+GRADUS_HOST_DEVICE inline double root_of(const square_sum& s, double scale) noexcept
+{
+  const double root = std::sqrt(s.sum), norm = root * s.unit;
+  return is_finite(norm) ? product(norm, scale) : product(root, s.unit * scale);
+}
+
+/// grad_scale, lowered so that the scaled gradients' norm does not exceed the limit: PyTorch's clip_grad_norm_.
+GRADUS_HOST_DEVICE inline double clipped_scale(const square_sum& s, double grad_scale, double limit) noexcept
+{
+  const double norm = root_of(s, grad_scale);
+  if (!is_finite(norm) && is_finite(s.sum))
+    return rounded(limit / s.unit) / std::sqrt(s.sum);  // the norm is too large for a double, but the quotient is not
+  const double clip = limit / (norm + 1e-6);
+  return grad_scale * (clip > 1 ? 1 : clip);
+}
+
+/// Whether clipping by a finite norm has made the scale so small that T cannot hold it.
+template <class T>
+GRADUS_HOST_DEVICE bool underflows(const square_sum& s, double scale, double grad_scale) noexcept
+{
+  return is_finite(s.sum) && scale < grad_scale && scale < smallest_normal<T>;
+}
+
+/// next_second_moment_sum, also where ‖g‖² or the square of the scale is out of a double's range and their product is not.
+template <class T, class SecondMoment>
+GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(const SecondMoment& rule, double sum, const square_sum& s, double scale) noexcept
+{
+  const double square = scale * scale;
+  if (s.unit == 1 && square >= 0x1p-900 && square <= 0x1p900)
+    return next_second_moment_sum<T>(rule, sum, s.sum, scale);
+  const double norm = root_of(s, double(T(scale)));
+  return next_second_moment_sum<T>(rule, sum, norm * norm);
+}
+
+/// Whether gradients of at most that size can make something infinite that was not. Their squares and lr times them stay a
+/// factor of 16 and more below T's largest number where they cannot. (L2's λθ is no part of it: to find a θ so large, each
+/// step would have to read the weights once more.)
+template <class T>
+GRADUS_HOST_DEVICE bool may_overflow(double size, double lr) noexcept
+{
+  constexpr double bound = sizeof(T) == 4 ? 0x1p62 : 0x1p510;
+  return !(size <= bound && size * lr <= bound);
+}
+
+/// Whether a step of one element makes something infinite or NaN of finite numbers.
+template <pass Pass, class Prepared, class T = typename Prepared::value_type>
+GRADUS_HOST_DEVICE bool element_overflows(const kernel<Pass, Prepared>& kernel, T theta, T g, T* slot) noexcept
+{
+  bool finite[Prepared::slots + 1];
+  for (std::size_t k = 0; k < Prepared::slots; ++k)
+    finite[k] = is_finite(slot[k]);
+  finite[Prepared::slots] = is_finite(theta);
+  kernel(theta, g, slot);
+  bool overflows = finite[Prepared::slots] && !is_finite(theta);
+  for (std::size_t k = 0; k < Prepared::slots; ++k)
+    overflows = overflows || (finite[k] && !is_finite(slot[k]));
+  return overflows;
+}
+
+/// The same with a composition's own choice of kernel. \param slot  one of each, changed to what the step makes of them
+template <class F, class S, class P, class D, class T>
+GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std::type_identity_t<T> theta,
+                                          std::type_identity_t<T> g, std::type_identity_t<T>* slot) noexcept
+{
+  if constexpr (requires { typename F::idle_form; }) {
+    if (c.idle_first_moment) {
+      using idle = prepared<typename F::idle_form, S, P, D, T>;
+      return element_overflows(kernel<pass::whole, idle>{{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false}}, theta, g,
+                               slot + F::slots.size());
+    }
+  }
+  return element_overflows(kernel<pass::whole, prepared<F, S, P, D, T>>{c}, theta, g, slot);
+}
+
+/// Whether the coefficients of step t are finite in T: seen by what they make of zeros under a second moment of 1.
+template <class T, class Rule>
+bool coefficients_are_finite(const Rule& rule, std::uint64_t t, double lr_scale) noexcept
+{
+  const auto c = prepare<T>(rule, make_step_scalars(rule, t, lr_scale, 1));
+  using prepared_type = std::remove_const_t<decltype(c)>;
+  T slot[prepared_type::slots + 1] = {};
+  for (std::size_t i = prepared_type::first_slots; i < prepared_type::slots; ++i)
+    slot[i] = 1;
+  return !element_overflows(c, 0, 0, slot);
+}
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

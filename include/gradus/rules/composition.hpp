@@ -1,0 +1,136 @@
+#pragma once
+/// \file
+/// A composition of four rules and a learning rate: what a recipe comes down to.
+
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+#include <gradus/rules/concepts.hpp>
+#include <gradus/rules/decay.hpp>
+#include <gradus/rules/first_moment.hpp>
+#include <gradus/rules/second_moment.hpp>
+#include <gradus/rules/step_size.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// Four rules and a learning rate: what a recipe's `rule()` and `compose` give, and itself a recipe.
+template <class FirstMoment, class SecondMoment, class StepSize, class Decay>
+struct composition {
+  /// Whether the rules are such as they must be; if not, a sentence has said so, and nothing more need be wrong.
+  static constexpr bool is_good = detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>();
+
+  double lr;  // without it nothing is learnt, so there is no default
+  static constexpr auto fields = gradus::fields(hyper::lr(&composition::lr));
+  FirstMoment first_moment;
+  SecondMoment second_moment;
+  StepSize step_size;
+  Decay decay;
+
+  static constexpr std::size_t slots = [] {
+    if constexpr (is_good)
+      return FirstMoment::slots.size() + SecondMoment::slots.size();
+    else
+      return std::size_t(0);
+  }();
+  /// Bytes of optimizer state a parameter; a momentum of 0 keeps no buffer and saves its part.
+  template <class T>
+  static constexpr std::size_t state_bytes = slots * sizeof(T);
+
+  /// Whether a step needs v̄, and if so, whether v̄ follows from the gradient's norm so that one pass is enough.
+  static constexpr bool scheduled = reads_mean_square<Decay>;
+  static constexpr bool scheduled_in_one_pass = [] {
+    if constexpr (is_good && scheduled)
+      return SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); };
+    else
+      return false;
+  }();
+
+  constexpr composition(double learning_rate, FirstMoment f, SecondMoment s, StepSize p, Decay d) noexcept
+      : lr(learning_rate), first_moment(f), second_moment(s), step_size(p), decay(d)
+  {
+  }
+  template <class Lr = void>
+  constexpr composition() noexcept
+  {
+    static_assert(!std::is_void_v<Lr>, "gradus: lr was not given: a composition has no default; take what compose(lr, …) returns.");
+  }
+
+  constexpr composition rule() const noexcept { return *this; }
+  static constexpr bool has_no_default = true;
+
+  void validate() const
+  {
+    gradus::validate(first_moment);
+    gradus::validate(second_moment);
+    gradus::validate(step_size);
+    gradus::validate(decay);
+  }
+};
+
+namespace detail {
+using some_composition = composition<first_moment::ema, second_moment::ema, step_size::adaptive, decay::none>;
+}
+
+/// `compose(1e-3, first_moment::ema{.beta1 = 0.9}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`
+template <class F, class S, class P, class D>
+constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, D decay) noexcept
+{
+  if constexpr (detail::check_rules<F, S, P, D>())
+    return composition<F, S, P, D>{lr, first_moment, second_moment, step_size, decay};
+  else  // another, so that the sentence is the only error
+    return detail::some_composition(0, {}, {}, {}, {});
+}
+template <class First, class... Rest>
+  requires(sizeof...(Rest) != 4 || !std::is_convertible_v<First, double>)
+constexpr auto compose(const First&, const Rest&...) noexcept
+{
+  static_assert(sizeof...(Rest) == 4, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
+                                      "step_size, decay); where there is no decay, decay::none{}.");
+  static_assert(sizeof...(Rest) != 4, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
+                                      "second_moment, step_size, decay).");
+  return detail::some_composition(0, {}, {}, {}, {});
+}
+
+namespace detail {
+template <class F, class S, class P, class D>
+std::bool_constant<composition<F, S, P, D>::is_good> composition_is_good(const composition<F, S, P, D>&);
+
+/// What has a composition's rules, good ones or not.
+template <class R>
+concept gives_composition = requires(const R& r) { composition_is_good(r.rule()); };
+}  // namespace detail
+
+/// What an optimizer is made with: an aggregate whose `rule()` gives a composition, and that lists its `fields`.
+template <class R>
+concept recipe = detail::gives_composition<R> && decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
+
+/// The scalars of step t (counted from 1) for the rules of a composition.
+/// \param mean_square  v̄, which a scheduled decay reads; 0 stands for a model whose gradients have all been 0
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale, double mean_square) noexcept
+{
+  step_scalars k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
+  k.bc1 = rule.first_moment.correction(k.t);
+  k.bc2 = rule.second_moment.correction(k.t);
+  if constexpr (requires { rule.second_moment.beta(); })
+    k.beta2 = rule.second_moment.beta();
+  if constexpr (requires { rule.first_moment.gain(); })
+    k.gain = rule.first_moment.gain();
+  return k;
+}
+/// The same for all other decays.
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
+{
+  static_assert(!reads_mean_square<D>,
+                "gradus: this decay is scheduled by the mean of the second moment over the whole model, and without it nothing "
+                "would decay; pass it as make_step_scalars's fourth argument.");
+  return make_step_scalars(rule, t, lr_scale, 0);
+}
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

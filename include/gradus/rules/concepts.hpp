@@ -1,0 +1,230 @@
+#pragma once
+/// \file
+/// What a rule must have, which rules make sense together, and the sentence for each that does not.
+
+#include <array>
+#include <concepts>
+#include <string_view>
+#include <type_traits>
+
+#include <gradus/rules/hyperparameters.hpp>
+#include <gradus/rules/slot.hpp>
+#include <gradus/rules/step_scalars.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+// ── what a rule must have ────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace detail {
+
+template <class R>
+concept has_kind = requires { std::string_view(R::kind); };
+template <class R>
+concept has_slots = requires {
+  R::slots.size();
+  requires std::is_same_v<std::remove_cvref_t<decltype(*R::slots.data())>, slot>;
+};
+template <class R>
+concept has_correction = requires(const R& r) { { r.correction(1.0) } -> std::convertible_to<double>; };
+template <class R>
+concept has_prepare = requires(const R& r) {
+  r.template prepare<float>(step_scalars{});
+  requires std::is_trivially_copyable_v<decltype(r.template prepare<double>(step_scalars{}))>;
+};
+template <class R>
+concept updates_with_gradient = requires(const R& r, double* slots) {
+  r.template prepare<double>(step_scalars{}).update(slots, 1.0);
+  { r.template prepare<double>(step_scalars{}).direction(slots, 1.0) } -> std::convertible_to<double>;
+};
+template <class R>
+concept updates_with_direction = requires(const R& r, double* slots) { r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0); };
+template <class R>
+concept says_what_it_keeps = R::slots.size() == 0 || requires {
+  R::slots[R::value_slot];
+  { R::linear } -> std::convertible_to<bool>;
+};
+template <class R>
+concept gives_a_step = requires(const R& r) {
+  { R::reads_second_moment } -> std::convertible_to<bool>;
+  { r.template prepare<double>(step_scalars{})(1.0) } -> std::convertible_to<double>;
+};
+/// Not a rule of another family, nor one whose formula holds numbers that nothing would ask it for.
+template <class R>
+concept acts_as_decay = !requires { R::slots; } && !requires { R::reads_second_moment; } && requires(const R& r) {
+  requires std::is_empty_v<decltype(r.template prepare<double>(step_scalars{}))> ||
+               requires { r.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); } ||
+               requires { r.template prepare<double>(step_scalars{}).decrement(1.0); } ||
+               requires { r.template prepare<double>(step_scalars{}).weights(1.0); };
+};
+
+template <class R>
+concept says_its_rate = !requires { requires R::reads_mean_square; } || requires(const R& r) {
+  { r.rate(step_scalars{}) } -> std::convertible_to<double>;
+  { r.eps } -> std::convertible_to<double>;
+};
+
+template <class R>
+constexpr bool value_is_nonnegative() noexcept
+{
+  if constexpr (has_slots<R>)
+    if constexpr (R::slots.size() > 0)
+      return R::slots[R::value_slot].is_nonnegative;
+  return true;
+}
+
+/// Of all slots of a composition: whether names are good keys of checkpoints, and no two the same.
+template <class F, class S>
+constexpr bool slot_names_are_good() noexcept
+{
+  constexpr std::size_t n = F::slots.size() + S::slots.size();
+  std::string_view names[n + 1];
+  std::size_t count = 0;
+  for (const slot& s : F::slots)
+    names[count++] = s.name;
+  for (const slot& s : S::slots)
+    names[count++] = s.name;
+  for (std::size_t i = 0; i < n; ++i) {
+    for (const std::string_view taken : {"", "step", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_shared"})
+      if (names[i] == taken)
+        return false;
+    if (names[i].find('/') != names[i].npos)
+      return false;
+    for (std::size_t k = 0; k < n; ++k)  // block8 keeps a slot's scales under "NAME_scale"
+      if (k != i && names[k].starts_with(names[i]) && (names[k] == names[i] || names[k].substr(names[i].size()) == "_scale"))
+        return false;
+  }
+  return true;
+}
+template <class R>
+constexpr bool field_names_are_good() noexcept
+{
+  if constexpr (requires { R::fields.bytes; }) {
+    // A name that is listed twice is found more often than once.
+    bool good = true;
+    R::fields.any_name([&](std::string_view name) {
+      std::size_t found = 0;
+      R::fields.any_name([&](std::string_view other) {
+        found += other == name;
+        return false;
+      });
+      good = good && found == 1 && !name.empty() && name.find_first_of("/ =\t\n") == name.npos;
+      return false;
+    });
+    return good;
+  } else
+    return true;
+}
+template <class R>
+concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) && field_names_are_good<R>();  // a composition's rules list theirs
+
+}  // namespace detail
+
+/// d of the gradient g: `kind`, `slots`, `correction(t)`, `prepare<T>(step_scalars)`, which gives a formula with `update(slots, g)`
+/// and `direction(slots, g)`; and `fields`, if it has hyperparameters. See CONTRIBUTING.md.
+template <class F>
+concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detail::has_correction<F> && detail::has_prepare<F> &&
+                            detail::updates_with_gradient<F> && detail::listed<F>;
+
+/// v of g and d: as above, its formula with `update(slots, g, d)`; with slots also `value_slot`, which is nonnegative, and
+/// `linear`; if that is true, `beta()`.
+template <class S>
+concept second_moment_rule = detail::has_kind<S> && detail::has_slots<S> && detail::has_correction<S> && detail::has_prepare<S> &&
+                             detail::updates_with_direction<S> && detail::says_what_it_keeps<S> && detail::value_is_nonnegative<S>() &&
+                             detail::listed<S>;
+
+/// a(v): `kind`, `reads_second_moment` and `prepare<T>(step_scalars)`, which gives a function of v.
+template <class P>
+concept step_size_rule = detail::has_kind<P> && detail::has_prepare<P> && detail::gives_a_step<P> && detail::listed<P>;
+
+/// `kind` and `prepare<T>(step_scalars)`, which gives a formula with `gradient(g, θ)`, `decrement(θ)` or `weights(θ)`, or none of them.
+template <class D>
+concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::acts_as_decay<D> && detail::listed<D>;
+
+// ── which make sense together ────────────────────────────────────────────────────────────────────────────────────────
+
+template <class S>
+concept keeps_second_moment = S::slots.size() > 0;
+
+template <class S, class P>
+concept step_size_is_served = !P::reads_second_moment || keeps_second_moment<S>;
+
+/// A decay that is scheduled by v̄, the mean of the second moment over the whole model.
+template <class D>
+concept reads_mean_square = requires { requires D::reads_mean_square; };
+
+template <class S, class D>
+concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
+
+template <class F, class D>
+concept stable_decay_is_served =
+    !requires { requires D::reads_gain; } || requires(const F& f) { { f.gain() } -> std::convertible_to<double>; };
+
+/// A step size that reads step_scalars::beta2, as rectified does.
+template <class S, class P>
+concept beta_is_served = !requires { requires P::reads_beta; } || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
+
+/// A second moment whose sum follows from the gradient's norm, or that does not claim so.
+template <class S>
+concept linearity_is_served = !S::linear || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
+
+namespace detail {
+
+/// One sentence for what is wrong with four rules, the first that is; and whether anything is.
+template <class F, class S, class P, class D>
+constexpr bool check_rules() noexcept
+{
+  // One static_assert a line, each silent where one before it has spoken.
+#define GRADUS_REFUSE(condition, sentence)         \
+  if constexpr (!(condition)) {                    \
+    static_assert(condition, "gradus: " sentence); \
+    return false;                                  \
+  } else
+#define GRADUS_REFUSE_RULE(R, place, family, members)                                                                          \
+  GRADUS_REFUSE(has_kind<R>, "the " place " of a composition is no rule: it has no `kind`; " family)                           \
+  GRADUS_REFUSE(lists_its_fields<R>, "the " place " has members that its `fields` does not list (or no `fields`); list each: " \
+                                     "static constexpr auto fields = gradus::fields(gradus::field{\"alpha\", &rule::alpha, gradus::range::zero_to_one}).") \
+  GRADUS_REFUSE(field_names_are_good<R>(), "the " place " lists two fields of one name, or a name that is empty or has a space, a slash or an equals sign.") members
+  GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).",
+    GRADUS_REFUSE(has_slots<F>, "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(has_correction<F>, "the first moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
+    GRADUS_REFUSE(has_prepare<F>, "the first moment has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
+    GRADUS_REFUSE(updates_with_gradient<F>, "the first rule's formula has no `update(V* slots, V g)` and `direction(const V* slots, V g)` of any value type V, as a first moment has (rules stand in the order first moment, second moment, step size, decay)."))
+  GRADUS_REFUSE_RULE(S, "second rule", "expected one of second_moment (none, ema, ema_max, yogi, or your own).",
+    GRADUS_REFUSE(has_slots<S>, "the second rule is a second moment, and this has no `slots`; expected a std::array of gradus::slot, or one of second_moment (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(has_correction<S>, "the second moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
+    GRADUS_REFUSE(has_prepare<S>, "the second moment has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
+    GRADUS_REFUSE(updates_with_direction<S>, "the second rule's formula has no `update(V* slots, V g, V d)` of any value type V, as a second moment has (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(says_what_it_keeps<S>, "the second moment has slots and no `value_slot` (which of them step sizes read as v) or no `linear`.")
+    GRADUS_REFUSE(value_is_nonnegative<S>(), "the second moment's value slot is slot::any_sign; expected slot::nonnegative, as step sizes take its root.")
+    GRADUS_REFUSE(linearity_is_served<S>, "the second moment is `linear` and has no `beta()`, by which its sum follows from the gradient's norm."))
+  GRADUS_REFUSE_RULE(P, "third rule", "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified, or your own).",
+    GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
+    GRADUS_REFUSE(gives_a_step<P>, "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function of v (rules stand in the order first moment, second moment, step size, decay)."))
+  GRADUS_REFUSE_RULE(D, "fourth rule", "expected one of decay (none, l2, decoupled, independent, scheduled, stable, or your own).",
+    GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
+    GRADUS_REFUSE(acts_as_decay<D>, "the fourth rule is a decay, and this is another rule, or its formula has none of `gradient(V g, V theta)`, `decrement(V theta)` and `weights(V theta)` (rules stand in the order first moment, second moment, step size, decay).")
+    GRADUS_REFUSE(says_its_rate<D>, "the decay reads the mean square and has no `double rate(const gradus::step_scalars&) const`, or no `double eps`, which a step's report shows."))
+  GRADUS_REFUSE((slot_names_are_good<F, S>()), "two slots of a composition have one name, or one has a name that checkpoints use otherwise; expected names without a slash, each once (and none that is another's with _scale).")
+  GRADUS_REFUSE((step_size_is_served<S, P>),
+                "this step size divides by the root of a second moment, and second_moment::none keeps none; "
+                "take second_moment::ema (or another), or step_size::constant.")
+  GRADUS_REFUSE((beta_is_served<S, P>), "this step size is computed from beta2, and the second moment has no `double beta() const`; "
+                                        "add it, or take step_size::adaptive.")
+  GRADUS_REFUSE((scheduled_decay_is_served<S, D>),
+                "decay::scheduled divides by the mean of the second moment, and second_moment::none keeps none; "
+                "take second_moment::ema (or another), or decay::stable for SGD.")
+  GRADUS_REFUSE((stable_decay_is_served<F, D>),
+                "decay::stable is scaled by a momentum buffer's mu and dampening; "
+                "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")
+  return true;
+#undef GRADUS_REFUSE_RULE
+#undef GRADUS_REFUSE
+}
+
+}  // namespace detail
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,38 @@
+#pragma once
+/// \file
+/// A slot: one array of state that a rule keeps.
+
+#include <string_view>
+#include <type_traits>
+
+#include <gradus/config.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// One array of state, with an element for each parameter: slot{"exp_avg", slot::any_sign}.
+struct slot {
+  enum sign : bool { any_sign = false, nonnegative = true };
+
+  std::string_view name = {};    ///< PyTorch's name for it: "exp_avg", "momentum_buffer", …; no slash, and unique in a composition
+  bool is_nonnegative = false;  ///< what is kept there never is below zero, as mean squares are; 8-bit codes rely on it
+
+  constexpr slot() = default;
+  constexpr slot(std::string_view its_name, bool its_sign) noexcept : name(its_name), is_nonnegative(its_sign) {}
+  /// Refused: 8-bit codes of values that may be negative are others, and which is right cannot be guessed.
+  template <class Name>
+    requires(std::is_convertible_v<const Name&, std::string_view>)
+  constexpr slot(const Name& its_name) noexcept : name(its_name), is_nonnegative(true)
+  {
+    static_assert(sizeof(Name) == 0,
+                  "gradus: a slot says which values it keeps: slot{name, slot::any_sign}, or slot{name, slot::nonnegative} for "
+                  "what is never below zero.");
+  }
+  constexpr slot(const slot&) = default;
+  constexpr slot& operator=(const slot&) = default;
+};
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,197 @@
+#pragma once
+/// \file
+/// Step-size rules: u, by which the weights move, as u = a(v)·d of the direction d and the second moment v.
+///
+/// A rule's `prepare<T>(step_scalars)` gives a(v) as a function object. Four of the five are one expression,
+/// a = clip(A/(√v + ε′), lo, hi), with coefficients computed in double once a step. Where eps stands is part of the
+/// rule: PyTorch's Adam corrects v before it adds eps; RAdam, AdaBound and Padam add eps to the uncorrected √v.
+
+#include <cmath>
+
+#include <gradus/rules/hyperparameters.hpp>
+#include <gradus/kernel/pow.hpp>
+#include <gradus/rules/step_scalars.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace step_size {
+
+/// ε′ for a numerator A: eps, but not so small in T that A/ε′ were infinite. Where v = 0 a zero gradient then moves nothing,
+/// and does not give ∞·0 = NaN. What an eps of 0 becomes is less than the root of any v above 0.
+template <class T>
+GRADUS_HOST_DEVICE T eps_for(double numerator, double eps) noexcept
+{
+  constexpr T below_all_roots = T(sizeof(T) == 4 ? 0x1p-75 : 0x1p-538), finest = 8 / (std::numeric_limits<T>::max)();
+  return max<>(max<>(below_all_roots, T(numerator) * finest), T(eps));
+}
+
+/// A/(√v + ε′).
+template <class T>
+struct ratio {
+  T numerator, eps;
+  template <class V>
+  GRADUS_HOST_DEVICE V operator()(V v) const noexcept
+  {
+    return V(numerator) / (sqrt(v) + V(eps));
+  }
+};
+template <class T>
+GRADUS_HOST_DEVICE ratio<T> ratio_of(double numerator, double eps) noexcept
+{
+  return {T(numerator), eps_for<T>(numerator, eps)};
+}
+
+/// A/(√v + ε′) held between lo and hi. The limits stand first in min and max, so that a NaN comes through.
+template <class T>
+struct clipped_ratio {
+  ratio<T> inner;
+  T lo, hi;
+  template <class V>
+  GRADUS_HOST_DEVICE V operator()(V v) const noexcept
+  {
+    return min<>(V(hi), max<>(V(lo), inner(v)));
+  }
+};
+
+/// u = α·d. SGD.
+struct constant {
+  static constexpr std::string_view kind = "constant";
+  static constexpr bool reads_second_moment = false;
+
+  template <class T>
+  struct formula {
+    T lr;
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V) const noexcept
+    {
+      return V(lr);
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {T(k.lr)};
+  }
+};
+
+/// u = α/bc1 · d/(√v/√bc2 + eps). Adam (Kingma and Ba 2015), eps as PyTorch has it.
+struct adaptive {
+  double eps = 1e-8;
+
+  static constexpr auto fields = gradus::fields(hyper::eps(&adaptive::eps));
+  static constexpr std::string_view kind = "adaptive";
+  static constexpr bool reads_second_moment = true;
+
+  template <class T>
+  GRADUS_HOST_DEVICE ratio<T> prepare(const step_scalars& k) const noexcept
+  {
+    const double root = std::sqrt(k.bc2);
+    return ratio_of<T>(k.lr * root / k.bc1, eps * root);
+  }
+};
+
+/// u = clip(α√bc2/bc1/(√v + eps), F(1−1/(γt+1)), F(1+1/(γt)))·d with F = final_lr·α/lr, and 0 where α is: the bounds
+/// follow the schedule, as their authors intend. AdaBound (Luo et al. 2019).
+struct bounded {
+  double eps = 1e-8;
+  double final_lr = 0.1;
+  double gamma = 1e-3;
+
+  static constexpr auto fields = gradus::fields(hyper::eps(&bounded::eps), hyper::final_lr(&bounded::final_lr), hyper::gamma(&bounded::gamma));
+  static constexpr std::string_view kind = "bounded";
+  static constexpr bool reads_second_moment = true;
+
+  template <class T>
+  GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const step_scalars& k) const noexcept
+  {
+    const double final_step = k.lr == 0 ? 0 : final_lr * k.lr_scale;
+    return {ratio_of<T>(k.lr * std::sqrt(k.bc2) / k.bc1, eps),
+            T(final_step * (1 - 1 / std::fma(gamma, k.t, 1.0))),
+            T(final_step * (1 + 1 / (gamma * k.t)))};
+  }
+};
+
+/// u = α√bc2/bc1 · d/(√v + eps)^(2·partial), partial in [0, 1/2]. Padam (Chen et al. 2020).
+struct partially_adaptive {
+  double eps = 1e-8;
+  double partial = 0.25;
+
+  static constexpr auto fields = gradus::fields(hyper::eps(&partially_adaptive::eps), hyper::partial(&partially_adaptive::partial));
+  static constexpr std::string_view kind = "partially_adaptive";
+  static constexpr bool reads_second_moment = true;
+
+  /// An exponent 2⁻ᵏ is k square roots, exactly rounded; any other goes through pow.
+  template <class T>
+  struct formula {
+    T numerator, eps, exponent;
+    int roots;
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V v) const noexcept
+    {
+      V x = sqrt(v) + V(eps);
+      if (roots < 0)
+        return V(numerator) * pow(x, V(-exponent));
+      for (int i = 0; i < roots; ++i)
+        x = sqrt(x);
+      return V(numerator) / x;
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    int roots;
+    const bool power_of_two = std::frexp(2 * partial, &roots) == 0.5;
+    roots = 1 - roots;
+    const double numerator = k.lr * std::sqrt(k.bc2) / k.bc1;
+    return {T(numerator), eps_for<T>(numerator, eps), T(2 * partial), power_of_two && roots <= 6 ? roots : -1};
+  }
+};
+
+/// ρ_t = ρ_∞ − 2tβᵗ/(1−βᵗ), the length of the simple average that is the like of a moving one after t steps; ρ_∞ = 2/(1−β) − 1.
+/// With y = artanh(1/ρ_∞) = −½ log β it is t + L(y) − t·L(ty), L(y) = coth y − 1/y: nothing cancels there, as ρ_∞, which is
+/// 2e9 for β = 1 − 1e-9, does in the formula above. \param correction  1 − βᵗ
+GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double correction) noexcept
+{
+  const double z = (1 - beta) / (1 + beta);
+  if (!(z < 0.2 && t * z < 1))
+    return 1 / z - 2 * t * (1 - correction) / correction;
+  // artanh z = z + z³/3 + z⁵/5 + …; L(y) = y/(3 + y²/(5 + y²/(7 + …))).
+  double series = 1.0 / 25;
+  for (int k = 23; k > 0; k -= 2)
+    series = std::fma(z * z, series, 1.0 / k);
+  const double y = z * series;
+  const auto langevin = [](double x) {
+    double below = 21;
+    for (int k = 19; k > 1; k -= 2)
+      below = k + x * x / below;
+    return x / below;
+  };
+  return t - std::fma(t, langevin(t * y), -langevin(y));
+}
+
+/// u = α/bc1 · d · r√bc2/(√v + eps) once the variance of 1/√v is tractable (ρ_t > 5, as PyTorch has it), before that
+/// u = α/bc1 · d. RAdam (Liu et al. 2020).
+struct rectified {
+  double eps = 1e-8;
+
+  static constexpr auto fields = gradus::fields(hyper::eps(&rectified::eps));
+  static constexpr std::string_view kind = "rectified";
+  static constexpr bool reads_second_moment = true, reads_beta = true;
+
+  template <class T>
+  GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const step_scalars& k) const noexcept
+  {
+    const double lr = k.lr / k.bc1;
+    const double rho_inf = (1 + k.beta2) / (1 - k.beta2), rho = average_length(k.beta2, k.t, k.bc2);
+    if (!(rho > 5))
+      return {{T(lr), T(1)}, T(lr), T(lr)};
+    const double r = std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
+    return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), detail::no_limit<T>()};
+  }
+};
+
+}  // namespace step_size
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

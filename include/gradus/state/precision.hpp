@@ -1,0 +1,97 @@
+#pragma once
+/// \file
+/// Which number types an optimizer's parameters, gradients and state have, where they are not all the same.
+///
+///     using gradus::bfloat16, gradus::block8, gradus::precision;
+///     gradus::optimizer<gradus::adamw, precision<float, float, bfloat16>> a;            // moments in bfloat16
+///     gradus::optimizer<gradus::adamw, precision<float, float, block8>> b;              // moments in 8-bit codes
+///     gradus::optimizer<gradus::adamw, precision<bfloat16, bfloat16, float, float>> c;  // float master weights
+///     gradus::optimizer<gradus::adamw, precision<bfloat16>> d;                          // none: weights rounded by chance
+///
+/// Nothing of this reaches a rule or a backend's loop: they work on a stretch of decoded numbers in the first-level cache.
+
+#include <type_traits>
+
+#include <gradus/number/block8.hpp>
+#include <gradus/number/half.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// The types of an optimizer's numbers. The arithmetic is in float, or in double where the state is.
+///
+/// \tparam Parameter  float, double, bfloat16 or float16. Short ones are rounded to nearest from their master, or
+///                    stochastically where there is none
+/// \tparam Gradient   one of the same
+/// \tparam State      of the moments: float, double, bfloat16 (rounded stochastically) or block8 (likewise). Not float16,
+///                    in which squares of gradients under 2e-4 vanish
+/// \tparam Master     float: short parameters have masters in float, a slot named "master", which is what steps move; void: none
+template <class Parameter, class Gradient = Parameter, class State = float, class Master = void>
+struct precision {
+  using parameter_type = Parameter;
+  using gradient_type = Gradient;
+  using state_type = State;
+  using master_type = Master;
+  using compute_type = std::conditional_t<__is_same(State, double), double, float>;
+
+  static constexpr bool has_master = !__is_same(Master, void);
+  /// Whether everything is stored as it is computed.
+  static constexpr bool uniform =
+      __is_same(Parameter, compute_type) && __is_same(Gradient, compute_type) && __is_same(State, compute_type);
+  /// Whether something is rounded stochastically, and so depends on a seed.
+  static constexpr bool stochastic = !__is_same(State, compute_type) || (short_float<Parameter> && !has_master);
+
+  static_assert(real<State> || __is_same(State, bfloat16) || __is_same(State, block8),
+                "gradus: the state of a precision is float, double, bfloat16 or block8 (float16 cannot hold the squares of "
+                "small gradients).");
+  static_assert(__is_same(Parameter, compute_type) || (short_float<Parameter> && __is_same(compute_type, float)),
+                "gradus: the parameters of a precision are bfloat16, float16 or float; or double, with state in double.");
+  static_assert(__is_same(Gradient, compute_type) || (short_float<Gradient> && __is_same(compute_type, float)),
+                "gradus: the gradients of a precision are bfloat16, float16 or float; or double, with state in double.");
+  static_assert(!has_master || (__is_same(Master, float) && short_float<Parameter>),
+                "gradus: the master weights of a precision are float, and its parameters bfloat16 or float16.");
+};
+
+namespace detail {
+
+template <class T>
+struct to_precision;
+template <real T>
+struct to_precision<T> {
+  using type = precision<T, T, T>;
+};
+template <class Parameter, class Gradient, class State, class Master>
+struct to_precision<precision<Parameter, Gradient, State, Master>> {
+  using type = precision<Parameter, Gradient, State, Master>;
+};
+
+}  // namespace detail
+
+/// What may stand as an optimizer's precision: float, double, or a `precision`.
+template <class T>
+concept precise = requires { typename detail::to_precision<T>::type; };
+template <precise T>
+using precision_of = typename detail::to_precision<T>::type;
+
+namespace detail {
+
+/// float where T is no precision, so that an optimizer of it is refused by its own sentence alone.
+template <class T>
+struct precision_or_float {
+  using precision = gradus::precision<float>;
+};
+template <precise T>
+struct precision_or_float<T> {
+  using precision = precision_of<T>;
+};
+template <class T>
+using parameter_of = typename precision_or_float<T>::precision::parameter_type;
+template <class T>
+using gradient_of = typename precision_or_float<T>::precision::gradient_type;
+
+}  // namespace detail
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

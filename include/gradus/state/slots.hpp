@@ -1,0 +1,148 @@
+#pragma once
+/// \file
+/// The memory of one slot of one tensor, and what is read and written of it in a step.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <gradus/kernel/arrays.hpp>
+#include <gradus/kernel/reduce.hpp>
+#include <gradus/number/block8.hpp>
+#include <gradus/rules/slot.hpp>
+#include <gradus/state/memory.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+namespace detail {
+
+/// So many elements are decoded, computed and encoded at a time: few enough for the first-level cache.
+inline constexpr std::size_t stage = 512;
+static_assert(stage % block8::block == 0 && stage % reduce_lanes == 0 && reduce_block % stage == 0);
+
+/// A slot's elements from some element on, which for block8 is the first of a block.
+template <class S>
+struct slot_view {
+  S* values = nullptr;
+
+  explicit operator bool() const noexcept { return values; }
+  slot_view from(std::size_t i) const noexcept { return {values + i}; }
+  /// As a kernel takes it, from element i on. \param key  of the tensor and step  \param k  the slot's number
+  auto at([[maybe_unused]] std::uint64_t key, [[maybe_unused]] std::size_t k, std::size_t i) const noexcept
+  {
+    if constexpr (real<S>)
+      return values + i;
+    else
+      return stochastic<S>{values + i, {key, k, i}};
+  }
+  void read(float* to, std::size_t n, const slot&) const noexcept
+    requires(short_float<S>)
+  {
+    decode(values, to, n);
+  }
+};
+template <>
+struct slot_view<block8> {
+  std::uint8_t* codes = nullptr;
+  float* scales = nullptr;
+
+  explicit operator bool() const noexcept { return codes; }
+  slot_view from(std::size_t i) const noexcept { return {codes + i, scales + i / block8::block}; }
+  void read(float* to, std::size_t n, const slot& s) const noexcept
+  {
+    s.is_nonnegative ? decode<false>(codes, scales, to, n) : decode<true>(codes, scales, to, n);
+  }
+  void write(const float* x, std::size_t n, const slot& s, noise random) const noexcept
+  {
+    s.is_nonnegative ? encode<false>(x, codes, scales, n, random) : encode<true>(x, codes, scales, n, random);
+  }
+};
+
+/// The memory of one slot of one tensor.
+template <class S, class Memory = host_memory>
+class slot_memory {
+ public:
+  slot_memory() = default;
+  slot_memory(std::size_t n, double value, const slot&, Memory memory = Memory()) : values_(n, convert(value), memory) {}
+
+  slot_view<S> view() const noexcept { return {values_.get()}; }
+  static std::size_t bytes(std::size_t n) noexcept { return n * sizeof(S); }
+  /// Calls visit(key, span) on each of its arrays.
+  template <class Visit>
+  void visit(std::string_view name, std::size_t n, const Visit& visit) const
+  {
+    visit(name, std::span<S>(values_.get(), n));
+  }
+
+ private:
+  static S convert(double value) noexcept
+  {
+    if constexpr (real<S>)
+      return S(value);
+    else
+      return S(float(value));
+  }
+  array_memory<S, Memory> values_;
+};
+template <class Memory>
+class slot_memory<block8, Memory> {
+ public:
+  slot_memory() = default;
+  slot_memory(std::size_t n, double value, const slot& s, Memory memory = Memory())
+      : codes_(n, std::uint8_t(value == 0 ? 0u : s.is_nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last), memory),
+        scales_(blocks(n), float(value), memory)
+  {
+  }
+
+  slot_view<block8> view() const noexcept { return {codes_.get(), scales_.get()}; }
+  static std::size_t bytes(std::size_t n) noexcept { return n + blocks(n) * sizeof(float); }
+  template <class Visit>
+  void visit(std::string_view name, std::size_t n, const Visit& visit) const
+  {
+    visit(name, std::span<std::uint8_t>(codes_.get(), n));
+    // In place for all but very long names: where state is written, memory must not run out half-way.
+    constexpr std::string_view suffix = "_scale";
+    char text[64];
+    std::string long_text;
+    char* key = text;
+    if (name.size() + suffix.size() > sizeof text) {
+      long_text.resize(name.size() + suffix.size());
+      key = long_text.data();
+    }
+    name.copy(key, name.size());
+    suffix.copy(key + name.size(), suffix.size());
+    visit(std::string_view(key, name.size() + suffix.size()), std::span<float>(scales_.get(), blocks(n)));
+  }
+
+ private:
+  static std::size_t blocks(std::size_t n) noexcept { return n / block8::block + (n % block8::block != 0); }
+  array_memory<std::uint8_t, Memory> codes_;
+  array_memory<float, Memory> scales_;
+};
+
+/// A block's sum of numbers that read(i, to, n) decodes.
+template <class Term, class Backend, class Read>
+double decoded_block_sum(const Backend& backend, std::size_t n, const Read& read) noexcept
+{
+  float decoded[reduce_block];
+  for (std::size_t i = 0; i < n; i += stage)
+    read(i, decoded + i, n - i < stage ? n - i : stage);
+  return block_sum<Term>(backend, decoded, n);
+}
+
+}  // namespace detail
+
+/// Of numbers in a shorter format.
+template <class Term, class Backend, short_float S>
+double block_sum(const Backend& backend, const S* x, std::size_t n) noexcept
+{
+  return detail::decoded_block_sum<Term>(backend, n, [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
+}
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>
