@@ -537,7 +537,7 @@ TEST_CASE("the defaults are PyTorch's, or the authors'")
         if (x.recipe == recipe && x.hyperparameter == hyperparameter) {
           known = true;
           CHECK_MESSAGE(double(value) == x.value, std::string(recipe), " ", std::string(hyperparameter));
-          CHECK(gradus::contains(allowed, double(value)));
+          CHECK(gradus::detail::contains(allowed, double(value)));
         }
       CHECK_MESSAGE(known, std::string(recipe), " ", std::string(hyperparameter));
       ++found;
