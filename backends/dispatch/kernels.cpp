@@ -35,7 +35,7 @@ template <class Kernel>
 template <class Term, class T>
 [[gnu::flatten]] double sum(const void* x, std::size_t n) noexcept
 {
-  return block_sum<Term>(default_backend{}, static_cast<const T*>(x), n);
+  return page_sum<Term>(default_backend{}, static_cast<const T*>(x), n);
 }
 
 constexpr auto sweeps = [] {
@@ -45,7 +45,7 @@ constexpr auto sweeps = [] {
   return all;
 }();
 
-constexpr dispatch_table::sum_function block_sums[] = {&sum<square_term, float>, &sum<square_term, double>,
+constexpr dispatch_table::sum_function page_sums[] = {&sum<square_term, float>, &sum<square_term, double>,
                                                        &sum<plain_term, float>, &sum<plain_term, double>};
 
 }  // namespace
@@ -55,5 +55,5 @@ GRADUS_CLOSE_NAMESPACE
 extern "C" {
 extern const gradus::dispatch_table GRADUS_DISPATCH_TABLE;
 constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME), gradus::detail::dispatch_layout(),
-                                                            gradus::sweeps.data(), gradus::block_sums};
+                                                            gradus::sweeps.data(), gradus::page_sums};
 }

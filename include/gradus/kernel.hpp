@@ -93,18 +93,32 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::weights>(backend, formula, parameters, gradients, slots);
 }
 
-/// ‖x‖² in double, in the fixed order of reduce.hpp.
+/// ‖x‖² in double: pages, then exact (kernel/pages.hpp).
 template <class Backend, class T>
 [[nodiscard]] double squared_norm(const Backend& backend, std::span<const T> x) noexcept
 {
   return reduce<square_term>(backend, x.data(), x.size());
 }
 
-/// Σx in double, in the fixed order of reduce.hpp.
+/// Adds ‖x‖² to a sum, which so becomes that of several tensors, in any order: the `value()` is the optimizer's ‖g‖².
+template <class Backend, class T>
+void add_squared_norm(const Backend& backend, std::span<const T> x, exact_sum& sum) noexcept
+{
+  add_pages<square_term>(backend, x.data(), x.size(), sum);
+}
+
+/// Σx in double, summed in the same way.
 template <class Backend, class T>
 [[nodiscard]] double sum(const Backend& backend, std::span<const T> x) noexcept
 {
   return reduce<plain_term>(backend, x.data(), x.size());
+}
+
+/// Adds Σx to a sum.
+template <class Backend, class T>
+void add_sum(const Backend& backend, std::span<const T> x, exact_sum& sum) noexcept
+{
+  add_pages<plain_term>(backend, x.data(), x.size(), sum);
 }
 
 GRADUS_CLOSE_NAMESPACE

@@ -26,10 +26,10 @@ struct scalar {
 
   /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].
   template <class Term, class T>
-  void accumulate(Term term, double (&partial)[reduce_lanes], const T* x, std::size_t n) const noexcept
+  void accumulate(Term term, double (&partial)[page_lanes], const T* x, std::size_t n) const noexcept
   {
-    for (std::size_t i = 0; i < n; i += reduce_lanes)
-      for (std::size_t k = 0, m = n - i < reduce_lanes ? n - i : reduce_lanes; k < m; ++k)
+    for (std::size_t i = 0; i < n; i += page_lanes)
+      for (std::size_t k = 0, m = n - i < page_lanes ? n - i : page_lanes; k < m; ++k)
         partial[k] = term(partial[k], double(x[i + k]));
   }
 };

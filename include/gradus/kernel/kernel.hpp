@@ -11,7 +11,7 @@
 
 #include <gradus/kernel/arrays.hpp>
 #include <gradus/kernel/element.hpp>
-#include <gradus/kernel/reduce.hpp>
+#include <gradus/kernel/pages.hpp>
 #include <gradus/rules/composition.hpp>
 
 #include <gradus/macros_off.hpp>
@@ -167,8 +167,8 @@ void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& 
 template <class B>
 concept backend_type_of = requires { typename B::memory_type; } || (requires(const B& b, float* p, const float* q, float* const* s) {
   b.sweep(kernel<pass::whole, decltype(prepare<float>(std::declval<detail::some_composition>(), step_scalars{}))>{}, p, q, s, std::size_t());
-} && (requires(const B& b, double (&sums)[reduce_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
-      requires(const B& b, const float* q) { b.block_sum(square_term{}, q, std::size_t()); }));
+} && (requires(const B& b, double (&sums)[page_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
+      requires(const B& b, const float* q) { b.page_sum(square_term{}, q, std::size_t()); }));
 
 /// The value that slot k of a rule starts from.
 template <class F, class S, class P, class D>
@@ -183,14 +183,24 @@ double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcep
   return 0;
 }
 
+namespace detail {
+
+template <class T>
+GRADUS_HOST_DEVICE double next_second_moment_sum_by_beta(double beta2, double sum, double grad_norm_sq, double grad_scale) noexcept
+{
+  const double scale = double(T(grad_scale));
+  return std::fma(double(T(1 - beta2)), scale * scale * grad_norm_sq, double(T(beta2)) * sum);
+}
+
+}  // namespace detail
+
 /// Σv after the step from Σv before it and ‖g‖² of the raw gradients: the recursion of v itself, with the weights rounded
 /// to T as the elements see them (with the unrounded ones it drifts from Σv a hundred times faster).
 template <class T, class SecondMoment>
 [[nodiscard]] GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
 {
   static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
-  const double scale = double(T(grad_scale));
-  return std::fma(double(T(1 - rule.beta())), scale * scale * grad_norm_sq, double(T(rule.beta())) * sum);
+  return detail::next_second_moment_sum_by_beta<T>(rule.beta(), sum, grad_norm_sq, grad_scale);
 }
 
 GRADUS_CLOSE_NAMESPACE

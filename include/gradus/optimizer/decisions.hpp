@@ -61,15 +61,53 @@ GRADUS_HOST_DEVICE bool underflows(const square_sum& s, double scale, double gra
   return is_finite(s.sum) && scale < grad_scale && scale < smallest_normal<T>;
 }
 
-/// next_second_moment_sum, also where ‖g‖² or the square of the scale is out of a double's range and their product is not.
-template <class T, class SecondMoment>
-GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(const SecondMoment& rule, double sum, const square_sum& s, double scale) noexcept
+/// Σv after a step, from Σv before it and ‖g‖²: next_second_moment_sum (kernel.hpp), also where ‖g‖² or the square of the scale
+/// is out of a double's range and their product is not.
+template <class T>
+GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(double beta2, double sum, const square_sum& s, double scale) noexcept
 {
   const double square = scale * scale;
   if (s.unit == 1 && square >= 0x1p-900 && square <= 0x1p900)
-    return next_second_moment_sum<T>(rule, sum, s.sum, scale);
+    return next_second_moment_sum_by_beta<T>(beta2, sum, s.sum, scale);
   const double norm = root_of(s, double(T(scale)));
-  return next_second_moment_sum<T>(rule, sum, norm * norm);
+  return next_second_moment_sum_by_beta<T>(beta2, sum, norm * norm, 1);
+}
+
+/// SWD's factor 1/√(v̄ + eps) on the weight decay; 0 where all gradients have been 0, so that nothing decays.
+GRADUS_HOST_DEVICE inline double decay_factor(double mean_square, double eps) noexcept
+{
+  const double v = mean_square + eps;
+  return v == 0 ? 0 : 1 / std::sqrt(v);
+}
+
+/// The gradients' norm, as a step knows it.
+struct norm_of_step {
+  bool known = false;  // given or measured
+  bool given = false;
+  square_sum squares = {};
+  bool gradients_are_finite = true;  // looked into only where a given norm is infinite, which may be an overflow
+};
+
+/// What a step does with the gradients.
+struct verdict {
+  bool applied = true;
+  bool underflows = false;  // clipping would need a factor that T cannot hold
+  double scale = 1;         // the factor on the gradients
+};
+
+/// Whether a step is taken, and by which factor the gradients are scaled. \param limit  max_grad_norm, infinite for none
+/// \param skips  skip_nonfinite
+template <class T>
+GRADUS_HOST_DEVICE verdict judge(const norm_of_step& norm, double grad_scale, double limit, bool skips) noexcept
+{
+  const bool clips = norm.known && is_finite(limit);
+  verdict v;
+  // A sum of squares that was computed and is finite has finite terms.
+  if (skips && norm.known && !is_finite(norm.squares.sum))
+    v.applied = norm.given && !is_nan(norm.squares.sum) && !clips && norm.gradients_are_finite;
+  v.scale = clips ? clipped_scale(norm.squares, grad_scale, limit) : grad_scale;
+  v.underflows = clips && underflows<T>(norm.squares, v.scale, grad_scale);
+  return v;
 }
 
 /// Whether gradients of at most that size can make something infinite that was not. Their squares and lr times them stay a

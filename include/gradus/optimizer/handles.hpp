@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The handles of what was added to an optimizer.
+/// The handles of groups and tensors of an optimizer.
 
 #include <cstddef>
 #include <cstdint>
@@ -11,34 +11,37 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// A parameter group of one optimizer; default-constructed, the default group of any.
+namespace detail {
+
+/// What a handle knows: the number of its optimizer, a place in that optimizer's list, and how often the place has been taken.
+struct handle_key {
+  std::uint64_t owner = 0;
+  std::size_t index = 0;
+  std::uint64_t generation = 0;
+};
+
+}  // namespace detail
+
+/// A parameter group of one optimizer, from `add_group`. A default-constructed handle is the default group of any optimizer.
 class group_handle {
  public:
   group_handle() = default;
+  explicit group_handle(const detail::handle_key& key) noexcept : key_(key) {}
+  const detail::handle_key& key() const noexcept { return key_; }  ///< for the optimizer
 
  private:
-  group_handle(std::uint64_t owner, std::size_t index) : owner_(owner), index_(index) {}
-  std::uint64_t owner_ = 0;
-  std::size_t index_ = 0;
-  template <class, class, class>
-  friend class optimizer;
+  detail::handle_key key_;
 };
 
-/// A tensor of one optimizer.
+/// A tensor of one optimizer, from `add`. It stays valid when the optimizer is moved, until the tensor is removed.
 class tensor_handle {
  public:
   tensor_handle() = default;
+  explicit tensor_handle(const detail::handle_key& key) noexcept : key_(key) {}
+  const detail::handle_key& key() const noexcept { return key_; }  ///< for the optimizer
 
  private:
-  tensor_handle(std::uint64_t owner, std::size_t index, std::uint64_t generation)
-      : owner_(owner), index_(index), generation_(generation)
-  {
-  }
-  std::uint64_t owner_ = 0;
-  std::size_t index_ = 0;
-  std::uint64_t generation_ = 0;
-  template <class, class, class>
-  friend class optimizer;
+  detail::handle_key key_;
 };
 
 GRADUS_CLOSE_NAMESPACE

@@ -17,6 +17,14 @@ namespace detail {
 
 inline constexpr std::size_t no_place = std::size_t(-1);
 
+/// Room for n, so that a push_back cannot fail. It grows by doubling, which reserve(n) would not.
+template <class X>
+void make_room(std::vector<X>& v, std::size_t n)
+{
+  if (v.capacity() < n)
+    v.reserve(2 * n);
+}
+
 /// Half-open intervals, numbered by the caller, which may overlap: which of them meets a given one is found in O(log n), and
 /// in a few operations where calls go through memory in rising order, as they mostly do. A treap (Seidel and Aragon 1996) in
 /// the order of the intervals' beginnings; each node knows the largest end below it. Interval i is node i. Empty intervals

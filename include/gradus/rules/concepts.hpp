@@ -86,7 +86,7 @@ constexpr bool slot_names_are_good() noexcept
   for (const slot& s : S::slots)
     names[count++] = s.name;
   for (std::size_t i = 0; i < n; ++i) {
-    for (const std::string_view taken : {"", "step", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_shared"})
+    for (const std::string_view taken : {"", "step", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_of_model"})
       if (names[i] == taken)
         return false;
     if (names[i].find('/') != names[i].npos)

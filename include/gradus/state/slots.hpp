@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include <gradus/kernel/arrays.hpp>
-#include <gradus/kernel/reduce.hpp>
+#include <gradus/kernel/pages.hpp>
 #include <gradus/number/block8.hpp>
 #include <gradus/rules/slot.hpp>
 #include <gradus/state/memory.hpp>
@@ -22,7 +22,7 @@ namespace detail {
 
 /// So many elements are decoded, computed and encoded at a time: few enough for the first-level cache.
 inline constexpr std::size_t stage = 512;
-static_assert(stage % block8::block == 0 && stage % reduce_lanes == 0 && reduce_block % stage == 0);
+static_assert(stage % block8::block == 0 && stage % page_lanes == 0 && page_size % stage == 0);
 
 /// A slot's elements from some element on, which for block8 is the first of a block.
 template <class S>
@@ -126,21 +126,21 @@ class slot_memory<block8, Memory> {
 
 /// A block's sum of numbers that read(i, to, n) decodes.
 template <class Term, class Backend, class Read>
-double decoded_block_sum(const Backend& backend, std::size_t n, const Read& read) noexcept
+double decoded_page_sum(const Backend& backend, std::size_t n, const Read& read) noexcept
 {
-  float decoded[reduce_block];
+  float decoded[page_size];
   for (std::size_t i = 0; i < n; i += stage)
     read(i, decoded + i, n - i < stage ? n - i : stage);
-  return block_sum<Term>(backend, decoded, n);
+  return page_sum<Term>(backend, decoded, n);
 }
 
 }  // namespace detail
 
 /// Of numbers in a shorter format.
 template <class Term, class Backend, short_float S>
-double block_sum(const Backend& backend, const S* x, std::size_t n) noexcept
+double page_sum(const Backend& backend, const S* x, std::size_t n) noexcept
 {
-  return detail::decoded_block_sum<Term>(backend, n, [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
+  return detail::decoded_page_sum<Term>(backend, n, [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
 }
 
 GRADUS_CLOSE_NAMESPACE

@@ -32,7 +32,7 @@ struct dispatch_table {
   const char* name;
   std::uint64_t layout;
   const sweep_function* sweeps;    ///< in the order of for_each_dispatched_kernel
-  const sum_function* block_sums;  ///< squares of float, of double, plain sums of float, of double
+  const sum_function* page_sums;  ///< squares of float, of double, plain sums of float, of double
 };
 
 /// The table of an instruction set, or null where the component or this machine has none. The numbers are those of
@@ -137,13 +137,13 @@ class dispatch {
                   "block8; take backend::simd and build with -march.");
   }
 
-  /// The sum of at most reduce_block elements.
+  /// The sum of at most page_size elements.
   template <class Term, class T>
-  double block_sum(Term, const T* x, std::size_t n) const noexcept
+  double page_sum(Term, const T* x, std::size_t n) const noexcept
   {
     constexpr bool square = std::is_same_v<Term, square_term>;
     static_assert(square || std::is_same_v<Term, plain_term>, "gradus: backend::dispatch adds up numbers or their squares.");
-    return table_->block_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n);
+    return table_->page_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n);
   }
 
  private:

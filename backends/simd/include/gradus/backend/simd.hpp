@@ -423,25 +423,25 @@ struct basic_simd {
   /// The sum of up to a block of elements. Inlined, so that a small tensor's takes no call; and its partial sums, element i in
   /// number i % 32, stay in registers until one pack is left.
   template <class Term, class T>
-  GRADUS_INLINE double block_sum(Term term, const T* x, std::size_t n) const noexcept
+  GRADUS_INLINE double page_sum(Term term, const T* x, std::size_t n) const noexcept
   {
     using V = pack<double, Arch>;
-    constexpr std::size_t packs = reduce_lanes / V::size;
+    constexpr std::size_t packs = page_lanes / V::size;
     V sum[packs];
     for (std::size_t k = 0; k < packs; ++k)
       sum[k] = V(0.0);
     const auto add_row = [&](const T* row) {
       // A lone stream of reads leaves memory idle at each page's end, where the hardware stops to look ahead.
-      for (std::size_t byte = 0; byte < reduce_lanes * sizeof(T); byte += 64)
-        prefetch(row, reduce_block * sizeof(T) + byte);
+      for (std::size_t byte = 0; byte < page_lanes * sizeof(T); byte += 64)
+        prefetch(row, page_size * sizeof(T) + byte);
       for (std::size_t k = 0; k < packs; ++k)
         sum[k] = term(sum[k], V::load(row + k * V::size));
     };
     std::size_t i = 0;
-    for (; n - i >= reduce_lanes; i += reduce_lanes)
+    for (; n - i >= page_lanes; i += page_lanes)
       add_row(x + i);
     if (i < n) {
-      T row[reduce_lanes] = {};
+      T row[page_lanes] = {};
       // A pack at a time: loads of more than was stored at once would wait for the stores.
       using U = pack<T, Arch>;
       for (std::size_t k = 0; k < n - i; k += U::size)

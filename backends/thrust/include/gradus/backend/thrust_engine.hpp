@@ -224,13 +224,13 @@ struct sum_lane {
   {
     if (only_if && !*only_if)
       return;
-    const std::size_t block = std::size_t(k) / reduce_lanes, lane = std::size_t(k) % reduce_lanes;
+    const std::size_t block = std::size_t(k) / page_lanes, lane = std::size_t(k) % page_lanes;
     const std::size_t list = last_from(lists, n, &device_list::first_block, block);
     const device_list l = lists[list];
-    const std::size_t begin = (block - l.first_block) * reduce_block;
-    const std::size_t end = l.count - begin < reduce_block ? l.count : begin + reduce_block;
+    const std::size_t begin = (block - l.first_block) * page_size;
+    const std::size_t end = l.count - begin < page_size ? l.count : begin + page_size;
     double sum = 0;
-    for (std::size_t i = begin + lane; i < end; i += reduce_lanes)
+    for (std::size_t i = begin + lane; i < end; i += page_lanes)
       sum = Term{}(sum, read(l, list, i));
     partial[k] = sum;
   }
@@ -243,9 +243,9 @@ struct fold_block {
   {
     if (only_if && !*only_if)
       return;
-    double p[reduce_lanes];
-    for (std::size_t k = 0; k < reduce_lanes; ++k)
-      p[k] = partial[std::size_t(block) * reduce_lanes + k];
+    double p[page_lanes];
+    for (std::size_t k = 0; k < page_lanes; ++k)
+      p[k] = partial[std::size_t(block) * page_lanes + k];
     sums[block] = fold(p);
   }
 };
@@ -725,7 +725,7 @@ class device_engine {
     uploaded_ = false;
     host_lists_.clear();
     host_lists_.push_back({0, n, 0});
-    const std::size_t blocks = n / reduce_block + (n % reduce_block != 0);
+    const std::size_t blocks = n / page_size + (n % page_size != 0);
     std::size_t free = blocks;
     const chain rest = chain_of(0, blocks, free);
     device_.copy(lists_.get(), host_lists_.data(), host_lists_.size() * sizeof(device_list));
@@ -751,11 +751,11 @@ class device_engine {
     const std::size_t n = tensors > tensor_room_ ? 2 * tensors : tensor_room_;
     const std::size_t b = blocks > block_room_ ? blocks + blocks / 2 : block_room_;
     // Level after level is 4096 times as short, but has at least one sum for each tensor; then the tensors' own.
-    const std::size_t sums = b + most_levels * (b / reduce_block + 3 * n + 2);
+    const std::size_t sums = b + most_levels * (b / page_size + 3 * n + 2);
     array<tensor> next_tensors(n, tensor{}, device_.memory());
     array<cohort> next_cohorts(n, cohort{}, device_.memory());
     array<device_list> next_lists(most_levels * (n + 2), device_list{}, device_.memory());
-    array<double> next_partials((b > n ? b : n) * reduce_lanes, 0.0, device_.memory());
+    array<double> next_partials((b > n ? b : n) * page_lanes, 0.0, device_.memory());
     array<double> next_sums(sums, 0.0, device_.memory());
     host_tensors_.reserve(n);
     host_cohorts_.reserve(n);
@@ -981,7 +981,7 @@ class device_engine {
   template <class Term, class Read>
   void sum_blocks(std::size_t lists, std::size_t n, std::size_t blocks, std::size_t to, const Read& read, const bool* only_if = nullptr) const
   {
-    device_.launch(blocks * reduce_lanes, sum_lane<Term, Read>{lists_.get() + lists, n, read, partials_.get(), only_if});
+    device_.launch(blocks * page_lanes, sum_lane<Term, Read>{lists_.get() + lists, n, read, partials_.get(), only_if});
     device_.launch(blocks, fold_block{partials_.get(), sums_.get() + to, only_if});
   }
   /// Sums of each tensor's elements, which are then `of_tensors_`. \param only_if  a flag on the device
@@ -1079,7 +1079,7 @@ class device_engine {
       for (std::size_t& count : counts) {
         host_lists_.push_back({block, count, in});
         in += count;
-        count = count / reduce_block + (count % reduce_block != 0);
+        count = count / page_size + (count % page_size != 0);
         block += count;
         longest = count > longest ? count : longest;
       }
@@ -1100,7 +1100,7 @@ class device_engine {
     while (count > 1) {
       c.lists[c.levels] = host_lists_.size();
       host_lists_.push_back({0, count, begin});
-      count = count / reduce_block + (count % reduce_block != 0);
+      count = count / page_size + (count % page_size != 0);
       c.blocks[c.levels] = count;
       begin = c.sums[c.levels] = free;
       free += count;

@@ -1,0 +1,130 @@
+#pragma once
+/// \file
+/// A sum of doubles that is exact, and so the same in any order, on any number of threads or ranks.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include <gradus/config.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// Adds doubles without rounding; `value()` rounds the sum once, to nearest, ties to even.
+///
+/// The sum is kept as an integer in units of 2^-1074: 68 digits of 32 bits, each in 64 bits so that 2^31 numbers can be added
+/// before digits have to be carried. Because digits are plain integers, they may also be added with integer atomics, or over
+/// ranks with one all-reduce of `words`.
+class exact_sum {
+ public:
+  static constexpr std::size_t digit_count = 68;
+  static constexpr std::size_t word_count = digit_count + 3;
+  /// The digits, lowest first; then how many of the numbers were NaN, +infinity and -infinity.
+  std::int64_t words[word_count] = {};
+
+  /// Adds x. \pre fewer than 2^31 numbers were added since the last `value()` or `carry()`
+  GRADUS_HOST_DEVICE void add(double x) noexcept
+  {
+    split(x, [this](std::size_t word, std::int64_t change) { words[word] += change; });
+  }
+  GRADUS_HOST_DEVICE void add(const exact_sum& other) noexcept
+  {
+    for (std::size_t k = 0; k < word_count; ++k)
+      words[k] += other.words[k];
+  }
+
+  /// Calls f(word, change) for each word that x changes: up to three digits, or one count.
+  template <class F>
+  GRADUS_HOST_DEVICE static void split(double x, const F& f) noexcept
+  {
+    const std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
+    const std::uint64_t exponent = (bits >> 52) & 0x7ffu, fraction = bits & ((std::uint64_t(1) << 52) - 1);
+    const bool negative = (bits >> 63) != 0;
+    if (exponent == 0x7ffu)
+      return f(digit_count + (fraction != 0 ? 0u : negative ? 2u : 1u), 1);
+    // x = ±mantissa · 2^(place − 1074)
+    const std::uint64_t mantissa = exponent == 0 ? fraction : fraction | (std::uint64_t(1) << 52);
+    const std::uint64_t place = exponent == 0 ? 0 : exponent - 1;
+    const std::size_t digit = std::size_t(place / 32), shift = std::size_t(place % 32);
+    const std::uint64_t low = mantissa << shift, high = shift == 0 ? 0 : mantissa >> (64 - shift);
+    const std::int64_t sign = negative ? -1 : 1;
+    f(digit, sign * std::int64_t(low & 0xffffffffu));
+    f(digit + 1, sign * std::int64_t(low >> 32));
+    if (high != 0)
+      f(digit + 2, sign * std::int64_t(high));
+  }
+
+  /// Brings every digit but the last back into 32 bits; the sum stays the same.
+  GRADUS_HOST_DEVICE void carry() noexcept
+  {
+    for (std::size_t k = 0; k + 1 < digit_count; ++k) {
+      words[k + 1] += words[k] >> 32;
+      words[k] &= 0xffffffff;
+    }
+  }
+
+  /// The sum, rounded once; NaN and infinities as a plain sum would have them.
+  GRADUS_HOST_DEVICE double value() const noexcept
+  {
+    constexpr std::uint64_t infinity = std::uint64_t(0x7ff) << 52, nan = infinity | (std::uint64_t(1) << 51);
+    const std::int64_t nans = words[digit_count], plus = words[digit_count + 1], minus = words[digit_count + 2];
+    if (nans > 0 || (plus > 0 && minus > 0))
+      return std::bit_cast<double>(nan);
+    if (plus > 0 || minus > 0)
+      return std::bit_cast<double>(infinity | (std::uint64_t(minus > 0) << 63));
+    exact_sum s = *this;
+    s.carry();
+    const bool negative = s.words[digit_count - 1] < 0;
+    if (negative) {
+      for (std::size_t k = 0; k < digit_count; ++k)
+        s.words[k] = -s.words[k];
+      s.carry();
+    }
+    return std::bit_cast<double>(s.magnitude() | (std::uint64_t(negative) << 63));
+  }
+
+ private:
+  /// The bits of a sum that is not negative and whose digits are carried.
+  GRADUS_HOST_DEVICE std::uint64_t magnitude() const noexcept
+  {
+    std::size_t top = digit_count;
+    while (top > 0 && words[top - 1] == 0)
+      --top;
+    if (top == 0)
+      return 0;
+    --top;
+    const std::uint64_t first = std::uint64_t(words[top]), second = top > 0 ? std::uint64_t(words[top - 1]) : 0;
+    const std::uint64_t third = top > 1 ? std::uint64_t(words[top - 2]) : 0;
+    const std::size_t length = 64 - std::size_t(std::countl_zero(first));  // of the first digit, in bits
+    if (32 * top + length <= 53)
+      return first << 32 * top | (top > 0 ? second : 0);  // the mantissa itself: all its bits are there
+    // 53 bits from the first on; what stays below them decides the rounding.
+    const std::uint64_t upper = first << 32 | second;
+    const std::size_t dropped = 64 + length - 53;  // of the 64 + length bits of these three digits
+    std::uint64_t mantissa, rest, half;
+    if (dropped < 32) {
+      mantissa = upper << (32 - dropped) | third >> dropped;
+      rest = third & ((std::uint64_t(1) << dropped) - 1);
+      half = std::uint64_t(1) << (dropped - 1);
+    } else {
+      mantissa = upper >> (dropped - 32);
+      rest = (upper & ((std::uint64_t(1) << (dropped - 32)) - 1)) << 32 | third;
+      half = std::uint64_t(1) << (dropped - 1);
+    }
+    bool more = false;
+    for (std::size_t k = 0; k + 2 < top; ++k)
+      more = more || words[k] != 0;
+    if (rest > half || (rest == half && (more || (mantissa & 1) != 0)))
+      ++mantissa;
+    const std::uint64_t place = 32 * top + length - 53;  // of the mantissa's last bit, from 2^-1074 on
+    const std::uint64_t bits = (place << 52) + mantissa;  // the mantissa's first bit raises the exponent by one
+    constexpr std::uint64_t infinity = std::uint64_t(0x7ff) << 52;
+    return bits < infinity ? bits : infinity;
+  }
+};
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,106 @@
+#pragma once
+/// \file
+/// Sums over arrays: pages, then exact.
+///
+/// A page is up to 4096 elements of one array. Within a page, element i goes to partial sum i mod 32, in double, and the 32
+/// partial sums are folded by halves. The sums of the pages are then added exactly (exact_sum.hpp) and rounded once. So a sum
+/// depends on the arrays alone, and not on SIMD width, threads, backend, or the order of the arrays. A backend offers
+/// `accumulate(term, partial, x, n)`, the inner loop; or `page_sum(term, x, n)`, a whole page.
+
+#include <cstddef>
+#include <cstdint>
+
+#include <gradus/kernel/exact_sum.hpp>
+#include <gradus/kernel/math.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+inline constexpr std::size_t page_size = 4096;  ///< elements of a page
+inline constexpr std::size_t page_lanes = 32;   ///< partial sums of a page
+
+/// What an element adds to its partial sum.
+struct square_term {
+  template <class V>
+  GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
+  {
+    return fma(x, x, sum);
+  }
+};
+struct plain_term {
+  template <class V>
+  GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
+  {
+    return sum + x;
+  }
+};
+
+/// The sum by halves of a power of two of numbers.
+template <std::size_t N>
+GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
+{
+  for (std::size_t half = N / 2; half > 0; half /= 2)
+    for (std::size_t k = 0; k < half; ++k)
+      partial[k] += partial[k + half];
+  return partial[0];
+}
+
+template <class Term, class Backend, class T>
+double page_sum(const Backend& backend, const T* x, std::size_t n) noexcept
+{
+  if constexpr (requires { backend.page_sum(Term{}, x, n); })
+    return backend.page_sum(Term{}, x, n);
+  else {
+    double partial[page_lanes] = {};
+    backend.accumulate(Term{}, partial, x, n);
+    return fold(partial);
+  }
+}
+
+/// Adds the sums of x's pages to a sum.
+template <class Term, class Backend, class T>
+void add_pages(const Backend& backend, const T* x, std::size_t n, exact_sum& sum) noexcept
+{
+  for (std::size_t i = 0; i < n; i += page_size)
+    sum.add(page_sum<Term>(backend, x + i, n - i < page_size ? n - i : page_size));
+}
+
+template <class Term, class Backend, class T>
+double reduce(const Backend& backend, const T* x, std::size_t n) noexcept
+{
+  if (n <= page_size)
+    return page_sum<Term>(backend, x, n);
+  exact_sum sum;
+  add_pages<Term>(backend, x, n, sum);
+  return sum.value();
+}
+
+constexpr std::size_t page_count(std::size_t n) noexcept
+{
+  return n / page_size + (n % page_size != 0);
+}
+
+/// A page's sum of squares in other units: each of the n <= page_size elements is multiplied by a factor first.
+template <class Backend>
+double scaled_square_sum(const Backend& backend, const double* x, std::size_t n, double factor) noexcept
+{
+  double scaled[page_size];
+  for (std::size_t i = 0; i < n; ++i)
+    scaled[i] = x[i] * factor;
+  return page_sum<square_term>(backend, scaled, n);
+}
+
+/// Whether every element is neither infinite nor NaN.
+template <class T>
+bool all_finite(const T* x, std::size_t n) noexcept
+{
+  for (std::size_t i = 0; i < n; ++i)
+    if (!is_finite(x[i]))
+      return false;
+  return true;
+}
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

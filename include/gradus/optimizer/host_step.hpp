@@ -1,0 +1,314 @@
+#pragma once
+/// \file
+/// A step over the host's memory: measure, decide, prepare, sweep, count.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <gradus/kernel/exact_sum.hpp>
+#include <gradus/kernel/pages.hpp>
+#include <gradus/optimizer/decisions.hpp>
+#include <gradus/optimizer/parts.hpp>
+#include <gradus/optimizer/step_engine.hpp>
+#include <gradus/optimizer/sweep.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+template <class Parts, class Backend>
+class host_step {
+  using model = typename Parts::model;
+  using value_type = typename model::value_type;
+  using gradient_type = typename model::gradient_type;
+  using item = typename model::work_item;
+
+ public:
+  explicit host_step(const Backend& backend) : backend_(backend) {}
+  const Backend& backend() const noexcept { return backend_; }
+
+  void reserve(std::size_t /*tensors*/, std::size_t pages)
+  {
+    if (page_sums_.size() < pages)
+      page_sums_.resize(pages + pages / 2);
+  }
+
+  /// The whole step. Its phases follow, each of which leaves what the next one reads in the parts.
+  step_report step(Parts& p, const step_options& o)
+  {
+    p.refresh();
+    step_report report;
+    const norm_of_step norm = measure(p, o);
+    if (norm.known)
+      report.grad_norm = root_of(norm.squares, o.grad_scale);
+    const verdict decided = judge<value_type>(norm, o.grad_scale, o.max_grad_norm.value_or(no_limit<double>()), o.skip_nonfinite);
+    if (decided.underflows && decided.applied && !o.skip_nonfinite)
+      refuse_to_clip(o, *report.grad_norm);
+    report.applied = decided.applied && !decided.underflows;
+    if (report.applied) {
+      prepare(p, o, decided.scale);
+      report.applied = !o.skip_nonfinite || !overflows(p, o, root_of(norm.squares, decided.scale));
+    }
+    if (!report.applied)
+      return report_ = report;
+    if constexpr (Parts::rule_type::scheduled)
+      schedule(p, o, norm, decided.scale, report);
+    if (model::two_passes && !o.mean_square)
+      move<pass::weights>(p, o);
+    else
+      move<pass::whole>(p, o);
+    count(p);
+    return report_ = report;
+  }
+
+  void settle(Parts&) const noexcept {}
+  step_report report() const { return report_; }
+
+  void check_place(const void*, const void*, std::string_view) const noexcept {}
+  template <class S>
+  void decode(const S* from, float* to, std::size_t n) const noexcept
+  {
+    if constexpr (short_float<S>)
+      gradus::decode(from, to, n);
+  }
+  template <class X, class F>
+  void show(std::span<X> values, const F& f, bool /*only_read*/) const
+  {
+    f(values);
+  }
+
+ private:
+  [[noreturn]] static void refuse_to_clip(const step_options& o, double norm)
+  {
+    fail("max_grad_norm is " + detail::show(*o.max_grad_norm) + " and the gradients' norm " + detail::show(norm) +
+         "; expected a factor on the gradients of at least " + detail::show(smallest_normal<value_type>) + ", the smallest " +
+         name_of<value_type> + " that has all digits: skip_nonfinite = true leaves such steps out");
+  }
+
+  // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// The norm that was given, or that of the gradients if the step needs one. Page sums stay in page_sums_.
+  norm_of_step measure(const Parts& p, const step_options& o) noexcept
+  {
+    norm_of_step norm;
+    if (o.grad_norm_sq) {
+      norm.known = norm.given = true;
+      norm.squares.sum = *o.grad_norm_sq;
+      // An infinite norm that is given may be an overflow.
+      if (o.skip_nonfinite && !is_finite(*o.grad_norm_sq))
+        norm.gradients_are_finite = gradients_are_finite(p);
+    }
+    else if (measures<model::one_pass>(o)) {
+      norm.known = true;
+      norm.squares = sum_squares(p);
+    }
+    return norm;
+  }
+
+  square_sum sum_squares(const Parts& p) noexcept
+  {
+    sum_pages(p, false, [this](const item& x, std::size_t i, std::size_t n) { return page_sum<square_term>(backend_, x.gradients + i, n); });
+    const double plain = total(p);
+    if constexpr (std::is_same_v<gradient_type, double>)
+      if (const double unit = unit_for(plain); unit != 1) {
+        sum_pages(p, false, [this, unit](const item& x, std::size_t i, std::size_t n) {
+          return scaled_square_sum(backend_, x.gradients + i, n, 1 / unit);
+        });
+        return {total(p), unit};
+      }
+    return {plain, 1};
+  }
+
+  bool gradients_are_finite(const Parts& p) const noexcept
+  {
+    for (const item& x : p.work.items())
+      if (!all_finite(x.gradients, x.size))
+        return false;
+    return true;
+  }
+
+  /// Fills page_sums_ with of_page(item, begin, length) of every page.
+  template <class F>
+  void sum_pages(const Parts& p, bool flush_denormals, const F& of_page) noexcept
+  {
+    p.work.for_ranges(backend_, flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
+      for (std::size_t i = begin; i < end; i += page_size)
+        page_sums_[x.first_page + i / page_size] = of_page(x, i, end - i < page_size ? end - i : page_size);
+    });
+  }
+  double total(const Parts& p) const noexcept
+  {
+    exact_sum sum;
+    for (std::size_t k = 0; k < p.work.pages(); ++k)
+      sum.add(page_sums_[k]);
+    return sum.value();
+  }
+  /// The part of the page sums that belongs to one sum of second moments.
+  double total(const Parts& p, const second_moment_sums::entry& e) const noexcept
+  {
+    exact_sum sum;
+    for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
+      const item& x = p.work.items()[i];
+      for (std::size_t k = 0; k < page_count(x.size); ++k)
+        sum.add(page_sums_[x.first_page + k]);
+    }
+    return sum.value();
+  }
+
+  // ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  static void prepare(Parts& p, const step_options& o, double scale) noexcept
+  {
+    for (auto& c : p.cohorts.all())
+      if (c.members > 0) {
+        const auto& rule = p.groups[c.key].rule;
+        c.scalars = make_step_scalars(rule, c.t + 1, o.lr_scale, 0);
+        c.prepared = gradus::prepare<value_type>(rule, c.scalars, scale);
+      }
+  }
+
+  /// Whether the step would make something infinite or NaN. As a rule the norm of the gradients as they are used is enough to
+  /// know; otherwise the step is tried, element by element.
+  bool overflows(const Parts& p, const step_options& o, double size) noexcept
+  {
+    bool possible = false;
+    for (const auto& c : p.cohorts.all())
+      possible = possible || (c.members > 0 && may_overflow<value_type>(size, c.scalars.lr));
+    if (!possible)
+      return false;
+    std::atomic<bool> found{false};
+    p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
+      for (std::size_t i = begin; i < end && !found.load(std::memory_order_relaxed); i += page_size)
+        if (page_overflows<model>(p.cohorts[x.cohort].prepared, x, i, end - i < page_size ? end - i : page_size))
+          found.store(true, std::memory_order_relaxed);
+    });
+    return found.load(std::memory_order_relaxed);
+  }
+
+  // ── the mean of the second moment, and what a scheduled decay makes of it ────────────────────────────────────────
+
+  void schedule(Parts& p, const step_options& o, const norm_of_step& norm, double scale, step_report& report) noexcept
+  {
+    if constexpr (model::one_pass)
+      report.mean_square = mean_by_norm(p, o, norm, scale);
+    else if (!o.mean_square)
+      report.mean_square = mean_by_moments(p, o);
+    if (o.mean_square)
+      report.mean_square = o.mean_square;
+    for (auto& c : p.cohorts.all())
+      if (c.members > 0) {
+        const auto& decay = p.groups[c.key].rule.decay;
+        c.scalars.mean_square = *report.mean_square;
+        c.prepared.decay = decay.template prepare<value_type>(c.scalars);
+        report.decay_clamped = report.decay_clamped || decay.rate(c.scalars) > 1;
+      }
+    report.decay_factor = decay_factor(*report.mean_square, p.groups[0].rule.decay.eps);
+  }
+
+  /// By the recursion that Σv obeys; nothing, if the sums do not advance beside a v̄ that is given.
+  std::optional<double> mean_by_norm(Parts& p, const step_options& o, const norm_of_step& norm, double scale) noexcept
+  {
+    second_moment_sums& sums = p.sums;
+    const std::uint64_t elements = p.work.counted_elements();
+    if (elements == 0)
+      return 0.0;
+    if (!sums.advances(o, elements) || (o.mean_square && !sums.all_known())) {
+      sums.forget();
+      return {};
+    }
+    if (sums.changes_extent(o, elements)) {
+      if (sums.is_of_model())
+        sums.forget();
+      sums.set_of_model(!sums.is_of_model());
+    }
+    sum_moments(p);
+    const double counted = sums.is_of_model() ? double(*o.model_size) : double(elements);
+    const bool is_one = sums.entries().live() == 1;
+    return sums.advance<value_type>(
+        p.cohorts.all(),
+        [&](const second_moment_sums::entry& e, std::size_t) { return is_one ? norm.squares : square_sum{total(p, e), norm.squares.unit}; },
+        scale, counted);
+  }
+
+  /// Takes unknown sums anew from the moments.
+  void sum_moments(Parts& p) noexcept
+  {
+    for (auto& e : p.sums.entries().all()) {
+      if (e.members == 0 || is_finite(e.sum))
+        continue;
+      exact_sum sum;
+      for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
+        const item& x = p.work.items()[i];
+        add_pages<plain_term>(backend_, x.state[model::formula::value_slot].values, x.size, sum);
+      }
+      e.sum = sum.value();
+    }
+  }
+
+  /// By a pass over the moments, each page summed while it is in the cache. It leaves the new moments behind, or, where they
+  /// are kept rounded, nothing.
+  double mean_by_moments(Parts& p, const step_options& o) noexcept
+  {
+    if (p.work.counted_elements() == 0)
+      return 0;
+    sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
+      const auto& prepared = p.cohorts[x.cohort].prepared;
+      if constexpr (model::keeps_exactly) {
+        sweep<pass::moments, model>(backend_, prepared, x, noise_of(p, x), i, i + n);
+        return page_sum<plain_term>(backend_, x.state[model::formula::value_slot].values + i, n);
+      } else
+        return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
+    });
+    exact_sum sum;
+    for (const auto& c : p.cohorts.all())
+      if (c.members > 0)
+        p.sums.entries()[c.sum].correction = c.scalars.bc2;
+    for (const auto& e : p.sums.entries().all())
+      if (e.members > 0)
+        sum.add(total(p, e) / e.correction);
+    return sum.value() / double(p.work.counted_elements());
+  }
+
+  // ── sweep and count ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  static std::uint64_t noise_of(const Parts& p, const item& x) noexcept
+  {
+    if constexpr (model::precision_type::stochastic)
+      return noise_key(x.name_hash, p.seed, p.cohorts[x.cohort].t);
+    else
+      return 0;
+  }
+
+  template <pass Pass>
+  void move(const Parts& p, const step_options& o) noexcept
+  {
+    p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
+      sweep<Pass, model>(backend_, p.cohorts[x.cohort].prepared, x, noise_of(p, x), begin, end);
+    });
+  }
+
+  static void count(Parts& p) noexcept
+  {
+    for (auto& x : p.table.all())
+      x.t += x.active;
+    p.cohorts.advance();
+    if constexpr (Parts::rule_type::scheduled)
+      p.sums.entries().advance();
+  }
+
+  Backend backend_;
+  std::vector<double> page_sums_;
+  step_report report_ = no_step();
+};
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

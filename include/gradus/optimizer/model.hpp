@@ -1,0 +1,139 @@
+#pragma once
+/// \file
+/// The types and the data that the parts of one optimizer share. Data only: what is done with them is in the parts.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <gradus/kernel/kernel.hpp>
+#include <gradus/optimizer/tables.hpp>
+#include <gradus/recipes.hpp>
+#include <gradus/state/memory.hpp>
+#include <gradus/state/precision.hpp>
+#include <gradus/state/slots.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// A recipe's rule. For a type that is no recipe, some other rule, so that the sentence about the recipe is the only error.
+template <class R>
+constexpr auto rule_of(const R& r) noexcept
+{
+  if constexpr (recipe<R>)
+    return r.rule();
+  else
+    return some_composition(0, {}, {}, {}, {});
+}
+
+template <class Recipe, class T, class Backend>
+struct model {
+  using recipe_type = Recipe;
+  using rule_type = decltype(rule_of(std::declval<const Recipe&>()));
+  using precision_type = typename precision_or_float<T>::precision;
+  using parameter_type = typename precision_type::parameter_type;
+  using gradient_type = typename precision_type::gradient_type;
+  using state_type = typename precision_type::state_type;
+  using master_type = typename precision_type::master_type;
+  using value_type = typename precision_type::compute_type;
+  using formula = decltype(prepare<value_type>(std::declval<const rule_type&>(), step_scalars{}));
+  using parameters_span = std::span<parameter_type>;
+  using gradients_span = std::span<const gradient_type>;
+
+  static constexpr std::size_t slots = rule_type::slots;
+  static constexpr std::size_t first_slots = formula::first_slots;
+  static constexpr auto slot_list = [] {
+    std::array<slot, slots + 1> list{};
+    std::size_t k = 0;
+    for (const slot& s : decltype(rule_type::first_moment)::slots)
+      list[k++] = s;
+    for (const slot& s : decltype(rule_type::second_moment)::slots)
+      list[k++] = s;
+    return list;
+  }();
+
+  /// Whether moments are kept as they are computed.
+  static constexpr bool keeps_exactly = std::is_same_v<state_type, value_type>;
+  /// Whether v̄ follows from the gradients' norm. The recursion holds for v itself, and not for a v that each step rounds.
+  static constexpr bool one_pass = rule_type::scheduled_in_one_pass && keeps_exactly;
+  /// Whether a step computes all moments before the first weight, because the decay depends on them.
+  static constexpr bool two_passes = rule_type::scheduled && !one_pass && keeps_exactly;
+
+  using memory_source = memory_of<Backend>;
+  using state_memory = std::array<slot_memory<state_type, typename memory_source::type>, slots>;
+  using master_memory =
+      array_memory<std::conditional_t<precision_type::has_master, master_type, float>, typename memory_source::type>;
+
+  struct group {
+    recipe_type recipe;
+    rule_type rule;
+    bool is_tame;  // no hyperparameter is so large that a product of several may overflow
+  };
+
+  /// A tensor with no name is a free place in the list. One that is not attached has been removed, its state kept.
+  struct tensor {
+    std::string name = {};
+    parameter_type* parameters = nullptr;
+    const gradient_type* gradients = nullptr;
+    std::size_t size = 0;
+    std::size_t group = 0;
+    std::uint64_t generation = 0;
+    state_memory state = {};
+    master_memory master = {};
+    std::uint64_t name_hash = 0;
+    std::uint64_t t = 0;
+    double second_moment_sum = 0;  // while a visitor may write it: the sum of the cohorts that share its β₂ and t
+    std::size_t cohort = 0;
+    std::size_t padding = 0;  // how many of the elements
+    std::size_t next_free = no_place;
+    bool attached = false;
+    bool has_gradients = false;
+    bool is_frozen = false;
+    bool active = false;  // takes part in steps: attached, with gradients, and not frozen
+  };
+
+  /// What a step reads of a tensor that takes part. Elements and pages are counted through the whole list.
+  struct work_item {
+    parameter_type* parameters;
+    const gradient_type* gradients;
+    std::array<slot_view<state_type>, slots + 1> state;
+    float* master;
+    std::uint64_t name_hash;
+    std::size_t size;
+    std::size_t first_element;
+    std::size_t first_page;
+    std::size_t cohort;
+    std::size_t next_of_sum;  // the next item whose second moments belong to the same sum
+  };
+
+  /// The tensors that take part and share a group and a step count, and therefore one set of coefficients.
+  struct cohort {
+    std::size_t key = 0;  // the group
+    std::uint64_t t = 0;
+    std::size_t members = 0;
+    std::size_t next = no_place;
+    std::size_t sum = 0;  // of the second moments
+    step_scalars scalars = {};
+    formula prepared = {};
+  };
+
+  static bool is_idle(const rule_type& rule) noexcept
+  {
+    if constexpr (requires { rule.first_moment.idle(); })
+      return rule.first_moment.idle();
+    return false;
+  }
+  /// Whether a tensor under this rule has slot k: an idle first moment keeps none.
+  static bool keeps(const rule_type& rule, std::size_t k) noexcept { return k >= first_slots || !is_idle(rule); }
+};
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

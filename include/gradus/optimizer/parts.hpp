@@ -1,0 +1,238 @@
+#pragma once
+/// \file
+/// The parts of an optimizer together, as its engine sees them; and what keeps them consistent with one another.
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <gradus/optimizer/cohorts.hpp>
+#include <gradus/optimizer/groups.hpp>
+#include <gradus/optimizer/mean_square.hpp>
+#include <gradus/optimizer/options.hpp>
+#include <gradus/optimizer/tensor_table.hpp>
+#include <gradus/optimizer/work_list.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+template <class Model>
+struct parts {
+  using model = Model;
+  using value_type = typename Model::value_type;
+  using rule_type = typename Model::rule_type;
+  using tensor = typename Model::tensor;
+
+  std::vector<typename Model::group> groups;
+  tensor_table<Model> table;
+  aging_table<typename Model::cohort> cohorts;
+  second_moment_sums sums;
+  work_list<Model> work;
+  std::uint64_t seed = 0;  // of stochastic rounding
+
+  /// Room for a step over one more tensor.
+  void reserve_one()
+  {
+    table.reserve_one();
+    // Cohorts that have no members are used again, so there are never more of them than tensors.
+    const std::size_t tensors = table.all().size() + 1;
+    work.reserve(tensors);
+    cohorts.reserve(tensors);
+    sums.entries().reserve(tensors);
+  }
+
+  /// Brings the work list up to date.
+  void refresh() noexcept
+  {
+    if (work.is_current())
+      return;
+    cohorts.compact([this](const auto& place) {
+      for (tensor& x : table.all())
+        if (x.active)
+          x.cohort = place(x.cohort);
+    });
+    sums.entries().compact([this](const auto& place) {
+      for (auto& c : cohorts.all())
+        if (c.members > 0)
+          c.sum = place(c.sum);
+    });
+    sums.settle_members();
+    work.refresh(table, cohorts, sums);
+  }
+
+  /// Makes a tensor take part in steps or not, as its state says. There is room, because every `add` made some.
+  void update_membership(tensor& x) noexcept
+  {
+    work.outdate();
+    const bool takes_part = x.attached && x.has_gradients && !x.is_frozen;
+    if (takes_part && !x.active)
+      enlist(x);
+    else if (!takes_part && x.active)
+      drop(x);
+  }
+
+  /// How many elements take part, without padding.
+  std::uint64_t active_elements() const noexcept
+  {
+    if (work.is_current())
+      return work.counted_elements();
+    std::uint64_t n = 0;
+    for (const tensor& x : table.all())
+      n += x.active ? x.size - x.padding : 0;
+    return n;
+  }
+
+  /// Forgets Σv of the tensors that share a tensor's sum, because its moments were changed by other than steps.
+  void forget_sum_of(const tensor& x) noexcept
+  {
+    if constexpr (rule_type::scheduled)
+      if (x.active)
+        sums.entries()[cohorts[x.cohort].sum].sum = unknown_sum();
+  }
+
+  void forget_sums() noexcept { sums.forget(); }
+
+  /// Gives a group other hyperparameters. With another β₂, its tensors' sums are others.
+  void replace_group(std::size_t index, const typename Model::group& next) noexcept
+  {
+    const std::uint64_t key = key_of_sum(index);
+    groups[index] = next;
+    work.outdate();
+    if (key == key_of_sum(index))
+      return;
+    for (tensor& x : table.all())
+      x.second_moment_sum = has_moments(x) ? unknown_sum() : 0;
+    gather_sums();
+  }
+
+  /// Keeps each tensor's sum with it, while a visitor may change sums, step counts and who takes part.
+  void scatter_sums() noexcept
+  {
+    work.outdate();
+    if constexpr (Model::one_pass)
+      for (tensor& x : table.all())
+        x.second_moment_sum = sum_of(x);
+  }
+  double sum_of(const tensor& x) const noexcept
+  {
+    if (!x.active || !sums.entries()[cohorts[x.cohort].sum].is_known())
+      return unknown_sum();
+    return sums.entries()[cohorts[x.cohort].sum].sum;
+  }
+  /// Makes cohorts and sums anew from what the tensors then say.
+  void gather_sums() noexcept
+  {
+    work.outdate();
+    cohorts.clear();
+    sums.entries().clear();
+    for (tensor& x : table.all()) {
+      x.active = false;
+      if (!x.attached || !x.has_gradients || x.is_frozen)
+        continue;
+      const std::size_t live = sums.entries().live();
+      enlist(x);
+      if constexpr (Model::one_pass) {
+        auto& e = sums.entries()[cohorts[x.cohort].sum];
+        if (sums.entries().live() > live)
+          e.sum = x.second_moment_sum;
+        else if (std::bit_cast<std::uint64_t>(e.sum) != std::bit_cast<std::uint64_t>(x.second_moment_sum))
+          e.sum = unknown_sum();
+        e.summed = e.tensors;
+      }
+    }
+  }
+
+  /// Refuses options that do not suit what takes part.
+  void check(const step_options& o) const
+  {
+    check_options<value_type>(o);
+    if (table.attached() == 0)
+      fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
+    const std::uint64_t elements = o.model_size ? active_elements() : 0;
+    if (o.model_size && *o.model_size < elements)
+      fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
+           ", the number of parameters of this part");
+    for (const auto& g : groups)
+      check_coefficients(g, o.lr_scale, value_type());
+    if constexpr (rule_type::scheduled) {
+      if (o.mean_square)
+        return;
+      if (Model::one_pass && o.grad_norm_sq && sums.entries().live() > 1)
+        fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
+             "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
+             "the number of steps taken: leave it out and it is computed");
+      if (o.model_size && *o.model_size != elements)
+        check_model_size(o);
+    }
+  }
+
+ private:
+  void check_model_size(const step_options& o) const
+  {
+    const auto refuse = [&](const char* reason) {
+      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, as " + reason);
+    };
+    if (!Model::one_pass)
+      refuse("this second moment's mean does not follow from a norm: give mean_square, the whole model's, instead");
+    if (!o.grad_norm_sq)
+      refuse("the norm of this part is not the whole model's: give grad_norm_sq, the whole model's, with it, or mean_square");
+    if (sums.is_of_model() && sums.all_known())
+      return;
+    for (const tensor& x : table.all())
+      if (x.active && x.t > 0)
+        refuse("the sum of the whole model's second moments is known only where it was given from the first step on, with "
+               "the same tensors: give mean_square instead");
+  }
+
+  std::uint64_t key_of_sum(std::size_t group) const noexcept
+  {
+    if constexpr (Model::one_pass)
+      return std::bit_cast<std::uint64_t>(double(groups[group].rule.second_moment.beta()));
+    else
+      return group;
+  }
+
+  bool has_moments(const tensor& x) const noexcept
+  {
+    return x.t > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
+  }
+
+  /// A number by which a tensor is known in the sum that its second moments belong to.
+  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.generation); }
+
+  void enlist(tensor& x) noexcept
+  {
+    const std::size_t live = cohorts.live();
+    x.cohort = cohorts.join(x.group, x.t);
+    x.active = true;
+    if constexpr (rule_type::scheduled) {
+      if (cohorts.live() > live)
+        cohorts[x.cohort].sum = sums.entries().join(key_of_sum(x.group), x.t);
+      auto& e = sums.entries()[cohorts[x.cohort].sum];
+      e.tensors += random_of(x);
+      e.summed += has_moments(x) ? 0 : random_of(x);
+    }
+  }
+  void drop(tensor& x) noexcept
+  {
+    x.active = false;
+    const std::size_t sum = cohorts[x.cohort].sum, live = cohorts.live();
+    cohorts.leave(x.cohort);
+    if constexpr (rule_type::scheduled) {
+      auto& e = sums.entries()[sum];
+      e.tensors -= random_of(x);
+      e.summed -= has_moments(x) ? 0 : random_of(x);
+      if (cohorts.live() < live)
+        sums.entries().leave(sum);
+    }
+  }
+};
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,130 @@
+#pragma once
+/// \file
+/// One range of one tensor: its state is decoded, run through the kernel, and encoded again.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <gradus/kernel/arrays.hpp>
+#include <gradus/kernel/kernel.hpp>
+#include <gradus/number/rounding.hpp>
+#include <gradus/optimizer/decisions.hpp>
+#include <gradus/state/slots.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// The parameters and gradients of a tensor from element i on, as a kernel takes them. \param key  of the tensor's random bits
+template <class Model>
+auto parameters_of(const typename Model::work_item& x, [[maybe_unused]] std::uint64_t key, std::size_t i) noexcept
+{
+  using parameter = typename Model::parameter_type;
+  if constexpr (Model::precision_type::has_master)
+    return mirrored<parameter>{x.master + i, x.parameters + i};
+  else if constexpr (short_float<parameter>)
+    return stochastic<parameter>{x.parameters + i, {key, Model::slots, i}};
+  else
+    return x.parameters + i;
+}
+template <class Model>
+auto gradients_of(const typename Model::work_item& x, std::size_t i) noexcept
+{
+  using gradient = typename Model::gradient_type;
+  if constexpr (short_float<gradient>)
+    return readable<gradient>{x.gradients + i};
+  else
+    return x.gradients + i;
+}
+
+/// One pass over a range of a tensor's elements, which begins at a whole page. \param key  of the tensor's random bits
+template <pass Pass, class Model, class Backend>
+void sweep(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x, std::uint64_t key,
+           std::size_t begin, std::size_t end) noexcept
+{
+  constexpr std::size_t slots = Model::slots;
+  if constexpr (std::is_same_v<typename Model::state_type, block8>)
+    for (std::size_t i = begin; i < end; i += stage) {
+      const std::size_t n = end - i < stage ? end - i : stage;
+      float decoded[slots + 1][stage];
+      float* pointers[slots + 1] = {};
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          x.state[k].from(i).read(pointers[k] = decoded[k], n, Model::slot_list[k]);
+      run<Pass>(backend, prepared, parameters_of<Model>(x, key, i), gradients_of<Model>(x, i), pointers, n);
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          x.state[k].from(i).write(decoded[k], n, Model::slot_list[k], {key, k, i});
+    }
+  else {
+    const auto run_part = [&](std::size_t first, std::size_t last) noexcept {
+      std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          state[k] = x.state[k].at(key, k, first);
+      run<Pass>(backend, prepared, parameters_of<Model>(x, key, first), gradients_of<Model>(x, first), state.data(), last - first);
+    };
+    if constexpr (Model::precision_type::stochastic)
+      for_noise_ranges(begin, end, run_part);
+    else
+      run_part(begin, end);
+  }
+}
+
+/// The sum over a page of the second moment to come, which is computed and not kept: where a moment is rounded when it is
+/// kept, weights are not divided by what is kept.
+template <class Model, class Backend>
+double page_sum_of_next_moments(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x,
+                                std::size_t begin, std::size_t n) noexcept
+{
+  constexpr std::size_t slots = Model::slots;
+  return decoded_page_sum<plain_term>(backend, n, [&](std::size_t i, float* to, std::size_t m) {
+    float decoded[slots + 1][stage];
+    float* pointers[slots + 1] = {};
+    for (std::size_t k = 0; k < slots; ++k)
+      if (x.state[k])
+        x.state[k].from(begin + i).read(pointers[k] = k == Model::formula::value_slot ? to : decoded[k], m, Model::slot_list[k]);
+    run<pass::moments>(backend, prepared, parameters_of<Model>(x, 0, begin + i), gradients_of<Model>(x, begin + i), pointers, m);
+  });
+}
+
+/// Whether a step would make some element of a page infinite or NaN that is not.
+template <class Model>
+bool page_overflows(const typename Model::formula& prepared, const typename Model::work_item& x, std::size_t begin,
+                    std::size_t length) noexcept
+{
+  using T = typename Model::value_type;
+  constexpr std::size_t slots = Model::slots;
+  for (std::size_t i = begin; i < begin + length; i += stage) {
+    const std::size_t n = begin + length - i < stage ? begin + length - i : stage;
+    T decoded[slots + 1][stage];
+    for (std::size_t k = 0; k < slots; ++k) {
+      if (!x.state[k])
+        continue;
+      if constexpr (Model::keeps_exactly)
+        for (std::size_t j = 0; j < n; ++j)
+          decoded[k][j] = x.state[k].values[i + j];
+      else
+        x.state[k].from(i).read(decoded[k], n, Model::slot_list[k]);
+    }
+    const auto parameters = parameters_of<Model>(x, 0, i);
+    const auto gradients = gradients_of<Model>(x, i);
+    for (std::size_t j = 0; j < n; ++j) {
+      T slot[slots + 1] = {};
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          slot[k] = decoded[k][j];
+      if (element_overflows(prepared, load<T>(parameters, j), load<T>(gradients, j), slot))
+        return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,112 @@
+#pragma once
+/// \file
+/// How visitors are shown all that a resumed run needs, and what they may do meanwhile.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+#include <gradus/optimizer/parts.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// How many visitors an optimizer has: atomic, because several threads may visit a constant optimizer.
+class visit_count {
+ public:
+  visit_count() = default;
+  visit_count(visit_count&&) noexcept {}
+  bool any() const noexcept { return value_.load(std::memory_order_relaxed) > 0; }
+
+  /// Counts a visitor for as long as it lives.
+  class visit {
+   public:
+    explicit visit(visit_count& count) noexcept : count_(count) { count_.value_.fetch_add(1, std::memory_order_relaxed); }
+    visit(const visit&) = delete;
+    ~visit() { count_.value_.fetch_sub(1, std::memory_order_relaxed); }
+
+   private:
+    visit_count& count_;
+  };
+
+ private:
+  std::atomic<unsigned> value_ = 0;
+};
+
+/// While it lives, a visitor may write the state. Cohorts and sums are made anew at the end, also if the visitor threw half-way.
+template <class Parts>
+class changing_visit {
+ public:
+  changing_visit(Parts& parts, visit_count& count) noexcept : visit_(count), parts_(parts) { parts_.scatter_sums(); }
+  ~changing_visit() { parts_.gather_sums(); }
+
+ private:
+  visit_count::visit visit_;
+  Parts& parts_;
+};
+
+/// \tparam Parts  const for visitors that only read
+template <class Parts, class Engine, class Visitor>
+void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
+{
+  using model = typename Parts::model;
+  constexpr bool only_reads = std::is_const_v<Parts>;
+  for (auto& x : parts.table.all()) {
+    if (x.name.empty())
+      continue;
+    const std::string_view name = x.name;
+    const auto show = [&]<class X>(std::string_view key, std::span<X> values) {
+      using shown = std::span<std::conditional_t<only_reads, const X, X>>;
+      if constexpr (requires { requires Visitor::takes_device_memory; })
+        visit(name, key, shown(values));
+      else
+        engine.show(values, [&](std::span<X> readable) { visit(name, key, shown(readable)); }, only_reads);
+    };
+    const auto show_number = [&](std::string_view key, auto& number) { visit(name, key, std::span(&number, 1)); };
+    for (std::size_t k = 0; k < model::slots; ++k)
+      if (model::keeps(parts.groups[x.group].rule, k))
+        x.state[k].visit(model::slot_list[k].name, x.size, show);
+    if constexpr (model::precision_type::has_master)
+      show("master", std::span<typename model::master_type>(x.master.get(), x.size));
+    show_number("step", x.t);
+    if constexpr (model::one_pass && only_reads) {
+      const double sum = parts.sum_of(x);
+      show_number("exp_avg_sq_sum", sum);
+    } else if constexpr (model::one_pass)
+      show_number("exp_avg_sq_sum", x.second_moment_sum);
+  }
+  if constexpr (model::precision_type::stochastic)
+    visit(std::string_view(), std::string_view("seed"), std::span(&parts.seed, 1));
+  if constexpr (model::one_pass) {
+    std::conditional_t<only_reads, const std::uint64_t, std::uint64_t> of_model = parts.sums.is_of_model();
+    visit(std::string_view(), std::string_view("exp_avg_sq_sum_is_of_model"), std::span(&of_model, 1));
+    if constexpr (!only_reads)
+      parts.sums.set_of_model(of_model != 0);
+  }
+}
+
+template <class Parts, class Visitor>
+void visit_tensors(Parts& parts, Visitor& visit)
+{
+  using parameter = typename Parts::model::parameter_type;
+  constexpr bool only_reads = std::is_const_v<Parts>;
+  using element = std::conditional_t<only_reads, const parameter, parameter>;
+  for (auto& x : parts.table.all()) {
+    if (x.name.empty())
+      continue;
+    std::conditional_t<only_reads, const bool, bool> takes_part = x.attached && !x.is_frozen;
+    visit(std::string_view(x.name), std::span<element>(x.parameters, x.attached ? x.size : 0), x.group, takes_part);
+    if constexpr (!only_reads)
+      x.is_frozen = !takes_part;
+  }
+}
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

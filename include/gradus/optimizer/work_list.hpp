@@ -1,0 +1,125 @@
+#pragma once
+/// \file
+/// The flat list of all elements that take part in a step, and how it is cut into pieces.
+
+#include <cstddef>
+#include <vector>
+
+#include <gradus/kernel/denormals.hpp>
+#include <gradus/optimizer/mean_square.hpp>
+#include <gradus/optimizer/tensor_table.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+template <class Model>
+class work_list {
+ public:
+  using item = typename Model::work_item;
+
+  void reserve(std::size_t tensors) { make_room(items_, tensors); }
+  void outdate() noexcept { is_current_ = false; }  ///< after any change to the tensors that take part
+  bool is_current() const noexcept { return is_current_; }
+
+  // Of a list that is current:
+  const std::vector<item>& items() const noexcept { return items_; }
+  std::size_t elements() const noexcept { return elements_; }
+  std::size_t counted_elements() const noexcept { return counted_elements_; }  ///< without padding
+  std::size_t pages() const noexcept { return pages_; }
+
+  /// Brings the list up to date, in the memory that it has.
+  template <class Cohorts>
+  void refresh(tensor_table<Model>& table, Cohorts& cohorts, second_moment_sums& sums) noexcept
+  {
+    if (is_current_)
+      return;
+    items_.clear();
+    elements_ = counted_elements_ = pages_ = 0;
+    for (auto& e : sums.entries().all())
+      e.first_item = no_place;
+    for (std::size_t i = 0; i < table.all().size(); ++i) {
+      const auto& x = table[i];
+      if (!x.active || x.size == 0)
+        continue;
+      item w{x.parameters, x.gradients, {}, nullptr, x.name_hash, x.size, elements_, pages_, x.cohort, no_place};
+      for (std::size_t k = 0; k < Model::slots; ++k)
+        w.state[k] = x.state[k].view();
+      if constexpr (Model::precision_type::has_master)
+        w.master = x.master.get();
+      if constexpr (Model::rule_type::scheduled) {
+        auto& sum = sums.entries()[cohorts[x.cohort].sum];
+        w.next_of_sum = sum.first_item;
+        sum.first_item = items_.size();
+      }
+      items_.push_back(w);
+      elements_ += x.size;
+      counted_elements_ += x.size - x.padding;
+      pages_ += page_count(x.size);
+    }
+    is_current_ = true;
+  }
+
+  /// Calls f(item, begin, end) on ranges of elements that together are the whole list: in pieces that the backend may run at
+  /// the same time, all of about the same length, whatever the tensors' sizes. Ranges begin at whole pages of a tensor and
+  /// depend on the list alone. \param flush_denormals  while f runs
+  template <class Backend, class F>
+  void for_ranges(Backend& backend, bool flush_denormals, const F& f) const noexcept
+  {
+    const std::size_t wanted = elements_ / smallest_piece;
+    const std::size_t pieces = elements_ < smallest_parallel_step ? 1 : wanted < most_pieces ? wanted : most_pieces;
+    if constexpr (requires { backend.for_pieces(pieces, [](std::size_t) noexcept {}); })
+      if (pieces > 1)
+        return backend.for_pieces(pieces, [&](std::size_t k) noexcept {
+          const denormal_guard guard(flush_denormals);
+          for_ranges_between(cut(k, pieces), cut(k + 1, pieces), f);
+        });
+    const denormal_guard guard(flush_denormals);
+    for_ranges_between({0, 0}, {items_.size(), 0}, f);
+  }
+
+ private:
+  static constexpr std::size_t smallest_parallel_step = 1 << 18;  // under this, waking threads costs more than they save
+  static constexpr std::size_t smallest_piece = 1 << 14;
+  static constexpr std::size_t most_pieces = 256;
+
+  /// An element's place in the list.
+  struct position {
+    std::size_t item, element;
+  };
+
+  /// Where piece k of n starts.
+  position cut(std::size_t k, std::size_t n) const noexcept
+  {
+    if (k == n)
+      return {items_.size(), 0};
+    const std::size_t element = elements_ / n * k;
+    std::size_t low = 0, high = items_.size();  // the last item that starts at or before the element
+    while (high - low > 1) {
+      const std::size_t middle = low + (high - low) / 2;
+      (items_[middle].first_element <= element ? low : high) = middle;
+    }
+    return {low, (element - items_[low].first_element) / page_size * page_size};
+  }
+
+  template <class F>
+  void for_ranges_between(position begin, position end, const F& f) const noexcept
+  {
+    for (std::size_t i = begin.item; i <= end.item && i < items_.size(); ++i) {
+      const std::size_t first = i == begin.item ? begin.element : 0;
+      const std::size_t last = i == end.item ? end.element : items_[i].size;
+      if (first < last)
+        f(items_[i], first, last);
+    }
+  }
+
+  std::vector<item> items_;
+  bool is_current_ = false;
+  std::size_t elements_ = 0, counted_elements_ = 0, pages_ = 0;
+};
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>
