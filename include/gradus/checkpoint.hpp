@@ -21,18 +21,18 @@
 #include <utility>
 #include <vector>
 
-#include <gradus/checkpoint/file.hpp>
+#include <gradus/checkpoint/random_access_file.hpp>
+#include <gradus/checkpoint/replaced_file.hpp>
+#include <gradus/checkpoint/safetensors/convert.hpp>
+#include <gradus/checkpoint/safetensors/dtype.hpp>
+#include <gradus/checkpoint/safetensors/header.hpp>
+#include <gradus/checkpoint/safetensors/parser.hpp>
+#include <gradus/checkpoint/safetensors/text.hpp>
 #include <gradus/optimizer.hpp>
-#include <gradus/checkpoint/safetensors.hpp>
 
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
-
-namespace safetensors {
-template <> inline constexpr std::string_view dtype_name<bfloat16> = "BF16";
-template <> inline constexpr std::string_view dtype_name<float16> = "F16";
-}  // namespace safetensors
 
 struct save_options {
   bool parameters = false;                                          ///< the parameters too, so that one file resumes a run
@@ -713,7 +713,7 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
 
 }  // namespace detail
 
-/// Saves to a file, which is replaced as a whole or, if anything fails, not at all (file.hpp).
+/// Saves to a file, which is replaced as a whole or, if anything fails, not at all (replaced_file.hpp).
 /// \throws std::invalid_argument  for a path that cannot be written, a full disk, a name that is not UTF-8
 template <resumable Opt>
 void save(const Opt& opt, const std::string& path, const save_options& o = {})
