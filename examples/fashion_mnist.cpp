@@ -114,6 +114,7 @@ void describe(CLI::App& app, options& o)
     names.emplace_back(name);
   const CLI::Range up_to_all(Index(1), train_count);
   const CLI::Range whole(std::int64_t(0), std::numeric_limits<std::int64_t>::max());
+  // clang-format off
   app.add_option("--optimizer", o.optimizers, "One or more; all if not given")->check(CLI::IsMember(names));
   app.add_option("--epochs", o.epochs, "How often each image is seen")->check(CLI::Range(1, 10'000))->capture_default_str();
   app.add_option("--batch", o.batch, "Images a step")->check(up_to_all)->capture_default_str();
@@ -131,6 +132,7 @@ void describe(CLI::App& app, options& o)
   app.add_option("--resume", o.resume, "Go on with the run that --save left in this file, with the same options as then");
   app.add_option("--stop-after", o.stop_after, "Stop after so many epochs, as if interrupted")->check(CLI::Range(1, 10'000));
   app.add_option("--require-test-error", o.require_test_error, "Fail if any optimizer ends above this many percent");
+  // clang-format on
   app.callback([&o, names] {
     // In the recipes' order, each once.
     std::vector<std::string> chosen;

@@ -46,6 +46,7 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b)
 /// another's. Null for any other name.
 inline const std::string_view* known_elsewhere_as(std::string_view name) noexcept
 {
+  // clang-format off
   static constexpr std::pair<std::string_view, std::string_view> synonyms[] = {
       {"learning_rate", "lr"},     {"learningrate", "lr"},    {"step_size", "lr"},        {"stepsize", "lr"},
       {"alpha", "lr"},             {"eta", "lr"},             {"wd", "weight_decay"},     {"decay", "weight_decay"},
@@ -61,6 +62,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
       {"lamb", ""},                {"lars", ""},              {"lion", ""},               {"muon", ""},
       {"nadam", ""},               {"nadamw", ""},            {"rmsprop", ""},            {"rprop", ""},
       {"sgdw", ""},                {"shampoo", ""},           {"soap", ""}};
+  // clang-format on
   for (const auto& pair : synonyms)
     if (name == pair.first)
       return &pair.second;

@@ -93,7 +93,7 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
 
   // log₂x = k + log₂c + 2/ln 2·artanh(s) with s = (m − c)/(m + c), and of the centres c = 25/32, 1, 5/4 the one that
   // keeps |s| ≤ 0.0617. log₂c is in two parts, the first a multiple of 2^-14, so that k + log₂c is exact.
-  const auto below = m < V(T(0.8838834764831844)), above = m > V(T(1.118033988749895));
+  const auto below = (m < V(T(0.8838834764831844))), above = (m > V(T(1.118033988749895)));
   const auto choose = [&](double low, double middle, double high) {
     return select(below, V(T(low)), select(above, V(T(high)), V(T(middle))));
   };

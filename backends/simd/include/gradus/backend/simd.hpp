@@ -9,7 +9,8 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Warray-bounds"  // of arrays known to be shorter than a register, in loops that then do not run
+// Of arrays known to be shorter than a register, in loops that then do not run.
+#pragma GCC diagnostic ignored "-Warray-bounds"
 #endif
 #include <xsimd/xsimd.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
@@ -394,7 +395,8 @@ struct basic_simd {
     std::size_t i = 0;
     // Prefetching is 5 % faster from memory, also for many tensors. In the caches it costs nothing beside a square root and
     // a division, but a fifth of a step that has neither: that one does it only where it must come from memory.
-    constexpr std::size_t ahead = 8192, least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;  // in each stream
+    constexpr std::size_t ahead = 8192;  // in each stream
+    constexpr std::size_t least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;
     if (n * sizeof(T) >= least_bytes)
       for (; n - i >= V::size; i += V::size) {
         prefetch(theta, i, ahead);
