@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import lzma
 import os
 import pathlib
 import signal
@@ -279,13 +280,34 @@ class Report(Folder):
         # The same again, and from packed logs, to the byte.
         said = tool("pack", "--quick", "--logs", self.logs, "--out", self.path / "packed")
         self.assertEqual(said.returncode, 0, said.stderr)
-        self.assertEqual([p.name for p in (self.path / "packed").iterdir()], ["study.jsonl"])
-        lines = [json.loads(line) for line in (self.path / "packed/study.jsonl").read_text().splitlines()]
+        self.assertEqual([p.name for p in (self.path / "packed").iterdir()], ["study.jsonl.xz"])
+        lines = report.packed_lines(self.path / "packed/study.jsonl.xz")
         self.assertEqual(len(lines), len(list(self.logs.glob("*.jsonl"))))
         self.assertEqual({frozenset(line) for line in lines}, {frozenset(("run", "head", "epochs", "done"))})
         again = self.report(self.path / "packed", "again")
         for file, text in files.items():
             self.assertEqual(again[file] == text, True, file)
+        self.assertEqual(tool("pack", "--quick", "--logs", self.path / "packed", "--out", self.path / "twice").returncode, 0)
+        self.assertEqual((self.path / "twice/study.jsonl.xz").read_bytes(), (self.path / "packed/study.jsonl.xz").read_bytes())
+
+    def test_a_damaged_pack_is_refused(self):
+        self.logs.mkdir()
+        whole = lzma.compress(b'{"run": {}}\n' * 1000)
+        for damaged in (b"", whole[:-20], b"no xz", lzma.compress(b'{"run"')):
+            (self.logs / "study.jsonl.xz").write_bytes(damaged)
+            said = tool("report", "--logs", self.logs, "--out", self.path / "out")
+            self.assertEqual(said.returncode, 2, said.stderr)
+            self.assertIn("study.jsonl.xz is damaged", said.stderr)
+
+    def test_the_tables_and_figures_in_docs_are_from_the_logs_here(self):
+        paper = HERE.parents[1] / "docs" / "paper"
+        logs = report.read_logs(HERE / "results", "full")
+        self.assertEqual(len(logs), len(experiments.unique(experiments.planned(None, "full"))))
+        self.assertEqual(report.tables(logs, "full"), (paper / "tables.md").read_text())
+        page = (paper.parent / "paper.md").read_text()
+        drawn = {f"{file}.svg" for figures in report.FIGURES.values() for file, _, _ in figures}
+        self.assertEqual({p.name for p in paper.iterdir()}, {"tables.md", *drawn})
+        self.assertEqual({file for file in drawn if f"](paper/{file})" in page}, drawn)
 
     def test_what_is_missing_leaves_gaps(self):
         self.logs.mkdir()
