@@ -3,10 +3,10 @@ import io
 import json
 import lzma
 import math
-import re
 import statistics
 
 from experiments import EXPERIMENTS, USUAL, key, name, planned, refuse, six, strength, unique
+from svg import lighter
 
 
 # ---------------------------------------------------------------------------------------------------- logs
@@ -248,12 +248,10 @@ def pyplot():
 
 
 def save(figure, path):
-    """As SVG without comments and with coordinates to a tenth of a point, which halves it."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     pyplot().close(figure)
-    svg = re.sub(r"<!--.*?-->\s*", "", text.getvalue(), flags=re.DOTALL)
-    path.write_text(re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d)\d+", r"\1", tag[0]), svg))
+    path.write_text(lighter(text.getvalue()))
 
 
 def panels(count, columns=3, width=3.4, height=2.7):
