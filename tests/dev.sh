@@ -31,7 +31,7 @@ for word in --help -h; do
   expect 0 './dev demo' demo $word
   expect 0 './dev test' test $word
   expect 0 './dev bench' bench $word
-  expect 0 './dev study' study $word
+  expect 0 './dev study report' study $word
 done
 expect 0 baseline test avx2 --help
 expect 0 compile_fail test --help
@@ -62,6 +62,7 @@ expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
 expect 2 '"tenth"' demo tenth
 expect 2 '"--ful"' bench --ful
 expect 2 '"--ful"' study --jobs 2 --ful
+expect 2 'study report takes nothing else' study report --full
 expect 2 '""' test ''
 
 # And the stand-ins would have noticed.
