@@ -91,8 +91,8 @@ struct adamw {
 };
 
 /// Adam with scheduled weight decay: θ ← (1 − s)θ − α·m̂/(√v̂ + eps), where s = αλ/√v̄ ≤ 1 and v̄ is the mean of v̂
-/// over the whole model. State: `exp_avg`, `exp_avg_sq`, one double Σv. Xie et al., NeurIPS 2023 (docs/decay.md); not the
-/// AdamS of arXiv 2505.16363.
+/// over the whole model. State: `exp_avg`, `exp_avg_sq`, one double Σv. Xie et al., NeurIPS 2023 (docs/decay.md); not
+/// the AdamS of arXiv 2505.16363.
 struct adams {
   double lr = 1e-3;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
   double beta1 = 0.9;          ///< β₁ in [0, 1): decay rate of the average m of g
