@@ -182,7 +182,7 @@ GRADUS_HOST_DEVICE inline T map_bits(F f, T a) noexcept
 }
 
 /// Returns a, a number or a register of numbers, as it was rounded: under no flag does a compiler reassociate across
-/// this call. It emits no instruction, and loops over numbers still vectorise.
+/// this call. Without such flags it is no code, and loops over numbers still vectorise.
 template <class T>
 GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 {
