@@ -153,15 +153,15 @@ template <class T, class Backend = default_backend>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
  public:
-  using precision_type = precision_of<T>;                      ///< the number types
-  using value_type = typename precision_type::compute_type;    ///< of the arithmetic
-  using state_type = typename precision_type::state_type;      ///< of the moments
-  using parameters_span = std::span<typename precision_type::parameter_type>;     ///< a tensor's weights
+  using precision_type = precision_of<T>;  ///< the number types
+  using value_type = typename precision_type::compute_type;  ///< of the arithmetic
+  using state_type = typename precision_type::state_type;  ///< of the moments
+  using parameters_span = std::span<typename precision_type::parameter_type>;  ///< a tensor's weights
   using gradients_span = std::span<const typename precision_type::gradient_type>;  ///< a tensor's gradients
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
-  using numbers = std::span<const named_number>;                ///< hyperparameters
-  using number_list = std::initializer_list<named_number>;      ///< hyperparameters, {{"lr", 1e-3}, …}
+  using numbers = std::span<const named_number>;  ///< hyperparameters
+  using number_list = std::initializer_list<named_number>;  ///< hyperparameters, {{"lr", 1e-3}, …}
 
   /// \param recipe_name      one of `recipe_names()`
   /// \param hyperparameters  replace the recipe's defaults
@@ -183,6 +183,7 @@ class any_optimizer
 
   /// Moves; the members of `other` then fail until it is assigned to.
   any_optimizer(any_optimizer&& other) noexcept : self_(std::exchange(other.self_, nullptr)) {}
+  /// Moves; the members of `other` then fail until it is assigned to.
   any_optimizer& operator=(any_optimizer&& other) noexcept
   {
     if (this != &other)

@@ -1,4 +1,4 @@
-// Undoes macros_off.hpp: a user's macros and warnings are as they were.
+// Undoes macros_off.hpp: restores the user's macros and warnings.
 
 // Qt
 #pragma pop_macro("slots")
