@@ -7,10 +7,9 @@
 #include "gradus needs C++20"  // no such file, so that compilers stop here instead of reporting every line after #error
 #endif
 
-/// The version, MAJOR.MINOR.PATCH.
-#define GRADUS_VERSION_MAJOR 0
-#define GRADUS_VERSION_MINOR 1
-#define GRADUS_VERSION_PATCH 0
+#define GRADUS_VERSION_MAJOR 0  ///< raised by changes that break code, from 1.0.0 on
+#define GRADUS_VERSION_MINOR 1  ///< raised by new features; while MAJOR is 0, also by changes that break code
+#define GRADUS_VERSION_PATCH 0  ///< raised by fixes
 
 /// Marks functions that also run on a CUDA device; empty for compilers other than nvcc. nvcc cannot pass SIMD registers
 /// to such functions, even on the host, so code that it compiles does not use xsimd.

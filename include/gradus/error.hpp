@@ -15,6 +15,7 @@
 
 #include <gradus/macros_off.hpp>
 
+/// First-order optimizers, composed of rules.
 namespace gradus {
 
 /// Called with each error message before the throw or abort; null by default. Use it to log errors, or to leave a

@@ -21,6 +21,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Learning-rate schedules.
 namespace schedule {
 
 namespace detail {

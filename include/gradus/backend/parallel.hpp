@@ -18,6 +18,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Executors: how a backend's work is spread over threads.
 namespace executor {
 
 /// The argument of an executor's `run`: a reference to the work, valid until `run` returns.

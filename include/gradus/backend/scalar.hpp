@@ -10,6 +10,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Backends: they run kernels over arrays.
 namespace backend {
 
 /// The backend without dependencies: computes one element at a time.

@@ -44,6 +44,7 @@ GRADUS_HOST_DEVICE T* from(T* p, std::size_t i) noexcept
 {
   return p + i;
 }
+/// The same for `readable`, `stochastic` and `mirrored`.
 template <class A>
 GRADUS_HOST_DEVICE auto from(const A& a, std::size_t i) noexcept -> decltype(a.from(i))
 {
@@ -67,6 +68,7 @@ GRADUS_HOST_DEVICE void store(T* p, std::size_t i, V x) noexcept
 {
   store(p + i, x);
 }
+/// Stores x in the master weights, and rounded to nearest in the parameters.
 template <class V, short_float S>
 GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
 {
@@ -76,6 +78,7 @@ GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
   else
     x.store(a.data + i);
 }
+/// Stores x, rounded stochastically.
 template <class V, short_float S>
 GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexcept
 {

@@ -47,6 +47,7 @@ struct prepared {
 };
 
 /// The formulas of one step, with coefficients rounded to T.
+/// \param rule  a recipe's `rule()`
 /// \param k  from make_step_scalars
 /// \param grad_scale  factor on each gradient, such as 1/loss scale or a clip factor
 template <class T, class F, class S, class P, class D>
@@ -70,12 +71,12 @@ enum class pass {
 /// One element's update: θ, g, slots → θ′, slots′, over any value type V.
 template <pass Pass, class Prepared>
 struct kernel {
-  Prepared c;
+  Prepared c;  ///< the formulas
 
-  using value_type = typename Prepared::value_type;
-  static constexpr std::size_t slots = Prepared::slots;
-  static constexpr bool writes_parameters = Pass != pass::moments;
-  static constexpr bool writes_slots = Pass != pass::weights;
+  using value_type = typename Prepared::value_type;                 ///< float or double
+  static constexpr std::size_t slots = Prepared::slots;             ///< slots of both moments
+  static constexpr bool writes_parameters = Pass != pass::moments;  ///< whether this pass updates θ
+  static constexpr bool writes_slots = Pass != pass::weights;       ///< whether this pass updates the slots
 
   /// For single elements: the rules see detail::number, not float or double itself.
   template <real V>
@@ -90,6 +91,7 @@ struct kernel {
       slot[k] = state[k].x;
     theta = x.x;
   }
+  /// Updates θ and the slots of V's elements. \param slot  the slots, first moment's first
   template <class V>
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {

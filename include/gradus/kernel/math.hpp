@@ -66,7 +66,7 @@ GRADUS_HOST_DEVICE inline T abs(T a) noexcept
   return std::fabs(a);
 }
 
-/// a if the condition holds, else b; lane by lane for a pack.
+/// a if the condition holds, else b.
 template <real T>
 GRADUS_HOST_DEVICE inline T select(bool condition, T a, T b) noexcept
 {
@@ -134,36 +134,43 @@ GRADUS_HOST_DEVICE inline auto call_min(V a, V b) noexcept -> decltype(min<>(a, 
 template <class V>
 concept value_type = !real<V> && requires(V a) { by_value::call_fma(a, a, a); };
 
+/// a*b + c in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V fma(V a, V b, V c) noexcept
 {
   return by_value::call_fma(a, b, c);
 }
+/// The square root in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V sqrt(V a) noexcept
 {
   return by_value::call_sqrt(a);
 }
+/// a > b ? a : b in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V(max)(V a, V b) noexcept
 {
   return by_value::call_max(a, b);
 }
+/// a < b ? a : b in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V(min)(V a, V b) noexcept
 {
   return by_value::call_min(a, b);
 }
+/// |a| in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V abs(V a) noexcept
 {
   return by_value::call_abs(a);
 }
+/// a in the lanes where the condition holds, else b.
 template <class Mask, value_type V>
 GRADUS_HOST_DEVICE inline V select(Mask condition, V a, V b) noexcept
 {
   return by_value::call_select(condition, a, b);
 }
+/// −1, 0 or 1 in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V sign(V a) noexcept
 {
@@ -217,6 +224,7 @@ GRADUS_HOST_DEVICE inline V load(const T* p) noexcept
 {
   return V(*p);
 }
+/// Loads V::size numbers.
 template <class V, class T>
   requires(V::size > 0)
 GRADUS_HOST_DEVICE inline V load(const T* p) noexcept
@@ -229,6 +237,7 @@ GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
 {
   *p = T(x);
 }
+/// Stores V::size numbers.
 template <class V, class T>
   requires(V::size > 0)
 GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept

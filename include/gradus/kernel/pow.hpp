@@ -170,6 +170,7 @@ GRADUS_HOST_DEVICE inline auto call_pow(V x, V y) noexcept -> decltype(pow(x, y)
   return pow(x, y);
 }
 }  // namespace by_value
+/// x^y in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V pow(V x, V y) noexcept
 {

@@ -20,6 +20,7 @@ inline constexpr std::size_t reduce_lanes = 32;    ///< partial sums in a block
 
 /// Adds x² to a partial sum.
 struct square_term {
+  /// sum + x².
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
   {
@@ -28,6 +29,7 @@ struct square_term {
 };
 /// Adds x to a partial sum.
 struct plain_term {
+  /// sum + x.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
   {

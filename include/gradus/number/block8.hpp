@@ -91,7 +91,8 @@ inline constexpr dynamic_map<Signed> dynamic_map_of{};
 }
 
 /// Decodes n elements, beginning at the start of a block.
-/// \param n  a multiple of the block length, unless the last block is shorter
+/// \param codes   n codes  \param scales  one for each block  \param to  n floats
+/// \param n       a multiple of the block length, unless the last block is shorter
 template <bool Signed>
 void decode(const std::uint8_t* codes, const float* scales, float* to, std::size_t n) noexcept
 {

@@ -33,6 +33,7 @@ struct GRADUS_MAY_ALIAS bfloat16 {
     const std::uint32_t special = (u >> 16) | std::uint32_t((u & 0x7fffffffu) > 0x7f800000u ? 0x40u : 0u);
     bits = std::uint16_t((u & 0x7f800000u) == 0x7f800000u ? special : (u + random) >> 16);
   }
+  /// Exact.
   GRADUS_HOST_DEVICE explicit operator float() const noexcept { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
 };
 
@@ -60,6 +61,7 @@ struct GRADUS_MAY_ALIAS float16 {
     const std::uint32_t normal = (a - 0x38000000u + (random >> 3)) >> 13;
     finish(u, a, subnormal, normal);
   }
+  /// Exact.
   GRADUS_HOST_DEVICE explicit operator float() const noexcept
   {
     const std::uint32_t a = (bits & 0x7fffu), shifted = a << 13;

@@ -119,6 +119,7 @@ template <class R>
 concept recipe = detail::gives_composition<R> && decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
 
 /// The scalars of step t for the rules of a composition.
+/// \param rule  a recipe's `rule()`
 /// \param t  the step count, from 1
 /// \param lr_scale  a schedule's factor on lr, ≥ 0
 /// \param mean_square  v̄ for a scheduled decay; 0 if all gradients so far were 0

@@ -13,6 +13,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Weight-decay rules.
 namespace decay {
 
 /// g ← g + λθ.

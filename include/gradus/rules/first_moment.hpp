@@ -17,6 +17,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// First-moment rules: g → d.
 namespace first_moment {
 
 /// d = g. No hyperparameters, no state.

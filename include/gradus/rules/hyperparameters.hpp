@@ -83,18 +83,20 @@ struct field {
   X A::*member;           ///< the member of A
   range values;           ///< the values that it may take
 
-  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< of the member
+  /// Calls f(name, member of a, range).
   template <class B, class Visit>
   constexpr void visit(B& a, const Visit& f) const
   {
     f(name, a.*member, values);
   }
+  /// Whether is(name) holds.
   template <class F>
   constexpr bool any_name(const F& is) const
   {
     return is(name);
   }
-  using owner = A;
+  using owner = A;  ///< the aggregate
 };
 template <class A, class X>
 field(std::string_view, X A::*, range) -> field<A, X>;  // clang++ before 17 does not deduce this by itself
@@ -104,22 +106,25 @@ template <class A, class X>
 struct fields_of {
   X A::*member;  ///< the member of A
 
+  /// From a pointer to the member.
   constexpr explicit fields_of(X A::*m) noexcept : member(m) {}
-  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< of the member
+  /// Calls f(name, member, range) for each of the inner rule's hyperparameters.
   template <class B, class Visit>
   constexpr void visit(B& a, const Visit& f) const
   {
     X::fields.visit(a.*member, f);
   }
+  /// Whether is(name) holds for one of the inner rule's names.
   template <class F>
   constexpr bool any_name(const F& is) const
   {
     return X::fields.any_name(is);
   }
-  using owner = A;
+  using owner = A;  ///< the aggregate
 };
 
-/// The return type of `fields`: a list of hyperparameters.
+/// The return type of `fields`: an empty list of hyperparameters, with the members of the other lists.
 template <>
 struct field_list<> {
   static constexpr std::size_t bytes = 0, count = 0;
@@ -142,15 +147,18 @@ struct field_list<> {
     return false;
   }
 };
+/// The return type of `fields`: a list of hyperparameters.
 template <class First, class... Rest>
 struct field_list<First, Rest...> {
-  First first;
-  field_list<Rest...> rest;
+  First first;               ///< a `field` or `fields_of`
+  field_list<Rest...> rest;  ///< the others
 
+  /// The size of the listed members together, and their number.
   static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes, count = 1 + sizeof...(Rest);
   /// How many of the listed members belong to A itself, not to its base.
   template <class A>
   static constexpr std::size_t count_of = std::is_same_v<typename First::owner, A> + field_list<Rest...>::template count_of<A>;
+  /// Whether a member is listed.
   template <class Member>
   constexpr bool has(Member m) const noexcept
   {
@@ -159,6 +167,7 @@ struct field_list<First, Rest...> {
         return true;
     return rest.has(m);
   }
+  /// Whether a member is listed twice.
   constexpr bool has_one_twice() const noexcept { return rest.has(first.member) || rest.has_one_twice(); }
   /// The offset at which the members end if they lie in the listed order from `at` on.
   static constexpr std::size_t end(std::size_t at) noexcept
@@ -189,6 +198,7 @@ struct field_list<First, Rest...> {
 /// A member that is a rule is listed as gradus::fields_of(&mine::inner). A rule that derives from another inherits its
 /// list.
 constexpr field_list<> fields() noexcept { return {}; }
+/// Makes the list of an aggregate's hyperparameters. \param first  a `field` or `fields_of`; so are the others
 template <class First, class... Rest>
 constexpr field_list<First, Rest...> fields(First first, Rest... rest) noexcept
 {

@@ -16,6 +16,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Second-moment rules: g → v.
 namespace second_moment {
 
 /// No second moment. Needs step_size::constant, and a decay other than `scheduled`.

@@ -15,6 +15,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Step-size rules: a(v) in u = a(v)·d.
 namespace step_size {
 
 /// ε′ for a numerator A: eps, raised where A/eps would be infinite in T, because a zero gradient with v = 0 would then
