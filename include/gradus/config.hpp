@@ -93,7 +93,7 @@
 #else
 #define GRADUS_ISA_NAME baseline
 #endif
-#if defined(GRADUS_DISPATCH_UNIT)  // gradus::dispatch shares no names with any program, whatever its flags
+#if defined(GRADUS_DISPATCH_UNIT)  // gradus::dispatch shares no names with any program
 #define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _dispatch)
 #else
 // Likewise for each flag that changes the code of inline functions, because the linker would keep one version for all.

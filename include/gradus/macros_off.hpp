@@ -111,7 +111,7 @@
 #undef show
 #pragma push_macro("quote")
 #undef quote
-// complex.h, and what engines and old C call their types and registers
+// complex.h, and types and registers in game engines and old C code
 #pragma push_macro("A")
 #undef A
 #pragma push_macro("B")

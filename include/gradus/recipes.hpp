@@ -132,7 +132,7 @@ struct amsgrad {
 };
 
 /// Yogi: Adam with L2 and v ← v − (1−β₂)·sign(v − g²)·g². State: `exp_avg`, `exp_avg_sq`. Zaheer et al., NeurIPS 2018;
-/// bias correction and defaults are those of the torch_optimizer package (docs/second_moment.md).
+/// bias correction and defaults come from the torch_optimizer package (docs/second_moment.md).
 struct yogi {
   double lr = 1e-2;                   ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
   double beta1 = 0.9;                 ///< β₁ in [0, 1): decay rate of the average m of g

@@ -35,7 +35,7 @@ struct dynamic_map {
   static constexpr std::size_t decades = Signed ? 7 : 8;      ///< D
   static constexpr std::uint32_t last = (1u << decades) - 1;  ///< the code of 1
 
-  float value[256];           ///< the share that a code stands for
+  float value[256];           ///< the share for each code
   float threshold[decades];   ///< the lower bound of decade j
   float slope[decades + 1];   ///< a share's code is slope·share + offset; [0] is for shares below all decades
   float offset[decades + 1];  ///< see slope
@@ -128,7 +128,7 @@ void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n
 {
   for (std::size_t begin = 0; begin < n; begin += block8::block) {
     const std::size_t length = n - begin < block8::block ? n - begin : block8::block;
-    std::uint32_t largest = 0;  // as bits; those of a NaN are larger than all others
+    std::uint32_t largest = 0;  // as bits; a NaN's are larger than all others
     for (std::size_t i = begin; i < begin + length; ++i) {
       const std::uint32_t a = std::bit_cast<std::uint32_t>(from[i]) & 0x7fffffffu;
       largest = a > largest ? a : largest;

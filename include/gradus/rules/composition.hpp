@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The composition of four rules and a learning rate that every recipe stands for.
+/// A composition of four rules and a learning rate; every recipe has one.
 
 #include <concepts>
 #include <cstdint>

@@ -114,7 +114,7 @@ struct ema_max {
 /// v ← v − (1−β₂)·sign(v − g²)·g². Yogi (Zaheer et al. 2018).
 struct yogi {
   double beta2 = 0.999;               ///< β₂ in [0, 1)
-  double initial_accumulator = 1e-6;  ///< v₀ ≥ 0; the default is that of the torch_optimizer package
+  double initial_accumulator = 1e-6;  ///< v₀ ≥ 0; the torch_optimizer package's default
 
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::beta2(&yogi::beta2), hyper::initial_accumulator(&yogi::initial_accumulator));

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The memory of state: the host's, or that of a backend with its own memory.
+/// The memory of state: the host's, or a backend's own.
 
 #include <cstddef>
 #include <new>

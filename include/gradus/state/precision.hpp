@@ -72,7 +72,7 @@ struct to_precision<precision<Parameter, Gradient, State, Master>> {
 /// The types that an optimizer accepts as T: float, double, or a `precision`.
 template <class T>
 concept precise = requires { typename detail::to_precision<T>::type; };
-/// The `precision` that T stands for: itself, or one number type throughout.
+/// T itself if it is a `precision`; for float and double, the precision with that type throughout.
 template <precise T>
 using precision_of = typename detail::to_precision<T>::type;
 
