@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The default backend: simd where xsimd can be included and knows the target, else scalar.
-/// Define GRADUS_NO_XSIMD (in every translation unit alike) to do without xsimd where it is installed; nvcc always does.
+/// The default backend: simd if xsimd is installed and supports the target, otherwise scalar. Define GRADUS_NO_XSIMD,
+/// in every translation unit, to not use an installed xsimd; nvcc never uses it.
 
 #include <gradus/backend/scalar.hpp>
 
@@ -20,11 +20,14 @@
 GRADUS_OPEN_NAMESPACE
 
 #if defined(GRADUS_HAS_SIMD)
+/// The backend of an `optimizer` that names none.
 using default_backend = backend::simd;
 /// The default backend's name in namespace gradus::backend: "simd" or "scalar".
 constexpr const char* default_backend_name() noexcept { return "simd"; }
 #else
+/// The backend of an `optimizer` that names none.
 using default_backend = backend::scalar;
+/// The default backend's name in namespace gradus::backend: "simd" or "scalar".
 constexpr const char* default_backend_name() noexcept { return "scalar"; }
 #endif
 

@@ -1,10 +1,10 @@
 #pragma once
 /// \file
-/// Sums whose bits depend on the numbers and their order alone, not on width, threads or backend.
+/// Sums whose bits depend only on the numbers and their order, not on width, threads or backend.
 ///
-/// A list is cut into blocks of 4096. In a block, element i goes to partial sum i mod 32, in double; the 32 are folded
-/// by halves. The block sums are a list again, summed in the same way, until one number is left. A backend offers
-/// `accumulate(term, partial, x, n)`, the inner loop; or `block_sum(term, x, n)`, all of a block.
+/// A list is cut into blocks of 4096. In a block, element i goes to partial sum i mod 32, in double; the 32 partial
+/// sums are folded by halves. The block sums form a list that is summed in the same way, until one number is left. A
+/// backend has `accumulate(term, partial, x, n)`, the inner loop, or `block_sum(term, x, n)`, the sum of a block.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,18 +15,21 @@
 
 GRADUS_OPEN_NAMESPACE
 
-inline constexpr std::size_t reduce_block = 4096;
-inline constexpr std::size_t reduce_lanes = 32;
+inline constexpr std::size_t reduce_block = 4096;  ///< elements in a block
+inline constexpr std::size_t reduce_lanes = 32;    ///< partial sums in a block
 
-/// What an element adds to its partial sum.
+/// Adds x² to a partial sum.
 struct square_term {
+  /// sum + x².
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
   {
     return fma(x, x, sum);
   }
 };
+/// Adds x to a partial sum.
 struct plain_term {
+  /// sum + x.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
   {
@@ -34,7 +37,7 @@ struct plain_term {
   }
 };
 
-/// The sum by halves of a power of two of numbers.
+/// The sum of N numbers by halves; N is a power of two. Overwrites `partial`.
 template <std::size_t N>
 GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
 {
@@ -44,9 +47,11 @@ GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
   return partial[0];
 }
 
-/// Sums a list that is handed over one number at a time. Fixed size: six levels of 4096 exceed any 64-bit length.
+/// Sums a list that arrives one number at a time. Its size is fixed, because six levels of 4096 exceed any 64-bit
+/// length.
 class running_sum {
  public:
+  /// Appends a number to the list.
   void add(double x) noexcept
   {
     for (level& l : levels_) {
@@ -57,14 +62,14 @@ class running_sum {
     }
   }
 
-  /// The sum of all that was added; starts afresh.
+  /// The sum of all numbers added; then the list is empty again.
   double finish() noexcept
   {
     double sum = 0;
     bool carried = false;
     for (level& l : levels_) {
       if (l.count == 0)
-        continue;  // what is carried would be alone in it, and its own sum
+        continue;  // a carried sum would be alone in this level, and so its sum
       if (carried)
         l.partial[l.count++ % reduce_lanes] += sum;
       sum = take(l);
@@ -88,6 +93,7 @@ class running_sum {
   level levels_[level_count];
 };
 
+/// The sum of one block, n ≤ reduce_block, by the backend.
 template <class Term, class Backend, class T>
 double block_sum(const Backend& backend, const T* x, std::size_t n) noexcept
 {
@@ -100,18 +106,19 @@ double block_sum(const Backend& backend, const T* x, std::size_t n) noexcept
   }
 }
 
+/// The sum of a list of any length.
 template <class Term, class Backend, class T>
 double reduce(const Backend& backend, const T* x, std::size_t n) noexcept
 {
   if (n <= reduce_block)
-    return block_sum<Term>(backend, x, n);  // a list of one is its own sum
+    return block_sum<Term>(backend, x, n);  // one block: no list to sum
   running_sum sum;
   for (std::size_t i = 0; i < n; i += reduce_block)
     sum.add(block_sum<Term>(backend, x + i, n - i < reduce_block ? n - i : reduce_block));
   return sum.finish();
 }
 
-/// A block's sum of squares in units other than 1: of n <= reduce_block elements, each times a factor first.
+/// The sum of squares of n ≤ reduce_block elements, each multiplied by a factor first.
 template <class Backend>
 double scaled_square_sum(const Backend& backend, const double* x, std::size_t n, double factor) noexcept
 {
@@ -121,7 +128,7 @@ double scaled_square_sum(const Backend& backend, const double* x, std::size_t n,
   return block_sum<square_term>(backend, scaled, n);
 }
 
-/// Whether every element is neither infinite nor NaN.
+/// Whether no element is infinite or NaN.
 template <class T>
 bool all_finite(const T* x, std::size_t n) noexcept
 {
