@@ -1,5 +1,5 @@
-// Saving and loading against a plain write and a plain read of the same bytes from one piece of memory: `checkpoints [FOLDER]`.
-// Each write is flushed to the disk and renamed, as a save is; the reads come from the page cache.
+// Compares save and load with a plain write and read of the same bytes: `checkpoints [FOLDER]`. Each write is flushed
+// to the disk and renamed, as in a save; the reads come from the page cache.
 
 #include <algorithm>
 #include <array>

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What including gradus costs: the compiler's processor time, preprocessed lines, the size of the code.
+"""Measures the cost of including gradus: the compiler's processor time, preprocessed lines, and code size.
 
   compile_time.py OUT.json [--rounds N] [--compilers g++,clang++]
 
-Each case is compiled N times, in turn with the others, with -std=c++20 -O2; medians are taken. Processor time, not the time
-on the clock: other programs do not lengthen it much.
+Each case is compiled N times with -std=c++20 -O2, in turn with the others, and the median is reported. Measures processor
+time, because other programs on the machine hardly lengthen it.
 """
 import argparse
 import json

@@ -1,12 +1,12 @@
-// Optimizers over a device's memory: the bytes that they move a second, held against a copy of as many bytes there. For CUDA
+// Optimizers on a device's memory: bytes moved per second, compared with a copy of as many bytes there. For CUDA:
 //
 //     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include bench/device.cu -o device && ./device
 //
-// and, the same file, for the threads of OpenMP, where it also holds backend::thrust against the CPU backend it rests on:
+// The same file for OpenMP's threads, where it also compares backend::thrust with the CPU backend under it:
 //
 //     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ bench/device.cu -o device
 //
-// What is compared is timed in turns, and of each time and each ratio the median is printed. `./device N` takes N rounds.
+// Compared runs are timed in turns, and the median of each time and ratio is printed. `./device N` takes N rounds.
 
 #include <algorithm>
 #include <chrono>
@@ -61,7 +61,7 @@ void copy(floats& to, const floats& from, std::size_t bytes)
 #endif
 }
 
-/// Seconds that a call takes, of as many as fill a fiftieth of a second: they are queued, and waited for once.
+/// Seconds of one call. Queues as many calls as take a fiftieth of a second, and waits once.
 double time_of(const std::function<void()>& f)
 {
   using clock = std::chrono::steady_clock;
@@ -83,11 +83,11 @@ struct contender {
   std::vector<double> seconds = {};
 };
 
-/// The median of each contender's times, and of the ratios to the first's of the same round.
+/// The median of each contender's times, and of its ratios to the first contender in the same round.
 void race(const std::string& recipe, const std::string& shape, double bytes, std::vector<contender> contenders, int rounds)
 {
   for (int round = 0; round < rounds; ++round)
-    for (std::size_t i = 0; i < contenders.size(); ++i) {  // another goes first in each round
+    for (std::size_t i = 0; i < contenders.size(); ++i) {  // a different one starts each round
       contender& c = contenders[(i + std::size_t(round)) % contenders.size()];
       c.seconds.push_back(time_of(c.run));
     }
@@ -134,7 +134,8 @@ int main(int count, char** arguments)
   };
   for (const shape& s : {shape{"65536", 1 << 16, 1}, {"1048576", 1 << 20, 1}, {"16777216", 1 << 24, 1}, {"1000x1000", 1'000'000, 1000}}) {
     floats weights(s.length, 1), gradients(s.length, 0.001f);
-    // adamw reads four floats a parameter and writes three; adams reads the gradient once more. A copy moves each byte twice.
+    // adamw reads four floats a parameter and writes three; adams reads the gradient once more. A copy moves each byte
+    // twice.
     floats from(s.length * 4), to(s.length * 4);
     const auto run = [&]<class Recipe>(const char* name, std::type_identity<Recipe>, std::size_t bytes) {
       std::vector<contender> contenders;

@@ -1,8 +1,8 @@
-"""What PyTorch's optimizers take on the GPU, in the shapes and the way of device.cu, whose lines these follow.
+"""Measures PyTorch's optimizers on the GPU, with the shapes and method of device.cu.
 
     python3 bench/device_torch.py [ROUNDS]
 
-Says so in one line where there is no PyTorch, or no GPU that it knows.
+Prints one line that says so if there is no PyTorch, or no GPU that it supports.
 """
 import statistics
 import sys
@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 
 
 def seconds(step):
-    """Of one step, of as many as fill a fiftieth of a second: they are queued, and waited for once."""
+    """The time of one step. Queues as many steps as take a fiftieth of a second, and waits once."""
     n = 1
     while True:
         torch.cuda.synchronize()

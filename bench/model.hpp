@@ -1,5 +1,5 @@
 #pragma once
-// The memory that the benchmarks run on.
+// The memory of the benchmarks.
 
 #include <cstddef>
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace bench {
 
-/// Uninitialised numbers from a cache line's start, or one element after it.
+/// Uninitialised numbers that start at a cache line, or one element after it.
 template <class T>
 class buffer {
  public:
@@ -32,15 +32,15 @@ class buffer {
   std::size_t shift_;
 };
 
-/// So many tensors of so many elements each.
+/// A number of tensors, and the elements in each.
 struct shape {
   std::size_t tensors, size;
   std::size_t elements() const noexcept { return tensors * size; }
   std::string name() const { return (tensors > 1 ? std::to_string(tensors) + "x" : "") + std::to_string(size); }
 };
 
-/// Parameters in [−1, 1], gradients of either sign and of a magnitude of 0.01 to 0.2: none vanishes, so that eps, which
-/// not all put in the same place, makes no difference to speak of.
+/// Parameters in [−1, 1], gradients of both signs with magnitudes from 0.01 to 0.2. No gradient is near 0, so that the
+/// place of eps, which differs between implementations, hardly matters.
 template <class T>
 using computed = std::conditional_t<gradus::short_float<T>, float, T>;
 template <class T>
@@ -55,7 +55,7 @@ T gradient(std::size_t i)
   return T(computed<T>(k + (k < 0 ? -50 : 50)) * computed<T>(2e-4));
 }
 
-/// Parameters and gradients of all tensors. Tensors lie a cache line or more apart, as allocators lay them.
+/// Parameters and gradients of all tensors. Tensors lie a cache line or more apart, as with an allocator.
 template <class T>
 struct model {
   shape s;
@@ -82,7 +82,7 @@ struct model {
   }
 };
 
-/// A recipe as it is measured: with its defaults, but for a momentum of 0, without which there would be no state to move.
+/// A recipe with its defaults, except that a momentum of 0 is replaced, because without it there is no state to move.
 template <class Recipe>
 Recipe measured()
 {
@@ -94,7 +94,7 @@ Recipe measured()
   return h;
 }
 
-/// A number that the compiler cannot see through.
+/// A number that the compiler cannot constant-fold.
 inline void clobber() { __asm__ volatile("" : : : "memory"); }
 
 }  // namespace bench

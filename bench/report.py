@@ -3,8 +3,8 @@
 
   report.py FOLDER [--command "what was run"]
 
-suite*.json are Google Benchmark's, peers.json is that of peers/peers.py, compile_time.json that of compile_time.py; what is
-missing is said in the report. Plots are drawn by gnuplot.
+suite*.json come from Google Benchmark, peers.json from peers/peers.py, compile_time.json from compile_time.py. The report
+says which of them are missing. gnuplot draws the plots.
 """
 import argparse
 import datetime
@@ -62,7 +62,7 @@ class Results:
                     self.errors[key] = row["error_message"]
                 elif row.get("aggregate_name") == "median":
                     self.ns[key], self.bytes[key] = row["ns_per_parameter"], row["bytes_per_parameter"]
-        # Pure traffic: the faster loop of each number of bytes.
+        # Pure traffic: the faster loop for each number of bytes.
         self.traffic = {}
         for key, ns in self.ns.items():
             if key[0] == "traffic":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs all benchmarks and draws the report: a short run of under three minutes, or with --full one of under fifteen that goes
-# up to 64 Mi parameters and installs the peers that come as Python packages (PyTorch with all its libraries: 5 GB), in
-# a folder venv beside BUILD.
+# Runs all benchmarks and draws the report. A run takes under three minutes, or with --full under fifteen; --full goes up to
+# 64 Mi parameters and installs the peers that are Python packages (PyTorch with all its libraries: 5 GB) in a folder venv
+# beside BUILD.
 #
 #   bench/run.sh BUILD OUT [--full]     BUILD: where the `bench` preset was built; OUT: the report's folder
 set -euo pipefail -f  # -f: the filters are no file names
@@ -11,10 +11,10 @@ python=python3
 venv=$(dirname "$build")/venv
 mkdir -p "$out"
 find "$out" -maxdepth 1 \( -name '*.json' -o -name '*.svg' -o -name 'report.*' -o -name checkpoints.txt \) -delete
-# Threads that wait by spinning stall each other where there are fewer cores than busy threads.
+# Threads that spin while waiting stall each other if there are fewer cores than busy threads.
 export OMP_WAIT_POLICY=passive
 
-# What there is to do: seconds it takes on a machine of two cores (for the estimate alone), a name, a command.
+# The tasks: seconds on a machine of two cores (only for the estimate), a name, a command.
 seconds=() names=() commands=()
 plan() { seconds+=("$1") names+=("$2"); shift 2; commands+=("$*"); }
 
@@ -27,7 +27,7 @@ install_peers() {
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
   local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
   local have=("$venv/bin/python" -c)
-  # What cannot be installed is missing from the report, with the reason; the rest goes on.
+  # A peer that cannot be installed is left out; the report says why.
   { "${have[@]}" 'import torch, safetensors' || "${pip[@]}" torch safetensors numpy ninja scikit-build-core setuptools wheel
     "${have[@]}" 'import ggml' || "${pip[@]}" --no-deps ggml-py
     "${have[@]}" 'from importlib.metadata import version; version("deepspeed")' ||
@@ -67,7 +67,7 @@ for s in "${seconds[@]}"; do total=$((total + s)); done
 started=$SECONDS
 for i in "${!names[@]}"; do
   elapsed=$((SECONDS - started))
-  # By the plan at first, more and more by how this machine keeps to it.
+  # The estimate follows the plan at first, and increasingly the time measured on this machine.
   left=$((total - done))
   [ $done -gt 0 ] && left=$(((total - done) * elapsed / done))
   printf 'bench: [%2d/%d] %-24s about %d:%02d left\n' $((i + 1)) ${#names[@]} "${names[i]}" $((left / 60)) $((left % 60))

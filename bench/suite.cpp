@@ -2,13 +2,14 @@
 //
 //     kind/recipe/variant/backend/executor/precision/shape
 //
-// kind is `step` (gradus), `twin` (the same step by hand, twins.hpp) or `traffic` (the same bytes, no arithmetic); a part
-// that does not apply is `-`; a shape is a number of elements, or tensors x elements. Every benchmark counts bytes_per_second,
-// ns_per_parameter, bytes_per_parameter and tensors; report.py makes the ratios. Run with --benchmark_repetitions and
-// --benchmark_enable_random_interleaving, so that what is compared has run side by side; run.sh does.
+// kind is `step` (gradus), `twin` (the same step by hand, twins.hpp) or `traffic` (the same bytes, no arithmetic); a
+// part that does not apply is `-`; a shape is a number of elements, or tensors x elements. Every benchmark has the
+// counters bytes_per_second, ns_per_parameter, bytes_per_parameter and tensors; report.py computes ratios. run.sh
+// passes --benchmark_repetitions and --benchmark_enable_random_interleaving, so that compared benchmarks run side by
+// side.
 //
 // Every recipe runs on the default backend, in float, serially, beside its twin. The other backends, executors and
-// precisions are run with AdamW, AdamS and SGD alone: they go through the same loops, and the whole product would take
+// precisions run only with AdamW, AdamS and SGD, because they use the same loops and all combinations would take
 // minutes to compile.
 
 #include <benchmark/benchmark.h>
@@ -50,7 +51,7 @@ void for_each_shape(const F& f)
 
 // ── precisions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// A precision's name, and the number types of the parameters and gradients that it is given.
+/// The name of a precision, and the number types of its parameters and gradients.
 template <class T>
 struct precision;
 template <>
@@ -91,7 +92,7 @@ struct precision<bf16_all> {
 
 template <class... T>
 struct list {};
-/// The precisions that the sampled recipes are measured in: a further one needs a line here and its `precision` above.
+/// The precisions that are measured. A further one needs a line here and its `precision` above.
 using precisions = list<float, double, bf16_state, block8_state, bf16_master, bf16_all>;
 
 // ── the measured bodies ──────────────────────────────────────────────────────────────────────────────────────────
@@ -106,7 +107,7 @@ void count(benchmark::State& state, const shape& s, double bytes_per_parameter)
   state.counters["tensors"] = double(s.tensors);
 }
 
-/// θ is read and written, g read, the state read and written.
+/// Bytes moved: θ and the state are read and written, g is read.
 template <class T>
 double bytes_per_parameter(std::size_t state_bytes, const shape& s)
 {
@@ -117,8 +118,8 @@ struct variant {
   const char* name = "-";
   gradus::step_options options = {};
   bool unaligned = false;
-  bool denormal = false;    // gradients and state too small for normal numbers
-  bool norm_given = false;  // as if the caller knew ‖g‖²
+  bool denormal = false;    // gradients and state are denormal numbers
+  bool norm_given = false;  // the caller passes ‖g‖²
 };
 
 constexpr double given_mean_square = 0.01;
@@ -151,7 +152,7 @@ void step(benchmark::State& state, const shape& s, const Recipe& recipe, const B
 }
 
 #if TWINS
-/// The same model under a hand-written step.
+/// The same model with the hand-written step.
 template <class Recipe>
 class by_hand {
  public:
@@ -186,7 +187,7 @@ class by_hand {
   double t_ = 0, sum_ = 0;
 };
 
-/// Whether the twin's steps give gradus's bits.
+/// Whether the twin gives the same bits as gradus.
 template <class Recipe>
 bool same_bits(const Recipe& h)
 {
@@ -239,7 +240,7 @@ void traffic(benchmark::State& state, const shape& s)
   count(state, s, double((3 + 2 * Slots) * sizeof(T)));
 }
 
-/// The time to add so many tensors, for each of them: adding must be linear.
+/// The time to add one of many tensors; it must not grow with their number.
 void add(benchmark::State& state, std::size_t tensors)
 {
   const model<float> x({tensors, 64});
@@ -251,10 +252,10 @@ void add(benchmark::State& state, std::size_t tensors)
   count(state, {tensors, 64}, 0);
 }
 
-// ── which there are ──────────────────────────────────────────────────────────────────────────────────────────────
+// ── the benchmarks ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/// One thread's work is measured by its processor time, which other programs on the machine do not lengthen; that of
-/// several, by the clock on the wall.
+/// One thread is measured by processor time, which other programs on the machine do not lengthen; several threads are
+/// measured by wall-clock time.
 template <class F>
 void put(const std::string& name, const shape& s, const F& f, bool threaded = false)
 {
@@ -306,7 +307,7 @@ template <class T, class Recipe>
 void put_backends_and_executors(const char* name, const shape& s)
 {
   const Recipe h = bench::measured<Recipe>();
-  if constexpr (!std::is_same_v<T, float>)  // else put_every_recipe has it
+  if constexpr (!std::is_same_v<T, float>)  // put_every_recipe has float
     put_step<T>(name, h, default_name + "/serial", gradus::default_backend{}, s);
 #if defined(GRADUS_HAS_SIMD)
   if constexpr (gradus::real<T>)
@@ -346,7 +347,7 @@ void put_variants(const shape& s)
   put_variant("adamw", adamw, {.name = "denormals_flushed", .options = {.flush_denormals = true}, .denormal = true});
   put_variant("sgd", gradus::sgd{}, {.name = "no_momentum"});
   gradus::padam padam = bench::measured<gradus::padam>();
-  padam.partial = 0.3;  // no power of two: by pow
+  padam.partial = 0.3;  // no power of two, so pow is used
   put_variant("padam", padam, {.name = "pow"});
 }
 
@@ -355,7 +356,7 @@ void put_variants(const shape& s)
 int main(int argc, char** argv)
 {
 #if defined(__GLIBC__)
-  // Freed memory is kept for the next benchmark, or most of the run would go into page faults.
+  // Keeps freed memory for the next benchmark; otherwise page faults would take most of the time.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
 #endif

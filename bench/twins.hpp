@@ -1,7 +1,7 @@
 #pragma once
-// What the benchmarks compare with: every recipe's step written by hand in intrinsics, and loops that move the same bytes
-// with next to no arithmetic. The twins are exact: IEEE square root and division, fma where gradus has one, so their results
-// are gradus's bit for bit. float32, for AVX-512 or AVX2 with FMA; elsewhere TWINS is 0. Lengths are multiples of 16.
+// The benchmarks' references: every recipe's step written by hand in intrinsics, and loops that move the same bytes
+// with almost no arithmetic. The twins use IEEE square root and division, and fma where gradus does, so they give the
+// same bits as gradus. float32, for AVX-512 or AVX2 with FMA; elsewhere TWINS is 0. Lengths are multiples of 16.
 
 #include <cmath>
 #include <cstddef>
@@ -22,8 +22,8 @@ namespace twins {
 
 // ── pure traffic ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Reads g and every x, writes every x, a cache line at a time. With prefetching as in gradus's own loop, or without: which
-/// of the two is faster depends on the machine and the size, so the faster one is the yardstick.
+/// Reads g and every x and writes every x, one cache line at a time, with prefetching as in gradus's loop or without.
+/// The faster of the two, which depends on machine and size, is the reference.
 template <bool Prefetch, class T, class... P>
 void traffic(std::size_t n, const T* g, P*... x)
 {
@@ -52,7 +52,7 @@ inline reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
 inline reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
 inline reg sub(reg a, reg b) { return _mm512_sub_ps(a, b); }
 inline reg div(reg a, reg b) { return _mm512_div_ps(a, b); }
-// Masked by all ones: the plain forms start from an undefined register, of which GCC 12 warns.
+// Masked with all ones, because the plain forms use an undefined register, about which GCC 12 warns.
 inline reg root(reg a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
 inline reg larger(reg a, reg b) { return _mm512_maskz_max_ps(0xffff, a, b); }
 inline reg smaller(reg a, reg b) { return _mm512_maskz_min_ps(0xffff, a, b); }
@@ -106,7 +106,7 @@ struct coefficients {
   double numerator = 0, eps = 0, lo = 0, hi = 0, l2 = 0, lost = 0, momentum = 0, gradient = 1;
 };
 
-/// Those of step t. `sum` is Σv of AdamS, advanced by the squared norm of all n gradients.
+/// The scalars of step t. `sum` is Σv of AdamS, advanced with the squared norm of all n gradients.
 template <class Recipe>
   requires exists<Recipe>
 coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, double n)

@@ -1,4 +1,4 @@
-// A run that is saved and resumed: the program of docs/checkpoint.md.
+// Saves a run and resumes it; the program of docs/checkpoint.md.
 
 #include <vector>
 
@@ -13,7 +13,7 @@ int main()
   opt.step();
   gradus::save(opt, "run.safetensors", {.parameters = true, .metadata = {{"epoch", "1"}}});
 
-  // Another day, in another process: the same tensors are added, and the file fills them.
+  // Later, in another process: add the same tensors, and load the file.
   std::vector<float> resumed_weights(1000), resumed_gradients(1000, 0.1f);
   gradus::optimizer<gradus::adams> resumed;
   resumed.add("weights", resumed_weights, resumed_gradients);

@@ -1,6 +1,6 @@
-// A rule of one's own: AdaBelief's second moment, s ← β₂s + (1−β₂)(g − m)² + eps (Zhuang et al., NeurIPS 2020), which
-// measures how far a gradient is from the mean of those before it. Written once, it runs with every decay on every backend,
-// and in every precision; with GRADUS_HOST_DEVICE on its functions, on GPUs too.
+// A custom rule: AdaBelief's second moment, s ← β₂s + (1−β₂)(g − m)² + eps (Zhuang et al., NeurIPS 2020), which
+// measures how far a gradient is from the moving average of gradients. Written once, it runs with every decay, on every
+// backend and in every precision; GRADUS_HOST_DEVICE on its functions makes it run on GPUs.
 
 #include <array>
 #include <cmath>
@@ -14,12 +14,12 @@ struct belief {
   double beta2 = 0.999, eps = 1e-16;
 
   static constexpr std::string_view kind = "belief";
-  // Names and ranges of all members: checked, saved, loaded and found by these names.
+  // Names and ranges of all members, for validation, checkpoints and choice by name.
   static constexpr auto fields = gradus::fields(gradus::field{"beta2", &belief::beta2, gradus::range::zero_to_below_one},
                                                 gradus::field{"belief_eps", &belief::eps, gradus::range::at_least_zero});
   static constexpr std::array slots{gradus::slot{"exp_avg_var", gradus::slot::nonnegative}};  // 8-bit codes rely on it
   static constexpr std::size_t value_slot = 0;  // the slot that step sizes and a scheduled decay read
-  static constexpr bool linear = false;         // not in g², so v̄ takes a pass of its own
+  static constexpr bool linear = false;         // not linear in g², so v̄ takes a second pass
   GRADUS_HOST_DEVICE double correction(double t) const noexcept { return gradus::one_minus_power(beta2, t); }
 
   template <class T>
@@ -43,7 +43,7 @@ namespace {
 
 constexpr std::size_t n = 37;
 
-/// Minimises Σ (k+1)·(xₖ − 1)² from 0. What x is in the end.
+/// Minimises Σ (k+1)·(xₖ − 1)² from 0 and returns x.
 template <class Backend, class Decay>
 std::vector<float> minimise(Decay decay)
 {

@@ -1,8 +1,8 @@
-// Logistic regression trained wholly in a device's memory: data, weights, gradients and the optimizer's state. For CUDA
+// Logistic regression trained entirely in a device's memory: data, weights, gradients and state. For CUDA:
 //
 //     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include examples/device_training.cu
 //
-// and, the same file, for the threads of OpenMP
+// The same file for OpenMP's threads:
 //
 //     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ examples/device_training.cu
 
@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t samples = 4000, features = 50;
 
-// Of sample i: what the model says less what is true.
+// The residual of sample i: prediction minus truth.
 struct residual {
   const float *x, *y, *w;
   float* r;
@@ -35,7 +35,7 @@ struct residual {
   }
 };
 
-// Of weight j: the mean loss's derivative.
+// The derivative of the mean loss by weight j.
 struct gradient {
   const float *x, *r;
   float* g;

@@ -1,7 +1,8 @@
-// The demo: trains one small network on Fashion-MNIST with each optimizer of gradus, prints a table, draws the curves.
+// The demo: trains one small network on Fashion-MNIST with each optimizer of gradus, prints a table and draws the
+// curves.
 //
-// Every optimizer is chosen by its name, starts from the same weights and sees the same batches in the same order.
-// The network, its forward and its backward pass are written out below; Eigen multiplies the matrices.
+// Every optimizer is chosen by name, starts from the same weights and sees the same batches in the same order. The
+// network with its forward and backward pass is below; Eigen multiplies the matrices.
 
 #include <algorithm>
 #include <chrono>
@@ -51,10 +52,10 @@ double seconds_since(clock_type::time_point start)
   return std::chrono::duration<double>(clock_type::now() - start).count();
 }
 
-// ── what is asked for ────────────────────────────────────────────────────────────────────────────────────────────────
+// ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// What an optimizer starts from instead of its recipe's defaults, which are made for longer runs. The decay is 5e-4
-/// where it goes by the gradient (L2, SGDS, SWD) and larger where it is decoupled. --lr and --weight-decay override.
+/// Hyperparameters for this short run; the recipes' defaults are for longer runs. The weight decay is 5e-4 for L2, SGDS
+/// and SWD, and larger if it is decoupled. --lr and --weight-decay override them.
 const std::map<std::string_view, std::vector<gradus::named_number>> tuned = {
     {"sgd", {{"lr", 0.03}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
     {"sgds", {{"lr", 0.03}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
@@ -65,10 +66,10 @@ const std::map<std::string_view, std::vector<gradus::named_number>> tuned = {
     {"yogi", {{"lr", 2e-3}, {"weight_decay", 5e-4}}},
     {"adabound", {{"lr", 1e-3}, {"weight_decay", 5e-4}}},
     {"padam", {{"lr", 0.03}, {"weight_decay", 5e-4}}},
-    {"radam", {{"lr", 3e-3}, {"weight_decay", 5e-4}}},  // its first hundreds of steps are short ones
+    {"radam", {{"lr", 3e-3}, {"weight_decay", 5e-4}}},  // its first few hundred steps are short
 };
 
-/// Of the number of epochs that have passed, a fraction included, the factor on lr.
+/// The factor on lr as a function of the epochs that have passed, fractions included.
 using schedule = std::function<double(double)>;
 
 const std::map<std::string, std::function<schedule(double epochs)>> schedules = {
@@ -91,10 +92,10 @@ struct options {
   std::string schedule = "cosine", precision = "float", data = usual_folder, output = "fashion_mnist_curves";
   std::string save, resume;
   int stop_after = 0;     // epochs; 0: all
-  std::int64_t seed = 1;  // signed, as CLI11 lets a negative number pass for a large unsigned one
+  std::int64_t seed = 1;  // signed, because CLI11 reads a negative number as a large unsigned one
 };
 
-/// The chosen recipe's hyperparameters. Of two numbers with one name, the later counts.
+/// The hyperparameters of the chosen recipe. If a name occurs twice, the later number counts.
 std::vector<gradus::named_number> hyperparameters(const std::string& optimizer, const options& o)
 {
   std::vector<gradus::named_number> numbers;
@@ -114,6 +115,7 @@ void describe(CLI::App& app, options& o)
     names.emplace_back(name);
   const CLI::Range up_to_all(Index(1), train_count);
   const CLI::Range whole(std::int64_t(0), std::numeric_limits<std::int64_t>::max());
+  // clang-format off
   app.add_option("--optimizer", o.optimizers, "One or more; all if not given")->check(CLI::IsMember(names));
   app.add_option("--epochs", o.epochs, "How often each image is seen")->check(CLI::Range(1, 10'000))->capture_default_str();
   app.add_option("--batch", o.batch, "Images a step")->check(up_to_all)->capture_default_str();
@@ -131,8 +133,9 @@ void describe(CLI::App& app, options& o)
   app.add_option("--resume", o.resume, "Go on with the run that --save left in this file, with the same options as then");
   app.add_option("--stop-after", o.stop_after, "Stop after so many epochs, as if interrupted")->check(CLI::Range(1, 10'000));
   app.add_option("--require-test-error", o.require_test_error, "Fail if any optimizer ends above this many percent");
+  // clang-format on
   app.callback([&o, names] {
-    // In the recipes' order, each once.
+    // Each recipe once, in the order of for_each_recipe.
     std::vector<std::string> chosen;
     for (const std::string& name : names)
       if (o.optimizers.empty() || std::count(o.optimizers.begin(), o.optimizers.end(), name))
@@ -187,11 +190,11 @@ struct layer {
   }
 };
 
-/// Two layers with a ReLU between them, under a softmax.
+/// Two layers with a ReLU between them, and a softmax.
 struct network {
   layer layer1, layer2;
-  matrix h, h_gradient;  // what the first layer gives, after its ReLU
-  matrix z;              // what the second gives; after loss_and_gradients, the loss's gradient by that
+  matrix h, h_gradient;  // output of the first layer after the ReLU
+  matrix z;              // output of the second layer; after loss_and_gradients, the loss's gradient by it
 
   explicit network(random_numbers& random) : layer1(pixels, hidden, random), layer2(hidden, classes, random) {}
 
@@ -202,7 +205,7 @@ struct network {
     layer2.forward(h, z);
   }
 
-  /// The mean cross entropy of a batch, its gradients left in the layers.
+  /// Returns the mean cross entropy of a batch, and leaves its gradients in the layers.
   double loss_and_gradients(const batch& b)
   {
     forward(b.x);
@@ -228,7 +231,7 @@ struct network {
 
 // ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// One line, rewritten some times a second where somebody watches.
+/// A progress line, rewritten several times a second if the output is a terminal.
 class progress {
  public:
   explicit progress(double images) : images_(images) {}
@@ -241,7 +244,7 @@ class progress {
     shown_ = clock_type::now();
     const double part = done_ / images_, left = seconds_since(start_) * (1 - part) / part;
     std::fprintf(stderr, "\r%-9s epoch %d/%d  %3.0f %%  loss %.4f  %.0f s left    ", optimizer.c_str(), epoch, epochs,
-                 100 * part, loss, left);  // the blanks cover what a longer line has left
+                 100 * part, loss, left);  // the blanks overwrite the rest of a longer line
   }
   void clear() const
   {
@@ -277,7 +280,7 @@ double test_error(network& net, const data_set& test)
   return 100 * double(wrong) / double(test_count);
 }
 
-/// The network's tensors in the number types that an optimizer wants them in: the network's own, where these are floats.
+/// The network's tensors in an optimizer's number types; for float, the network's own memory.
 template <class T>
 class tensors {
  public:
@@ -335,15 +338,15 @@ double number(const std::vector<gradus::named_number>& hyperparameters, std::str
   return 0;
 }
 
-/// What a checkpoint of a run has in it beside the optimizer and the weights: what the run was asked for, how many epochs
-/// are over, and their rows of curves.csv.
+/// The contents of a checkpoint besides optimizer and weights: the run's options, the number of finished epochs, and
+/// their rows of curves.csv.
 std::string description(const options& o)
 {
   return "epochs " + std::to_string(o.epochs) + ", batch " + std::to_string(o.batch) + ", images " + std::to_string(o.images) +
          ", schedule " + o.schedule + ", precision " + o.precision + ", seed " + std::to_string(o.seed);
 }
 
-/// Loads a run; how many of its epochs are over.
+/// Loads a run and returns the number of its finished epochs.
 template <class T>
 int resume(gradus::any_optimizer<T>& opt, const options& o, std::string& rows)
 {
@@ -354,7 +357,7 @@ int resume(gradus::any_optimizer<T>& opt, const options& o, std::string& rows)
   return std::stoi(loaded.metadata["epoch"]);
 }
 
-/// Trains a new network, prints a row of the table, gives what the last epoch gave.
+/// Trains a new network, prints a row of the table, and returns the last epoch's results.
 template <class T>
 epoch_result train(const std::string& name, const options& o, const data_set& training, const data_set& test,
                    progress& shown, std::ofstream& curves)
@@ -377,7 +380,7 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
   for (int epoch = 1; epoch <= o.epochs && (o.stop_after == 0 || epoch <= o.stop_after); ++epoch) {
     random.shuffle(order);
     if (epoch <= over)
-      continue;  // but for the order of the images, which each epoch makes of the last one's
+      continue;  // only the shuffle runs, because each epoch shuffles the last one's order
     result = {};
     for (Index i = 0, count; i < o.images; i += count) {
       count = std::min(o.batch, o.images - i);
@@ -387,8 +390,8 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
       of_net.give_gradients();
       const gradus::step_report report = opt.step({
           .lr_scale = lr_scale(epoch - 1 + double(i) / double(o.images)),
-          .max_grad_norm = std::numeric_limits<double>::infinity(),  // clips nothing, but has the norm measured
-          .flush_denormals = true,  // L2 lets the weights and moments of a unit that never fires decay to these: slow
+          .max_grad_norm = std::numeric_limits<double>::infinity(),  // clips nothing, but measures the norm
+          .flush_denormals = true,  // under L2, weights and moments of dead units decay to denormals, which are slow
       });
       of_net.take_weights();
       result.gradient_norm += share * report.grad_norm.value();
@@ -422,7 +425,7 @@ const std::map<std::string, decltype(&train<float>)> precisions = {
 
 // ── the plots ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Draws curves.csv, which lies beside it; `names` and `epochs` are set before.
+/// The gnuplot script that draws curves.csv in the same folder; `names` and `epochs` are set before it.
 constexpr const char* plot_script = R"(set datafile separator ","
 array heading[3] = ["train loss", "test error, %", "gradient norm"]
 array colour[10] = [0x000000, 0x888888, 0x1f77b4, 0x17becf, 0xd62728, \
@@ -467,7 +470,7 @@ do for [type in "png svg"] {
 }
 )";
 
-/// Has gnuplot draw the curves in the current folder, by a script that is left there to change and run again.
+/// Runs gnuplot on the curves in the current folder. The script stays there, to change and run again.
 bool draw(const options& o)
 {
   std::ofstream script("fashion_mnist.gp");
@@ -482,14 +485,14 @@ bool draw(const options& o)
 int run(options o)
 {
   for (const std::string& name : o.optimizers)
-    gradus::any_optimizer<float>(name, hyperparameters(name, o));  // refuses bad numbers before anything is done
+    gradus::any_optimizer<float>(name, hyperparameters(name, o));  // reports bad numbers before the first run
   const data_set training = read_data(o.data, "train", train_count), test = read_data(o.data, "t10k", test_count);
   fs::create_directories(o.output);
   if (!o.save.empty())
     o.save = fs::absolute(o.save).string();
   if (!o.resume.empty())
     o.resume = fs::absolute(o.resume).string();
-  fs::current_path(o.output);  // so that no name needs quoting for the shell or gnuplot
+  fs::current_path(o.output);  // so that no path needs quoting for the shell or gnuplot
   std::ofstream curves("curves.csv");
   curves << "optimizer,epoch,train_loss,test_error_percent,gradient_norm" << std::endl;
   if (!curves)

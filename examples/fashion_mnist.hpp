@@ -1,5 +1,5 @@
 #pragma once
-// The images that the demo and the study train on, and random numbers to do it with.
+// The images and the random numbers of the demo and the study.
 
 #include <algorithm>
 #include <cerrno>
@@ -26,7 +26,7 @@ using bytes = std::vector<unsigned char>;
 namespace fs = std::filesystem;
 
 constexpr Index side = 28, pixels = side * side, classes = 10;
-constexpr float pixel_mean = 0.286f, pixel_deviation = 0.353f;  // of the 60 000 images, black to white being 0 to 1
+constexpr float pixel_mean = 0.286f, pixel_deviation = 0.353f;  // of the 60 000 images, with black 0 and white 1
 constexpr Index train_count = 60'000, test_count = 10'000;
 constexpr const char* usual_folder = "/usr/share/datasets/fashion-mnist";
 
@@ -52,7 +52,7 @@ inline bytes read_idx(const fs::path& file, const std::vector<Index>& dimensions
   const std::unique_ptr<gzFile_s, int (*)(gzFile)> gz(gzopen(file.c_str(), "rb"), gzclose);
   if (!gz)
     refuse(file, std::strerror(errno), "a readable file");
-  bytes content(size + 1);  // one more than there should be, so that the file's end is met and its checksum compared
+  bytes content(size + 1);  // one byte more than expected, so that zlib reaches the end and compares the checksum
   const int count = gzread(gz.get(), content.data(), unsigned(content.size()));
   int error = Z_OK;
   const std::string message = gzerror(gz.get(), &error);
@@ -85,7 +85,7 @@ inline data_set read_data(const fs::path& folder, const std::string& part, Index
   return read;
 }
 
-/// Random numbers that are the same everywhere: the standard's distributions and shuffle differ between libraries.
+/// Random numbers that are the same everywhere. (The standard's distributions and shuffle differ between libraries.)
 class random_numbers {
  public:
   explicit random_numbers(std::uint64_t seed) : engine_(seed) {}

@@ -1,4 +1,4 @@
-// The least that a program needs: minimise f(x) = Σ (xᵢ − i)² with AdamS.
+// A minimal program: minimises f(x) = Σ (xᵢ − i)² with AdamS.
 
 #include <cmath>
 #include <cstdio>

@@ -496,6 +496,7 @@ TEST_CASE("the defaults are PyTorch's, or the authors'")
     std::string_view recipe, hyperparameter;
     double value;
   };
+  // clang-format off
   const std::vector<row> table{
       {"sgd", "lr", 1e-3},       {"sgd", "momentum", 0},       {"sgd", "dampening", 0},
       {"sgd", "nesterov", 0},    {"sgd", "weight_decay", 0},
@@ -528,6 +529,7 @@ TEST_CASE("the defaults are PyTorch's, or the authors'")
       {"radam", "lr", 1e-3},     {"radam", "beta1", 0.9},      {"radam", "beta2", 0.999},
       {"radam", "eps", 1e-8},    {"radam", "weight_decay", 0}, {"radam", "decoupled_weight_decay", 0},
   };
+  // clang-format on
   std::size_t found = 0;
   gradus::for_each_recipe([&]<class Recipe>(std::string_view recipe, std::type_identity<Recipe>) {
     Recipe r;

@@ -31,9 +31,12 @@ for word in --help -h; do
   expect 0 './dev demo' demo $word
   expect 0 './dev test' test $word
   expect 0 './dev bench' bench $word
-  expect 0 './dev study' study $word
+  expect 0 './dev study report' study $word
 done
 expect 0 baseline test avx2 --help
+expect 0 compile_fail test --help
+expect 0 clang-format format --help
+expect 0 clang-tidy tidy --help
 expect 0 'Images a step' demo --epochs 3 --help
 # Every option of the demo, and of nothing else.
 "$source/dev" demo --help > "$work/out"
@@ -48,15 +51,24 @@ expect 2 '"bogus"' test bogus
 expect 2 '"bogus"' test baseline bogus
 expect 2 '"base"' test base
 expect 2 '"--fuz"' test --fuz
+expect 2 '"schedul"' test schedule schedul
+expect 2 'golden' test goldn
 expect 2 '--fuzz takes nothing else' test baseline --fuzz
+expect 2 '--all takes nothing else' test --all schedule
+expect 2 '"include"' format include
+expect 2 '"--fix"' tidy --fix
 expect 2 '"--epoch"' demo --epoch 3
 expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
 expect 2 '"tenth"' demo tenth
 expect 2 '"--ful"' bench --ful
 expect 2 '"--ful"' study --jobs 2 --ful
+expect 2 'study report takes nothing else' study report --full
 expect 2 '""' test ''
 
 # And the stand-ins would have noticed.
-"$source/dev" bench >/dev/null 2>&1 </dev/null && fault "./dev bench: passed without tools"
-[ -s "$work/traces" ] || fault "the stand-ins leave no traces"
+for words in bench "test schedule"; do
+  rm -f "$work/traces"
+  "$source/dev" $words >/dev/null 2>&1 </dev/null && fault "./dev $words: passed without tools"
+  [ -s "$work/traces" ] || fault "./dev $words: the stand-ins leave no traces"
+done
 exit $failed

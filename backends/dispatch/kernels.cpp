@@ -1,8 +1,8 @@
 // The loops of gradus::dispatch, compiled once for each instruction set (CMakeLists.txt here).
 //
-// A linker merges inline functions of one name, and the program must not run this file's: so nothing here has a name that
-// the rest of a program could have too. All of gradus is in a namespace of this file's own (GRADUS_DISPATCH_UNIT in
-// config.hpp), the standard library's functions are inlined away, and nothing runs before main.
+// A linker merges inline functions with the same name, and the program must not run the ones from this file. So no name
+// here can occur in the rest of a program: all of gradus is in a namespace of this file's own (GRADUS_DISPATCH_UNIT in
+// config.hpp), and functions of the standard library are inlined. Nothing here runs before main.
 
 #include <array>
 #include <string_view>
@@ -20,9 +20,9 @@ static_assert(std::string_view(GRADUS_TEXT(GRADUS_ISA_NAME)) == GRADUS_TEXT(GRAD
               "gradus: the compiler's flags select another instruction set than this file is for; expected none in "
               "CMAKE_CXX_FLAGS that -march does not override (such as -mavx2).");
 
-// The caller's kernel is read as this file's, which -fno-strict-aliasing allows. The copy is one in name: where all is
-// inlined its numbers go to registers one by one, and no store to the weights can change them. (A copy of its bytes would load
-// what the caller has just stored in other widths, and the processor waits for that: 15 ns, as measured.)
+// The caller's kernel is read as a kernel of this file, which -fno-strict-aliasing allows. After inlining, the copy
+// loads its numbers into registers one by one, and stores to the weights cannot change them. (A copy of bytes would
+// load in other widths than the caller has just stored, and the processor would wait 15 ns, as measured.)
 template <class Kernel>
 [[gnu::flatten]] void sweep(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept
 {

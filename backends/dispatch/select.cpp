@@ -1,5 +1,5 @@
-// Which instruction sets there are on the machine that the program runs on: both the processor and the operating system,
-// which must save the wide registers, have a say.
+// Detects the instruction sets of the machine: the processor must have them, and the operating system must save their
+// registers.
 
 #include <gradus/backend/dispatch.hpp>
 

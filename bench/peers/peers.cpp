@@ -1,5 +1,5 @@
-// AdamW by gradus and by others that C++ can call, behind one C interface, so that peers.py measures them and the Python
-// libraries in one process, interleaved. float32, one thread, the same parameters and gradients for all.
+// AdamW of gradus and of other libraries that C++ can call, behind one C interface, so that peers.py measures them and
+// the Python libraries in one process, interleaved. float32, one thread, the same parameters and gradients for all.
 
 #include <cmath>
 #include <cstring>
@@ -24,7 +24,7 @@ namespace {
 
 using bench::shape;
 
-/// One implementation at work on one model.
+/// One implementation with one model.
 struct peer {
   bench::model<float> x;
   gradus::adamw h;
@@ -38,7 +38,7 @@ struct peer {
   virtual const float* result(std::size_t k) { return x.parameters(k); }
 
  protected:
-  /// Two slots of zeros for tensor k are at m(k) and v(k).
+  /// m(k) and v(k) are the two slots of tensor k, filled with zeros.
   void make_slots()
   {
     for (int i = 0; i < 2; ++i)
@@ -47,7 +47,7 @@ struct peer {
   float* m(std::size_t k) { return memory[0].data() + k * x.stride; }
   float* v(std::size_t k) { return memory[1].data() + k * x.stride; }
 
-  /// The scalars of the step to come.
+  /// The scalars of the next step.
   plain_coefficients next() noexcept
   {
     ++t;
@@ -117,7 +117,7 @@ struct eigen final : peer {
 #endif
 
 #if defined(BENCH_DLIB)
-/// dlib's solver computes the step, its trainer then adds it. Its weight decay is L2, not decoupled.
+/// dlib's solver computes the step, and its trainer adds it. Its weight decay is L2, not decoupled.
 struct dlib_adam final : peer {
   struct state {
     dlib::resizable_tensor theta, g, s, m, v;
@@ -201,14 +201,14 @@ EXPORT void peer_run(peer* p, std::size_t steps)
 EXPORT const float* peer_result(peer* p, std::size_t tensor) { return p->result(tensor); }
 EXPORT float* peer_parameters(peer* p, std::size_t tensor) { return p->x.parameters(tensor); }
 EXPORT float* peer_gradients(peer* p, std::size_t tensor) { return p->x.gradients(tensor); }
-/// The largest distance between two results of n elements.
+/// The largest absolute difference between two results of n elements.
 EXPORT double peers_distance(const float* a, const float* b, std::size_t n)
 {
   double most = 0;
   for (std::size_t i = 0; i < n; ++i) {
     const double d = std::fabs(double(a[i]) - double(b[i]));
     if (!(d <= most))
-      most = d;  // a NaN stays
+      most = d;  // keeps a NaN
   }
   return most;
 }

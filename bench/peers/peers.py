@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures one step of AdamW by gradus and by others, in one process and interleaved, and writes what Google Benchmark
+"""Measures one step of AdamW by gradus and other libraries, interleaved in one process, and writes what Google Benchmark
 would write (JSON). Every implementation's result is first compared with gradus's on the same input.
 
   peers.py LIBRARY OUT.json [--rounds N] [--shapes 65536,1000x64] [--seconds S]
 
-LIBRARY is libpeers.so. PyTorch, DeepSpeed and ggml are measured where the Python that runs this can import them; whoever is
-missing is named in the file with the reason. One thread each; processor time, which other programs do not lengthen.
+LIBRARY is libpeers.so. PyTorch, DeepSpeed and ggml are measured if this Python can import them; the file names each missing
+library with the reason. One thread each; processor time, which other programs do not lengthen.
 """
 import argparse
 import ctypes
@@ -57,7 +57,7 @@ class Native:
 
 
 class Model(Native):
-    """Parameters and gradients for an implementation that brings no memory of its own: gradus's, before its first step."""
+    """Parameters and gradients for an implementation without memory of its own: gradus's, before its first step."""
 
     def __init__(self, lib, tensors, size):
         super().__init__(lib, "traffic", tensors, size, 0)
@@ -127,7 +127,7 @@ def torch_raw(torch, build):
 
 
 class Ggml:
-    """ggml's optimizer step as a graph of one node a tensor, computed by one thread. Called by its C interface."""
+    """ggml's optimizer step as a graph with one node per tensor, on one thread, through its C interface."""
 
     def __init__(self, base, cpu, model, tensors, size, decay):
         class Params(ctypes.Structure):
@@ -141,7 +141,7 @@ class Ggml:
         base.ggml_build_forward_expand.argtypes = [pointer, pointer]
         cpu.ggml_graph_compute_with_ctx.argtypes = [pointer, pointer, ctypes.c_int]
         self.base, self.cpu, self.t, self.decay = base, cpu, 0, decay
-        # The parameters' context is not touched again; each run of steps works in a small one of its own.
+        # The context of the parameters stays; each run of steps uses a small context of its own.
         self.context = base.ggml_init(Params(tensors * (16 * size + 8192) + (1 << 20), None, False))
 
         def floats_of(x):
@@ -256,7 +256,7 @@ def last_line(e):
 
 
 class quiet:
-    """Sends what the process prints, C libraries included, to a file."""
+    """Redirects the process's output, also that of C libraries, to a file."""
 
     def __init__(self, path):
         self.path = path
@@ -276,7 +276,7 @@ class quiet:
 
 
 def check(lib, name, make):
-    """The largest distance of a result from gradus's. dlib's weight decay is L2, so it is compared without any."""
+    """The largest difference of a result from gradus's. dlib's weight decay is L2, so it is compared without decay."""
     tensors, size = 3, 1000
     decay = 0 if name == "dlib" else DECAY
     ours, other = Native(lib, "gradus", tensors, size, decay), make(tensors, size, decay)

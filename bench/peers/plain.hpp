@@ -1,5 +1,5 @@
 #pragma once
-// A loop as one would write it, compiled under two sets of flags (CMakeLists.txt).
+// A plain loop, compiled with two sets of flags (CMakeLists.txt).
 
 #include <cstddef>
 

@@ -1,5 +1,5 @@
-// PyTorch's fused AdamW kernel called through its C++ library, without the cost of a call from Python. peers.py compiles
-// this against the headers and libraries of the installed wheel.
+// PyTorch's fused AdamW kernel, called through its C++ library to save the cost of a call from Python. peers.py
+// compiles this file against the headers and libraries of the installed wheel.
 
 #include <cstddef>
 #include <vector>

@@ -1,11 +1,12 @@
 """The study's logs, and the tables and figures that are made from them alone."""
 import io
 import json
+import lzma
 import math
-import re
 import statistics
 
-from experiments import EXPERIMENTS, USUAL, key, name, planned, six, strength, unique
+from experiments import EXPERIMENTS, USUAL, key, name, planned, refuse, six, strength, unique
+from svg import lighter
 
 
 # ---------------------------------------------------------------------------------------------------- logs
@@ -18,6 +19,15 @@ def lines_of(path):
     except (OSError, ValueError):
         pass
     return out
+
+
+def packed_lines(path):
+    """The lines of a file that `pack` wrote: one line for each run."""
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+    except (EOFError, ValueError, lzma.LZMAError) as error:
+        refuse(f"{path} is damaged ({error}); expected JSON lines, compressed by xz")
 
 
 class Log:
@@ -53,9 +63,9 @@ def read_logs(folder, size):
     """The plan's finished runs by key, from logs as the worker writes them and from packed ones."""
     wanted = set(map(key, unique(planned(None, size))))
     out = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        lines = lines_of(path)
-        if lines and "epochs" in lines[0]:  # packed
+    for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.xz")]):
+        lines = packed_lines(path) if path.suffix == ".xz" else lines_of(path)
+        if path.suffix == ".xz":
             logs = [Log(x["run"], x["head"], x["epochs"], x["done"]) for x in lines]
         elif path.stem in ("theorem", "time"):
             rows = [x for x in lines if "kind" in x or "optimizer" in x]  # no head and no last line needed
@@ -83,12 +93,13 @@ def shortened(x):
 def pack_command(o):
     logs = read_logs(o.logs, o.size)
     o.out.mkdir(parents=True, exist_ok=True)
-    path = o.out / "study.jsonl"
-    with open(path, "w") as file:
-        for log in sorted(logs.values(), key=lambda log: name(log.run)):
-            epochs = log.epochs + ([{"diverged": True}] if log.diverged else [])
-            line = {"run": log.run, "head": log.head, "epochs": epochs, "done": log.done}
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    path, text = o.out / "study.jsonl.xz", ""
+    for log in sorted(logs.values(), key=lambda log: name(log.run)):
+        epochs = log.epochs + ([{"diverged": True}] if log.diverged else [])
+        line = {"run": log.run, "head": log.head, "epochs": epochs, "done": log.done}
+        text += json.dumps(line, separators=(",", ":")) + "\n"
+    # xz stores no time, so the same logs give the same bytes.
+    path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
     print(f"study: {len(logs)} runs in {path}, {path.stat().st_size / 1e6:.2f} MB")
 
 
@@ -237,12 +248,10 @@ def pyplot():
 
 
 def save(figure, path):
-    """As SVG without comments and with coordinates to a tenth of a point, which halves it."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     pyplot().close(figure)
-    svg = re.sub(r"<!--.*?-->\s*", "", text.getvalue(), flags=re.DOTALL)
-    path.write_text(re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d)\d+", r"\1", tag[0]), svg))
+    path.write_text(lighter(text.getvalue()))
 
 
 def panels(count, columns=3, width=3.4, height=2.7):
@@ -439,9 +448,8 @@ FIGURES = {  # of each experiment: file, caption, what draws it
 
 
 # ---------------------------------------------------------------------------------------------------- report
-def report_command(o):
-    logs = read_logs(o.logs, o.size)
-    o.out.mkdir(parents=True, exist_ok=True)
+def tables(logs, size):
+    """The text of tables.md, which shows every figure."""
     text = ["# The study: tables and figures\n",
             "Made from the logs by `study.py report`. At the last epoch: mean ± standard deviation over three seeds, or the "
             "values themselves where there are fewer; (k of n): k runs are done of n planned; –: none. *Gradient norm*: "
@@ -451,7 +459,7 @@ def report_command(o):
     heads = [log.head for log in logs.values() if "machine" in log.head]
     where = sorted({f"{head['machine']}, commit {head['commit']}" for head in heads})
     text.append("".join(f"- {line}\n" for line in where) + "\n" + speed_table(logs))
-    for letter, rs in planned(None, o.size).items():
+    for letter, rs in planned(None, size).items():
         e = EXPERIMENTS[letter]
         text.append(f"## {letter}. {e['title']}\n\nThe paper: {e['paper']}. {e['question']} "
                     f"Runs: {len(found(rs, logs))} of {len(rs)}.\n")
@@ -464,9 +472,15 @@ def report_command(o):
             if {"command": special} in rs:
                 log = logs.get(key({"command": special}))
                 text.append(table(log) if log else "–\n")
-        for file, caption, draw in FIGURES[letter]:
-            figure = draw(rs, logs)
-            save(figure, o.out / f"{file}.svg")
-            text.append(f"![{caption}]({file}.svg)\n")
-    (o.out / "tables.md").write_text("\n".join(text))
+        text += [f"![{caption}]({file}.svg)\n" for file, caption, _ in FIGURES[letter]]
+    return "\n".join(text)
+
+
+def report_command(o):
+    logs = read_logs(o.logs, o.size)
+    o.out.mkdir(parents=True, exist_ok=True)
+    (o.out / "tables.md").write_text(tables(logs, o.size))
+    for letter, rs in planned(None, o.size).items():
+        for file, _, draw in FIGURES[letter]:
+            save(draw(rs, logs), o.out / f"{file}.svg")
     print(f"study: {o.out / 'tables.md'}, from {len(logs)} runs")

@@ -4,9 +4,9 @@
   study.py list   [--quick] [--only a,c]                                  the runs, and the work by experiment and model
   study.py run    [--quick] [--only a,c] [--jobs N] --worker PATH --out DIR [--data DIR] [--text FILE]
   study.py report [--quick] --logs DIR --out DIR                          tables.md and one SVG a figure; trains nothing
-  study.py pack   [--quick] --logs DIR --out DIR                                    all finished logs in one file, DIR/study.jsonl
+  study.py pack   [--quick] --logs DIR --out DIR                          all finished logs in one file, DIR/study.jsonl.xz
 
-A run that is done is skipped; one that was stopped goes on from its last epoch. `report` reads what `pack` wrote, too.
+A run that is done is skipped; one that was stopped goes on from its last epoch. `report` and `pack` read what `pack` wrote, too.
 """
 import argparse
 import fcntl

@@ -2,7 +2,9 @@
 """Tests of study.py: with a worker that only pretends to train, and with the one that STUDY_WORKER names."""
 import argparse
 import contextlib
+import io
 import json
+import lzma
 import os
 import pathlib
 import signal
@@ -17,6 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import experiments  # noqa: E402
 import report  # noqa: E402
+import svg  # noqa: E402
 
 # Logs as the worker's, of figures that follow from the description. FAKE_FAIL: a run whose name has this fails;
 # FAKE_SLOW: seconds an epoch.
@@ -258,7 +261,7 @@ class Report(Folder):
         names = [f"{file}.svg" for figures in report.FIGURES.values() for file, _, _ in figures]
         self.assertEqual(set(files), {"tables.md", *names})
         self.assertEqual(set(report.FIGURES), set(experiments.EXPERIMENTS))
-        self.assertLess(sum(map(len, files.values())), 1e6)
+        self.assertLess(sum(map(len, files.values())), 2e5)
         for file in names:
             self.assertIn("</svg>", files[file])
             self.assertIn(f"]({file})", files["tables.md"])
@@ -279,13 +282,34 @@ class Report(Folder):
         # The same again, and from packed logs, to the byte.
         said = tool("pack", "--quick", "--logs", self.logs, "--out", self.path / "packed")
         self.assertEqual(said.returncode, 0, said.stderr)
-        self.assertEqual([p.name for p in (self.path / "packed").iterdir()], ["study.jsonl"])
-        lines = [json.loads(line) for line in (self.path / "packed/study.jsonl").read_text().splitlines()]
+        self.assertEqual([p.name for p in (self.path / "packed").iterdir()], ["study.jsonl.xz"])
+        lines = report.packed_lines(self.path / "packed/study.jsonl.xz")
         self.assertEqual(len(lines), len(list(self.logs.glob("*.jsonl"))))
         self.assertEqual({frozenset(line) for line in lines}, {frozenset(("run", "head", "epochs", "done"))})
         again = self.report(self.path / "packed", "again")
         for file, text in files.items():
             self.assertEqual(again[file] == text, True, file)
+        self.assertEqual(tool("pack", "--quick", "--logs", self.path / "packed", "--out", self.path / "twice").returncode, 0)
+        self.assertEqual((self.path / "twice/study.jsonl.xz").read_bytes(), (self.path / "packed/study.jsonl.xz").read_bytes())
+
+    def test_a_damaged_pack_is_refused(self):
+        self.logs.mkdir()
+        whole = lzma.compress(b'{"run": {}}\n' * 1000)
+        for damaged in (b"", whole[:-20], b"no xz", lzma.compress(b'{"run"')):
+            (self.logs / "study.jsonl.xz").write_bytes(damaged)
+            said = tool("report", "--logs", self.logs, "--out", self.path / "out")
+            self.assertEqual(said.returncode, 2, said.stderr)
+            self.assertIn("study.jsonl.xz is damaged", said.stderr)
+
+    def test_the_tables_and_figures_in_docs_are_from_the_logs_here(self):
+        paper = HERE.parents[1] / "docs" / "paper"
+        logs = report.read_logs(HERE / "results", "full")
+        self.assertEqual(len(logs), len(experiments.unique(experiments.planned(None, "full"))))
+        self.assertEqual(report.tables(logs, "full"), (paper / "tables.md").read_text())
+        page = (paper.parent / "paper.md").read_text()
+        drawn = {f"{file}.svg" for figures in report.FIGURES.values() for file, _, _ in figures}
+        self.assertEqual({p.name for p in paper.iterdir()}, {"tables.md", *drawn})
+        self.assertEqual({file for file in drawn if f"](paper/{file})" in page}, drawn)
 
     def test_what_is_missing_leaves_gaps(self):
         self.logs.mkdir()
@@ -304,6 +328,46 @@ class Report(Folder):
         text = self.section(files, "e")
         self.assertIn("| 12.25 (1 diverged) (2 of 3) | – |", text)
         self.assertNotIn("99", text)
+
+
+class Lighter(unittest.TestCase):
+    """Figures keep what they show."""
+
+    def test_a_path_keeps_its_points_to_a_tenth(self):
+        self.assertEqual(svg.path_data("M 0.04 10 \nL 10.06 10 \nL 10.06 -2.5 \nL 12 1 \nL 11 0 \nL 11.04 0 \nz\n"),
+                         "M0 10h10.1v-12.5l1.9 3.5-1-1h0z")
+        self.assertEqual(svg.path_data("M 1 2 L 3 4 M 5 6 C 5 7 6 8 6 9", 10, -1), "M11 1l2 2M15 5c0 1 1 2 1 3")
+        # A thousand rounded steps end where they would have ended without rounding.
+        steps = svg.path_data("M 0 0 " + " ".join(f"L {0.134 * k:.6f} {0.5 * k:.6f}" for k in range(1, 1001)))
+        self.assertAlmostEqual(sum(svg.numbers(steps)[2::2]), 134, delta=0.06)
+
+    def test_every_text_line_dot_and_style_is_kept(self):
+        plt = report.pyplot()
+        figure, ax = plt.subplots()
+        ax.errorbar([1, 2, 3], [1, 2, 500], [0.5, 0.5, 0.5], marker="o", capsize=2, color="#123456", label="a < b & c")
+        ax.fill_between([1, 2], [1, 2], [3, 4], color="#fedcba", alpha=0.2, linewidth=0)
+        ax.set(yscale="log", title="title", ylabel="up")
+        ax.legend()
+        text = io.StringIO()
+        figure.savefig(text, format="svg")
+        plt.close(figure)
+        before, after = (svg.xml.fromstring(x) for x in (text.getvalue(), svg.lighter(text.getvalue())))
+        self.assertGreater(len(text.getvalue()), 3 * len(svg.lighter(text.getvalue())))
+        def texts(root):
+            return ["".join("".join(e.itertext()).split()) for e in root.iter(svg.SVG + "text")]
+        self.assertEqual(texts(after), texts(before))
+        self.assertIn("a<b&c", texts(after))
+        drawn = [e for e in before.iter() if e.tag in (svg.SVG + "path", svg.SVG + "use")]
+        defined = [e for d in before.iter(svg.SVG + "defs") for e in d.iter(svg.SVG + "path")]
+        kept = [e for e in after.iter() if e.tag in (svg.SVG + "path", svg.SVG + "use") and e.get("class")]
+        self.assertEqual(len(kept), len(drawn) - len(defined))
+        styles = after.find(svg.SVG + "style").text
+        for style in ("fill:#fedcba;fill-opacity:0.2", "fill:none;stroke:#123456;stroke-width:1.3;stroke-linecap:square",
+                      "fill:#123456;stroke:#123456"):
+            self.assertIn("{" + style + "}", styles)
+        for e in after.iter():
+            for name in (e.get("class") or "").split():
+                self.assertIn(f".{name}{{", styles)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 #pragma once
 /// \file
-/// An optimizer chosen while the program runs, by its name and named hyperparameters: for command lines, bindings and
-/// engines.
+/// An optimizer chosen at run time by its name and named hyperparameters, for command lines, bindings and frameworks.
 ///
 ///     gradus::any_optimizer<float> opt("adamw", {{"lr", 1e-3}, {"weight_decay", 0.01}});
 
@@ -18,12 +17,12 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// A hyperparameter's name and value; a yes or no is 1 or 0.
+/// A hyperparameter's name and value; a bool is 1 or 0.
 using named_number = std::pair<std::string_view, double>;
 
 namespace detail {
 
-/// How many letters must be put in, taken out or replaced to make one word the other (Levenshtein).
+/// The Levenshtein distance: letters to insert, delete or replace to turn one word into the other.
 inline std::size_t edit_distance(std::string_view a, std::string_view b)
 {
   std::vector<std::size_t> row(b.size() + 1);
@@ -42,10 +41,11 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b)
   return row[b.size()];
 }
 
-/// Names of other libraries, and what they are here: empty for an algorithm that is not here, however near its name is to
-/// another's. Null for any other name.
+/// gradus's name for a name of another library. Empty for an algorithm that gradus does not have, even if its name is
+/// similar to another's. Null for an unknown name.
 inline const std::string_view* known_elsewhere_as(std::string_view name) noexcept
 {
+  // clang-format off
   static constexpr std::pair<std::string_view, std::string_view> synonyms[] = {
       {"learning_rate", "lr"},     {"learningrate", "lr"},    {"step_size", "lr"},        {"stepsize", "lr"},
       {"alpha", "lr"},             {"eta", "lr"},             {"wd", "weight_decay"},     {"decay", "weight_decay"},
@@ -61,20 +61,21 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
       {"lamb", ""},                {"lars", ""},              {"lion", ""},               {"muon", ""},
       {"nadam", ""},               {"nadamw", ""},            {"rmsprop", ""},            {"rprop", ""},
       {"sgdw", ""},                {"shampoo", ""},           {"soap", ""}};
+  // clang-format on
   for (const auto& pair : synonyms)
     if (name == pair.first)
       return &pair.second;
   return nullptr;
 }
 
-/// Refuses a name that is none of the known ones, with the one that was probably meant, if any is near.
+/// Fails for an unknown name, and suggests the known name that was probably meant, if one is near.
 [[noreturn]] inline void fail_unknown(const std::string& what, std::string_view given, const std::vector<std::string_view>& known)
 {
   std::string name(given);  // in lower case
   for (char& c : name)
     c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
   const std::string_view* const synonym = known_elsewhere_as(name);
-  // Of two names that are as near, the one of the more similar length.
+  // Of two equally near names, the one with the more similar length.
   const auto distance = [&name](std::string_view k) {
     const std::size_t longer = name.size() > k.size() ? name.size() - k.size() : k.size() - name.size();
     return std::pair(edit_distance(name, k), longer);
@@ -93,7 +94,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
   detail::fail(what + " is " + detail::quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + detail::quote(meant) + "?)"));
 }
 
-/// A recipe's hyperparameters as a list, and a list written into a recipe.
+/// A recipe's hyperparameters as a list; and a recipe with a list's values.
 template <class Recipe>
 std::vector<named_number> to_numbers(Recipe recipe)
 {
@@ -125,7 +126,7 @@ Recipe with_numbers(std::string_view recipe_name, Recipe recipe, std::span<const
 
 }  // namespace detail
 
-/// The names that any_optimizer knows.
+/// The names of the recipes that any_optimizer accepts.
 inline std::vector<std::string_view> recipe_names()
 {
   std::vector<std::string_view> names;
@@ -133,8 +134,8 @@ inline std::vector<std::string_view> recipe_names()
   return names;
 }
 
-/// The hyperparameters of the recipe of that name, with their defaults.
-/// \throws std::invalid_argument, with the nearest name, for an unknown one
+/// The hyperparameters of a recipe with their defaults.
+/// \throws std::invalid_argument, with the nearest name, for an unknown recipe
 inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
 {
   std::vector<named_number> numbers;
@@ -147,23 +148,26 @@ inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_
   return numbers;
 }
 
-/// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. The same members with the same meaning; hyperparameters
-/// are lists of named numbers: what is not named keeps its value, of two with one name the later counts (a caller's own defaults
-/// come first).
+/// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. Its members are optimizer's, with the same meaning
+/// and errors, but hyperparameters are lists of named numbers. A hyperparameter that is not named keeps its value; if a
+/// name occurs twice, the later number counts, so put your own defaults first.
 template <class T, class Backend = default_backend>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
  public:
-  using precision_type = precision_of<T>;
-  using value_type = typename precision_type::compute_type;
-  using state_type = typename precision_type::state_type;
-  using parameters_span = std::span<typename precision_type::parameter_type>;
-  using gradients_span = std::span<const typename precision_type::gradient_type>;
+  using precision_type = precision_of<T>;  ///< the number types
+  using value_type = typename precision_type::compute_type;  ///< of the arithmetic
+  using state_type = typename precision_type::state_type;  ///< of the moments
+  using parameters_span = std::span<typename precision_type::parameter_type>;  ///< a tensor's weights
+  using gradients_span = std::span<const typename precision_type::gradient_type>;  ///< a tensor's gradients
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
-  using numbers = std::span<const named_number>;
-  using number_list = std::initializer_list<named_number>;
+  using numbers = std::span<const named_number>;  ///< hyperparameters
+  using number_list = std::initializer_list<named_number>;  ///< hyperparameters, {{"lr", 1e-3}, …}
 
+  /// \param recipe_name      one of `recipe_names()`
+  /// \param hyperparameters  replace the recipe's defaults
+  /// \throws std::invalid_argument for an unknown name, and for a value out of range
   explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = Backend())
   {
     for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
@@ -173,12 +177,15 @@ class any_optimizer
     if (!self_)
       detail::fail_unknown("optimizer", recipe_name, recipe_names());
   }
+  /// The same with a list: any_optimizer<float>("adamw", {{"lr", 1e-3}}).
   any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
       : any_optimizer(recipe_name, span_of(hyperparameters), backend)
   {
   }
 
+  /// Moves; the members of `other` then fail until it is assigned to.
   any_optimizer(any_optimizer&& other) noexcept : self_(std::exchange(other.self_, nullptr)) {}
+  /// Moves; the members of `other` then fail until it is assigned to.
   any_optimizer& operator=(any_optimizer&& other) noexcept
   {
     if (this != &other)
@@ -187,78 +194,103 @@ class any_optimizer
   }
   ~any_optimizer() { delete self_; }
 
+  /// The recipe's name.
   std::string_view name() const { return model_of().name; }
 
+  /// A group's hyperparameters, all of them.
   std::vector<named_number> hyperparameters(group_handle g = {}) const { return model_of().hyperparameters(g); }
-  /// A further group: the default group's hyperparameters but for those named.
+  /// Adds a group with the default group's hyperparameters, except those named.
   group_handle add_group(numbers changed) { return model_of().add_group(changed); }
+  /// The same with a list.
   group_handle add_group(number_list changed) { return add_group(span_of(changed)); }
+  /// Changes the named hyperparameters of a group from the next step on.
   void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
+  /// The same with a list.
   void set_hyperparameters(number_list changed, group_handle g = {}) { set_hyperparameters(span_of(changed), g); }
 
-  /// A group's learning rate, and a new one from the next step on.
+  /// A group's learning rate.
   double lr(group_handle g = {}) const { return model_of().lr(g); }
+  /// Sets a group's learning rate from the next step on.
   void set_lr(double lr, group_handle g = {}) { model_of().set_lr(lr, g); }
 
-  /// Refuses what set_hyperparameters would refuse, and sets nothing.
+  /// Fails as set_hyperparameters would, and changes nothing.
   void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
-  /// optimizer's, for a device's parameters; state is shown in copies.
+  /// Copies bytes to or from a device's memory, for visitors of state that take device memory.
   void copy_memory(void* to, const void* from, std::size_t bytes) const
     requires(optimizer<sgd, T, Backend>::on_device)
   {
     model_of().copy_memory(to, from, bytes);
   }
+  /// The number of groups, the default group included.
   std::size_t group_count() const { return model_of().group_count(); }
+  /// The handle of a group; 0 is the default group.
   group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
 
+  /// Adds a tensor by its spans; `add` forwards here. Without gradients it starts frozen.
   tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters, std::optional<gradients_span> gradients,
                           std::optional<group_handle> in = {})
   {
     return model_of().add_spans(tensor_name, parameters, gradients, in);
   }
+  /// Points a tensor at new memory of the same length; its state stays.
   void rebind_spans(const tensor_handle& h, parameters_span parameters, std::optional<gradients_span> gradients)
   {
     const rebinding one{h, parameters, gradients};
     model_of().rebind_spans(std::span(&one, 1));
   }
+  /// Points several tensors at new memory at once; they may take each other's places.
   void rebind_spans(std::span<const rebinding> all) { model_of().rebind_spans(all); }
+  /// Points a tensor at new gradients of the same length.
   void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients) { model_of().rebind_gradients_spans(h, gradients); }
+  /// Freezes a tensor: steps skip it; its weights, state and step count stay unchanged.
   void freeze(const tensor_handle& h) { model_of().freeze(h); }
+  /// Lets a frozen tensor take part in steps again.
   void unfreeze(const tensor_handle& h) { model_of().unfreeze(h); }
+  /// Removes a tensor. Its state is dropped, or kept until a tensor of the same name and length is added.
   void remove(const tensor_handle& h, removed_state state) { model_of().remove(h, state); }
+  /// Marks elements of a tensor as padding: they count in no mean, and their state stays 0.
   void set_padding(const tensor_handle& h, padding_mask is_padding) { model_of().set_padding(h, is_padding); }
+  /// The number of steps that a tensor has taken.
   std::uint64_t step_count(const tensor_handle& h) const { return model_of().step_count(h); }
+  /// The number of parameters in all tensors.
   std::size_t parameter_count() const { return model_of().parameter_count(); }
+  /// The bytes of state of all tensors.
   std::size_t state_bytes() const { return model_of().state_bytes(); }
 
+  /// A view of one slot of a tensor, such as state("layer1.weight", "exp_avg").
   std::span<state_type> state(std::string_view tensor_name, std::string_view slot_name)
     requires(!std::is_same_v<state_type, block8>)
   {
     return model_of().state(tensor_name, slot_name);
   }
+  /// The same, read-only.
   std::span<const state_type> state(std::string_view tensor_name, std::string_view slot_name) const
     requires(!std::is_same_v<state_type, block8>)
   {
     return model_of().state(tensor_name, slot_name);
   }
+  /// Calls visit(tensor, key, span) for each array of state (docs/algorithms.md#state); writes through the spans change
+  /// it.
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
     model_of().visit_state(visitor(visit));
   }
-  /// The same, with spans of const.
+  /// The same, read-only.
   template <class Visitor>
   void visit_state(Visitor&& visit) const
   {
     auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) { visit(n, k, std::span<const X>(x)); };
     model_of().visit_state(visitor(readonly));
   }
+  /// Calls visit(tensor, parameters, group, takes_part) for each tensor; `takes_part`, a bool&, may be changed.
   template <class Visitor>
   void visit_tensors(Visitor&& visit)
   {
     tensor_visitor_of<std::remove_reference_t<Visitor>> erased(visit);
     model_of().visit_tensors(erased);
   }
+  /// The same, read-only.
   template <class Visitor>
   void visit_tensors(Visitor&& visit) const
   {
@@ -268,30 +300,37 @@ class any_optimizer
     tensor_visitor_of<decltype(readonly)> erased(readonly);
     model_of().visit_tensors(erased);
   }
+  /// Recomputes Σv of a scheduled decay from v, after second moments were written without it.
   void recompute_second_moment_sum() { model_of().recompute_second_moment_sum(); }
+  /// The seed of stochastic rounding.
   std::uint64_t seed() const
     requires(precision_type::stochastic)
   {
     return model_of().seed();
   }
+  /// Sets the seed of stochastic rounding.
   void set_seed(std::uint64_t seed)
     requires(precision_type::stochastic)
   {
     model_of().set_seed(seed);
   }
+  /// Reads a tensor's master weights from its parameters, after these were changed by other code.
   void reset_master(const tensor_handle& h)
     requires(precision_type::has_master)
   {
     model_of().reset_master(h);
   }
 
+  /// One step of all tensors that are not frozen; allocates nothing. On a device it is enqueued, and the report is
+  /// pending.
   step_report step(const step_options& o = {}) { return model_of().step(o); }
+  /// The report of the last step; waits for a device.
   step_report report() const { return model_of().report(); }
 
  private:
   static numbers span_of(number_list l) noexcept { return {l.begin(), l.size()}; }
 
-  /// A visitor whose type is forgotten, of all the kinds of spans that state is made of.
+  /// A type-erased visitor for all types of spans that state consists of.
   template <class... X>
   struct visitor_of {
     void* visit;

@@ -1,18 +1,18 @@
 #pragma once
 /// \file
-/// What the compiler's flags decide: the instruction set, the family of bits, the host-device mark.
+/// Macros that follow from the compiler's flags: instruction set, family of bits, host-device mark, inline namespace.
 
 #if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L
 #error "gradus needs C++20: compile with -std=c++20 or later (with old compilers -std=c++2a)."
-#include "gradus needs C++20"  // no such file: compilers go on after an #error, and would complain of every line
+#include "gradus needs C++20"  // no such file, so that compilers stop here instead of reporting every line after #error
 #endif
 
-#define GRADUS_VERSION_MAJOR 0
-#define GRADUS_VERSION_MINOR 1
-#define GRADUS_VERSION_PATCH 0
+#define GRADUS_VERSION_MAJOR 0  ///< raised by changes that break code, from 1.0.0 on
+#define GRADUS_VERSION_MINOR 1  ///< raised by new features; while MAJOR is 0, also by changes that break code
+#define GRADUS_VERSION_PATCH 0  ///< raised by fixes
 
-/// Marks functions that also run on a CUDA device; empty for every other compiler. nvcc takes no SIMD registers through
-/// them, not even on the host's side: what it compiles does without xsimd.
+/// Marks functions that also run on a CUDA device; empty for compilers other than nvcc. nvcc cannot pass SIMD registers
+/// to such functions, even on the host, so code that it compiles does not use xsimd.
 #if defined(__CUDACC__)
 #define GRADUS_HOST_DEVICE __host__ __device__
 #if !defined(GRADUS_NO_XSIMD)
@@ -22,7 +22,8 @@
 #define GRADUS_HOST_DEVICE
 #endif
 
-/// Marks number types that may lie over an engine's own of the same bits, and functions that are to be inlined even at -O2.
+/// GRADUS_MAY_ALIAS marks number types that may alias other types with the same bits; GRADUS_INLINE marks functions
+/// that must be inlined even at -O2.
 #if defined(__GNUC__)
 #define GRADUS_MAY_ALIAS __attribute__((may_alias))
 #define GRADUS_INLINE __attribute__((always_inline))
@@ -31,9 +32,9 @@
 #define GRADUS_INLINE
 #endif
 
-// How `rounded` (math.hpp) keeps compilers from reassociating. Macros alone do not tell: clang++ defines none for
-// -funsafe-math-optimizations or -fassociative-math, but has a fence, which is no code where they are not given. g++ defines
-// one from version 12 on; its own barrier is lost in some vectorised loops.
+// How `rounded` (math.hpp) keeps compilers from reassociating. clang++ defines no macro for -funsafe-math-optimizations
+// and -fassociative-math, but has a fence, which is no code without these flags. g++ defines a macro from version 12
+// on; its own barrier is lost in some vectorised loops.
 #define GRADUS_BY_NOTHING 0
 #define GRADUS_BY_ASSEMBLY 1
 #define GRADUS_BY_FENCE 2
@@ -50,8 +51,8 @@
 #define GRADUS_ROUNDED_BY GRADUS_BY_ASSEMBLY
 #endif
 
-/// 1 where the target has a fused multiply-add in hardware, and `fma` is therefore fused; 0 where it is a product and
-/// a sum. These are the two families of bits: inside one, every backend and width gives the same results.
+/// 1 if the target has fused multiply-add in hardware, so that `fma` is fused; 0 if `fma` is a product and a sum. These
+/// are the two families of bits; within a family, every backend and width gives the same results.
 #if defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__aarch64__) ||                           \
     defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMA) || defined(__CUDA_ARCH__)
 #define GRADUS_FUSED 1
@@ -59,16 +60,16 @@
 #define GRADUS_FUSED 0
 #endif
 
-/// 1 where exceptions are enabled. Without them an error is written to stderr and the program aborts (error.hpp).
+/// 1 if exceptions are enabled. Without them, errors are written to stderr and the program aborts (error.hpp).
 #if defined(__cpp_exceptions)
 #define GRADUS_EXCEPTIONS 1
 #else
 #define GRADUS_EXCEPTIONS 0
 #endif
 
-// Translation units compiled for different instruction sets may meet in one program. Their inline functions must not
-// be merged by the linker, or a machine runs code that it cannot: so everything lives in an inline namespace named
-// after the instruction set, and what does not belong together does not link.
+// One program may contain translation units compiled for different instruction sets. If the linker merged their inline
+// functions, a machine could run instructions that it does not have. Everything is therefore in an inline namespace
+// named after the instruction set, so that such functions have different names.
 #define GRADUS_JOIN_(a, b) a##b
 #define GRADUS_JOIN(a, b) GRADUS_JOIN_(a, b)
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
@@ -92,11 +93,11 @@
 #else
 #define GRADUS_ISA_NAME baseline
 #endif
-#if defined(GRADUS_DISPATCH_UNIT)  // gradus::dispatch shares nothing with a program, not even one of the same flags
+#if defined(GRADUS_DISPATCH_UNIT)  // gradus::dispatch shares no names with any program
 #define GRADUS_ISA GRADUS_JOIN(GRADUS_ISA_NAME, _dispatch)
 #else
-// The same for each flag that changes the code of inline functions: else the unit that is linked first decides for all.
-// Flags of clang++ that no macro tells change nothing that the functions here promise (see `rounded` in math.hpp).
+// Likewise for each flag that changes the code of inline functions, because the linker would keep one version for all.
+// Flags of clang++ that define no macro do not change what the functions promise (see `rounded` in math.hpp).
 #if !GRADUS_EXCEPTIONS
 #define GRADUS_ISA_1_ GRADUS_JOIN(GRADUS_ISA_NAME, _noexcept)
 #else
@@ -143,8 +144,8 @@
 #endif
 #endif
 
-// What every header's text stands between. A tool that shows declarations and does not know inline namespaces (ctags, Doxygen)
-// may define both beforehand, as `namespace gradus {` and `}`.
+// Every header's declarations are between these two. For tools that do not know inline namespaces (ctags, Doxygen),
+// define them as `namespace gradus {` and `}`.
 #if !defined(GRADUS_OPEN_NAMESPACE)
 #define GRADUS_OPEN_NAMESPACE namespace gradus::inline GRADUS_ISA {
 #define GRADUS_CLOSE_NAMESPACE }

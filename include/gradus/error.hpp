@@ -1,11 +1,9 @@
 #pragma once
 /// \file
-/// How gradus refuses: one sentence that names the argument, its value and what was expected.
+/// How gradus reports errors: with one sentence that names the argument, its value and what was expected.
 ///
-/// With exceptions, std::invalid_argument is thrown. With -fno-exceptions the sentence goes to stderr and the program
-/// aborts. Either way `gradus::error_handler`, if set, is called first: the one place to log errors elsewhere, or to
-/// leave a program that has no exceptions by another door (it may longjmp or exit; if it returns, abort follows).
-/// A refused call has changed nothing.
+/// With exceptions, it throws std::invalid_argument. With -fno-exceptions, it writes the sentence to stderr and aborts.
+/// In both cases it first calls `gradus::error_handler`, if one is set. A call that fails has changed nothing.
 
 #include <cstdio>
 #include <cstdlib>
@@ -17,9 +15,12 @@
 
 #include <gradus/macros_off.hpp>
 
+/// First-order optimizers, composed of rules.
 namespace gradus {
 
-/// Called with every error message before the throw or the abort; null by default. Not synchronised: set it at start.
+/// Called with each error message before the throw or abort; null by default. Use it to log errors, or to leave a
+/// program without exceptions by longjmp or exit; if it returns, throw or abort follows. Not synchronised; set it at
+/// start.
 inline void (*error_handler)(const char* message) = nullptr;
 
 }  // namespace gradus
@@ -27,10 +28,10 @@ inline void (*error_handler)(const char* message) = nullptr;
 GRADUS_OPEN_NAMESPACE
 
 namespace detail {
-/// While a file is being read or written, what a sentence that does not know of it begins with; null otherwise.
+/// While a file is being read or written, the prefix that names it in error messages; null otherwise.
 inline constinit thread_local const std::string* fail_context = nullptr;
 
-/// Names a file in every sentence for as long as it lives.
+/// Names a file in all error messages during its lifetime.
 struct fail_in {
   explicit fail_in(const std::string& where) noexcept { fail_context = &where; }
   explicit fail_in(std::string&&) = delete;
@@ -42,7 +43,7 @@ struct fail_in {
 [[noreturn]] inline void fail(const std::string& sentence)
 {
   const std::string message = "gradus: " + (fail_context ? *fail_context + ": " : std::string()) + sentence;
-  fail_context = nullptr;  // the handler may leave by a longjmp
+  fail_context = nullptr;  // the handler may call longjmp
   if (error_handler)
     error_handler(message.c_str());
 #if GRADUS_EXCEPTIONS
@@ -53,13 +54,13 @@ struct fail_in {
 #endif
 }
 
-/// printf's text of a number, with a point for whatever the locale has in its place: one byte or several.
+/// printf's text of a number, with a point in place of the locale's decimal separator, which may be several bytes.
 inline std::string with_point(std::string_view text)
 {
   const auto is_digit = [&](std::size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
   std::size_t point = text.starts_with('-') ? 1 : 0;
   if (!is_digit(point))
-    return std::string(text);  // infinite, or no number
+    return std::string(text);  // infinity or NaN
   while (is_digit(point))
     ++point;
   std::size_t end = point;
@@ -74,7 +75,7 @@ inline std::string number_text(double x, int digits)
   return with_point(text);
 }
 
-/// A number as an error message shows it: short, and exact enough to recognise.
+/// A number as text for error messages, with 9 digits.
 inline std::string show(double x)
 {
   return number_text(x, 9);
@@ -87,7 +88,9 @@ inline std::string quote(std::string_view text)
 
 }  // namespace detail
 
-/// Refuses as gradus itself does, from a rule's or recipe's `validate()`. \p sentence  the argument, its value, what was expected
+/// Reports an error as gradus does; call it from a rule's or recipe's `validate()`.
+/// \param sentence  names the argument, its value and what was expected
+/// \throws std::invalid_argument, or aborts without exceptions
 [[noreturn]] inline void refuse(const std::string& sentence)
 {
   detail::fail(sentence);

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// All of gradus that needs no optional dependency, and the SIMD backend where xsimd is installed.
+/// All of gradus that needs no dependency, and the SIMD backend if xsimd is installed. checkpoint.hpp is separate.
 
 #include <gradus/any_optimizer.hpp>
 #include <gradus/kernel.hpp>

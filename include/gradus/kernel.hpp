@@ -1,19 +1,20 @@
 #pragma once
 /// \file
-/// The engine layer: one step of one tensor over raw spans.
+/// The engine layer: one step of one tensor over raw spans, for programs that own their memory.
 ///
-/// For engines that own their memory. Nothing here allocates, throws or keeps state; the engine counts its steps and
-/// holds the slots, each as long as the parameters and filled at first with `initial_value(rule, k)`:
+/// Nothing here allocates, throws or keeps state. Your program counts the steps and holds the slots. Each slot is as
+/// long as the parameters and starts filled with `initial_value(rule, k)`:
 ///
 ///     const auto rule = gradus::adamw{.lr = 1e-3}.rule();
 ///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale));   // t = 1, 2, …
 ///     const bool fits = gradus::update(gradus::default_backend{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
 ///
-/// A scheduled decay reads v̄, make_step_scalars's fourth argument. Where rule.scheduled_in_one_pass, keep a sum S = 0 (double) beside
-/// the slots, advance it by next_second_moment_sum before each step, and pass S / rule.second_moment.correction(t) / number of
-/// parameters (a quotient for each tensor, added up by `sum`, has the optimizer's bits; one S for all, those of an optimizer
-/// that is given the norm). Otherwise pass 0 and call update_moments, sum the value slot of all tensors with `sum`, make a
-/// second step_scalars with v̄, prepare again, and call update_weights.
+/// A scheduled decay needs v̄, the fourth argument of make_step_scalars. If rule.scheduled_in_one_pass, keep a double
+/// S, 0 at first, beside the slots, advance it with next_second_moment_sum before each step, and pass S /
+/// rule.second_moment.correction(t) / number of parameters. One quotient for each tensor, added with `sum`, gives the
+/// bits of gradus::optimizer; one S for all tensors gives the bits of an optimizer that is given the norm. Otherwise
+/// pass 0 and call update_moments, sum the value slot of all tensors with `sum`, make a second step_scalars with v̄,
+/// prepare again, and call update_weights.
 
 #include <array>
 #include <concepts>
@@ -26,13 +27,16 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// The N slots of a tensor as spans, exactly so many: {exp_avg, exp_avg_sq}. `{}` stands for empty ones.
+/// The N slots of a tensor as spans: {exp_avg, exp_avg_sq}. Another number of spans does not compile.
 template <class T, std::size_t N>
 struct slot_spans {
-  std::array<std::span<T>, N> all = {};
+  std::array<std::span<T>, N> all = {};  ///< the first moment's slots, then the second moment's
 
+  /// N empty spans.
   constexpr slot_spans() = default;
+  /// From an array.
   constexpr slot_spans(const std::array<std::span<T>, N>& spans) noexcept : all(spans) {}
+  /// From N ranges that convert to spans of T.
   template <class... X>
     requires(sizeof...(X) > 0 && (std::convertible_to<X, std::span<T>> && ...))
   constexpr slot_spans(X&&... spans) noexcept
@@ -64,9 +68,13 @@ bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, 
 
 }  // namespace detail
 
-/// One step of one tensor, in one pass. All spans are of one length and do not overlap; the slots are the first moment's,
-/// then the second moment's (a momentum of 0 ignores its slot, which may be empty).
-/// \return false, and nothing is changed, if the lengths differ.
+/// One step of one tensor, in one pass over its memory.
+/// \param backend     backend::scalar, backend::simd or another CPU backend
+/// \param formula     from `prepare`, for this step
+/// \param parameters  updated
+/// \param gradients   as long as the parameters, not overlapping them
+/// \param slots       updated; each as long as the parameters. With momentum 0 its slot is ignored and may be empty
+/// \return false, with nothing changed, if the lengths differ
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
             std::type_identity_t<std::span<const T>> gradients,
@@ -75,7 +83,8 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::whole>(backend, formula, parameters, gradients, slots);
 }
 
-/// The first half of a step, for a decay that must see the second moment of the whole model: only the slots move.
+/// The first half of a step in two passes, for a decay that needs the second moment of the whole model: updates only
+/// the slots. Parameters and result as for `update`.
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update_moments(const Backend& backend, const prepared<F, S, P, D, T>& formula,
                     std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
@@ -84,7 +93,7 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::moments>(backend, formula, parameters, gradients, slots);
 }
 
-/// The second half: the weights move, the slots are only read.
+/// The second half: updates only the parameters and reads the slots. Parameters and result as for `update`.
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update_weights(const Backend& backend, const prepared<F, S, P, D, T>& formula,
                     std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
@@ -93,21 +102,22 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::weights>(backend, formula, parameters, gradients, slots);
 }
 
-/// ‖x‖² in double: pages, then exact (kernel/pages.hpp).
+/// ‖x‖² in double, by pages (kernel/reduce.hpp), so with the same bits on every backend.
 template <class Backend, class T>
 [[nodiscard]] double squared_norm(const Backend& backend, std::span<const T> x) noexcept
 {
   return reduce<square_term>(backend, x.data(), x.size());
 }
 
-/// Adds ‖x‖² to a sum, which so becomes that of several tensors, in any order: the `value()` is the optimizer's ‖g‖².
+/// Adds ‖x‖² to a sum. Add several tensors in any order: `sum.value()` is then their ‖g‖², with the bits of the
+/// optimizer's.
 template <class Backend, class T>
 void add_squared_norm(const Backend& backend, std::span<const T> x, exact_sum& sum) noexcept
 {
   add_pages<square_term>(backend, x.data(), x.size(), sum);
 }
 
-/// Σx in double, summed in the same way.
+/// Σx in double, by pages (kernel/reduce.hpp), so with the same bits on every backend.
 template <class Backend, class T>
 [[nodiscard]] double sum(const Backend& backend, std::span<const T> x) noexcept
 {

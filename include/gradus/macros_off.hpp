@@ -1,13 +1,12 @@
 // No include guard: every header includes this after its other includes, and macros_on.hpp at its end.
 //
-// Names that other people's headers define as macros and that stand in ours as identifiers are put aside, to be given back
-// unharmed; so are warnings of which nothing in our headers is at fault:
-// -Wshadow: g++ takes a lambda's names in a template for shadows of globals that the user declares after the header.
-// -Wmaybe-uninitialized: g++ takes the number of an empty std::optional for one that is read.
-// -Wuseless-cast: a cast to std::size_t is needed where that is another type than std::uint64_t.
-// -Wswitch-default, -Wctad-maybe-unsupported: the opposite of -Wcovered-switch-default; std::lock_guard.
-// What nvcc merely warns of is an error in ours: a rule's function that is not marked GRADUS_HOST_DEVICE, called where its
-// code is for devices, would be left out there.
+// Saves and undefines macros of other libraries whose names are identifiers in our headers; macros_on.hpp restores
+// them. Also turns off warnings that are wrong about our headers: -Wshadow: g++ says that a lambda's names in a
+// template shadow globals that the user declares after the header. -Wmaybe-uninitialized: g++ says that the number in
+// an empty std::optional is read. -Wuseless-cast: a cast to std::size_t is needed if that is another type than
+// std::uint64_t. -Wswitch-default, -Wctad-maybe-unsupported: the opposite of -Wcovered-switch-default; std::lock_guard.
+// Turns one warning of nvcc into an error: device code would omit the call of a rule's function that lacks
+// GRADUS_HOST_DEVICE.
 #if defined(__CUDACC__)
 #pragma nv_diagnostic push
 #pragma nv_diag_error 20011, 20013, 20014, 20015
@@ -112,7 +111,7 @@
 #undef show
 #pragma push_macro("quote")
 #undef quote
-// complex.h, and what engines and old C call their types and registers
+// complex.h, and types and registers in game engines and old C code
 #pragma push_macro("A")
 #undef A
 #pragma push_macro("B")

@@ -1,4 +1,4 @@
-// Undoes macros_off.hpp: a user's macros and warnings are as they were.
+// Undoes macros_off.hpp: restores the user's macros and warnings.
 
 // Qt
 #pragma pop_macro("slots")
@@ -47,7 +47,7 @@
 #pragma pop_macro("fail")
 #pragma pop_macro("show")
 #pragma pop_macro("quote")
-// complex.h, and what engines and old C call their types and registers
+// complex.h, and types and registers in game engines and old C code
 #pragma pop_macro("A")
 #pragma pop_macro("B")
 #pragma pop_macro("C")

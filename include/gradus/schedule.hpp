@@ -1,13 +1,14 @@
 #pragma once
 /// \file
-/// Learning-rate schedules: pure functions of the step or epoch t, counted from 0 (a real number serves too), that give
-/// `lr_scale`, the factor on a recipe's lr.
+/// Learning-rate schedules: pure functions of the step or epoch t, counted from 0, that return `lr_scale`, the factor
+/// on a recipe's lr. t may be a fraction.
 ///
 ///     const auto schedule = gradus::schedule::sequence(gradus::schedule::linear_warmup{.t_warmup = 5}, 5,
 ///                                                      gradus::schedule::cosine{.t_max = 195});
 ///     opt.step({.lr_scale = schedule(epoch)});
 ///
-/// A t that is negative, infinite or NaN, and a field outside its range, is refused when the schedule is called.
+/// A call with a t that is negative, infinite or NaN, or with a field out of range, throws std::invalid_argument
+/// (error.hpp).
 
 #include <cmath>
 #include <limits>
@@ -20,6 +21,7 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Learning-rate schedules.
 namespace schedule {
 
 namespace detail {
@@ -34,11 +36,12 @@ inline double half_cosine(double x, double eta_min)
 
 }  // namespace detail
 
-/// gamma to the number of milestones that t has reached. The milestones stand in any order.
+/// gammaᵏ, where k is the number of milestones that t has reached.
 struct multi_step {
-  std::vector<double> milestones;
-  double gamma = 0.1;
+  std::vector<double> milestones;  ///< values of t, ≥ 0, in any order
+  double gamma = 0.1;              ///< ≥ 0; PyTorch's default
 
+  /// The factor at t.
   double operator()(double t) const
   {
     detail::check_t(t);
@@ -52,11 +55,12 @@ struct multi_step {
   }
 };
 
-/// From 1 to eta_min (a fraction of the base lr) over t_max, then eta_min. Loshchilov and Hutter, SGDR, ICLR 2017.
+/// Falls from 1 to eta_min along half a cosine until t_max, then stays there. Loshchilov and Hutter, SGDR, ICLR 2017.
 struct cosine {
-  double t_max = 1;
-  double eta_min = 0;
+  double t_max = 1;    ///< length, > 0, in the unit of t
+  double eta_min = 0;  ///< final factor, ≥ 0, as a fraction of the base lr
 
+  /// The factor at t.
   double operator()(double t) const
   {
     detail::check_t(t);
@@ -66,12 +70,13 @@ struct cosine {
   }
 };
 
-/// `cosine` over a period of t_0, then of t_0·t_mult, t_0·t_mult², …, each starting from 1 again. SGDR, as above.
+/// `cosine` over periods of t_0, t_0·t_mult, t_0·t_mult², …, each from 1 again. SGDR, as above.
 struct cosine_warm_restarts {
-  double t_0 = 1;
-  double t_mult = 1;
-  double eta_min = 0;
+  double t_0 = 1;      ///< length of the first period, > 0, in the unit of t
+  double t_mult = 1;   ///< growth of each period, ≥ 1
+  double eta_min = 0;  ///< factor at a period's end, ≥ 0, as a fraction of the base lr
 
+  /// The factor at t.
   double operator()(double t) const
   {
     detail::check_t(t);
@@ -81,15 +86,15 @@ struct cosine_warm_restarts {
     if (t_mult == 1)
       return detail::half_cosine(std::fmod(t, t_0) / t_0, eta_min);
     double period = t_0;
-    if (t < 0x1p400 && period < 0x1p-500) {  // exact, and no period is a denormal number, which would not grow
+    if (t < 0x1p400 && period < 0x1p-500) {  // exact; a denormal period would not grow
       t *= 0x1p600;
       period *= 0x1p600;
     }
     const double growth = t_mult - 1, log_mult = std::log1p(growth);
     while (t >= period) {
-      // A logarithm tells how many periods t is away, to within rounding: one is kept back, and a few parts in 10¹⁵. They
-      // are added up singly where they are few, so that restarts come when they should to the bit. Where t is so far that
-      // the period is still tiny, a jump loses nothing of it.
+      // A logarithm gives the number of periods before t up to rounding, so one period and a few parts in 10¹⁵ are
+      // subtracted from it. Few periods are added one by one, so that restarts are exact to the bit. Many periods, or
+      // tiny ones far from t, are skipped in one jump, which loses nothing.
       const double log_x = std::log1p(t / period * growth);
       const double passed = std::floor((log_x < 600 ? log_x : 600) / log_mult * (1 - 0x1p-50)) - 1;
       if (passed >= 64 || (passed >= 1 && period < 0x1p-500)) {
@@ -108,11 +113,12 @@ struct cosine_warm_restarts {
   }
 };
 
-/// In a straight line from start_factor to 1 over t_warmup, then 1.
+/// Rises linearly from start_factor to 1 until t_warmup, then stays 1.
 struct linear_warmup {
-  double t_warmup = 1;
-  double start_factor = 0;
+  double t_warmup = 1;      ///< length, > 0, in the unit of t
+  double start_factor = 0;  ///< factor at t = 0, in [0, 1]
 
+  /// The factor at t.
   double operator()(double t) const
   {
     detail::check_t(t);
@@ -122,31 +128,35 @@ struct linear_warmup {
   }
 };
 
-/// The product of schedules, each seeing the same t: a warm-up over a decay that has begun.
+/// The product of schedules at the same t, such as a warm-up on top of a decay.
 template <class... Schedules>
 struct product {
-  std::tuple<Schedules...> factors;
+  std::tuple<Schedules...> factors;  ///< the schedules
 
+  /// From schedules, each callable with t.
   explicit product(Schedules... schedules) : factors(std::move(schedules)...) {}
 
+  /// The factor at t.
   double operator()(double t) const
   {
     return std::apply([t](const Schedules&... f) { return (1.0 * ... * f(t)); }, factors);
   }
 };
 
-/// `first` until t reaches `until`, then `second`, which counts from 0 again. Nest it for more than two.
+/// `first` until t reaches `until`, then `second` at t − until. Nest it for more than two schedules.
 template <class First, class Second>
 struct sequence {
-  First first;
-  double until;
-  Second second;
+  First first;    ///< for t < until
+  double until;   ///< ≥ 0
+  Second second;  ///< from `until` on
 
+  /// \throws std::invalid_argument if the change is negative, infinite or NaN
   sequence(First before, double change, Second after) : first(std::move(before)), until(change), second(std::move(after))
   {
     gradus::detail::check("until", until, range::at_least_zero);
   }
 
+  /// The factor at t.
   double operator()(double t) const { return t < until ? first(t) : second(t - until); }
 };
 

@@ -203,7 +203,7 @@ void step(std::span<float> weights, std::span<const float> gradients)
   gradus::optimizer opt(gradus::compose(first{}, second{}, third{}, fourth{}, 1e-3));
 #elif defined(CASE_RECTIFIED_WITHOUT_BETA)
   gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, gradus::step_size::rectified{}, fourth{}));
-#elif defined(CASE_MOMENTUM_CORRECTED_WITHOUT_GAIN)
+#elif defined(CASE_STABLE_WITHOUT_GAIN)
   gradus::optimizer opt(gradus::compose(1e-3, first{}, second{}, third{}, gradus::decay::stable{}));
 #elif defined(CASE_COMPOSITION_BY_DEFAULT)
   gradus::optimizer<decltype(gradus::compose(1e-3, first{}, second{}, third{}, fourth{}))> opt;

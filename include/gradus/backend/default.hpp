@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The default backend: simd where xsimd can be included and knows the target, else scalar.
-/// Define GRADUS_NO_XSIMD (in every translation unit alike) to do without xsimd where it is installed; nvcc always does.
+/// The default backend: simd if xsimd is installed and supports the target, otherwise scalar. Define GRADUS_NO_XSIMD,
+/// in every translation unit, to not use an installed xsimd; nvcc never uses it.
 
 #include <gradus/backend/scalar.hpp>
 
@@ -9,7 +9,9 @@
 #if __has_include(<gradus/backend/simd.hpp>)
 #include <gradus/backend/simd.hpp>
 #else
+// clang-format off
 #pragma message("gradus: xsimd is installed, but gradus's SIMD backend is not on the include path, so steps are taken element by element: add -I GRADUS/backends/simd/include, or define GRADUS_NO_XSIMD to have it so in silence")
+// clang-format on
 #endif
 #endif
 
@@ -18,11 +20,14 @@
 GRADUS_OPEN_NAMESPACE
 
 #if defined(GRADUS_HAS_SIMD)
+/// The backend of an `optimizer` that names none.
 using default_backend = backend::simd;
 /// The default backend's name in namespace gradus::backend: "simd" or "scalar".
 constexpr const char* default_backend_name() noexcept { return "simd"; }
 #else
+/// The backend of an `optimizer` that names none.
 using default_backend = backend::scalar;
+/// The default backend's name in namespace gradus::backend: "simd" or "scalar".
 constexpr const char* default_backend_name() noexcept { return "scalar"; }
 #endif
 

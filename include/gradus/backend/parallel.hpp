@@ -1,14 +1,14 @@
 #pragma once
 /// \file
-/// Any CPU backend on several threads: `parallel` adds an executor to it.
+/// Any CPU backend on several threads: `parallel` combines it with an executor.
 ///
 ///     #include <gradus/executor/thread_pool.hpp>
 ///     #include <gradus/gradus.hpp>
 ///     gradus::optimizer opt(gradus::adamw{}, gradus::backend::parallel(gradus::default_backend{}, gradus::executor::thread_pool(8)));
 ///
-/// An executor is an object with one member, `run(n, work)`: it calls work(k) once for each k in [0, n), in any order, on
-/// any threads, and returns when all calls have. `work` is small, copyable and never throws. Steps give the same bits for
-/// every executor and thread count; steps of fewer than 262144 parameters do not ask the executor at all.
+/// An executor has one member, `run(n, work)`. It calls work(k) once for each k in [0, n), in any order, on any
+/// threads, and returns when all calls have returned. `work` is small, copyable and never throws. Steps give the same
+/// bits for every executor and thread count. Steps of fewer than 262144 parameters do not use the executor.
 
 #include <cstddef>
 #include <utility>
@@ -18,16 +18,19 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Executors: how a backend's work is spread over threads.
 namespace executor {
 
-/// What an executor is handed: a reference to the work, good until `run` returns.
+/// The argument of an executor's `run`: a reference to the work, valid until `run` returns.
 class work {
  public:
+  /// Refers to f, which must outlive this object.
   template <class F>
   explicit work(const F& f) noexcept
       : self_(&f), call_([](const void* self, std::size_t k) noexcept { (*static_cast<const F*>(self))(k); })
   {
   }
+  /// Runs piece k.
   void operator()(std::size_t k) const noexcept { call_(self_, k); }
 
  private:
@@ -35,8 +38,9 @@ class work {
   void (*call_)(const void*, std::size_t) noexcept;
 };
 
-/// One piece after another on the calling thread.
+/// The executor that runs one piece after another on the calling thread.
 struct serial {
+  /// Calls f(0), …, f(n−1).
   void run(std::size_t n, work f) const noexcept
   {
     for (std::size_t k = 0; k < n; ++k)
@@ -46,22 +50,25 @@ struct serial {
 
 }  // namespace executor
 
-/// What may run a step's pieces: executor::serial, thread_pool, openmp, tbb, or the caller's own.
+/// An executor: has `run(n, work)`, as executor::serial, thread_pool, openmp, tbb, or your own.
 template <class E>
 concept runs_work = requires(E e, executor::work w) { e.run(std::size_t(), w); };
 
 namespace backend {
 
-/// \tparam Cpu       backend::simd or backend::scalar
-/// \tparam Executor  executor::thread_pool, executor::openmp, executor::tbb, or the caller's own
+/// A CPU backend whose steps run on an executor's threads.
+/// \tparam Cpu       backend::simd, backend::scalar or backend::dispatch
+/// \tparam Executor  executor::thread_pool, executor::openmp, executor::tbb, or your own
 template <class Cpu, class Executor>
 struct parallel : Cpu {
   static_assert(runs_work<Executor>, "gradus: the executor of backend::parallel has no run(std::size_t n, gradus::executor::work) "
                                      "const, which calls work(k) for each k below n and returns when all have returned.");
-  Executor executor;
+  Executor executor;  ///< runs the pieces of each step
 
+  /// From a backend and an executor, both copied or moved in.
   explicit parallel(Cpu cpu = Cpu(), Executor e = Executor()) : Cpu(std::move(cpu)), executor(std::move(e)) {}
 
+  /// Calls f(k) for each k below n, on the executor.
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
   {

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The scalar backend: plain loops, the oracle for every other backend. The compiler may vectorise them; with
-/// -fno-math-errno it does (a square root that must set errno keeps a loop scalar).
+/// The scalar backend: plain loops, the reference for every other backend. Compilers can vectorise them with
+/// -fno-math-errno; otherwise each square root must set errno, which keeps the loop scalar.
 
 #include <cstddef>
 
@@ -10,10 +10,13 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Backends: they run kernels over arrays.
 namespace backend {
 
+/// The backend without dependencies: computes one element at a time.
 struct scalar {
-  /// Inlined, so that the kernel is not copied: to load in packs what has just been stored piecewise stalls.
+  /// Applies a kernel to n elements. Inlined, because passing the kernel would store it piecewise and load it back in
+  /// packs, which stalls.
   template <class Kernel, class Theta, class G, class Slot>
   GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
   {

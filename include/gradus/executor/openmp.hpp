@@ -1,9 +1,9 @@
 #pragma once
 /// \file
-/// An executor over OpenMP: compile with -fopenmp, else it runs serially.
+/// An executor over OpenMP. Without -fopenmp it runs serially.
 ///
-/// OpenMP knows no fork(): in a child whose parent has run it, GCC's waits for threads that the child does not have.
-/// thread_pool starts its own there.
+/// OpenMP does not support fork(): in a child whose parent has used it, GCC's OpenMP waits for threads that the child
+/// does not have. Use thread_pool there, which starts its own threads.
 
 #include <gradus/backend/parallel.hpp>
 
@@ -11,16 +11,18 @@
 
 GRADUS_OPEN_NAMESPACE
 namespace executor {
-// Units with and without -fopenmp may meet in one program: it is another type in each.
+// One program may contain translation units with and without -fopenmp, so the type differs between them.
 #if defined(_OPENMP)
 inline namespace with_openmp {
 #else
 inline namespace without_openmp {
 #endif
 
+/// Runs pieces on OpenMP's threads.
 struct openmp {
-  int threads = 0;  ///< how many; 0 leaves it to OpenMP (OMP_NUM_THREADS)
+  int threads = 0;  ///< number of threads; 0 lets OpenMP decide (OMP_NUM_THREADS)
 
+  /// Calls f(0), …, f(n−1) on the threads; returns when all have returned.
   void run(std::size_t n, work f) const noexcept
   {
 #if defined(_OPENMP)

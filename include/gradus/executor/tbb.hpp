@@ -11,8 +11,10 @@
 GRADUS_OPEN_NAMESPACE
 namespace executor {
 
-/// oneTBB promises nothing in a child of fork() whose parent has run it; thread_pool starts threads of its own there.
+/// Runs pieces on oneTBB's threads. oneTBB does not support a child of fork() whose parent has used it; use thread_pool
+/// there, which starts its own threads.
 struct tbb {
+  /// Calls f(0), …, f(n−1) on the threads; returns when all have returned.
   void run(std::size_t n, work f) const noexcept
   {
     ::tbb::parallel_for(std::size_t(0), n, [f](std::size_t k) noexcept { f(k); });

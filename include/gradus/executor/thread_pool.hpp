@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// An executor over std::thread, for programs that have no pool of their own. Link the system's threads (-pthread).
+/// An executor over std::thread, for programs without a thread pool. Compile with -pthread.
 
 #include <atomic>
 #include <condition_variable>
@@ -22,27 +22,29 @@
 GRADUS_OPEN_NAMESPACE
 namespace executor {
 
-/// A handle to a pool of threads: copies share it, and so does what was moved from; the last one joins its threads. Calls
-/// of `run` from several threads take turns. Inside work that a pool runs, a run finds the threads free or goes through its
-/// pieces alone, as waiting could be for ever; the results have the same bits.
+/// A handle to a pool of threads. Copies share the pool, and so does a handle that was moved from; the last handle
+/// joins the threads. Calls of `run` from several threads take turns. A `run` inside work of a pool runs its pieces on
+/// its own thread if the threads are busy, because waiting could deadlock; the results have the same bits.
 ///
-/// After fork(), the child's first run starts threads of its own; where the system gives none, the child's runs are serial.
-/// A child that was forked inside such work has half a run behind it: it may run its own, and must end by exec or _exit.
+/// After fork(), the child's first run starts new threads; if the system has none left, the child runs serially. A
+/// child that was forked inside work of a pool can use the pool, but must end with exec or _exit.
 class thread_pool {
  public:
-  /// \param threads  how many work at a time, the caller's included, at most 4096; 0 stands for as many as the machine
-  ///                 runs at once. Where the system has no more to give, std::system_error goes through.
+  /// \param threads  number of threads, the caller's included, at most 4096; 0: as many as the machine has
+  /// \throws std::invalid_argument for more than 4096; std::system_error if the system cannot start that many
   explicit thread_pool(unsigned threads = 0) : pool_(std::make_shared<pool>(checked(threads))) {}
-  // These two stand for moves as well.
+  // These two also serve as moves.
   thread_pool(const thread_pool&) noexcept = default;
   thread_pool& operator=(const thread_pool&) noexcept = default;
   ~thread_pool() = default;
 
+  /// The number of threads, the caller's included.
   unsigned threads() const noexcept { return pool_->count; }
 
+  /// Calls f(0), …, f(n−1) on the pool's threads and the caller's; returns when all have returned.
   void run(std::size_t n, work f) const noexcept
   {
-    const std::shared_ptr<pool> kept = pool_;  // f may drop every handle, and no thread can join itself
+    const std::shared_ptr<pool> kept = pool_;  // f may destroy every handle, and a thread cannot join itself
     kept->run(n, f);
   }
 
@@ -55,16 +57,16 @@ class thread_pool {
     return n ? n : 1;
   }
 
-  // How many forks lie between this process and the one that began the program.
+  // The number of forks between the program's first process and this one.
   static inline std::atomic<unsigned> forks{0};
 #if defined(__unix__) || defined(__APPLE__)
   static inline const bool watches_forks =
       ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); }) == 0;
 #endif
 
-  static inline constinit thread_local bool inside = false;  // work of any pool
+  static inline constinit thread_local bool inside = false;  // whether this thread runs work of any pool
 
-  // Each thread has one run of pieces that lie side by side, the same in every step: its caches stay warm.
+  // Thread i of `count` runs one contiguous range of pieces, the same in every step, so that its caches stay warm.
   static void share(const work& f, std::size_t n, std::size_t i, std::size_t count) noexcept
   {
     const bool outer = inside;
@@ -77,13 +79,13 @@ class thread_pool {
   // The threads of one process.
   struct crew {
     const unsigned process = forks.load(std::memory_order_relaxed);
-    std::mutex guard;  // of all below
+    std::mutex guard;  // for all members below
     std::condition_variable turn, start, done;
     const work* job = nullptr;
     std::size_t pieces = 0;
     std::uint64_t round = 0;
     std::size_t busy = 0;
-    bool taken = false;  // through a whole run
+    bool taken = false;  // during a whole run
     bool leaving = false;
     std::vector<std::thread> threads;
 
@@ -109,7 +111,7 @@ class thread_pool {
         t.join();
     }
 
-    // False, with nothing done, where that would wait inside work.
+    // Returns false, with nothing done, if it would have to wait inside work.
     bool run(std::size_t n, const work& f) noexcept
     {
       {
@@ -165,12 +167,12 @@ class thread_pool {
     pool(const pool&) = delete;
     ~pool()
     {
-      // A parent's crew is left as it is: a child has its mutex in whatever state, and none of its threads.
+      // A parent's crew is not deleted, because the child has none of its threads, and its mutex may be locked.
       if (crew* const c = current; c->is_here())
         delete c;
     }
 
-    // Where a thread does not start, those that did are joined.
+    // If a thread does not start, those that did are joined.
     std::unique_ptr<crew> hire() const
     {
       auto fresh = std::make_unique<crew>();

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What a kernel reads and writes: plain arrays, and arrays of 16-bit numbers.
+/// The arrays that a kernel reads and writes: plain ones, and ones of 16-bit numbers.
 
 #include <cstddef>
 #include <type_traits>
@@ -12,41 +12,46 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// Short numbers that are read.
+/// 16-bit numbers that are only read.
 template <short_float S>
 struct readable {
-  const S* data = nullptr;
+  const S* data = nullptr;  ///< the first element
+  /// The array from element i on.
   GRADUS_HOST_DEVICE readable from(std::size_t i) const noexcept { return {data + i}; }
 };
 
-/// Short numbers that are rounded stochastically when written, all of one range of noise.
+/// 16-bit numbers that are rounded stochastically when written; all lie in one range of noise (rounding.hpp).
 template <short_float S>
 struct stochastic {
-  S* data = nullptr;
-  detail::noise random = {};
+  S* data = nullptr;          ///< the first element
+  detail::noise random = {};  ///< the random bits of these elements
+  /// The array from element i on.
   GRADUS_HOST_DEVICE stochastic from(std::size_t i) const noexcept { return {data + i, random.from(i)}; }
 };
 
-/// Master weights, and the short parameters that are written, rounded to nearest, whenever they are.
+/// Master weights in float, and 16-bit parameters. A store writes both; the parameters are rounded to nearest.
 template <short_float S>
 struct mirrored {
-  float* master = nullptr;
-  S* data = nullptr;
+  float* master = nullptr;  ///< read and written
+  S* data = nullptr;        ///< only written
+  /// The array from element i on.
   GRADUS_HOST_DEVICE mirrored from(std::size_t i) const noexcept { return {master + i, data + i}; }
 };
 
+/// An array from element i on.
 template <class T>
 GRADUS_HOST_DEVICE T* from(T* p, std::size_t i) noexcept
 {
   return p + i;
 }
+/// The same for `readable`, `stochastic` and `mirrored`.
 template <class A>
 GRADUS_HOST_DEVICE auto from(const A& a, std::size_t i) noexcept -> decltype(a.from(i))
 {
   return a.from(i);
 }
 
-/// The V::size elements from the i-th on (one, for a plain number).
+/// Loads the V::size elements from the i-th on (one for a plain number).
 template <class V, class A>
 GRADUS_HOST_DEVICE V load(A a, std::size_t i) noexcept
 {
@@ -57,11 +62,13 @@ GRADUS_HOST_DEVICE V load(A a, std::size_t i) noexcept
   else
     return load<V>(a.data + i);
 }
+/// Stores x in the V::size elements from the i-th on (one for a plain number).
 template <class V, class T>
 GRADUS_HOST_DEVICE void store(T* p, std::size_t i, V x) noexcept
 {
   store(p + i, x);
 }
+/// Stores x in the master weights, and rounded to nearest in the parameters.
 template <class V, short_float S>
 GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
 {
@@ -71,6 +78,7 @@ GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
   else
     x.store(a.data + i);
 }
+/// Stores x, rounded stochastically.
 template <class V, short_float S>
 GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexcept
 {
@@ -80,7 +88,7 @@ GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexce
     x.store(a.data + i, a.random, i);
 }
 
-/// The first n of them, n ≤ V::size, in V; ones in the places of the others.
+/// Loads only the first n ≤ V::size elements; the other lanes of the result are 1.
 template <class V, class A>
 V load_part(A a, std::size_t i, std::size_t n) noexcept
 {
@@ -93,6 +101,7 @@ V load_part(A a, std::size_t i, std::size_t n) noexcept
     return V::load(part);
   }
 }
+/// Stores only the first n ≤ V::size lanes.
 template <class V, class A>
 void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
 {
@@ -106,7 +115,7 @@ void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
   }
 }
 
-/// Asks for what lies so many bytes behind the i-th element.
+/// Prefetches the memory that lies `bytes` after the i-th element.
 template <class A>
 void prefetch(const A& a, std::size_t i, std::size_t bytes) noexcept
 {

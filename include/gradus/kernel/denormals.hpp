@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// A guard that has the processor treat denormal numbers as zeros, in its thread, until it is destroyed.
+/// A guard under which the processor treats denormal numbers as zeros.
 
 #include <cstdint>
 
@@ -10,10 +10,11 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// Sets flush-to-zero (and on x86 denormals-are-zero) where the processor has them (x86 with SSE, 64-bit Arm), restores
-/// the caller's mode on exit. Elsewhere it does nothing.
+/// Sets flush-to-zero (and on x86 denormals-are-zero) for this thread, and restores the previous mode in its
+/// destructor. Works on x86 with SSE and on 64-bit Arm; does nothing elsewhere.
 class denormal_guard {
  public:
+  /// \param wanted  false: does nothing
   explicit denormal_guard(bool wanted) noexcept : wanted_(wanted)
   {
     if (wanted_) {

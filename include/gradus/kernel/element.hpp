@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The value type that a rule's formula sees where elements come one by one.
+/// The value type that a rule's formula sees for single elements.
 
 #include <gradus/kernel/pow.hpp>
 
@@ -9,8 +9,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// A float or double on its own. As a type of gradus's it brings the vocabulary along: in a rule outside namespace gradus an
-/// `fma` that is not written gradus::fma would else be the C library's, in double and fused on every target.
+/// A float or double as a type of gradus, so that unqualified `fma` in a rule outside namespace gradus finds gradus's.
+/// With plain float it would find the C library's fma, which computes in double and is fused on every target.
 template <real T>
 struct number {
   T x;

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The four rules fused into one element update, and how a backend is asked to run it.
+/// The four rules fused into one element update, and the concept for backends that run it.
 
 #include <array>
 #include <cmath>
@@ -11,41 +11,45 @@
 
 #include <gradus/kernel/arrays.hpp>
 #include <gradus/kernel/element.hpp>
-#include <gradus/kernel/pages.hpp>
+#include <gradus/kernel/reduce.hpp>
 #include <gradus/rules/composition.hpp>
 
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
 
-/// What a rule's `prepare<T>` gives: its formula with one step's coefficients.
+/// The formula that a rule's `prepare<T>` returns, with one step's coefficients.
 template <class Rule, class T>
 using formula_of = decltype(std::declval<const Rule&>().template prepare<T>(step_scalars{}));
 
-/// A composition made ready for one step of the tensors that share a step count: small, trivially copyable.
+/// The formulas of a composition for one step of the tensors that share a step count. Small and trivially copyable.
 template <class FirstMoment, class SecondMoment, class StepSize, class Decay, class T>
 struct prepared {
-  formula_of<FirstMoment, T> first_moment;
-  formula_of<SecondMoment, T> second_moment;
-  formula_of<StepSize, T> step_size;
-  formula_of<Decay, T> decay;
-  T grad_scale = 1;
-  bool idle_first_moment = false;
+  formula_of<FirstMoment, T> first_moment;    ///< g → d
+  formula_of<SecondMoment, T> second_moment;  ///< g → v
+  formula_of<StepSize, T> step_size;          ///< a(v)
+  formula_of<Decay, T> decay;                 ///< changes g or shrinks θ
+  T grad_scale = 1;                           ///< factor on each gradient
+  bool idle_first_moment = false;             ///< momentum 0: its slot is not read or written
 
-  using value_type = T;
-  using first_moment_type = FirstMoment;
-  static constexpr std::size_t first_slots = FirstMoment::slots.size();
-  static constexpr std::size_t slots = first_slots + SecondMoment::slots.size();
+  using value_type = T;                                                           ///< float or double
+  using first_moment_type = FirstMoment;                                          ///< the rule
+  static constexpr std::size_t first_slots = FirstMoment::slots.size();           ///< slots of the first moment
+  static constexpr std::size_t slots = first_slots + SecondMoment::slots.size();  ///< slots of both moments
+  /// The number of the slot that holds v.
   static constexpr std::size_t value_slot = [] {
     if constexpr (keeps_second_moment<SecondMoment>)
       return first_slots + SecondMoment::value_slot;
     else
       return std::size_t(0);
   }();
-  static constexpr bool has_second_moment = keeps_second_moment<SecondMoment>;
+  static constexpr bool has_second_moment = keeps_second_moment<SecondMoment>;  ///< whether there is a v
 };
 
-/// The formulas of step t with the gradient multiplied by grad_scale; `k` from make_step_scalars.
+/// The formulas of one step, with coefficients rounded to T.
+/// \param rule  a recipe's `rule()`
+/// \param k  from make_step_scalars
+/// \param grad_scale  factor on each gradient, such as 1/loss scale or a clip factor
 template <class T, class F, class S, class P, class D>
 GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const step_scalars& k, double grad_scale = 1) noexcept
 {
@@ -57,20 +61,24 @@ GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>
           T(grad_scale),                            idle};
 }
 
-/// The whole update in one pass, or its two halves where the decay must see the moments of the whole model first.
-enum class pass { whole, moments, weights };
+/// The whole update in one pass, or one of its halves, for decays that need the moments of the whole model first.
+enum class pass {
+  whole,    ///< slots and parameters
+  moments,  ///< only the slots
+  weights   ///< only the parameters
+};
 
 /// One element's update: θ, g, slots → θ′, slots′, over any value type V.
 template <pass Pass, class Prepared>
 struct kernel {
-  Prepared c;
+  Prepared c;  ///< the formulas
 
-  using value_type = typename Prepared::value_type;
-  static constexpr std::size_t slots = Prepared::slots;
-  static constexpr bool writes_parameters = Pass != pass::moments;
-  static constexpr bool writes_slots = Pass != pass::weights;
+  using value_type = typename Prepared::value_type;                 ///< float or double
+  static constexpr std::size_t slots = Prepared::slots;             ///< slots of both moments
+  static constexpr bool writes_parameters = Pass != pass::moments;  ///< whether this pass updates θ
+  static constexpr bool writes_slots = Pass != pass::weights;       ///< whether this pass updates the slots
 
-  /// Where elements come one by one the rules see detail::number, not float or double itself.
+  /// For single elements: the rules see detail::number, not float or double itself.
   template <real V>
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {
@@ -83,11 +91,12 @@ struct kernel {
       slot[k] = state[k].x;
     theta = x.x;
   }
+  /// Updates θ and the slots of V's elements. \param slot  the slots, first moment's first
   template <class V>
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {
     V* const second_slot = slot + Prepared::first_slots;
-    // Beside a square root and a division the product costs nothing; without them it is a fifth of the arithmetic.
+    // The product costs nothing beside a square root and a division; without them it is a fifth of the arithmetic.
     if (Prepared::has_second_moment || c.grad_scale != 1)
       g = product(V(c.grad_scale), g);
     if constexpr (requires { c.decay.gradient(g, theta); })
@@ -102,9 +111,9 @@ struct kernel {
       V kept = theta;
       if constexpr (requires { c.decay.weights(theta); })
         kept = c.decay.weights(theta);
-      // Added to u, a decay too small to change θ by itself is not rounded away.
+      // The decay is added to u first, because alone it may be too small to change θ.
       if constexpr (requires { c.decay.decrement(theta); }) {
-#if defined(__CUDA_ARCH__)  // both, of which one is taken: for a branch here nvcc stores the weight in two places
+#if defined(__CUDA_ARCH__)  // computes both and selects one: for a branch here nvcc emits two stores of the weight
         const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
         theta = decrements(c.decay) ? by_decrement : by_factor;
 #else
@@ -117,7 +126,7 @@ struct kernel {
   }
 
  private:
-  /// Which of the two acts in this step, where a decay has both `decrement` and `weights`: its formula says so.
+  /// Whether `decrement` acts in this step. A formula that has both `decrement` and `weights` says which.
   template <class Decay>
   GRADUS_HOST_DEVICE static bool decrements(const Decay& decay) noexcept
   {
@@ -128,8 +137,8 @@ struct kernel {
   }
 };
 
-/// Applies a kernel to the V::size elements that start at i (one, for a plain number). Every backend's loop body.
-/// What is stored as it is computed comes as a pointer, else as one of storage.hpp's readable, stochastic and mirrored.
+/// Applies a kernel to the V::size elements that start at i (one element for a plain number). The loop body of every
+/// backend. Arrays of the compute type come as pointers, others as `readable`, `stochastic` or `mirrored` (arrays.hpp).
 template <class V, class Kernel, class Theta, class G, class Slot>
 GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, const Slot* slots, std::size_t i) noexcept
 {
@@ -163,14 +172,15 @@ void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& 
 
 }  // namespace detail
 
-/// What runs a kernel over arrays and sums them: backend::scalar is the model of it; or has memory of its own (Thrust's).
+/// A backend: runs a kernel over arrays (`sweep`) and sums them (`accumulate` or `page_sum`), as backend::scalar does;
+/// or has its own memory (`memory_type`), as Thrust's does.
 template <class B>
 concept backend_type_of = requires { typename B::memory_type; } || (requires(const B& b, float* p, const float* q, float* const* s) {
   b.sweep(kernel<pass::whole, decltype(prepare<float>(std::declval<detail::some_composition>(), step_scalars{}))>{}, p, q, s, std::size_t());
 } && (requires(const B& b, double (&sums)[page_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
       requires(const B& b, const float* q) { b.page_sum(square_term{}, q, std::size_t()); }));
 
-/// The value that slot k of a rule starts from.
+/// The start value of slot k of a composition, 0 ≤ k < slots.
 template <class F, class S, class P, class D>
 double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcept
 {
@@ -194,8 +204,12 @@ GRADUS_HOST_DEVICE double next_second_moment_sum_by_beta(double beta2, double su
 
 }  // namespace detail
 
-/// Σv after the step from Σv before it and ‖g‖² of the raw gradients: the recursion of v itself, with the weights rounded
-/// to T as the elements see them (with the unrounded ones it drifts from Σv a hundred times faster).
+/// Σv after a step: β₂·Σv + (1−β₂)·‖g‖². The coefficients are rounded to T, as the elements see them; with unrounded
+/// ones the result drifts from Σv a hundred times faster.
+/// \param rule  a `linear` second moment
+/// \param sum  Σv before the step
+/// \param grad_norm_sq  ‖g‖² of the raw gradients
+/// \param grad_scale  factor on each gradient
 template <class T, class SecondMoment>
 [[nodiscard]] GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
 {

@@ -1,11 +1,10 @@
 #pragma once
 /// \file
-/// The vocabulary of the element formulas: `fma sqrt max min abs sign select`, here for float and double; pow.hpp has
-/// pow.
+/// The vocabulary of the element formulas: `fma sqrt max min abs sign select` for float and double. pow.hpp has pow.
 ///
-/// A value type V that offers these, the four operators and comparisons can run every rule; the SIMD backend's pack is
-/// the other one. A product that feeds a sum is always written as fma(a, b, c): a bare `a*b + c` is contracted by some
-/// compilers and not by others, and then the bits depend on who compiled.
+/// Every rule runs on any value type V with these functions, the four operators and comparisons, such as the SIMD
+/// backend's pack. A product that feeds a sum is always written fma(a, b, c), because only some compilers contract a
+/// bare `a*b + c`, and the bits would then depend on the compiler.
 
 #include <cmath>
 #include <cstddef>
@@ -19,12 +18,13 @@
 
 GRADUS_OPEN_NAMESPACE
 
+/// float or double.
 template <class T>
 concept real = __is_same(T, float) || __is_same(T, double);
 
-/// a*b + c: rounded once where the target has the instruction, twice where it has not (see GRADUS_FUSED). For elements and
-/// their sums. What is computed once a step takes std::fma, which is fused everywhere: so a program of one family can hand
-/// its coefficients to a backend of the other, and the step has that backend's bits.
+/// a*b + c for elements and their sums: rounded once if the target has a fused instruction, otherwise twice (see
+/// GRADUS_FUSED). Scalars that are computed once a step use std::fma, which is fused everywhere, so that coefficients
+/// do not depend on the target: a program of one family of bits can pass them to a backend of the other.
 template <real T>
 GRADUS_HOST_DEVICE inline T fma(T a, T b, T c) noexcept
 {
@@ -42,37 +42,38 @@ GRADUS_HOST_DEVICE inline T sqrt(T a) noexcept
   return std::sqrt(a);
 }
 
-// Named in brackets here and called as max<>(a, b), lest a macro of that name (windows.h) takes them; bracketed calls would
-// not find the packs' by their arguments.
+// Declared in parentheses and called as max<>(a, b), because windows.h defines macros of these names. Calls in
+// parentheses would not find the packs' functions by argument-dependent lookup.
 
-/// a > b ? a : b. Of a NaN and a number it gives b, so write the operand that may be NaN second to let it through.
+/// a > b ? a : b. If either is NaN the result is b, so pass the operand that may be NaN as b to let it through.
 template <real T>
 GRADUS_HOST_DEVICE inline T(max)(T a, T b) noexcept
 {
   return a > b ? a : b;
 }
 
-/// a < b ? a : b, with the same rule for NaN as max.
+/// a < b ? a : b. If either is NaN the result is b.
 template <real T>
 GRADUS_HOST_DEVICE inline T(min)(T a, T b) noexcept
 {
   return a < b ? a : b;
 }
 
+/// |a|.
 template <real T>
 GRADUS_HOST_DEVICE inline T abs(T a) noexcept
 {
   return std::fabs(a);
 }
 
-/// a where the condition holds, else b.
+/// a if the condition holds, else b.
 template <real T>
 GRADUS_HOST_DEVICE inline T select(bool condition, T a, T b) noexcept
 {
   return condition ? a : b;
 }
 
-/// −1, 0 or 1; 0 for NaN. Never hand it `x - y*z` (the compiler may fuse that): compare instead.
+/// −1, 0 or 1; 0 for NaN. Do not pass `x - y*z`, because a compiler may fuse it; compare x with y*z instead.
 template <real T>
 GRADUS_HOST_DEVICE inline T sign(T a) noexcept
 {
@@ -81,7 +82,7 @@ GRADUS_HOST_DEVICE inline T sign(T a) noexcept
 
 namespace by_value {
 
-// Only those of a value type's own are found here, by its arguments.
+// These declarations hide gradus's own functions, so that only argument-dependent lookup finds a value type's.
 void fma();
 void sqrt();
 void abs();
@@ -127,41 +128,49 @@ GRADUS_HOST_DEVICE inline auto call_min(V a, V b) noexcept -> decltype(min<>(a, 
 
 }  // namespace by_value
 
-// The same of any other value type, so that a formula may write gradus::fma(a, b, c) whatever V is.
+// The same functions for any other value type, so that a formula may write gradus::fma(a, b, c) for every V.
 
+/// A value type other than float and double that brings its own fma, such as a SIMD pack.
 template <class V>
 concept value_type = !real<V> && requires(V a) { by_value::call_fma(a, a, a); };
 
+/// a*b + c in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V fma(V a, V b, V c) noexcept
 {
   return by_value::call_fma(a, b, c);
 }
+/// The square root in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V sqrt(V a) noexcept
 {
   return by_value::call_sqrt(a);
 }
+/// a > b ? a : b in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V(max)(V a, V b) noexcept
 {
   return by_value::call_max(a, b);
 }
+/// a < b ? a : b in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V(min)(V a, V b) noexcept
 {
   return by_value::call_min(a, b);
 }
+/// |a| in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V abs(V a) noexcept
 {
   return by_value::call_abs(a);
 }
+/// a in the lanes where the condition holds, else b.
 template <class Mask, value_type V>
 GRADUS_HOST_DEVICE inline V select(Mask condition, V a, V b) noexcept
 {
   return by_value::call_select(condition, a, b);
 }
+/// −1, 0 or 1 in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V sign(V a) noexcept
 {
@@ -172,15 +181,15 @@ GRADUS_HOST_DEVICE inline V sign(V a) noexcept
 template <real T>
 using bits_of = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
 
-/// The number whose bits are f(bits of a); a pack hands f a vector of integers.
+/// The number whose bits are f(bits of a). For a pack, f receives a vector of integers.
 template <class F, real T>
 GRADUS_HOST_DEVICE inline T map_bits(F f, T a) noexcept
 {
   return __builtin_bit_cast(T, f(__builtin_bit_cast(bits_of<T>, a)));
 }
 
-/// a, a number or a register of them, as it was rounded: no flag lets a compiler take anything through it. Where nothing
-/// else could, it is no code, and loops over numbers are still vectorised.
+/// Returns a, a number or a register of numbers, as it was rounded: under no flag does a compiler reassociate across
+/// this call. Without such flags it is no code, and loops over numbers still vectorise.
 template <class T>
 GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 {
@@ -202,30 +211,33 @@ GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 #endif
 }
 
-/// a*b as a value that no later sum can fuse with.
+/// a*b, rounded; no compiler fuses it with a later sum.
 template <class V>
 GRADUS_HOST_DEVICE inline V product(V a, V b) noexcept
 {
   return fma(a, b, -V(0));
 }
 
-/// Loads one V from memory, and stores it: the only doors between a formula and what is stored.
+/// Loads one V, with conversion from T.
 template <real V, class T>
 GRADUS_HOST_DEVICE inline V load(const T* p) noexcept
 {
   return V(*p);
 }
+/// Loads V::size numbers.
 template <class V, class T>
   requires(V::size > 0)
 GRADUS_HOST_DEVICE inline V load(const T* p) noexcept
 {
   return V::load(p);
 }
+/// Stores one V, with conversion to T.
 template <real V, class T>
 GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
 {
   *p = T(x);
 }
+/// Stores V::size numbers.
 template <class V, class T>
   requires(V::size > 0)
 GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
@@ -233,7 +245,7 @@ GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
   x.store(p);
 }
 
-/// Asks for the cache line so many bytes on, into the second-level cache. Past the end of memory it does nothing.
+/// Prefetches the cache line `bytes` after p into the second-level cache. Harmless past the end of an array.
 inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) noexcept
 {
 #if defined(__GNUC__)
@@ -243,7 +255,7 @@ inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_
 
 namespace detail {
 
-/// The bits of x, of which a compiler knows nothing: with -ffinite-math-only it takes them for those of a finite number.
+/// The bits of x, hidden from the optimizer, because under -ffinite-math-only it assumes that x is finite.
 template <real T>
 GRADUS_HOST_DEVICE inline bits_of<T> unknown_bits(const T& x) noexcept
 {
@@ -254,7 +266,7 @@ GRADUS_HOST_DEVICE inline bits_of<T> unknown_bits(const T& x) noexcept
   return bits;
 }
 
-/// Infinity as a bound, for a comparison that -ffinite-math-only must not decide when it compiles.
+/// Infinity as a bound, hidden so that -ffinite-math-only cannot fold comparisons with it.
 template <real T>
 GRADUS_HOST_DEVICE inline T no_limit() noexcept
 {
@@ -264,7 +276,7 @@ GRADUS_HOST_DEVICE inline T no_limit() noexcept
 
 }  // namespace detail
 
-/// Whether x is neither infinite nor NaN, by its bits: -ffast-math folds std::isfinite to true.
+/// Whether x is neither infinite nor NaN. Tests the bits, because -ffast-math folds std::isfinite to true.
 template <real T>
 GRADUS_HOST_DEVICE inline bool is_finite(const T& x) noexcept
 {
@@ -272,7 +284,7 @@ GRADUS_HOST_DEVICE inline bool is_finite(const T& x) noexcept
   return (detail::unknown_bits(x) & exponent) != exponent;
 }
 
-/// Whether x is NaN, by its bits likewise.
+/// Whether x is NaN; also tests the bits.
 GRADUS_HOST_DEVICE inline bool is_nan(const double& x) noexcept
 {
   return (detail::unknown_bits(x) & 0x7fffffffffffffffu) > 0x7ff0000000000000u;

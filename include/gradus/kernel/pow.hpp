@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// pow for every value type: one formula over the vocabulary of math.hpp, the same bits in every width and backend.
+/// pow for every value type, as one formula over the vocabulary of math.hpp, with the same bits in every width and
+/// backend.
 
 #include <limits>
 
@@ -23,7 +24,7 @@ GRADUS_HOST_DEVICE inline V polynomial(V x, double c, C... more) noexcept
   return fma(x, polynomial<T>(x, more...), V(T(c)));
 }
 
-/// Where a number of type T keeps its exponent and its fraction.
+/// The layout of exponent and fraction in a T.
 template <class T>
 struct layout {
   using bits = bits_of<T>;
@@ -35,25 +36,25 @@ struct layout {
 
   static constexpr T nan = __builtin_bit_cast(T, (bits(2 * bias + 1) << fraction) | bits(1) << (fraction - 1));
 
-  /// Half of |a| for a normal a; by the bits, so that an infinity or NaN gives a number above half of the largest.
+  /// |a|/2 for a normal a, computed on the bits. Infinities and NaN give a number above half of the largest.
   template <class V>
   GRADUS_HOST_DEVICE static V halved(V a) noexcept
   {
     return map_bits([](auto i) { return (i & (~bits(0) >> 1)) - (bits(1) << fraction); }, a);
   }
-  /// The half of a's digits that weighs more: a product of two such is exact.
+  /// a with only the upper half of its digits; the product of two such numbers is exact.
   template <class V>
   GRADUS_HOST_DEVICE static V high(V a) noexcept
   {
     return map_bits([](auto i) { return i & (~bits(0) << (digits + 1) / 2); }, a);
   }
-  /// 2ⁿ for a whole n that is the exponent of a normal number.
+  /// 2ⁿ for an integer n that is the exponent of a normal number.
   template <class V>
   GRADUS_HOST_DEVICE static V two_to(V n) noexcept
   {
     return map_bits([](auto i) { return i << fraction; }, rounded(n + V(two_to_fraction + T(bias))));
   }
-  /// The k and m of a normal a = 2ᵏ·m with √½ ≤ m < √2; k as what `exponent` gives less 2^fraction + bias.
+  /// For a normal a = 2ᵏ·m with √½ ≤ m < √2: `exponent` returns k + 2^fraction + bias, `significand` returns m.
   template <class V>
   GRADUS_HOST_DEVICE static V exponent(V a) noexcept
   {
@@ -69,13 +70,14 @@ struct layout {
   }
 };
 
-/// x^y for x ≥ 0 as IEEE 754 has it, with all of its special cases; NaN for x < 0 (unless y is 0); −0 counts as 0.
-/// The error is below 1 ulp in float; in double below 1 where |y·log₂x| ≤ 100 and below 3 elsewhere; under -ffast-math
-/// below 4 where the result is a normal number.
+/// x^y for x ≥ 0, with all special cases of IEEE 754. NaN for x < 0 (unless y is 0); −0 counts as 0. The error is below
+/// 1 ulp in float; in double below 1 ulp for |y·log₂x| ≤ 100 and below 3 elsewhere; under -ffast-math below 4 for
+/// normal results.
 ///
-/// x^y = 2^(y·log₂x), and a relative error of the logarithm grows by |y·log₂x|, up to 2^7.3 in float and 2^10.1 in
-/// double. So the logarithm is a pair: a high part with half of the digits, and a low part. Products of high parts are
-/// exact, with a fused fma and without. The polynomials are minimax, by a Remez exchange in 60 digits.
+/// x^y = 2^(y·log₂x) multiplies a relative error of the logarithm by |y·log₂x|, which is up to 2^7.3 in float and
+/// 2^10.1 in double. The logarithm is therefore a pair: a high part with half of the digits, and a low part. Products
+/// of high parts are exact, with a fused fma and without. The polynomials are minimax, from a Remez exchange in 60
+/// digits.
 template <class T, class V>
 GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
 {
@@ -85,15 +87,15 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
   constexpr T bias = T(part::bias), digits = T(limits::digits), largest = (limits::max)();
   const V one(T(1)), zero(T(0));
 
-  // x = 2ᵏ·m. What an x that is not positive or not finite gives here is replaced at the end.
+  // x = 2ᵏ·m. For an x that is not positive or not finite, the result is replaced at the end.
   const auto subnormal = x < V((limits::min)());
   const V normal = select(subnormal, x * V(part::two_to_fraction), x), m = part::significand(normal);
   constexpr T excess = part::two_to_fraction + bias;
   const V k = rounded(part::exponent(normal) - select(subnormal, V(excess + (digits - 1)), V(excess)));
 
-  // log₂x = k + log₂c + 2/ln 2·artanh(s) with s = (m − c)/(m + c), and of the centres c = 25/32, 1, 5/4 the one that
-  // keeps |s| ≤ 0.0617. log₂c is in two parts, the first a multiple of 2^-14, so that k + log₂c is exact.
-  const auto below = m < V(T(0.8838834764831844)), above = m > V(T(1.118033988749895));
+  // log₂x = k + log₂c + 2/ln 2·artanh(s) with s = (m − c)/(m + c). The centre c is 25/32, 1 or 5/4, so that |s| ≤
+  // 0.0617. log₂c is in two parts, the first a multiple of 2^-14, so that k + log₂c is exact.
+  const auto below = (m < V(T(0.8838834764831844))), above = (m > V(T(1.118033988749895)));
   const auto choose = [&](double low, double middle, double high) {
     return select(below, V(T(low)), select(above, V(T(high)), V(T(middle))));
   };
@@ -116,7 +118,8 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
   const V rest = fma(product(square, s), p, fma(V(scale), s_l, fma(V(scale_l), s_h, whole_l)));
   const V log_h = part::high(whole + (line + rest)), log_l = rest - rounded(rounded(log_h - whole) - line);
 
-  // e = y·log₂x = n + r with n whole and |r| ≤ 1/2. |y| beyond the limit gives 0, 1 or infinity, as the limit does.
+  // e = y·log₂x = n + r with an integer n and |r| ≤ 1/2. A |y| beyond the limit gives 0, 1 or infinity, as the limit
+  // does.
   constexpr T limit = part::two_to_fraction * 8192;
   const V exponent = min<>(V(limit), max<>(V(-limit), y)), y_h = part::high(exponent), y_l = exponent - y_h;
   const V e_h = y_h * log_h, e_l = fma(exponent, log_l, product(y_l, log_h));
@@ -136,12 +139,12 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
   const V ln2(T(0.6931471805599453)), line_of_r = rounded(fma(r, ln2, one));
   const V two_to_r = line_of_r + fma(product(r, r), curve, fma(r, ln2, rounded(one - line_of_r)));
 
-  // In two products, as 2ⁿ may be no normal number: the first is exact, and only the second rounds.
+  // Two products, because 2ⁿ may not be a normal number. The first is exact, and only the second rounds.
   const V n_normal = max<>(V(1 - bias), n - one);
   V result = rounded(two_to_r * part::two_to(n - n_normal)) * part::two_to(n_normal);
 
-  // log₂x is −∞ for 0 and ∞ for ∞; e is NaN where x or y is. With -ffinite-math-only an infinity in a formula makes a
-  // comparison mean anything: so what is above the largest number is found an exponent lower, and infinity is computed.
+  // log₂x is −∞ for 0 and ∞ for ∞; e is NaN if x or y is. Under -ffinite-math-only comparisons with an infinity are
+  // undefined, so values above the largest number are detected one exponent lower, and infinity is computed.
   const auto special = part::halved(normal) > V(largest / 2);
   const V at_zero = select(y < zero, V(largest), select(y > zero, V(-largest), y));
   e = select(special, x * y, select(x > zero, e, at_zero));
@@ -153,7 +156,7 @@ GRADUS_HOST_DEVICE inline V power(V x, V y) noexcept
 
 }  // namespace detail
 
-/// x^y for x ≥ 0; see detail::power.
+/// x^y for x ≥ 0, NaN for x < 0; error below 1 ulp in float, 3 ulp in double (details at detail::power).
 template <real T>
 GRADUS_HOST_DEVICE inline T pow(T x, T y) noexcept
 {
@@ -167,6 +170,7 @@ GRADUS_HOST_DEVICE inline auto call_pow(V x, V y) noexcept -> decltype(pow(x, y)
   return pow(x, y);
 }
 }  // namespace by_value
+/// x^y in each lane.
 template <value_type V>
 GRADUS_HOST_DEVICE inline V pow(V x, V y) noexcept
 {

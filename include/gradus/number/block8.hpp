@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Blocks of 8-bit codes, in which moments can be kept.
+/// Blocks of 8-bit codes, a number format for moments.
 
 #include <bit>
 #include <cstddef>
@@ -15,28 +15,30 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// A slot of 8-bit codes: in each block of 256 elements the largest magnitude, a float, and for each element a code for the
-/// share of it. The block and the dynamic map of shares are those of Dettmers et al., "8-bit Optimizers via Block-wise
-/// Quantization" (2021), but for two points: a decade's values begin at its lower bound and are evenly spaced to that of
-/// the next, so that rounding can be stochastic anywhere; and their blocks are of 2048.
+/// The state type of 8-bit moments. Each block of 256 elements has its largest magnitude as a float, and each element
+/// an 8-bit code for its share of that magnitude. Blocks and the dynamic map of shares follow Dettmers et al., "8-bit
+/// Optimizers via Block-wise Quantization" (2021), with two differences: the values of a decade start at its lower
+/// bound and are evenly spaced up to the next decade, so that stochastic rounding works everywhere; and their blocks
+/// have 2048 elements.
 ///
-/// A block with an infinite or NaN element becomes one of nothing else (skip_nonfinite keeps such gradients out); one whose
-/// magnitudes are all under 2⁻¹²⁶ becomes zeros.
+/// A block with an infinite or NaN element becomes all infinite or NaN (skip_nonfinite keeps such gradients out). A
+/// block whose magnitudes are all under 2⁻¹²⁶ becomes zeros.
 struct block8 {
-  static constexpr std::size_t block = 256;
+  static constexpr std::size_t block = 256;  ///< elements in a block
 };
 
-/// The dynamic map. Of D + … bits for a magnitude, code 0 is zero and codes 2ʲ … 2ʲ⁺¹−1 divide the decade from 10^(j−D) to
-/// 10^(j−D+1), for j = 0 … D−1; all is scaled so that the last code is exactly 1. Signed codes carry the sign above.
+/// The dynamic map of D decades. Code 0 is zero, and codes 2ʲ … 2ʲ⁺¹−1 divide the decade from 10^(j−D) to 10^(j−D+1),
+/// for j = 0 … D−1; all values are scaled so that the last code is exactly 1. Signed codes have the sign in the highest
+/// bit.
 template <bool Signed>
 struct dynamic_map {
-  static constexpr std::size_t decades = Signed ? 7 : 8;
-  static constexpr std::uint32_t last = (1u << decades) - 1;
+  static constexpr std::size_t decades = Signed ? 7 : 8;      ///< D
+  static constexpr std::uint32_t last = (1u << decades) - 1;  ///< the code of 1
 
-  float value[256];          ///< of a code
-  float threshold[decades];  ///< where decade j begins
-  float slope[decades + 1];  ///< from a share to its place among the codes, slope·share + offset; [0] is under all decades
-  float offset[decades + 1];
+  float value[256];           ///< the share for each code
+  float threshold[decades];   ///< the lower bound of decade j
+  float slope[decades + 1];   ///< a share's code is slope·share + offset; [0] is for shares below all decades
+  float offset[decades + 1];  ///< see slope
 
   constexpr dynamic_map() : value(), threshold(), slope(), offset()
   {
@@ -60,14 +62,15 @@ struct dynamic_map {
     slope[0] = 1 / threshold[0];
   }
 
-  /// \param share   of the block's largest magnitude, −1 to 1 (0 to 1 if unsigned)
+  /// The code of a share, rounded stochastically.
+  /// \param share   part of the block's largest magnitude, −1 to 1 (0 to 1 if unsigned)
   /// \param random  16 random bits
   GRADUS_INLINE GRADUS_HOST_DEVICE std::uint8_t code(float share, std::uint32_t random) const noexcept
   {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(share);
     const float a = std::bit_cast<float>(bits & 0x7fffffffu);
     float s = slope[0], o = offset[0];
-    // Unrolled over constants, or compilers look the numbers up in memory, one element at a time.
+    // Unrolled over constants, because compilers would otherwise load the numbers from memory, one element at a time.
     const auto choose = [&]<std::size_t... J>(std::index_sequence<J...>) GRADUS_INLINE {
       ((s = a >= threshold[J] ? slope[J + 1] : s, o = a >= threshold[J] ? offset[J + 1] : o), ...);
     };
@@ -77,7 +80,7 @@ struct dynamic_map {
     c = c > last ? last : c;
     if constexpr (Signed)
       return std::uint8_t(c | (bits >> 31 << 7));
-    // A second moment's elements are divisors: what is not zero must not become it.
+    // Nonzero second moments must stay nonzero, because steps divide by them.
     return std::uint8_t(c == 0 && a > 0 ? 1u : c);
   }
 };
@@ -87,7 +90,9 @@ template <bool Signed>
 inline constexpr dynamic_map<Signed> dynamic_map_of{};
 }
 
-/// \param n  a multiple of a block's length, or all that is left
+/// Decodes n elements, beginning at the start of a block.
+/// \param codes   n codes  \param scales  one for each block  \param to  n floats
+/// \param n       a multiple of the block length, unless the last block is shorter
 template <bool Signed>
 void decode(const std::uint8_t* codes, const float* scales, float* to, std::size_t n) noexcept
 {
@@ -100,7 +105,7 @@ void decode(const std::uint8_t* codes, const float* scales, float* to, std::size
 
 namespace detail {
 
-/// A block's scale from the bits of its largest magnitude.
+/// The scale of a block from the bits of its largest magnitude.
 GRADUS_HOST_DEVICE inline float scale_of_block(std::uint32_t largest) noexcept
 {
   return largest < 0x00800000u ? 0.0f : std::bit_cast<float>(largest);
@@ -117,13 +122,13 @@ GRADUS_HOST_DEVICE std::uint8_t encode_one(const dynamic_map<Signed>& map, float
 
 }  // namespace detail
 
-/// Rounds stochastically, by bits of one range of noise; codes and scales as `decode` reads them.
+/// Encodes n elements for `decode`, rounded stochastically with random bits of one range of noise (rounding.hpp).
 template <bool Signed>
 void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n, detail::noise random) noexcept
 {
   for (std::size_t begin = 0; begin < n; begin += block8::block) {
     const std::size_t length = n - begin < block8::block ? n - begin : block8::block;
-    std::uint32_t largest = 0;  // as bits, among which a NaN's are the largest of all
+    std::uint32_t largest = 0;  // as bits; a NaN's are larger than all others
     for (std::size_t i = begin; i < begin + length; ++i) {
       const std::uint32_t a = std::bit_cast<std::uint32_t>(from[i]) & 0x7fffffffu;
       largest = a > largest ? a : largest;

@@ -1,11 +1,11 @@
 #pragma once
 /// \file
-/// How numbers are rounded that are kept in fewer bits than they are computed in.
+/// Stochastic rounding of numbers that are stored in fewer bits than they are computed in.
 ///
-/// A moment moves by a small part of itself in a step: by (1−β₂) = 1/1000 of it, where bfloat16 has three decimal digits. Rounded
-/// to nearest, such moves are lost and the moment stands still. So what is kept between steps in fewer bits is rounded
-/// stochastically: up with the probability that makes the expected value exact. The random bits are a hash of seed, tensor,
-/// step, array and element, and no generator's state: they are the same for any number of threads and any SIMD width.
+/// In a step, a second moment changes by about 1−β₂ = 1/1000 of itself, but bfloat16 has only three decimal digits.
+/// Rounding to nearest would lose such changes, and the moment would never move. Such numbers are therefore rounded up
+/// with the probability that makes the expected value exact. The random bits are a hash of seed, tensor, step, array
+/// and element, so they are the same for any number of threads and any SIMD width, and there is no generator state.
 
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +28,7 @@ GRADUS_HOST_DEVICE constexpr std::uint64_t mix(std::uint64_t x) noexcept
   return x ^ (x >> 31);
 }
 
-/// FNV-1a of a name.
+/// The FNV-1a hash of a name.
 constexpr std::uint64_t hash(std::string_view name) noexcept
 {
   std::uint64_t h = 0xcbf29ce484222325u;
@@ -37,21 +37,21 @@ constexpr std::uint64_t hash(std::string_view name) noexcept
   return h;
 }
 
-/// What noise is keyed by. \p steps  the tensor's, before this one
+/// The key of the noise of one tensor in one step. \param steps  the tensor's step count before this step
 GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, std::uint64_t seed, std::uint64_t steps) noexcept
 {
   return mix(name_hash + mix(mix(seed) + steps));
 }
 
-/// Sixteen random bits for each element of one array in one step, in 32-bit arithmetic alone, which every SIMD set has. Each
-/// range of 2³² elements, from a multiple of that, has words a and b of its own: these are of the range that `begin` is in, and
-/// a loop that leaves it needs others (for_noise_ranges).
+/// Sixteen random bits for each element of one array in one step. Uses only 32-bit arithmetic, which every SIMD
+/// instruction set has. Each range of 2³² elements, aligned to 2³², has its own words a and b. An object serves the
+/// range that contains `begin`; for_noise_ranges cuts a loop at the ranges' ends.
 struct noise {
   std::uint32_t a = 0, b = 0, first = 0, shift = 0;
 
   noise() = default;
-  /// \param key  of the tensor and step  \param array  which of the tensor's arrays; two share the halves of a word
-  /// \param begin  the array's element that index 0 stands for
+  /// \param key  from noise_key  \param array  the number of the array in the tensor; two arrays share a word
+  /// \param begin  the element of the array that has index 0
   GRADUS_HOST_DEVICE noise(std::uint64_t key, std::size_t array, std::uint64_t begin) noexcept
       : first(std::uint32_t(begin)), shift(array % 2 ? 16 : 0)
   {
@@ -75,7 +75,7 @@ struct noise {
   }
 };
 
-/// Calls f(first, last) on the parts of [begin, end), elements of an array, that are each in one range of noise.
+/// Cuts the elements [begin, end) of an array at the ends of noise ranges, and calls f(first, last) for each part.
 template <class F>
 inline void for_noise_ranges(std::uint64_t begin, std::uint64_t end, const F& f) noexcept
 {
@@ -86,8 +86,8 @@ inline void for_noise_ranges(std::uint64_t begin, std::uint64_t end, const F& f)
   }
 }
 
-/// to[i] = f(from[i], i) for all n elements, by rows of fixed length in memory that nothing else can name: of such loops
-/// compilers make SIMD code even at -O2, and the last row, padded, is computed as all others are.
+/// to[i] = f(from[i], i) for all n elements. Copies rows of fixed length to local arrays, because compilers vectorise
+/// such loops even at -O2. The last row is padded and computed like the others.
 template <class From, class To, class F>
 inline void transform(const From* from, To* to, std::size_t n, const F f) noexcept
 {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <gradus/kernel/exact_sum.hpp>
-#include <gradus/kernel/pages.hpp>
+#include <gradus/kernel/reduce.hpp>
 #include <gradus/optimizer/decisions.hpp>
 #include <gradus/optimizer/parts.hpp>
 #include <gradus/optimizer/step_engine.hpp>

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// A composition of four rules and a learning rate: what a recipe comes down to.
+/// A composition of four rules and a learning rate; every recipe has one.
 
 #include <concepts>
 #include <cstdint>
@@ -16,31 +16,34 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// Four rules and a learning rate: what a recipe's `rule()` and `compose` give, and itself a recipe.
+/// Four rules and a learning rate. A recipe's `rule()` and `compose` return one, and it is a recipe itself.
 template <class FirstMoment, class SecondMoment, class StepSize, class Decay>
 struct composition {
-  /// Whether the rules are such as they must be; if not, a sentence has said so, and nothing more need be wrong.
+  /// Whether the rules are complete and fit together; if not, one static_assert has failed, and no other error follows.
   static constexpr bool is_good = detail::check_rules<FirstMoment, SecondMoment, StepSize, Decay>();
 
-  double lr;  // without it nothing is learnt, so there is no default
+  double lr;  ///< learning rate, ≥ 0; it has no default
+  /// The name and range of lr; each rule lists its own hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::lr(&composition::lr));
-  FirstMoment first_moment;
-  SecondMoment second_moment;
-  StepSize step_size;
-  Decay decay;
+  FirstMoment first_moment;    ///< g → d
+  SecondMoment second_moment;  ///< g → v
+  StepSize step_size;          ///< a(v) in u = a(v)·d
+  Decay decay;                 ///< adds to g, or shrinks θ
 
+  /// Arrays of state for each tensor: the first moment's, then the second moment's.
   static constexpr std::size_t slots = [] {
     if constexpr (is_good)
       return FirstMoment::slots.size() + SecondMoment::slots.size();
     else
       return std::size_t(0);
   }();
-  /// Bytes of optimizer state a parameter; a momentum of 0 keeps no buffer and saves its part.
+  /// Bytes of optimizer state for each parameter. With momentum 0 there is no buffer, and they are fewer.
   template <class T>
   static constexpr std::size_t state_bytes = slots * sizeof(T);
 
-  /// Whether a step needs v̄, and if so, whether v̄ follows from the gradient's norm so that one pass is enough.
+  /// Whether a step needs v̄.
   static constexpr bool scheduled = reads_mean_square<Decay>;
+  /// Whether a step needs v̄ and one pass is enough, because v̄ follows from the gradient norm.
   static constexpr bool scheduled_in_one_pass = [] {
     if constexpr (is_good && scheduled)
       return SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); };
@@ -48,19 +51,23 @@ struct composition {
       return false;
   }();
 
+  /// As `compose`. Ranges are checked where an optimizer takes the composition.
   constexpr composition(double learning_rate, FirstMoment f, SecondMoment s, StepSize p, Decay d) noexcept
       : lr(learning_rate), first_moment(f), second_moment(s), step_size(p), decay(d)
   {
   }
+  /// Does not compile, because lr has no default.
   template <class Lr = void>
   constexpr composition() noexcept
   {
     static_assert(!std::is_void_v<Lr>, "gradus: lr was not given: a composition has no default; take what compose(lr, …) returns.");
   }
 
+  /// Itself.
   constexpr composition rule() const noexcept { return *this; }
-  static constexpr bool has_no_default = true;
+  static constexpr bool has_no_default = true;  ///< because of lr
 
+  /// Refuses hyperparameters of the rules that are out of range.
   void validate() const
   {
     gradus::validate(first_moment);
@@ -74,15 +81,18 @@ namespace detail {
 using some_composition = composition<first_moment::ema, second_moment::ema, step_size::adaptive, decay::none>;
 }
 
-/// `compose(1e-3, first_moment::ema{.beta1 = 0.9}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`
+/// Makes a recipe from a learning rate and four rules: `compose(1e-3, first_moment::ema{.beta1 = 0.9},
+/// second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{})`. Rules in another order, and rules that do not
+/// fit together, do not compile.
 template <class F, class S, class P, class D>
 constexpr auto compose(double lr, F first_moment, S second_moment, P step_size, D decay) noexcept
 {
   if constexpr (detail::check_rules<F, S, P, D>())
     return composition<F, S, P, D>{lr, first_moment, second_moment, step_size, decay};
-  else  // another, so that the sentence is the only error
+  else  // some valid composition, so that the static_assert is the only error
     return detail::some_composition(0, {}, {}, {}, {});
 }
+/// Does not compile: too few or too many arguments, or the first is no number.
 template <class First, class... Rest>
   requires(sizeof...(Rest) != 4 || !std::is_convertible_v<First, double>)
 constexpr auto compose(const First&, const Rest&...) noexcept
@@ -98,17 +108,21 @@ namespace detail {
 template <class F, class S, class P, class D>
 std::bool_constant<composition<F, S, P, D>::is_good> composition_is_good(const composition<F, S, P, D>&);
 
-/// What has a composition's rules, good ones or not.
+/// Has a `rule()` that returns a composition, valid or not.
 template <class R>
 concept gives_composition = requires(const R& r) { composition_is_good(r.rule()); };
 }  // namespace detail
 
-/// What an optimizer is made with: an aggregate whose `rule()` gives a composition, and that lists its `fields`.
+/// An aggregate that an optimizer can be made from: `rule()` returns a valid composition, and `fields` lists its
+/// members.
 template <class R>
 concept recipe = detail::gives_composition<R> && decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
 
-/// The scalars of step t (counted from 1) for the rules of a composition.
-/// \param mean_square  v̄, which a scheduled decay reads; 0 stands for a model whose gradients have all been 0
+/// The scalars of step t for the rules of a composition.
+/// \param rule  a recipe's `rule()`
+/// \param t  the step count, from 1
+/// \param lr_scale  a schedule's factor on lr, ≥ 0
+/// \param mean_square  v̄ for a scheduled decay; 0 if all gradients so far were 0
 template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale, double mean_square) noexcept
 {
@@ -121,7 +135,7 @@ GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>&
     k.gain = rule.first_moment.gain();
   return k;
 }
-/// The same for all other decays.
+/// The same for decays that do not need v̄.
 template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
 {

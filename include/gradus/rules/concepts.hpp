@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What a rule must have, which rules make sense together, and the sentence for each that does not.
+/// Concepts for rules, and for rules that fit together; check_rules has the error message for each violation.
 
 #include <array>
 #include <concepts>
@@ -15,7 +15,7 @@
 
 GRADUS_OPEN_NAMESPACE
 
-// ── what a rule must have ────────────────────────────────────────────────────────────────────────────────────────────
+// ── members of a rule ────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace detail {
 
@@ -50,7 +50,7 @@ concept gives_a_step = requires(const R& r) {
   { R::reads_second_moment } -> std::convertible_to<bool>;
   { r.template prepare<double>(step_scalars{})(1.0) } -> std::convertible_to<double>;
 };
-/// Not a rule of another family, nor one whose formula holds numbers that nothing would ask it for.
+/// Neither a rule of another family, nor one whose formula has coefficients that nothing reads.
 template <class R>
 concept acts_as_decay = !requires { R::slots; } && !requires { R::reads_second_moment; } && requires(const R& r) {
   requires std::is_empty_v<decltype(r.template prepare<double>(step_scalars{}))> ||
@@ -74,7 +74,7 @@ constexpr bool value_is_nonnegative() noexcept
   return true;
 }
 
-/// Of all slots of a composition: whether names are good keys of checkpoints, and no two the same.
+/// Whether all slot names of a composition can be keys in a checkpoint, and are distinct.
 template <class F, class S>
 constexpr bool slot_names_are_good() noexcept
 {
@@ -101,7 +101,7 @@ template <class R>
 constexpr bool field_names_are_good() noexcept
 {
   if constexpr (requires { R::fields.bytes; }) {
-    // A name that is listed twice is found more often than once.
+    // Each name must be found exactly once.
     bool good = true;
     R::fields.any_name([&](std::string_view name) {
       std::size_t found = 0;
@@ -121,61 +121,67 @@ concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) && fie
 
 }  // namespace detail
 
-/// d of the gradient g: `kind`, `slots`, `correction(t)`, `prepare<T>(step_scalars)`, which gives a formula with `update(slots, g)`
-/// and `direction(slots, g)`; and `fields`, if it has hyperparameters. See CONTRIBUTING.md.
+/// Rule for the direction d: has `kind`, `slots`, `correction(t)`, and `prepare<T>(step_scalars)`, whose formula has
+/// `update(slots, g)` and `direction(slots, g)`; also `fields`, if it has hyperparameters. See CONTRIBUTING.md.
 template <class F>
 concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detail::has_correction<F> && detail::has_prepare<F> &&
                             detail::updates_with_gradient<F> && detail::listed<F>;
 
-/// v of g and d: as above, its formula with `update(slots, g, d)`; with slots also `value_slot`, which is nonnegative, and
-/// `linear`; if that is true, `beta()`.
+/// Rule for the second moment v: as above, but the formula has `update(slots, g, d)`. A rule with slots also has
+/// `value_slot`, whose slot is nonnegative, and `linear`; if `linear` is true, also `beta()`.
 template <class S>
 concept second_moment_rule = detail::has_kind<S> && detail::has_slots<S> && detail::has_correction<S> && detail::has_prepare<S> &&
                              detail::updates_with_direction<S> && detail::says_what_it_keeps<S> && detail::value_is_nonnegative<S>() &&
                              detail::listed<S>;
 
-/// a(v): `kind`, `reads_second_moment` and `prepare<T>(step_scalars)`, which gives a function of v.
+/// Rule for the step size a(v): has `kind`, `reads_second_moment`, and `prepare<T>(step_scalars)`, which returns a
+/// function of v.
 template <class P>
 concept step_size_rule = detail::has_kind<P> && detail::has_prepare<P> && detail::gives_a_step<P> && detail::listed<P>;
 
-/// `kind` and `prepare<T>(step_scalars)`, which gives a formula with `gradient(g, θ)`, `decrement(θ)` or `weights(θ)`, or none of them.
+/// Rule for weight decay: has `kind`, and `prepare<T>(step_scalars)`, whose formula has `gradient(g, θ)`,
+/// `decrement(θ)` or `weights(θ)`, or is empty.
 template <class D>
 concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::acts_as_decay<D> && detail::listed<D>;
 
-// ── which make sense together ────────────────────────────────────────────────────────────────────────────────────────
+// ── which rules fit together ─────────────────────────────────────────────────────────────────────────────────────────
 
+/// A second moment that keeps state: any but `none`.
 template <class S>
 concept keeps_second_moment = S::slots.size() > 0;
 
+/// The step size P can read a second moment from S, or needs none.
 template <class S, class P>
 concept step_size_is_served = !P::reads_second_moment || keeps_second_moment<S>;
 
-/// A decay that is scheduled by v̄, the mean of the second moment over the whole model.
+/// A decay that needs v̄, the mean of the second moment over the whole model.
 template <class D>
 concept reads_mean_square = requires { requires D::reads_mean_square; };
 
+/// The decay D can have v̄ from the second moment S, or needs none.
 template <class S, class D>
 concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
 
+/// The decay D can have `gain()` from the first moment F, or needs none.
 template <class F, class D>
 concept stable_decay_is_served =
     !requires { requires D::reads_gain; } || requires(const F& f) { { f.gain() } -> std::convertible_to<double>; };
 
-/// A step size that reads step_scalars::beta2, as rectified does.
+/// The step size P can have `beta()` from the second moment S, or does not read step_scalars::beta2 (rectified does).
 template <class S, class P>
 concept beta_is_served = !requires { requires P::reads_beta; } || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
 
-/// A second moment whose sum follows from the gradient's norm, or that does not claim so.
+/// The second moment S has the `beta()` that a `linear` one needs, or is not linear.
 template <class S>
 concept linearity_is_served = !S::linear || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
 
 namespace detail {
 
-/// One sentence for what is wrong with four rules, the first that is; and whether anything is.
+/// Whether four rules are valid together; a static_assert fails for the first problem found.
 template <class F, class S, class P, class D>
 constexpr bool check_rules() noexcept
 {
-  // One static_assert a line, each silent where one before it has spoken.
+  // One static_assert a line; after the first that fails, the others are not evaluated.
 #define GRADUS_REFUSE(condition, sentence)         \
   if constexpr (!(condition)) {                    \
     static_assert(condition, "gradus: " sentence); \

@@ -1,9 +1,9 @@
 #pragma once
 /// \file
-/// Decay policies: how the weights are drawn towards zero, either as a term of the gradient (L2) or by a part s of
-/// themselves, which is taken off together with the step.
+/// Weight-decay rules. L2 adds a term to the gradient; the others subtract a part s of the weight together with the
+/// step.
 ///
-/// A rule's `prepare<T>(step_scalars)` gives its formula: `to_gradient` or `shrink`.
+/// A rule's `prepare<T>(step_scalars)` returns its formula: `to_gradient` or `shrink`.
 
 #include <cmath>
 
@@ -13,12 +13,14 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Weight-decay rules.
 namespace decay {
 
 /// g ← g + λθ.
 template <class T>
 struct to_gradient {
   T weight_decay;
+  /// The gradient that the moments see.
   template <class V>
   GRADUS_HOST_DEVICE V gradient(V g, V theta) const noexcept
   {
@@ -26,17 +28,20 @@ struct to_gradient {
   }
 };
 
-/// θ ← θ − (sθ + u), with s itself in T: as a factor, 1 − s would be 1 in float for s below 3e-8, and wrong by up to that
-/// much for any other. An s beyond 1/2, and 0, is taken as the factor: θ ← (1−s)·θ − u, which is −u for 1.
+/// θ ← θ − (sθ + u), with s in T, because the factor 1 − s loses small s: in float it is 1 for s below 3e-8, and for
+/// any other s wrong by up to that much. For |s| > 1/2, and for 0, θ ← (1−s)·θ − u instead, which is −u for s = 1.
 template <class T>
 struct shrink {
-  T kept, lost;
-  bool decrements;
+  T kept;           ///< the factor 1 − s, or 1
+  T lost;           ///< s, or 0
+  bool decrements;  ///< whether `decrement` acts in this step; otherwise `weights` does
+  /// sθ, which is added to u.
   template <class V>
   GRADUS_HOST_DEVICE V decrement(V theta) const noexcept
   {
     return V(lost) * theta;
   }
+  /// (1−s)·θ, from which u is subtracted.
   template <class V>
   GRADUS_HOST_DEVICE V weights(V theta) const noexcept
   {
@@ -44,6 +49,7 @@ struct shrink {
   }
 };
 
+/// The formula for s.
 template <class T>
 GRADUS_HOST_DEVICE shrink<T> shrink_by(double s) noexcept
 {
@@ -51,10 +57,13 @@ GRADUS_HOST_DEVICE shrink<T> shrink_by(double s) noexcept
   return {T(small ? 1 : 1 - s), T(small ? s : 0), small && T(s) != 0};
 }
 
+/// No weight decay.
 struct none {
-  static constexpr std::string_view kind = "none";
+  static constexpr std::string_view kind = "none";  ///< the rule's name in checkpoints
 
+  /// Changes neither gradient nor weights.
   struct formula {};
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE formula prepare(const step_scalars&) const noexcept
   {
@@ -62,13 +71,15 @@ struct none {
   }
 };
 
-/// g ← g + λθ, before the moments: PyTorch's `weight_decay` of SGD and Adam.
+/// g ← g + λθ, before the moments. PyTorch's `weight_decay` of SGD and Adam.
 struct l2 {
-  double weight_decay = 0;
+  double weight_decay = 0;  ///< λ ≥ 0
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&l2::weight_decay));
-  static constexpr std::string_view kind = "l2";
+  static constexpr std::string_view kind = "l2";  ///< the rule's name in checkpoints
 
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE to_gradient<T> prepare(const step_scalars&) const noexcept
   {
@@ -76,13 +87,15 @@ struct l2 {
   }
 };
 
-/// s = αλ. AdamW (Loshchilov and Hutter 2019); Xie et al. 2023, Equation 2.
+/// s = αλ. AdamW (Loshchilov and Hutter 2019) in PyTorch's form; Xie et al. 2023, Equation 2.
 struct decoupled {
-  double weight_decay = 1e-2;
+  double weight_decay = 1e-2;  ///< λ ≥ 0; PyTorch's default
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&decoupled::weight_decay));
-  static constexpr std::string_view kind = "decoupled";
+  static constexpr std::string_view kind = "decoupled";  ///< the rule's name in checkpoints
 
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
@@ -90,13 +103,15 @@ struct decoupled {
   }
 };
 
-/// s = λ, times neither lr nor lr_scale: "vanilla" weight decay (Hanson and Pratt 1988; Xie et al. 2023, Equation 1).
+/// s = λ, independent of lr and lr_scale: "vanilla" weight decay (Hanson and Pratt 1988; Xie et al. 2023, Equation 1).
 struct independent {
-  double weight_decay = 0;
+  double weight_decay = 0;  ///< λ ≥ 0
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&independent::weight_decay));
-  static constexpr std::string_view kind = "independent";
+  static constexpr std::string_view kind = "independent";  ///< the rule's name in checkpoints
 
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars&) const noexcept
   {
@@ -104,22 +119,24 @@ struct independent {
   }
 };
 
-/// s = αλ/√(v̄ + eps), v̄ the mean of v/bc2 over the whole model: Scheduled Weight Decay (Xie et al. 2023, Equation 9,
-/// Algorithm 2). s is at most 1; v̄ + eps = 0, when every gradient so far was zero, means no decay in that step.
+/// s = αλ/√(v̄ + eps), clamped to 1, where v̄ is the mean of v/bc2 over the whole model. Where v̄ + eps = 0, because
+/// every gradient so far was 0, s is 0. Scheduled weight decay (Xie et al. 2023, Equation 9, Algorithm 2).
 struct scheduled {
-  double weight_decay = 1e-4;
-  double eps = 0;
+  double weight_decay = 1e-4;  ///< λ ≥ 0; the default is the authors' class's
+  double eps = 0;              ///< ≥ 0; added to v̄
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&scheduled::weight_decay), hyper::eps(&scheduled::eps));
-  static constexpr std::string_view kind = "scheduled";
-  static constexpr bool reads_mean_square = true;
+  static constexpr std::string_view kind = "scheduled";  ///< the rule's name in checkpoints
+  static constexpr bool reads_mean_square = true;        ///< needs v̄, and so a second moment
 
-  /// s before it is held to 1.
+  /// s before it is clamped to 1.
   GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept
   {
     const double v = k.mean_square + eps;
     return v == 0 ? 0 : k.lr * weight_decay / std::sqrt(v);
   }
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
@@ -128,14 +145,16 @@ struct scheduled {
   }
 };
 
-/// s = αλ(1−dampening)/(1−μ), from the first step: SGDS (Xie et al. 2023, the authors' code). For a momentum buffer.
+/// s = αλ(1−dampening)/(1−μ) in every step, for a momentum buffer. SGDS in the authors' code (Xie et al. 2023).
 struct stable {
-  double weight_decay = 0;
+  double weight_decay = 0;  ///< λ ≥ 0
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&stable::weight_decay));
-  static constexpr std::string_view kind = "stable";
-  static constexpr bool reads_gain = true;
+  static constexpr std::string_view kind = "stable";  ///< the rule's name in checkpoints
+  static constexpr bool reads_gain = true;            ///< needs a first moment with `gain()`
 
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
@@ -143,17 +162,20 @@ struct stable {
   }
 };
 
-/// `decoupled` or `l2`, chosen by a flag when the program runs: PyTorch's RAdam.
+/// `decoupled` or `l2`, chosen by a flag at run time, as in PyTorch's RAdam.
 struct l2_or_decoupled {
-  double weight_decay = 0;
-  bool decoupled_weight_decay = false;
+  double weight_decay = 0;              ///< λ ≥ 0
+  bool decoupled_weight_decay = false;  ///< true: `decoupled`, false: `l2`
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&l2_or_decoupled::weight_decay),
                                                 hyper::decoupled_weight_decay(&l2_or_decoupled::decoupled_weight_decay));
-  static constexpr std::string_view kind = "l2_or_decoupled";
+  static constexpr std::string_view kind = "l2_or_decoupled";  ///< the rule's name in checkpoints
 
+  /// Both formulas; the one that is off has λ = 0 or s = 0.
   template <class T>
   struct formula : to_gradient<T>, shrink<T> {};
+  /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {

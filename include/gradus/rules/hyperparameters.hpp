@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// How a rule or recipe lists its hyperparameters: by name, with their ranges. What validation checks, checkpoints keep and
-/// a choice by name knows is what is listed.
+/// How a rule or recipe lists its hyperparameters, with names and ranges. Validation, checkpoints and any_optimizer use
+/// these lists.
 
 #include <string>
 #include <string_view>
@@ -15,17 +15,17 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// The set of values that a hyperparameter may take.
+/// The set of values that a hyperparameter may take. Infinities and NaN are in none of them.
 enum class range {
-  any_number,
-  at_least_zero,
-  above_zero,
-  at_least_one,
-  zero_to_below_one,
-  zero_to_one,
-  above_zero_below_one,
-  zero_to_half,
-  yes_or_no
+  any_number,            ///< every finite number
+  at_least_zero,         ///< x ≥ 0
+  above_zero,            ///< x > 0
+  at_least_one,          ///< x ≥ 1
+  zero_to_below_one,     ///< [0, 1)
+  zero_to_one,           ///< [0, 1]
+  above_zero_below_one,  ///< (0, 1)
+  zero_to_half,          ///< [0, 0.5]
+  yes_or_no              ///< 0 or 1
 };
 
 namespace detail {
@@ -75,52 +75,56 @@ inline void check(std::string_view name, double value, range r)
 template <class... F>
 struct field_list;
 
-/// One hyperparameter of the aggregate A: a `double` or `bool` member, its name in checkpoints and command lines (without a
-/// slash), and the values that it may take.
+/// One hyperparameter of the aggregate A: a `double` or `bool` member with its name and range.
 template <class A, class X>
 struct field {
   static_assert(std::is_same_v<X, double> || std::is_same_v<X, bool>, "gradus: a hyperparameter is a double or a bool.");
-  std::string_view name;
-  X A::*member;
-  range values;
+  std::string_view name;  ///< its name in checkpoints and on command lines, without a slash
+  X A::*member;           ///< the member of A
+  range values;           ///< the values that it may take
 
-  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< of the member
+  /// Calls f(name, member of a, range).
   template <class B, class Visit>
   constexpr void visit(B& a, const Visit& f) const
   {
     f(name, a.*member, values);
   }
+  /// Whether is(name) holds.
   template <class F>
   constexpr bool any_name(const F& is) const
   {
     return is(name);
   }
-  using owner = A;
+  using owner = A;  ///< the aggregate
 };
 template <class A, class X>
-field(std::string_view, X A::*, range) -> field<A, X>;  // which clang++ before 17 does not find by itself
+field(std::string_view, X A::*, range) -> field<A, X>;  // clang++ before 17 does not deduce this by itself
 
-/// A member that is a rule itself: what it lists is listed.
+/// A member of the aggregate A that is a rule itself; its hyperparameters are listed as A's.
 template <class A, class X>
 struct fields_of {
-  X A::*member;
+  X A::*member;  ///< the member of A
 
+  /// From a pointer to the member.
   constexpr explicit fields_of(X A::*m) noexcept : member(m) {}
-  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< of the member
+  /// Calls f(name, member, range) for each of the inner rule's hyperparameters.
   template <class B, class Visit>
   constexpr void visit(B& a, const Visit& f) const
   {
     X::fields.visit(a.*member, f);
   }
+  /// Whether is(name) holds for one of the inner rule's names.
   template <class F>
   constexpr bool any_name(const F& is) const
   {
     return X::fields.any_name(is);
   }
-  using owner = A;
+  using owner = A;  ///< the aggregate
 };
 
-/// What `fields` makes.
+/// The return type of `fields`: an empty list of hyperparameters, with the members of the other lists.
 template <>
 struct field_list<> {
   static constexpr std::size_t bytes = 0, count = 0;
@@ -143,15 +147,18 @@ struct field_list<> {
     return false;
   }
 };
+/// The return type of `fields`: a list of hyperparameters.
 template <class First, class... Rest>
 struct field_list<First, Rest...> {
-  First first;
-  field_list<Rest...> rest;
+  First first;               ///< a `field` or `fields_of`
+  field_list<Rest...> rest;  ///< the others
 
+  /// The size of the listed members together, and their number.
   static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes, count = 1 + sizeof...(Rest);
-  /// How many of them are members of A itself, not of its base.
+  /// How many of the listed members belong to A itself, not to its base.
   template <class A>
   static constexpr std::size_t count_of = std::is_same_v<typename First::owner, A> + field_list<Rest...>::template count_of<A>;
+  /// Whether a member is listed.
   template <class Member>
   constexpr bool has(Member m) const noexcept
   {
@@ -160,8 +167,9 @@ struct field_list<First, Rest...> {
         return true;
     return rest.has(m);
   }
+  /// Whether a member is listed twice.
   constexpr bool has_one_twice() const noexcept { return rest.has(first.member) || rest.has_one_twice(); }
-  /// Where members that stand as they are listed end, from an offset on.
+  /// The offset at which the members end if they lie in the listed order from `at` on.
   static constexpr std::size_t end(std::size_t at) noexcept
   {
     return field_list<Rest...>::end((at + First::alignment - 1) / First::alignment * First::alignment + First::bytes);
@@ -181,51 +189,54 @@ struct field_list<First, Rest...> {
   }
 };
 
-/// The list of an aggregate's hyperparameters, which it has as a member:
+/// Makes the list of an aggregate's hyperparameters, a static member of the aggregate:
 ///
 ///     struct mine {
 ///       double alpha = 0.5;
 ///       static constexpr auto fields = gradus::fields(gradus::field{"alpha", &mine::alpha, gradus::range::zero_to_one});
 ///
-/// A member that is a rule is listed as gradus::fields_of(&mine::inner); a rule that derives from another has its list.
+/// A member that is a rule is listed as gradus::fields_of(&mine::inner). A rule that derives from another inherits its
+/// list.
 constexpr field_list<> fields() noexcept { return {}; }
+/// Makes the list of an aggregate's hyperparameters. \param first  a `field` or `fields_of`; so are the others
 template <class First, class... Rest>
 constexpr field_list<First, Rest...> fields(First first, Rest... rest) noexcept
 {
   return {first, fields(rest...)};
 }
 
-/// The hyperparameters that several rules and recipes have, each with one name and range: hyper::lr(&adam::lr).
+/// The common hyperparameters with their names and ranges: hyper::lr(&adam::lr).
 namespace hyper {
 
+/// A name and a range; called with a member, it makes a `field`.
 struct named {
-  std::string_view name;
-  range values;
+  std::string_view name;  ///< the hyperparameter's name
+  range values;           ///< the values that it may take
   template <class A, class X>
   constexpr field<A, X> operator()(X A::*member) const noexcept
   {
     return {name, member, values};
   }
 };
-inline constexpr named lr{"lr", range::at_least_zero};
-inline constexpr named momentum{"momentum", range::zero_to_below_one};
-inline constexpr named dampening{"dampening", range::zero_to_one};
-inline constexpr named nesterov{"nesterov", range::yes_or_no};
-inline constexpr named beta1{"beta1", range::zero_to_below_one};
-inline constexpr named beta2{"beta2", range::zero_to_below_one};
-inline constexpr named eps{"eps", range::at_least_zero};
-inline constexpr named weight_decay{"weight_decay", range::at_least_zero};
-inline constexpr named initial_accumulator{"initial_accumulator", range::at_least_zero};
-inline constexpr named final_lr{"final_lr", range::at_least_zero};
-inline constexpr named gamma{"gamma", range::above_zero_below_one};
-inline constexpr named partial{"partial", range::zero_to_half};
-inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};
+inline constexpr named lr{"lr", range::at_least_zero};  ///< α, the learning rate
+inline constexpr named momentum{"momentum", range::zero_to_below_one};  ///< μ
+inline constexpr named dampening{"dampening", range::zero_to_one};  ///< dampening of the momentum buffer
+inline constexpr named nesterov{"nesterov", range::yes_or_no};  ///< Nesterov momentum
+inline constexpr named beta1{"beta1", range::zero_to_below_one};  ///< β₁
+inline constexpr named beta2{"beta2", range::zero_to_below_one};  ///< β₂
+inline constexpr named eps{"eps", range::at_least_zero};  ///< keeps a divisor away from 0
+inline constexpr named weight_decay{"weight_decay", range::at_least_zero};  ///< λ
+inline constexpr named initial_accumulator{"initial_accumulator", range::at_least_zero};  ///< the moments' start value
+inline constexpr named final_lr{"final_lr", range::at_least_zero};  ///< AdaBound's final step size
+inline constexpr named gamma{"gamma", range::above_zero_below_one};  ///< γ, how fast AdaBound's bounds close
+inline constexpr named partial{"partial", range::zero_to_half};  ///< Padam's p
+inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};  ///< RAdam's choice of decay
 
 }  // namespace hyper
 
 namespace detail {
 
-/// What converts to any member.
+/// Converts to any type.
 struct any_member {
   template <class X>
   operator X() const noexcept;
@@ -236,8 +247,8 @@ constexpr bool is_made_of(std::index_sequence<K...>) noexcept
   return requires { A{(void(K), any_member())...}; };
 }
 
-/// Whether an aggregate lists all that it is made of. Sizes show what is forgotten, but for a bool or int where padding would
-/// be; that is shown by how many initializers the aggregate takes, a base being one.
+/// Whether an aggregate lists all its members. A forgotten member shows in the size, unless it is a bool or int that
+/// fits into padding; that one shows in the number of initializers that the aggregate takes (a base counts as one).
 template <class A>
 constexpr bool lists_all() noexcept
 {
@@ -256,11 +267,11 @@ constexpr bool lists_all() noexcept
 
 }  // namespace detail
 
-/// An aggregate whose `fields` has each of its members, or that has none.
+/// An aggregate whose `fields` lists each of its members, or that has no members.
 template <class A>
 concept lists_its_fields = detail::lists_all<A>();
 
-/// Calls f(name, field, range) for every hyperparameter that an aggregate (a rule or a recipe) lists.
+/// Calls f(name, member, range) for each hyperparameter that a rule or recipe lists.
 template <class A, class F>
 constexpr void for_each_hyperparameter(A& a, F&& f)
 {
@@ -268,7 +279,7 @@ constexpr void for_each_hyperparameter(A& a, F&& f)
     A::fields.visit(a, f);
 }
 
-/// Refuses an aggregate whose hyperparameters are out of range, or whose own `validate()` objects.
+/// Fails (error.hpp) if a hyperparameter is out of range, or if the aggregate's own `validate()` fails.
 template <class A>
 void validate(const A& a)
 {

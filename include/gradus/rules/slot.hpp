@@ -13,14 +13,16 @@ GRADUS_OPEN_NAMESPACE
 
 /// One array of state, with an element for each parameter: slot{"exp_avg", slot::any_sign}.
 struct slot {
+  /// Which values a slot holds; 8-bit state has a code for each.
   enum sign : bool { any_sign = false, nonnegative = true };
 
-  std::string_view name = {};    ///< PyTorch's name for it: "exp_avg", "momentum_buffer", …; no slash, and unique in a composition
-  bool is_nonnegative = false;  ///< what is kept there never is below zero, as mean squares are; 8-bit codes rely on it
+  std::string_view name = {};   ///< PyTorch's name, such as "exp_avg"; without a slash, and unique in a composition
+  bool is_nonnegative = false;  ///< whether its values are never below zero, as mean squares; 8-bit codes rely on it
 
   constexpr slot() = default;
+  /// \param its_name  the key in checkpoints  \param its_sign  any_sign or nonnegative
   constexpr slot(std::string_view its_name, bool its_sign) noexcept : name(its_name), is_nonnegative(its_sign) {}
-  /// Refused: 8-bit codes of values that may be negative are others, and which is right cannot be guessed.
+  /// Does not compile: 8-bit state needs to know the sign, and it cannot be guessed.
   template <class Name>
     requires(std::is_convertible_v<const Name&, std::string_view>)
   constexpr slot(const Name& its_name) noexcept : name(its_name), is_nonnegative(true)

@@ -1,10 +1,10 @@
 #pragma once
 /// \file
-/// Step-size rules: u, by which the weights move, as u = a(v)·d of the direction d and the second moment v.
+/// Step-size rules: the weights move by u = a(v)·d, where d is the direction and v the second moment.
 ///
-/// A rule's `prepare<T>(step_scalars)` gives a(v) as a function object. Four of the five are one expression,
-/// a = clip(A/(√v + ε′), lo, hi), with coefficients computed in double once a step. Where eps stands is part of the
-/// rule: PyTorch's Adam corrects v before it adds eps; RAdam, AdaBound and Padam add eps to the uncorrected √v.
+/// A rule's `prepare<T>(step_scalars)` returns a(v) as a function object. Four of the five rules share one expression,
+/// a = clip(A/(√v + ε′), lo, hi), whose coefficients are computed in double once a step. The place of eps is part of
+/// the rule: PyTorch's Adam corrects v before it adds eps; RAdam, AdaBound and Padam add eps to the uncorrected √v.
 
 #include <cmath>
 
@@ -15,10 +15,11 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
+/// Step-size rules: a(v) in u = a(v)·d.
 namespace step_size {
 
-/// ε′ for a numerator A: eps, but not so small in T that A/ε′ were infinite. Where v = 0 a zero gradient then moves nothing,
-/// and does not give ∞·0 = NaN. What an eps of 0 becomes is less than the root of any v above 0.
+/// ε′ for a numerator A: eps, raised where A/eps would be infinite in T, because a zero gradient with v = 0 would then
+/// give ∞·0 = NaN. An eps of 0 becomes a number below the root of any v > 0.
 template <class T>
 GRADUS_HOST_DEVICE T eps_for(double numerator, double eps) noexcept
 {
@@ -36,13 +37,14 @@ struct ratio {
     return V(numerator) / (sqrt(v) + V(eps));
   }
 };
+/// The ratio with its coefficients rounded to T.
 template <class T>
 GRADUS_HOST_DEVICE ratio<T> ratio_of(double numerator, double eps) noexcept
 {
   return {T(numerator), eps_for<T>(numerator, eps)};
 }
 
-/// A/(√v + ε′) held between lo and hi. The limits stand first in min and max, so that a NaN comes through.
+/// A/(√v + ε′) clipped to [lo, hi]. The limits are the first arguments of min and max, so that a NaN passes through.
 template <class T>
 struct clipped_ratio {
   ratio<T> inner;
@@ -54,11 +56,12 @@ struct clipped_ratio {
   }
 };
 
-/// u = α·d. SGD.
+/// u = α·d, without bias correction. SGD (Robbins and Monro 1951).
 struct constant {
-  static constexpr std::string_view kind = "constant";
-  static constexpr bool reads_second_moment = false;
+  static constexpr std::string_view kind = "constant";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = false;    ///< goes with any second moment, also none
 
+  /// a(v) = α.
   template <class T>
   struct formula {
     T lr;
@@ -68,6 +71,7 @@ struct constant {
       return V(lr);
     }
   };
+  /// a(v) of one step.
   template <class T>
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {
@@ -75,14 +79,16 @@ struct constant {
   }
 };
 
-/// u = α/bc1 · d/(√v/√bc2 + eps). Adam (Kingma and Ba 2015), eps as PyTorch has it.
+/// u = α/bc1 · d/(√v/√bc2 + eps). Adam (Kingma and Ba 2015), with PyTorch's place of eps.
 struct adaptive {
-  double eps = 1e-8;
+  double eps = 1e-8;  ///< ≥ 0; added to the corrected root √(v/bc2)
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::eps(&adaptive::eps));
-  static constexpr std::string_view kind = "adaptive";
-  static constexpr bool reads_second_moment = true;
+  static constexpr std::string_view kind = "adaptive";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;     ///< needs a second moment
 
+  /// a(v) of one step.
   template <class T>
   GRADUS_HOST_DEVICE ratio<T> prepare(const step_scalars& k) const noexcept
   {
@@ -91,17 +97,19 @@ struct adaptive {
   }
 };
 
-/// u = clip(α√bc2/bc1/(√v + eps), F(1−1/(γt+1)), F(1+1/(γt)))·d with F = final_lr·α/lr, and 0 where α is: the bounds
-/// follow the schedule, as their authors intend. AdaBound (Luo et al. 2019).
+/// u = clip(α√bc2/bc1/(√v + eps), F(1−1/(γt+1)), F(1+1/(γt)))·d with F = final_lr·α/lr, or 0 if α is 0. The bounds
+/// follow the schedule, as in the authors' code. AdaBound (Luo et al. 2019).
 struct bounded {
-  double eps = 1e-8;
-  double final_lr = 0.1;
-  double gamma = 1e-3;
+  double eps = 1e-8;      ///< ≥ 0; added to the uncorrected root √v
+  double final_lr = 0.1;  ///< ≥ 0; both bounds tend to final_lr·lr_scale
+  double gamma = 1e-3;    ///< γ in (0, 1): how fast the bounds close
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::eps(&bounded::eps), hyper::final_lr(&bounded::final_lr), hyper::gamma(&bounded::gamma));
-  static constexpr std::string_view kind = "bounded";
-  static constexpr bool reads_second_moment = true;
+  static constexpr std::string_view kind = "bounded";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;    ///< needs a second moment
 
+  /// a(v) of one step.
   template <class T>
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const step_scalars& k) const noexcept
   {
@@ -112,16 +120,17 @@ struct bounded {
   }
 };
 
-/// u = α√bc2/bc1 · d/(√v + eps)^(2·partial), partial in [0, 1/2]. Padam (Chen et al. 2020).
+/// u = α√bc2/bc1 · d/(√v + eps)^(2·partial). Padam (Chen et al. 2020).
 struct partially_adaptive {
-  double eps = 1e-8;
-  double partial = 0.25;
+  double eps = 1e-8;      ///< ≥ 0; added to the uncorrected root √v
+  double partial = 0.25;  ///< p in [0, 0.5]; the default is the authors' class's
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::eps(&partially_adaptive::eps), hyper::partial(&partially_adaptive::partial));
-  static constexpr std::string_view kind = "partially_adaptive";
-  static constexpr bool reads_second_moment = true;
+  static constexpr std::string_view kind = "partially_adaptive";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;               ///< needs a second moment
 
-  /// An exponent 2⁻ᵏ is k square roots, exactly rounded; any other goes through pow.
+  /// a(v). An exponent 2⁻ᵏ takes k square roots, each correctly rounded; any other exponent takes pow.
   template <class T>
   struct formula {
     T numerator, eps, exponent;
@@ -137,6 +146,7 @@ struct partially_adaptive {
       return V(numerator) / x;
     }
   };
+  /// a(v) of one step.
   template <class T>
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {
@@ -148,9 +158,10 @@ struct partially_adaptive {
   }
 };
 
-/// ρ_t = ρ_∞ − 2tβᵗ/(1−βᵗ), the length of the simple average that is the like of a moving one after t steps; ρ_∞ = 2/(1−β) − 1.
-/// With y = artanh(1/ρ_∞) = −½ log β it is t + L(y) − t·L(ty), L(y) = coth y − 1/y: nothing cancels there, as ρ_∞, which is
-/// 2e9 for β = 1 − 1e-9, does in the formula above. \param correction  1 − βᵗ
+/// ρ_t = ρ_∞ − 2tβᵗ/(1−βᵗ) with ρ_∞ = 2/(1−β) − 1: the length of the simple average that approximates the moving
+/// average after t steps. In this form ρ_∞ cancels: it is 2e9 for β = 1 − 1e-9. The equal form t + L(y) − t·L(ty),
+/// where y = artanh(1/ρ_∞) = −½ log β and L(y) = coth y − 1/y, has no cancellation.
+/// \param correction  1 − βᵗ
 GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double correction) noexcept
 {
   const double z = (1 - beta) / (1 + beta);
@@ -170,15 +181,18 @@ GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double co
   return t - std::fma(t, langevin(t * y), -langevin(y));
 }
 
-/// u = α/bc1 · d · r√bc2/(√v + eps) once the variance of 1/√v is tractable (ρ_t > 5, as PyTorch has it), before that
-/// u = α/bc1 · d. RAdam (Liu et al. 2020).
+/// u = α/bc1 · d · r√bc2/(√v + eps) once the variance of 1/√v is tractable (ρ_t > 5, PyTorch's threshold), and before
+/// that u = α/bc1 · d. RAdam (Liu et al. 2020).
 struct rectified {
-  double eps = 1e-8;
+  double eps = 1e-8;  ///< ≥ 0; added to the uncorrected root √v
 
+  /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::eps(&rectified::eps));
-  static constexpr std::string_view kind = "rectified";
+  static constexpr std::string_view kind = "rectified";  ///< the rule's name in checkpoints
+  /// Needs a second moment that has `beta()`.
   static constexpr bool reads_second_moment = true, reads_beta = true;
 
+  /// a(v) of one step.
   template <class T>
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const step_scalars& k) const noexcept
   {

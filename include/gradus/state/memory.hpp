@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Where state lies: memory of the host, or of a backend that has its own.
+/// The memory of state: the host's, or a backend's own.
 
 #include <cstddef>
 #include <new>
@@ -15,8 +15,7 @@ GRADUS_OPEN_NAMESPACE
 
 namespace detail {
 
-/// Where state lies, unless a backend has memory of its own: from a cache line's start. (xsimd's aligned allocator needs
-/// exceptions.)
+/// Host memory, aligned to a cache line. (xsimd's aligned allocator needs exceptions.)
 struct host_memory {
   static void* allocate(std::size_t bytes) noexcept { return ::operator new(bytes, std::align_val_t(64), std::nothrow); }
   static void release(void* p, std::size_t) noexcept { ::operator delete(p, std::align_val_t(64)); }
@@ -28,7 +27,8 @@ struct host_memory {
   }
 };
 
-/// \tparam Memory  with `allocate`, which throws or gives null where there is none left, `release` and `fill`
+/// An owning array of fixed length.
+/// \tparam Memory  has `allocate`, which throws or returns null if memory runs out, `release` and `fill`
 template <class T, class Memory = host_memory>
 class array_memory {
  public:
@@ -71,7 +71,7 @@ class array_memory {
   T* data_ = nullptr;  // no unique_ptr: <memory> alone takes a quarter of a second to compile
 };
 
-/// A backend's own memory.
+/// The memory that a backend keeps state in.
 template <class Backend>
 struct memory_of {
   using type = host_memory;

@@ -1,14 +1,14 @@
 #pragma once
 /// \file
-/// Which number types an optimizer's parameters, gradients and state have, where they are not all the same.
+/// The number types of an optimizer's parameters, gradients and state.
 ///
 ///     using gradus::bfloat16, gradus::block8, gradus::precision;
 ///     gradus::optimizer<gradus::adamw, precision<float, float, bfloat16>> a;            // moments in bfloat16
 ///     gradus::optimizer<gradus::adamw, precision<float, float, block8>> b;              // moments in 8-bit codes
 ///     gradus::optimizer<gradus::adamw, precision<bfloat16, bfloat16, float, float>> c;  // float master weights
-///     gradus::optimizer<gradus::adamw, precision<bfloat16>> d;                          // none: weights rounded by chance
+///     gradus::optimizer<gradus::adamw, precision<bfloat16>> d;                          // no master weights
 ///
-/// Nothing of this reaches a rule or a backend's loop: they work on a stretch of decoded numbers in the first-level cache.
+/// Rules and backends do not see these types: numbers are decoded into a buffer in the first-level cache.
 
 #include <type_traits>
 
@@ -19,27 +19,28 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// The types of an optimizer's numbers. The arithmetic is in float, or in double where the state is.
+/// The number types of an optimizer. It computes in float, or in double if the state is double.
 ///
-/// \tparam Parameter  float, double, bfloat16 or float16. Short ones are rounded to nearest from their master, or
-///                    stochastically where there is none
-/// \tparam Gradient   one of the same
-/// \tparam State      of the moments: float, double, bfloat16 (rounded stochastically) or block8 (likewise). Not float16,
-///                    in which squares of gradients under 2e-4 vanish
-/// \tparam Master     float: short parameters have masters in float, a slot named "master", which is what steps move; void: none
+/// \tparam Parameter  float, double, bfloat16 or float16. 16-bit parameters are rounded to nearest from their master
+///                    weights, or stochastically if there are none
+/// \tparam Gradient   one of the same types
+/// \tparam State      type of the moments: float, double, or, rounded stochastically, bfloat16 or block8. Not float16,
+///                    because squares of gradients under 2e-4 underflow in it
+/// \tparam Master     float: steps update float master weights, the slot "master", and round the 16-bit parameters from
+///                    them; void: no master weights
 template <class Parameter, class Gradient = Parameter, class State = float, class Master = void>
 struct precision {
-  using parameter_type = Parameter;
-  using gradient_type = Gradient;
-  using state_type = State;
-  using master_type = Master;
-  using compute_type = std::conditional_t<__is_same(State, double), double, float>;
+  using parameter_type = Parameter;  ///< of the weights
+  using gradient_type = Gradient;    ///< of the gradients
+  using state_type = State;          ///< of the moments
+  using master_type = Master;        ///< float or void
+  using compute_type = std::conditional_t<__is_same(State, double), double, float>;  ///< of the arithmetic
 
-  static constexpr bool has_master = !__is_same(Master, void);
-  /// Whether everything is stored as it is computed.
+  static constexpr bool has_master = !__is_same(Master, void);  ///< whether there are master weights
+  /// Whether parameters, gradients and state are all stored in the compute type.
   static constexpr bool uniform =
       __is_same(Parameter, compute_type) && __is_same(Gradient, compute_type) && __is_same(State, compute_type);
-  /// Whether something is rounded stochastically, and so depends on a seed.
+  /// Whether something is rounded stochastically; results then depend on a seed.
   static constexpr bool stochastic = !__is_same(State, compute_type) || (short_float<Parameter> && !has_master);
 
   static_assert(real<State> || __is_same(State, bfloat16) || __is_same(State, block8),
@@ -68,15 +69,16 @@ struct to_precision<precision<Parameter, Gradient, State, Master>> {
 
 }  // namespace detail
 
-/// What may stand as an optimizer's precision: float, double, or a `precision`.
+/// The types that an optimizer accepts as T: float, double, or a `precision`.
 template <class T>
 concept precise = requires { typename detail::to_precision<T>::type; };
+/// T itself if it is a `precision`; for float and double, the precision with that type throughout.
 template <precise T>
 using precision_of = typename detail::to_precision<T>::type;
 
 namespace detail {
 
-/// float where T is no precision, so that an optimizer of it is refused by its own sentence alone.
+/// float if T is no precision, so that the optimizer's static_assert is the only error.
 template <class T>
 struct precision_or_float {
   using precision = gradus::precision<float>;

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The memory of one slot of one tensor, and what is read and written of it in a step.
+/// The memory of one slot of one tensor, and the view of it that a step uses.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include <gradus/kernel/arrays.hpp>
-#include <gradus/kernel/pages.hpp>
+#include <gradus/kernel/reduce.hpp>
 #include <gradus/number/block8.hpp>
 #include <gradus/rules/slot.hpp>
 #include <gradus/state/memory.hpp>
@@ -20,18 +20,18 @@ GRADUS_OPEN_NAMESPACE
 
 namespace detail {
 
-/// So many elements are decoded, computed and encoded at a time: few enough for the first-level cache.
+/// Elements decoded, computed and encoded at a time; few enough for the first-level cache.
 inline constexpr std::size_t stage = 512;
 static_assert(stage % block8::block == 0 && stage % page_lanes == 0 && page_size % stage == 0);
 
-/// A slot's elements from some element on, which for block8 is the first of a block.
+/// A slot's elements from some element on; for block8, from the start of a block.
 template <class S>
 struct slot_view {
   S* values = nullptr;
 
   explicit operator bool() const noexcept { return values; }
   slot_view from(std::size_t i) const noexcept { return {values + i}; }
-  /// As a kernel takes it, from element i on. \param key  of the tensor and step  \param k  the slot's number
+  /// The form that a kernel takes, from element i on. \param key  from noise_key  \param k  the slot's number
   auto at([[maybe_unused]] std::uint64_t key, [[maybe_unused]] std::size_t k, std::size_t i) const noexcept
   {
     if constexpr (real<S>)
@@ -71,7 +71,7 @@ class slot_memory {
 
   slot_view<S> view() const noexcept { return {values_.get()}; }
   static std::size_t bytes(std::size_t n) noexcept { return n * sizeof(S); }
-  /// Calls visit(key, span) on each of its arrays.
+  /// Calls visit(key, span) for each array of the slot.
   template <class Visit>
   void visit(std::string_view name, std::size_t n, const Visit& visit) const
   {
@@ -104,7 +104,7 @@ class slot_memory<block8, Memory> {
   void visit(std::string_view name, std::size_t n, const Visit& visit) const
   {
     visit(name, std::span<std::uint8_t>(codes_.get(), n));
-    // In place for all but very long names: where state is written, memory must not run out half-way.
+    // No allocation unless the name is very long, because memory must not run out while state is being written.
     constexpr std::string_view suffix = "_scale";
     char text[64];
     std::string long_text;
@@ -124,7 +124,7 @@ class slot_memory<block8, Memory> {
   array_memory<float, Memory> scales_;
 };
 
-/// A block's sum of numbers that read(i, to, n) decodes.
+/// The sum of a block of numbers that read(i, to, n) decodes.
 template <class Term, class Backend, class Read>
 double decoded_page_sum(const Backend& backend, std::size_t n, const Read& read) noexcept
 {
@@ -136,7 +136,7 @@ double decoded_page_sum(const Backend& backend, std::size_t n, const Read& read)
 
 }  // namespace detail
 
-/// Of numbers in a shorter format.
+/// The sum of one page of 16-bit numbers, n ≤ page_size.
 template <class Term, class Backend, short_float S>
 double page_sum(const Backend& backend, const S* x, std::size_t n) noexcept
 {

@@ -1,14 +1,15 @@
 #pragma once
 /// \file
-/// Dispatch: one program for every machine. A program built without -march runs its steps at the speed of the widest
-/// instruction set that the machine has. Link gradus::dispatch, the one part of gradus that is compiled beforehand.
+/// One program for every machine: without -march, steps still run with the widest instruction set that the machine has.
+/// Link gradus::dispatch, the only part of gradus that is compiled separately.
 ///
 ///     #include <gradus/backend/dispatch.hpp>
 ///     #include <gradus/gradus.hpp>
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
-/// The steps have the bits of a program built for that instruction set alone: those with fma are of one family, whatever
-/// the caller's flags. It runs the ten recipes of recipes.hpp, in float and double; a call costs one indirect jump more.
+/// Steps give the bits of a program built for that instruction set. Instruction sets with fma belong to one family of
+/// bits, regardless of the caller's flags. It runs the ten recipes of recipes.hpp in float and double. A call costs one
+/// more indirect jump.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,20 +24,23 @@
 
 namespace gradus {
 
-/// What gradus::dispatch offers for one instruction set. Caller and component are compiled with other flags, so a kernel's
-/// type is another one in each (see GRADUS_ISA): what they agree on is its place in the list below, and its bytes.
+/// The functions of gradus::dispatch for one instruction set. Caller and component are compiled with different flags,
+/// so the type of a kernel differs between them (see GRADUS_ISA). They agree on its index in the list below and on its
+/// bytes.
 struct dispatch_table {
+  /// Applies the kernel to n elements.
   using sweep_function = void (*)(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept;
+  /// The sum of one page.
   using sum_function = double (*)(const void* x, std::size_t n) noexcept;
 
-  const char* name;
-  std::uint64_t layout;
+  const char* name;                ///< of the instruction set
+  std::uint64_t layout;            ///< equal in a header and a component that belong together
   const sweep_function* sweeps;    ///< in the order of for_each_dispatched_kernel
-  const sum_function* page_sums;  ///< squares of float, of double, plain sums of float, of double
+  const sum_function* page_sums;   ///< squares of float, squares of double, sums of float, sums of double
 };
 
-/// The table of an instruction set, or null where the component or this machine has none. The numbers are those of
-/// backend::instruction_set.
+/// The table of an instruction set, or null if the component was not compiled for it or the machine does not have it.
+/// \param set  a backend::instruction_set as a number
 extern "C" const dispatch_table* gradus_dispatch_table(int set) noexcept;
 
 }  // namespace gradus
@@ -59,7 +63,7 @@ constexpr void for_each_dispatched_kernel(const Visitor& f)
   });
 }
 
-/// A kernel's place among them; their number, if it is none of them.
+/// The index of a kernel among them, or their number if it is none of them.
 template <class Kernel>
 constexpr std::size_t dispatch_index() noexcept
 {
@@ -70,7 +74,7 @@ constexpr std::size_t dispatch_index() noexcept
 }
 inline constexpr std::size_t dispatched_kernels = dispatch_index<void>();
 
-/// A number that differs where a header and a component do not belong together.
+/// A hash that differs if header and component are of different versions.
 constexpr std::uint64_t dispatch_layout() noexcept
 {
   std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
@@ -90,20 +94,21 @@ constexpr std::uint64_t dispatch_layout() noexcept
 
 namespace backend {
 
-/// What gradus::dispatch may be asked for, from the narrowest on.
+/// The instruction sets of gradus::dispatch, narrowest first.
 enum class instruction_set {
-  baseline,  ///< what every machine of the target has: SSE2 on x86-64, NEON on 64-bit Arm
-  avx2_fma,
-  avx512,  ///< F, BW, CD, DQ and VL
+  baseline,  ///< on every machine of the target: SSE2 on x86-64, NEON on 64-bit Arm
+  avx2_fma,  ///< AVX2 and FMA
+  avx512,    ///< AVX-512 F, BW, CD, DQ and VL
 };
 
-/// The backend that runs what gradus::dispatch has compiled for this machine. Any number of threads may share one.
+/// The backend that runs the loops of gradus::dispatch. Threads may share an object.
 class dispatch {
  public:
-  /// Takes the widest instruction set that processor and operating system have.
+  /// Uses the widest instruction set that processor and operating system support.
   dispatch() : dispatch(widest()) {}
 
-  /// Takes the one that is named. Refused: one that this machine has not (or, on any but x86-64, other than baseline).
+  /// Uses the given instruction set; other targets than x86-64 have only `baseline`.
+  /// \throws std::invalid_argument if the machine does not have it, or the linked component is of another version
   explicit dispatch(instruction_set set) : table_(gradus_dispatch_table(int(set)))
   {
     if (!table_)
@@ -112,12 +117,13 @@ class dispatch {
       detail::fail("the linked gradus::dispatch is of another version than the header; expected both from one installation");
   }
 
-  /// Whether this machine has an instruction set and the component was compiled for it.
+  /// Whether the machine has an instruction set and the component was compiled for it.
   static bool supports(instruction_set set) noexcept { return gradus_dispatch_table(int(set)) != nullptr; }
 
-  /// "baseline", "avx2_fma", "avx512" or "neon".
+  /// The instruction set in use: "baseline", "avx2_fma", "avx512" or "neon".
   const char* name() const noexcept { return table_->name; }
 
+  /// Applies a kernel of one of the ten recipes to n elements; any other kernel does not compile.
   template <class Kernel, class T>
   void sweep(const Kernel& kernel, T* theta, const T* g, T* const* slots, std::size_t n) const noexcept
   {
@@ -129,6 +135,7 @@ class dispatch {
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
 
+  /// Does not compile: 16-bit parameters, gradients or state.
   template <class Kernel, class Theta, class G, class Slot>
   void sweep(const Kernel&, const Theta&, const G&, const Slot*, std::size_t) const noexcept
   {
@@ -137,7 +144,7 @@ class dispatch {
                   "block8; take backend::simd and build with -march.");
   }
 
-  /// The sum of at most page_size elements.
+  /// The sum, or sum of squares, of n ≤ page_size elements.
   template <class Term, class T>
   double page_sum(Term, const T* x, std::size_t n) const noexcept
   {

@@ -1,15 +1,16 @@
 #pragma once
 /// \file
-/// The SIMD backend, over xsimd (8.1 or later): the formulas run on packs of `xsimd::batch`.
+/// The SIMD backend, over xsimd 8.1 or later. The formulas run on packs, which wrap `xsimd::batch`.
 
 #include <gradus/macros_off.hpp>
 
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC 12's own AVX-512 headers start results from an undefined register and then warn about it.
+// GCC 12's AVX-512 headers use an undefined register and then warn about it.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Warray-bounds"  // of arrays known to be shorter than a register, in loops that then do not run
+// In loops that never run, over arrays shorter than a register.
+#pragma GCC diagnostic ignored "-Warray-bounds"
 #endif
 #include <xsimd/xsimd.hpp>
 #if defined(__GNUC__) && !defined(__clang__)
@@ -23,33 +24,37 @@
 
 #include <gradus/kernel.hpp>
 
-// xsimd has nothing to build on for other targets, and for 32-bit Arm no doubles; default.hpp then takes scalar.
+// xsimd does not support other targets, and has no doubles on 32-bit Arm; default.hpp then uses scalar.
 #if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE) && !(XSIMD_WITH_NEON && !XSIMD_WITH_NEON64)
 #define GRADUS_HAS_SIMD 1
 
 GRADUS_OPEN_NAMESPACE
 namespace backend {
 
-/// Several T in one register, with the vocabulary of math.hpp and nothing else. The instruction set is in the type.
+/// Several T in one register, with the vocabulary of math.hpp.
+/// \tparam T  float or double  \tparam Arch  xsimd's instruction set
 template <class T, class Arch>
 struct pack {
-  using batch = xsimd::batch<T, Arch>;
-  using mask = typename batch::batch_bool_type;
-  static constexpr std::size_t size = batch::size;
+  using batch = xsimd::batch<T, Arch>;              ///< xsimd's register
+  using mask = typename batch::batch_bool_type;     ///< the result of a comparison
+  static constexpr std::size_t size = batch::size;  ///< lanes
 
-  batch x;
+  batch x;  ///< the register
 
   pack() = default;
+  /// From xsimd's register.
   pack(batch b) noexcept : x(b) {}
+  /// s in all lanes.
   explicit pack(T s) noexcept : x(s) {}
 
+  /// Loads `size` numbers; p need not be aligned to the register.
   static pack load(const T* p) noexcept { return batch::load_unaligned(p); }
 
-  /// Converts as it loads: float to double, for the sums.
+  /// Loads floats as doubles, for the sums.
   static pack load(const float* p) noexcept
     requires(std::is_same_v<T, double>)
   {
-    // By the instruction itself where there is one: compilers make three of it.
+    // By intrinsic if there is one, because compilers emit three instructions for a conversion.
 #if defined(__AVX512F__)
     if constexpr (sizeof(batch) == 64)
       return batch(_mm512_cvtps_pd(_mm256_loadu_ps(p)));
@@ -67,9 +72,11 @@ struct pack {
       return load(converted);
     }
   }
+  /// Stores `size` numbers.
   void store(T* p) const noexcept { x.store_unaligned(p); }
 
-  // Numbers of 16 bits: the instructions where GCC and Clang would not find them, else lane by lane.
+  // 16-bit numbers: by intrinsics that GCC and Clang would not select, otherwise lane by lane.
+  /// Loads `size` bfloat16 as floats.
   static pack load(const bfloat16* p) noexcept
     requires(std::is_same_v<T, float>)
   {
@@ -87,6 +94,7 @@ struct pack {
 #endif
       return load_each(p);
   }
+  /// Loads `size` float16 as floats.
   static pack load(const float16* p) noexcept
     requires(std::is_same_v<T, float>)
   {
@@ -102,7 +110,7 @@ struct pack {
 #endif
       return load_each(p);
   }
-  /// Rounds to nearest.
+  /// Stores 16-bit numbers, rounded to nearest.
   template <short_float S>
   void store(S* p) const noexcept
   {
@@ -126,7 +134,7 @@ struct pack {
 #endif
       store_each(p, [](T s, std::size_t) { return S(s); });
   }
-  /// Rounds stochastically, with the random bits of the elements from the i-th on.
+  /// Stores 16-bit numbers, rounded stochastically with the random bits of the elements from the i-th on.
   template <short_float S>
   void store(S* p, const detail::noise& random, std::size_t i) const noexcept
   {
@@ -143,7 +151,7 @@ struct pack {
       r = _mm512_xor_si512(r, _mm512_srli_epi32(r, 16));
       r = random.shift ? _mm512_srli_epi32(r, 16) : _mm512_and_si512(r, all(0xffff));
       const __m512i u = _mm512_castps_si512(x), exponent = all(0x7f800000);
-      // Not to infinities and NaN. (A NaN that was computed is quiet already.)
+      // Adds nothing to infinities and NaN. (A computed NaN is already quiet.)
       const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(u, exponent), exponent);
       store_high(p, _mm512_mask_add_epi32(u, finite, u, r));
     } else
@@ -165,7 +173,7 @@ struct pack {
 #endif
       store_each(p, [&](T s, std::size_t k) { return S(s, random(i + k)); });
   }
-  /// Loads and stores the first n elements, n ≤ size, and touches no others; in place of those stands `rest`.
+  /// Loads the first n ≤ size elements and accesses no others; the remaining lanes are `rest`.
   static pack load_part(const T* p, std::size_t n, T rest) noexcept
   {
 #if defined(__AVX512F__)
@@ -192,6 +200,7 @@ struct pack {
       return load(padded);
     }
   }
+  /// Stores the first n ≤ size lanes and accesses no other elements.
   void store_part(T* p, std::size_t n) const noexcept
   {
 #if defined(__AVX512F__)
@@ -220,7 +229,7 @@ struct pack {
   friend pack operator+(pack a, pack b) noexcept { return a.x + b.x; }
   friend pack operator-(pack a, pack b) noexcept { return a.x - b.x; }
   friend pack operator*(pack a, pack b) noexcept { return a.x * b.x; }
-  // On Arm not xsimd's division and root of floats, which are estimates with two corrections, not rounded as IEEE asks.
+  // On Arm, xsimd's division and square root of floats are corrected estimates, not rounded as IEEE requires.
   friend pack operator/(pack a, pack b) noexcept
   {
 #if defined(__aarch64__)
@@ -230,7 +239,7 @@ struct pack {
 #endif
       return a.x / b.x;
   }
-  // Not xsimd's, which for AVX-512 is 0 − a and gives the wrong zero.
+  // xsimd's negation for AVX-512 is 0 − a, which gives the wrong sign of zero.
 #if defined(__GNUC__)
   friend pack operator-(pack a) noexcept { return batch(-static_cast<typename batch::register_type>(a.x)); }
 #else
@@ -240,7 +249,8 @@ struct pack {
   friend mask operator<(pack a, pack b) noexcept { return a.x < b.x; }
   friend mask operator==(pack a, pack b) noexcept { return a.x == b.x; }
 
-  /// One instruction wherever GRADUS_FUSED: xsimd 8.1 has none for AVX-512, nor for the narrower types of such a target.
+  /// a*b + c, fused if GRADUS_FUSED. xsimd 8.1 has no fused instruction for AVX-512, nor for the narrower registers
+  /// there.
   friend pack fma(pack a, pack b, pack c) noexcept
   {
     [[maybe_unused]] constexpr bool single = sizeof(T) == 4;
@@ -305,7 +315,7 @@ struct pack {
   friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
 
  private:
-  // The upper halves of the lanes.
+  // Stores the upper half of each lane.
 #if defined(__AVX512F__)
   static void store_high(bfloat16* p, __m512i u) noexcept
   {
@@ -338,7 +348,7 @@ struct pack {
       short_ones[k] = f(s[k], k);
     std::memcpy(p, short_ones, sizeof short_ones);
   }
-  /// The mask of the first n elements, in the form that the instructions take.
+  /// The mask of the first n elements, in the form that the intrinsics take.
   static auto first(std::size_t n) noexcept
   {
 #if defined(__AVX512F__)
@@ -366,23 +376,25 @@ struct pack {
   }
 };
 
-// By selection, not by xsimd's max and min: those of NEON treat NaN in another way than those of x86.
+// By select, because xsimd's max and min treat NaN differently on NEON and x86.
+/// a > b ? a : b in each lane.
 template <class T, class Arch>
 pack<T, Arch>(max)(pack<T, Arch> a, pack<T, Arch> b) noexcept
 {
   return select(a > b, a, b);
 }
+/// a < b ? a : b in each lane.
 template <class T, class Arch>
 pack<T, Arch>(min)(pack<T, Arch> a, pack<T, Arch> b) noexcept
 {
   return select(a < b, a, b);
 }
 
-/// The backend for one of xsimd's instruction sets; `simd` is that of the compiler's flags.
+/// The backend for one of xsimd's instruction sets.
 template <class Arch>
 struct basic_simd {
-  /// Inlined, so that the kernel is not copied: to load in packs what has just been stored piecewise costs 15 ns, as much
-  /// as a small tensor.
+  /// Applies a kernel to n elements. Inlined, because passing the kernel would store it piecewise and load it back in
+  /// packs, which costs 15 ns, as much as a small tensor.
   template <class Kernel, class Theta, class G, class Slot>
   GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
   {
@@ -392,9 +404,11 @@ struct basic_simd {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k];
     std::size_t i = 0;
-    // Prefetching is 5 % faster from memory, also for many tensors. In the caches it costs nothing beside a square root and
-    // a division, but a fifth of a step that has neither: that one does it only where it must come from memory.
-    constexpr std::size_t ahead = 8192, least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;  // in each stream
+    // Prefetching is 5 % faster from memory, also for many tensors. In the caches it costs nothing beside a square root
+    // and a division, but a fifth of a step that has neither. Such a step prefetches only in tensors that do not fit
+    // there.
+    constexpr std::size_t ahead = 8192;  // in each stream
+    constexpr std::size_t least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;
     if (n * sizeof(T) >= least_bytes)
       for (; n - i >= V::size; i += V::size) {
         prefetch(theta, i, ahead);
@@ -407,7 +421,7 @@ struct basic_simd {
       apply_at<V>(kernel, theta, g, slot, i);
     if (i == n)
       return;
-    // The tail runs in the same V, filled up with ones (zeros would divide 0 by 0 and raise flags).
+    // The tail runs in the same V, padded with ones, because zeros would divide 0 by 0 and raise floating-point flags.
     const std::size_t rest = n - i;
     V part[Kernel::slots + 1], x = load_part<V>(theta, i, rest);
     for (std::size_t k = 0; k < Kernel::slots; ++k)
@@ -420,8 +434,8 @@ struct basic_simd {
       store_part(theta, i, x, rest);
   }
 
-  /// The sum of up to a block of elements. Inlined, so that a small tensor's takes no call; and its partial sums, element i in
-  /// number i % 32, stay in registers until one pack is left.
+  /// The sum of n ≤ page_size elements. Inlined to save the call for small tensors. The partial sums (element i goes
+  /// to number i % 32) stay in registers until one pack is left.
   template <class Term, class T>
   GRADUS_INLINE double page_sum(Term term, const T* x, std::size_t n) const noexcept
   {
@@ -431,7 +445,7 @@ struct basic_simd {
     for (std::size_t k = 0; k < packs; ++k)
       sum[k] = V(0.0);
     const auto add_row = [&](const T* row) {
-      // A lone stream of reads leaves memory idle at each page's end, where the hardware stops to look ahead.
+      // The hardware prefetcher stops at each page's end, and a single stream of reads would then leave memory idle.
       for (std::size_t byte = 0; byte < page_lanes * sizeof(T); byte += 64)
         prefetch(row, page_size * sizeof(T) + byte);
       for (std::size_t k = 0; k < packs; ++k)
@@ -442,7 +456,7 @@ struct basic_simd {
       add_row(x + i);
     if (i < n) {
       T row[page_lanes] = {};
-      // A pack at a time: loads of more than was stored at once would wait for the stores.
+      // One pack at a time, because a load that spans several stores would wait for them.
       using U = pack<T, Arch>;
       for (std::size_t k = 0; k < n - i; k += U::size)
         U::load_part(x + i + k, n - i - k < U::size ? n - i - k : U::size, 0).store(row + k);
@@ -457,6 +471,7 @@ struct basic_simd {
   }
 };
 
+/// The SIMD backend for the instruction set of the compiler's flags.
 using simd = basic_simd<xsimd::default_arch>;
 
 }  // namespace backend

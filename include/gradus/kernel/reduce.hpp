@@ -2,10 +2,10 @@
 /// \file
 /// Sums over arrays: pages, then exact.
 ///
-/// A page is up to 4096 elements of one array. Within a page, element i goes to partial sum i mod 32, in double, and the 32
-/// partial sums are folded by halves. The sums of the pages are then added exactly (exact_sum.hpp) and rounded once. So a sum
-/// depends on the arrays alone, and not on SIMD width, threads, backend, or the order of the arrays. A backend offers
-/// `accumulate(term, partial, x, n)`, the inner loop; or `page_sum(term, x, n)`, a whole page.
+/// A page is up to 4096 elements of one array. Within a page, element i goes to partial sum i mod 32, in double; the 32
+/// partial sums are folded by halves. The sums of the pages are added exactly (exact_sum.hpp) and rounded once. So a
+/// sum depends on the arrays only, not on SIMD width, threads, backend, or the order of the arrays. A backend has
+/// `accumulate(term, partial, x, n)`, the inner loop, or `page_sum(term, x, n)`, the sum of a page.
 
 #include <cstddef>
 #include <cstdint>
@@ -17,18 +17,27 @@
 
 GRADUS_OPEN_NAMESPACE
 
-inline constexpr std::size_t page_size = 4096;  ///< elements of a page
-inline constexpr std::size_t page_lanes = 32;   ///< partial sums of a page
+inline constexpr std::size_t page_size = 4096;  ///< elements in a page
+inline constexpr std::size_t page_lanes = 32;   ///< partial sums in a page
 
-/// What an element adds to its partial sum.
+/// The number of pages of n elements.
+constexpr std::size_t page_count(std::size_t n) noexcept
+{
+  return n / page_size + (n % page_size != 0);
+}
+
+/// Adds x² to a partial sum.
 struct square_term {
+  /// sum + x².
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
   {
     return fma(x, x, sum);
   }
 };
+/// Adds x to a partial sum.
 struct plain_term {
+  /// sum + x.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V sum, V x) const noexcept
   {
@@ -36,7 +45,7 @@ struct plain_term {
   }
 };
 
-/// The sum by halves of a power of two of numbers.
+/// The sum of N numbers by halves; N is a power of two. Overwrites `partial`.
 template <std::size_t N>
 GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
 {
@@ -46,6 +55,7 @@ GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
   return partial[0];
 }
 
+/// The sum of one page, n ≤ page_size, by the backend.
 template <class Term, class Backend, class T>
 double page_sum(const Backend& backend, const T* x, std::size_t n) noexcept
 {
@@ -58,7 +68,7 @@ double page_sum(const Backend& backend, const T* x, std::size_t n) noexcept
   }
 }
 
-/// Adds the sums of x's pages to a sum.
+/// Adds the pages of an array of any length to a sum.
 template <class Term, class Backend, class T>
 void add_pages(const Backend& backend, const T* x, std::size_t n, exact_sum& sum) noexcept
 {
@@ -66,6 +76,7 @@ void add_pages(const Backend& backend, const T* x, std::size_t n, exact_sum& sum
     sum.add(page_sum<Term>(backend, x + i, n - i < page_size ? n - i : page_size));
 }
 
+/// The sum of an array of any length.
 template <class Term, class Backend, class T>
 double reduce(const Backend& backend, const T* x, std::size_t n) noexcept
 {
@@ -76,12 +87,7 @@ double reduce(const Backend& backend, const T* x, std::size_t n) noexcept
   return sum.value();
 }
 
-constexpr std::size_t page_count(std::size_t n) noexcept
-{
-  return n / page_size + (n % page_size != 0);
-}
-
-/// A page's sum of squares in other units: each of the n <= page_size elements is multiplied by a factor first.
+/// The sum of squares of n ≤ page_size elements, each multiplied by a factor first.
 template <class Backend>
 double scaled_square_sum(const Backend& backend, const double* x, std::size_t n, double factor) noexcept
 {
@@ -91,7 +97,7 @@ double scaled_square_sum(const Backend& backend, const double* x, std::size_t n,
   return page_sum<square_term>(backend, scaled, n);
 }
 
-/// Whether every element is neither infinite nor NaN.
+/// Whether no element is infinite or NaN.
 template <class T>
 bool all_finite(const T* x, std::size_t n) noexcept
 {

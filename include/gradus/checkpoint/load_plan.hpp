@@ -1,0 +1,217 @@
+#pragma once
+/// \file
+/// Plans a load: decides what is loaded from where before anything changes, and then loads it.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <gradus/checkpoint/comparison.hpp>
+#include <gradus/checkpoint/keys.hpp>
+#include <gradus/checkpoint/options.hpp>
+#include <gradus/checkpoint/safetensors/dtype.hpp>
+#include <gradus/checkpoint/safetensors/header.hpp>
+#include <gradus/checkpoint/safetensors/text.hpp>
+#include <gradus/checkpoint/settings.hpp>
+#include <gradus/checkpoint/transfer.hpp>
+#include <gradus/error.hpp>
+#include <gradus/kernel/math.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// The plan of one load.
+///
+/// The caller first adds what the optimizer has. Then `finish` accepts the file or refuses it. After that the plan says and
+/// reads what to load, by the order of adding.
+class load_plan {
+ public:
+  /// Reads the file's header, and refuses a damaged one.
+  /// \param where  the beginning of every error message
+  load_plan(std::string where, const byte_source& source, const memory_writer& memory, const load_options& o)
+      : file_(std::move(where), source, o), values_(file_.where, source, file_.header.data_start, memory)
+  {
+  }
+
+  // ── adding what the optimizer has ──────────────────────────────────────────────────────────────────────────────────
+
+  /// Adds the recipe and each group's hyperparameters. Returns the hyperparameters to set, or an empty list if none are loaded.
+  std::vector<number_list> add_settings(const std::string& recipe, const std::vector<number_list>& present)
+  {
+    return file_.compare_settings(recipe, present);
+  }
+
+  /// Adds a slot. A tensor's slots must follow one another. An empty tensor name stands for state of the whole model.
+  void add_state(std::string_view tensor, std::string_view slot, const safetensors::dtype& type, std::uint64_t elements)
+  {
+    if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
+      states_.push_back({std::string(tensor), slots_.size()});
+    const std::string key = state_key(tensor, slot);
+    // A file of another precision may lack two slots: the parameters replace master weights, and the seed stays as it is.
+    const bool other_precision = file_.options.convert && !file_.header.tensors.contains(key) &&
+                                 ((slot == "master" && file_.report.parameters) || (slot == "seed" && tensor.empty()));
+    slots_.push_back({std::string(slot), &type, elements, other_precision ? nullptr : file_.claim(key, type, elements), {}});
+    if (slots_.back().from)
+      check_count(key, slots_.back());
+  }
+
+  /// Adds a tensor's parameters, its group, and whether it takes part in steps.
+  void add_tensor(std::string_view tensor, std::size_t group, bool takes_part, const safetensors::dtype& type,
+                  std::uint64_t elements)
+  {
+    const std::string key = metadata_key("group_of/", tensor);
+    const auto recorded = file_.metadata(key);
+    if (file_.options.settings && recorded && *recorded != std::to_string(group)) {
+      file_.differ(load_difference::groups, key,
+                   "is " + safetensors::json_string(*recorded) + "; expected \"" + std::to_string(group) + '"');
+      file_.report.settings = false;
+    }
+    const bool took_part = !file_.metadata(metadata_key("left_out/", tensor));
+    same_take_part_ = same_take_part_ && recorded && took_part == takes_part;
+    const safetensors::entry* parameters = nullptr;
+    if (file_.report.parameters && elements > 0) {
+      parameters = file_.claim(parameters_key(tensor), type, elements);
+      // If the file has master weights and the optimizer has none, they become the parameters, because they are more exact.
+      const auto master = file_.header.tensors.find(state_key(tensor, "master"));
+      if (file_.options.convert && parameters && master != file_.header.tensors.end() && !master->second.claimed &&
+          master->second.elements == elements && master->second.is_float()) {
+        master->second.claimed = true;
+        parameters = &master->second;
+      }
+    }
+    tensors_.push_back({recorded ? took_part : takes_part, &type, parameters});
+  }
+
+  /// Adds whether the optimizer keeps one sum of squared gradients for all tensors.
+  void add_sum_is_shared(bool is) { sum_is_shared_ = sum_is_shared_ || is; }
+
+  /// Ends the adding. Unless lenient, refuses the file if anything differs. Afterwards reading allocates nothing.
+  void finish()
+  {
+    for (std::size_t i = 0; i < states_.size(); ++i)
+      decide(states_[i].tensor, states_[i].first, i + 1 < states_.size() ? states_[i + 1].first : slots_.size());
+    file_.finish();
+    for (const planned_slot& s : slots_)
+      values_.reserve(s.from, *s.type);
+    for (const planned_tensor& t : tensors_)
+      values_.reserve(t.parameters, *t.type);
+  }
+
+  // ── loading; tensors and slots are numbered in the order in which they were added ──────────────────────────────────
+
+  /// Whether hyperparameters and frozen tensors are loaded.
+  bool restores_settings() const noexcept { return file_.report.settings; }
+
+  /// Whether a tensor takes part in steps.
+  bool takes_part(std::size_t tensor) const { return tensors_[tensor].takes_part; }
+
+  /// Reads a tensor's parameters, if they are loaded.
+  void read_parameters(std::size_t tensor, void* to) { values_.read(tensors_[tensor].parameters, *tensors_[tensor].type, to); }
+
+  /// Reads a slot, if it is loaded.
+  void read_slot(std::size_t slot, void* to)
+  {
+    const planned_slot& s = slots_[slot];
+    if (s.from && s.count)
+      std::memcpy(to, &*s.count, sizeof *s.count);
+    else
+      values_.read(s.from, *s.type, to);
+  }
+
+  /// Whether a scheduled decay's sums must be recomputed. They must if the file lacks the sums of moments that were loaded, or
+  /// if one sum is shared by tensors that are no longer the same.
+  bool needs_resum() const noexcept
+  {
+    const bool others = !file_.report.differences.empty() || !(same_take_part_ || file_.report.settings);
+    return sums_are_missing_ || (sum_is_shared_ && others);
+  }
+
+  /// The report for the caller.
+  load_report& report() noexcept { return file_.report; }
+
+ private:
+  struct planned_slot {
+    std::string slot;
+    const safetensors::dtype* type;
+    std::uint64_t elements;
+    const safetensors::entry* from;      // null if it is not loaded
+    std::optional<std::uint64_t> count;  // the bits of a count or sum, which check_count has already read
+  };
+  struct planned_state {
+    std::string tensor;  // empty for state of the whole model
+    std::size_t first;   // index of its first slot
+  };
+  struct planned_tensor {
+    bool takes_part;
+    const safetensors::dtype* type;
+    const safetensors::entry* parameters;  // null if they are not loaded
+  };
+
+  /// Refuses counts and sums that no run can reach, because a step computes with them.
+  void check_count(const std::string& key, planned_slot& s)
+  {
+    const bool step = s.slot == "step", shared = s.slot == "exp_avg_sq_sum_is_shared", sum = s.slot == "exp_avg_sq_sum";
+    if ((!step && !shared && !sum) || s.type->bytes != 8 || s.from->elements != 1)
+      return;
+    std::uint64_t count = 0;
+    file_.read(file_.header.data_start + s.from->begin, &count, sizeof count);
+    s.count = count;
+    const double value = sum ? std::bit_cast<double>(count) : 0;
+    if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 2) || (sum && value < 0))
+      fail(file_.where + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) +
+           "; expected " + (step ? "fewer than 2^53 steps" : shared ? "0, 1 or 2" : "a sum of squares"));
+    sum_is_shared_ = sum_is_shared_ || (shared && count > 0);
+    // A sum is infinite or NaN if it was not kept or if the moments are. It is then recomputed from the moments.
+    if (sum && !is_finite(value))
+      s.from = nullptr;
+  }
+
+  /// Decides whether a tensor's state, the slots from `begin` to `end`, is loaded. It is loaded whole or not at all, because
+  /// moments are useless without the step count that corrects their bias. Three slots are exceptions: a maximum can start
+  /// at any step, a sum can be recomputed, and master weights go with the parameters, from which they can be made.
+  void decide(const std::string& tensor, std::size_t begin, std::size_t end)
+  {
+    const auto is_sum = [](const planned_slot& s) { return s.slot.starts_with("exp_avg_sq_sum"); };
+    const auto is_master = [](const planned_slot& s) { return s.slot == "master"; };
+    load_report& report = file_.report;
+    bool whole = true;
+    for (std::size_t i = begin; i < end; ++i)
+      whole = whole && (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || is_sum(slots_[i]) || is_master(slots_[i]));
+    for (std::size_t i = begin; i < end; ++i) {
+      planned_slot& s = slots_[i];
+      if (is_master(s) && report.parameters) {
+        const auto parameters = file_.header.tensors.find(parameters_key(tensor));
+        if (!s.from && parameters != file_.header.tensors.end() && parameters->second.elements == s.elements &&
+            parameters->second.is_float())
+          s.from = &parameters->second;
+      } else if (!whole)
+        s.from = nullptr;
+      if (!s.from && is_sum(s))
+        sums_are_missing_ = sums_are_missing_ || whole;
+      else if (!s.from && (whole || is_master(s)) && !tensor.empty())
+        report.afresh.push_back(tensor + '/' + s.slot);
+    }
+    if (!whole)
+      report.afresh.push_back(tensor.empty() ? '/' + slots_[begin].slot : tensor);
+  }
+
+  comparison file_;
+  value_reader values_;
+  std::vector<planned_state> states_;
+  std::vector<planned_slot> slots_;
+  std::vector<planned_tensor> tensors_;
+  bool same_take_part_ = true, sum_is_shared_ = false, sums_are_missing_ = false;
+};
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,212 @@
+#pragma once
+/// \file
+/// Replaces a file as a whole or not at all.
+///
+/// On POSIX systems the new file is flushed to the disk and takes the old file's place in one move, so one of the two survives
+/// a kill or a power cut at any moment. On other systems nothing is flushed, and a kill between two moves can leave only the
+/// new file, under its temporary name.
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include <gradus/checkpoint/posix.hpp>
+#include <gradus/error.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// Writes a new file under the name PATH.partial; `commit` renames it to PATH.
+///
+/// A symbolic link is followed, and its target is replaced. The new file gets the old file's permissions, or, if there was no
+/// old file, the permissions that the umask allows. Without `commit` the partial file is deleted. If a process was killed and
+/// left a partial file, the same user's next save to that path deletes it. Of two saves to one path at the same time, one is
+/// refused. If PATH.partial is anything else, or too long a name, the partial file is called .gradus-….partial, in the same
+/// folder.
+class replaced_file {
+ public:
+  /// Creates the partial file. Refuses a path that cannot be written, and anything but a regular file or a link to one.
+  explicit replaced_file(const std::string& path) : given_(path), path_(path)
+  {
+    if (path.empty() || path.find('\0') != std::string::npos)
+      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
+#if GRADUS_POSIX
+    struct stat old = {};
+    if (lstat(path.c_str(), &old) == 0 && S_ISLNK(old.st_mode)) {
+      char* const target = ::realpath(path.c_str(), nullptr);
+      if (!target)
+        refuse("a link that leads nowhere");
+      path_ = target;
+      std::free(target);
+    }
+    const bool exists = stat(path_.c_str(), &old) == 0;
+    if (!exists && errno == ENAMETOOLONG)
+      refuse(std::strerror(errno));
+    if (exists && !S_ISREG(old.st_mode))
+      refuse(S_ISDIR(old.st_mode) ? "a folder" : "not a regular file");
+    const int descriptor = create(exists ? old.st_mode & 0777u : 0666u);
+    if (exists)
+      (void)!fchmod(descriptor, old.st_mode & 07777);
+    file_ = fdopen(descriptor, "wb");
+    if (!file_) {
+      std::remove(partial_.c_str());
+      ::close(descriptor);
+    }
+#else
+    partial_ = path_ + ".partial";
+    file_ = std::fopen(partial_.c_str(), "wb");
+#endif
+    if (!file_)
+      refuse_error("could not be created");
+  }
+  replaced_file(const replaced_file&) = delete;
+  replaced_file& operator=(const replaced_file&) = delete;
+  ~replaced_file()
+  {
+    if (file_) {
+      std::remove(partial_.c_str());
+      std::fclose(file_);
+    }
+  }
+
+  /// Appends bytes to the partial file.
+  void write(const void* bytes, std::size_t count)
+  {
+    if (count > 0 && std::fwrite(bytes, 1, count, file_) != count)
+      refuse_error("could not be written");
+  }
+
+  /// Replaces the old file by the new one. On POSIX systems the new file is on the disk when this returns.
+  void commit()
+  {
+    bool good = std::fflush(file_) == 0;
+#if GRADUS_POSIX
+    good = good && fsync(fileno(file_)) == 0;
+    if (!good || std::rename(partial_.c_str(), path_.c_str()) != 0)
+      refuse_error("could not be written");
+    std::fclose(file_);
+    file_ = nullptr;
+    // The new name is stored in the folder, so the folder must be flushed too.
+    const std::size_t slash = path_.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (descriptor >= 0) {
+      (void)!fsync(descriptor);  // some file systems cannot, and the file is complete anyway
+      ::close(descriptor);
+    }
+#else
+    good = std::fclose(file_) == 0 && good;
+    file_ = nullptr;
+    if (good)
+      std::remove(path_.c_str());  // rename does not replace files on every system
+    if (!good || std::rename(partial_.c_str(), path_.c_str()) != 0)
+      refuse_error("could not be written");
+#endif
+  }
+
+ private:
+#if GRADUS_POSIX
+  /// Creates and locks the partial file, which no other process may have. \param mode  its permissions, before the umask
+  int create(unsigned mode)
+  {
+    const std::size_t slash = path_.rfind('/'), name = slash == std::string::npos ? 0 : slash + 1;
+    std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a of the name; later tries add what only this process has
+    const auto take = [&hash](const void* bytes, std::size_t count) {
+      for (std::size_t i = 0; i < count; ++i)
+        hash = (hash ^ static_cast<const unsigned char*>(bytes)[i]) * 0x100000001b3u;
+    };
+    take(path_.data() + name, path_.size() - name);
+    for (int tries = 0;; ++tries) {
+      partial_ = path_ + ".partial";
+      if (tries > 0) {
+        partial_ = path_.substr(0, name) + ".gradus-";
+        for (int shift = 60; shift >= 0; shift -= 4)
+          partial_ += "0123456789abcdef"[hash >> shift & 15];
+        partial_ += ".partial";
+        const pid_t process = getpid();
+        const void* const self = this;
+        struct timespec now = {};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        take(&process, sizeof process);
+        take(&self, sizeof self);
+        take(&now.tv_nsec, sizeof now.tv_nsec);
+      }
+      for (bool again = true; again;) {
+        const int descriptor = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+        if (descriptor >= 0) {
+          // Before it was locked, another save may have deleted it as left behind.
+          const bool locked = flock(descriptor, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+          if (locked && is_at(descriptor, partial_))
+            return descriptor;
+          ::close(descriptor);
+        } else if (errno == EEXIST && tries < 100)
+          again = remove_left_behind();
+        else if (errno == ENAMETOOLONG && tries == 0)
+          again = false;
+        else
+          refuse_error("could not be created");
+      }
+    }
+  }
+
+  /// Deletes the partial file of a process that was killed. Returns false if it is something else, and leaves that alone.
+  bool remove_left_behind()
+  {
+    struct stat found = {};
+    if (lstat(partial_.c_str(), &found) != 0)
+      return errno == ENOENT;
+    if (!S_ISREG(found.st_mode) || found.st_nlink != 1 || found.st_uid != geteuid())
+      return false;
+    // If its permissions forbid writing, it is opened for reading.
+    int descriptor = ::open(partial_.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (descriptor < 0 && errno == EACCES)
+      descriptor = ::open(partial_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (descriptor < 0)
+      return errno == ENOENT;
+    const bool mine = flock(descriptor, LOCK_EX | LOCK_NB) == 0, is_written = !mine && errno == EWOULDBLOCK;
+    const bool gone = !is_at(descriptor, partial_);  // another save has finished and renamed it, or has deleted it
+    const bool removed = mine && !gone && ::unlink(partial_.c_str()) == 0;
+    ::close(descriptor);
+    if (is_written && !gone)
+      refuse("which another save is writing");
+    return gone || removed;
+  }
+
+  /// Whether this name belongs to the open file.
+  static bool is_at(int descriptor, const std::string& name) noexcept
+  {
+    struct stat mine = {}, there = {};
+    return fstat(descriptor, &mine) == 0 && lstat(name.c_str(), &there) == 0 && mine.st_ino == there.st_ino &&
+           mine.st_dev == there.st_dev;
+  }
+#endif
+
+  [[noreturn]] void refuse(const std::string& found)
+  {
+    detail::fail("path is " + detail::quote(given_.c_str()) + ", " + found + "; expected a file that can be written");
+  }
+  /// Refuses with the reason in errno. Deletes the partial file and leaves the old file unchanged.
+  [[noreturn]] void refuse_error(const std::string& what)
+  {
+    const std::string reason = std::strerror(errno);
+    if (file_) {
+      std::remove(partial_.c_str());
+      std::fclose(file_);
+      file_ = nullptr;
+    }
+    detail::fail("path is " + detail::quote(given_) + ", and " + partial_ + " " + what + ": " + reason +
+                 "; expected room and the right to write there");
+  }
+
+  std::string given_, path_, partial_;
+  std::FILE* file_ = nullptr;
+};
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>
