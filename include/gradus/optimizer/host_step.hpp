@@ -256,8 +256,6 @@ class host_step {
   /// are kept rounded, nothing.
   double mean_by_moments(Parts& p, const step_options& o) noexcept
   {
-    if (p.work.counted_elements() == 0)
-      return 0;
     sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
       const auto& prepared = p.cohorts[x.cohort].prepared;
       if constexpr (model::keeps_exactly) {
@@ -273,7 +271,8 @@ class host_step {
     for (const auto& e : p.sums.entries().all())
       if (e.members > 0)
         sum.add(total(p, e) / e.correction);
-    return sum.value() / double(p.work.counted_elements());
+    const std::uint64_t elements = p.work.counted_elements();
+    return elements > 0 ? sum.value() / double(elements) : 0;
   }
 
   // ── sweep and count ──────────────────────────────────────────────────────────────────────────────────────────────

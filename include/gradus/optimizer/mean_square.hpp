@@ -21,7 +21,7 @@ GRADUS_OPEN_NAMESPACE
 namespace detail {
 
 /// What an unknown sum is: NaN, also under -ffast-math.
-inline double unknown_sum() noexcept
+GRADUS_HOST_DEVICE inline double unknown_sum() noexcept
 {
   return std::bit_cast<double>(std::uint64_t(0x7ff8000000000000u));
 }
