@@ -24,14 +24,15 @@ namespace detail {
 /// - `decode(from, to, n)` widens short parameters to their masters.
 /// - `show(span, f, only_read)` calls f on values that the host can read, and write unless they are only to be read.
 template <class E, class Parts>
-concept step_engine = requires(E& engine, const E& known, Parts& parts, const step_options& options, float* p, std::span<float> values) {
+concept step_engine = requires(E& engine, const E& known, Parts& parts, const step_options& options, float* p,
+                               std::span<float> values, void (*f)(std::span<float>)) {
   engine.reserve(std::size_t(), std::size_t());
   { engine.step(parts, options) } -> std::same_as<step_report>;
   engine.settle(parts);
   { known.report() } -> std::same_as<step_report>;
   known.check_place(p, p, std::string_view());
   known.decode(p, p, std::size_t());
-  known.show(values, [](std::span<float>) {}, true);
+  known.show(values, f, true);
   known.backend();
 };
 
