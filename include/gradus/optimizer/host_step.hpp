@@ -60,9 +60,12 @@ class host_step {
       return report_ = report;
     if constexpr (Parts::rule_type::scheduled)
       schedule(p, o, norm, decided.scale, report);
-    if (model::two_passes && !o.mean_square)
-      move<pass::weights>(p, o);
-    else
+    if constexpr (model::two_passes) {
+      if (o.mean_square)
+        move<pass::whole>(p, o);
+      else
+        move<pass::weights>(p, o);
+    } else
       move<pass::whole>(p, o);
     count(p);
     return report_ = report;

@@ -98,9 +98,12 @@ class device_step {
     prepare(o, norm);
     if constexpr (scheduled)
       schedule(o, norm);
-    if (model::two_passes && !o.mean_square)
-      update<pass::weights>();
-    else
+    if constexpr (model::two_passes) {
+      if (o.mean_square)
+        update<pass::whole>();
+      else
+        update<pass::weights>();
+    } else
       update<pass::whole>();
     was_stepped_ = true;
     if constexpr (Device::synchronous)
