@@ -382,7 +382,7 @@ class optimizer
   {
     begin_read();
     const detail::visit_count::visit during(visits_);
-    detail::visit_state(parts_, engine_, visit);
+    detail::visit_state(std::as_const(parts_), engine_, visit);
   }
 
   /// The seed of stochastic rounding, 0 at first; part of the state. Steps from the same seed have the same bits.
@@ -412,12 +412,11 @@ class optimizer
 
   /// Copies to or from a device's memory, for visitors of state that have a `static constexpr bool takes_device_memory = true`:
   /// they are shown the arrays themselves and not copies.
-  void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) const
-    requires(on_device)
+  template <detail::has_own_memory B = Backend>
+  void copy_memory(void* to, const void* from, std::size_t bytes) const
   {
     check_not_moved_from();
-    if constexpr (on_device)  // Clang 14 instantiates what the requirement excludes
-      engine_.backend().copy(to, from, bytes);
+    engine_.backend().copy(to, from, bytes);
   }
 
   /// Calls visit(name, parameters, index of its group, takes_part) for each tensor; one that was removed, its state kept,
@@ -437,7 +436,7 @@ class optimizer
   {
     check_not_moved_from();
     const detail::visit_count::visit during(visits_);
-    detail::visit_tensors(parts_, visit);
+    detail::visit_tensors(std::as_const(parts_), visit);
   }
 
   /// Has the next step recompute a scheduled decay's sums from the second moments themselves, for when these were written by
@@ -467,13 +466,12 @@ class optimizer
   }
 
   /// Sets a device's lr_scale, grad_scale and max_grad_norm for the steps of captured graphs, in the order of the stream.
+  template <detail::has_own_memory B = Backend>
   void set_options(const step_options& o)
-    requires(on_device)
   {
     check_may_change();
     parts_.check(o);
-    if constexpr (on_device)
-      engine_.template set_options<model::one_pass>(o);
+    engine_.template set_options<model::one_pass>(o);
   }
 
  private:
@@ -499,8 +497,7 @@ class optimizer
   void begin_read() const
   {
     check_not_moved_from();
-    if constexpr (on_device)
-      const_cast<engine_type&>(engine_).settle(const_cast<parts_type&>(parts_));
+    engine_.settle(parts_);
   }
 
   std::size_t checked(const group_handle& g) const
@@ -600,8 +597,9 @@ class optimizer
 
   detail::owner_number owner_;
   mutable detail::visit_count visits_;
-  parts_type parts_;
-  engine_type engine_;
+  // Mutable, because whoever reads may have to wait for a device and take over what its steps have done.
+  mutable parts_type parts_;
+  mutable engine_type engine_;
 };
 
 GRADUS_CLOSE_NAMESPACE
