@@ -148,6 +148,8 @@ class host_step {
   }
   double total(const Parts& p) const noexcept
   {
+    if (p.work.pages() == 1)
+      return page_sums_[0];
     exact_sum sum;
     for (std::size_t k = 0; k < p.work.pages(); ++k)
       sum.add(page_sums_[k]);
@@ -156,6 +158,8 @@ class host_step {
   /// The part of the page sums that belongs to one sum of second moments.
   double total(const Parts& p, const second_moment_sums::entry& e) const noexcept
   {
+    if (p.sums.entries().live() == 1)
+      return total(p);
     exact_sum sum;
     for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
       const item& x = p.work.items()[i];
@@ -267,15 +271,10 @@ class host_step {
       } else
         return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
     });
-    exact_sum sum;
-    for (const auto& c : p.cohorts.all())
-      if (c.members > 0)
-        p.sums.entries()[c.sum].correction = c.scalars.bc2;
-    for (const auto& e : p.sums.entries().all())
-      if (e.members > 0)
-        sum.add(total(p, e) / e.correction);
+    p.sums.correct(p.cohorts.all());
     const std::uint64_t elements = p.work.counted_elements();
-    return elements > 0 ? sum.value() / double(elements) : 0;
+    const double total_moment = p.sums.total_of([&](const second_moment_sums::entry& e) { return total(p, e); });
+    return elements > 0 ? total_moment / double(elements) : 0;
   }
 
   // ── sweep and count ──────────────────────────────────────────────────────────────────────────────────────────────

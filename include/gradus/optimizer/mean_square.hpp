@@ -102,16 +102,36 @@ class second_moment_sums {
   template <class T, class Cohort, class Squares>
   double advance(const std::vector<Cohort>& cohorts, const Squares& squares, double scale, double elements) noexcept
   {
+    correct(cohorts);
+    for (std::size_t i = 0; i < entries_.all().size(); ++i)
+      if (entry& e = entries_[i]; e.members > 0)
+        e.sum = next_sum<T>(e.beta2(), e.sum, squares(e, i), scale);
+    return elements > 0 ? total_of([](const entry& e) { return e.sum; }) / elements : 0;
+  }
+
+  /// Takes over the bias corrections of this step.
+  template <class Cohort>
+  void correct(const std::vector<Cohort>& cohorts) noexcept
+  {
     for (const Cohort& c : cohorts)
       if (c.members > 0)
         entries_[c.sum].correction = c.scalars.bc2;
+  }
+
+  /// n·v̄ of n elements: the exact sum over the entries of of(entry), each divided by its bias correction.
+  template <class Of>
+  double total_of(const Of& of) const noexcept
+  {
+    const auto part = [&of](const entry& e) { return of(e) / e.correction; };
+    if (entries_.live() == 1)  // exact as it is
+      for (const entry& e : entries_.all())
+        if (e.members > 0)
+          return part(e);
     exact_sum total;
-    for (std::size_t i = 0; i < entries_.all().size(); ++i)
-      if (entry& e = entries_[i]; e.members > 0) {
-        e.sum = next_sum<T>(e.beta2(), e.sum, squares(e, i), scale);
-        total.add(e.sum / e.correction);
-      }
-    return elements > 0 ? total.value() / elements : 0;
+    for (const entry& e : entries_.all())
+      if (e.members > 0)
+        total.add(part(e));
+    return total.value();
   }
 
   /// Whether the sums have to change from a part's to a whole model's, or back, before they can advance.
