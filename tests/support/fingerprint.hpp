@@ -112,7 +112,7 @@ std::string fingerprint_of_sums(const Backend& backend)
   random r(2024);
   fingerprint f;
   gradus::exact_sum squares, plain;
-  for (const std::size_t length : {0, 1, 31, 32, 33, 1000, 4095, 4096, 4097, 3 * 4096 + 5, 70001}) {
+  for (const std::size_t length : {0u, 1u, 31u, 32u, 33u, 1000u, 4095u, 4096u, 4097u, 3 * 4096u + 5, 70001u}) {
     std::vector<T> x(length);
     for (T& e : x)
       e = T(r.uniform(-1, 1));
