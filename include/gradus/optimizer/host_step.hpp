@@ -40,7 +40,8 @@ class host_step {
       page_sums_.resize(pages + pages / 2);
   }
 
-  /// The whole step. Its phases follow, each of which leaves what the next one reads in the parts.
+  /// The whole step. If the decay needs the mean of the new moments, these are computed in a phase of their own; between
+  /// it and the phase of the weights lies the mean, which an engine over several machines shares there.
   step_report step(Parts& p, const step_options& o)
   {
     p.refresh();
@@ -58,15 +59,12 @@ class host_step {
     }
     if (!report.applied)
       return report_ = report;
-    if constexpr (Parts::rule_type::scheduled)
+    if constexpr (Parts::rule_type::scheduled) {
+      if (computes_moments_first(o))
+        compute_moments(p, o);
       schedule(p, o, norm, decided.scale, report);
-    if constexpr (model::two_passes) {
-      if (o.mean_square)
-        move<pass::whole>(p, o);
-      else
-        move<pass::weights>(p, o);
-    } else
-      move<pass::whole>(p, o);
+    }
+    move(p, o);
     count(p);
     return report_ = report;
   }
@@ -206,7 +204,7 @@ class host_step {
     if constexpr (model::one_pass)
       report.mean_square = mean_by_norm(p, o, norm, scale);
     else if (!o.mean_square)
-      report.mean_square = mean_by_moments(p, o);
+      report.mean_square = mean_of_moments(p);
     if (o.mean_square)
       report.mean_square = o.mean_square;
     for (auto& c : p.cohorts.all())
@@ -259,9 +257,11 @@ class host_step {
     }
   }
 
-  /// By a pass over the moments, each page summed while it is in the cache. It leaves the new moments behind, or, where they
-  /// are kept rounded, nothing.
-  double mean_by_moments(Parts& p, const step_options& o) noexcept
+  static bool computes_moments_first(const step_options& o) noexcept { return !model::one_pass && !o.mean_square; }
+
+  /// Computes the new moments, and sums each page while it is in the cache. Moments that are kept rounded are not stored yet,
+  /// because weights are divided by the unrounded ones.
+  void compute_moments(Parts& p, const step_options& o) noexcept
   {
     sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
       const auto& prepared = p.cohorts[x.cohort].prepared;
@@ -271,6 +271,9 @@ class host_step {
       } else
         return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
     });
+  }
+  double mean_of_moments(Parts& p) const noexcept
+  {
     p.sums.correct(p.cohorts.all());
     const std::uint64_t elements = p.work.counted_elements();
     const double total_moment = p.sums.total_of([&](const second_moment_sums::entry& e) { return total(p, e); });
@@ -287,8 +290,16 @@ class host_step {
       return 0;
   }
 
-  template <pass Pass>
+  /// Moves the weights, and the moments unless they were computed first.
   void move(const Parts& p, const step_options& o) noexcept
+  {
+    if constexpr (model::two_passes)
+      if (computes_moments_first(o))
+        return sweep_all<pass::weights>(p, o);
+    sweep_all<pass::whole>(p, o);
+  }
+  template <pass Pass>
+  void sweep_all(const Parts& p, const step_options& o) noexcept
   {
     p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
       sweep<Pass, model>(backend_, p.cohorts[x.cohort].prepared, x, noise_of(p, x), begin, end);
