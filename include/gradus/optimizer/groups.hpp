@@ -61,7 +61,7 @@ void check_coefficients(const Group& group, double lr_scale, T)
   const double lr = rule.lr * lr_scale;
   if (!(lr <= most))
     fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " + show(most) + as);
-  // The bias corrections are extreme in the first or in the last step, so these two are enough.
+  // Bias corrections are largest in the first step, or grow until the last, so these two steps are checked.
   for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
     if (!coefficients_are_finite<T>(rule, t, lr_scale)) {
       if constexpr (requires { rule.decay.weight_decay; })
