@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// A step over the host's memory: measure, decide, prepare, sweep, count.
+/// A step over host memory: measure the gradients, decide, prepare coefficients, sweep the elements, count the step. It
+/// knows the order of these and not the arithmetic, which is in decisions.hpp, sweep.hpp and the rules.
 
 #include <atomic>
 #include <cstddef>
@@ -23,6 +24,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// The step_engine of backends whose state is in host memory.
 template <class Parts, class Backend>
 class host_step {
   using model = typename Parts::model;
@@ -40,8 +42,9 @@ class host_step {
       page_sums_.resize(pages + pages / 2);
   }
 
-  /// The whole step. If the decay needs the mean of the new moments, these are computed in a phase of their own; between
-  /// it and the phase of the weights lies the mean, which an engine over several machines shares there.
+  /// Takes a step. If the decay needs the mean of the new moments, there are two phases: the first computes the
+  /// moments, the second the weights. Between them the mean is formed, where an engine over several machines could
+  /// share it.
   step_report step(Parts& p, const step_options& o)
   {
     p.refresh();
@@ -95,14 +98,14 @@ class host_step {
 
   // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// The norm that was given, or that of the gradients if the step needs one. Page sums stay in page_sums_.
+  /// The norm: as given, or measured if the step needs it. Leaves the page sums in page_sums_.
   norm_of_step measure(const Parts& p, const step_options& o) noexcept
   {
     norm_of_step norm;
     if (o.grad_norm_sq) {
       norm.known = norm.given = true;
       norm.squares.sum = *o.grad_norm_sq;
-      // An infinite norm that is given may be an overflow.
+      // A given norm may be infinite by overflow although all gradients are finite.
       if (o.skip_nonfinite && !is_finite(*o.grad_norm_sq))
         norm.gradients_are_finite = gradients_are_finite(p);
     }
@@ -135,7 +138,7 @@ class host_step {
     return true;
   }
 
-  /// Fills page_sums_ with of_page(item, begin, length) of every page.
+  /// Sets page_sums_ to of_page(item, begin, length) for every page.
   template <class F>
   void sum_pages(const Parts& p, bool flush_denormals, const F& of_page) noexcept
   {
@@ -153,7 +156,7 @@ class host_step {
       sum.add(page_sums_[k]);
     return sum.value();
   }
-  /// The part of the page sums that belongs to one sum of second moments.
+  /// The sum over the pages of the tensors in one entry.
   double total(const Parts& p, const second_moment_sums::entry& e) const noexcept
   {
     if (p.sums.entries().live() == 1)
@@ -179,8 +182,8 @@ class host_step {
       }
   }
 
-  /// Whether the step would make something infinite or NaN. As a rule the norm of the gradients as they are used is enough to
-  /// know; otherwise the step is tried, element by element.
+  /// Whether the step would make a finite moment or weight infinite or NaN. Usually the norm `size` of the scaled
+  /// gradients rules this out; otherwise the step is tried on each element, and the results are discarded.
   bool overflows(const Parts& p, const step_options& o, double size) noexcept
   {
     bool possible = false;
@@ -197,8 +200,9 @@ class host_step {
     return found.load(std::memory_order_relaxed);
   }
 
-  // ── the mean of the second moment, and what a scheduled decay makes of it ────────────────────────────────────────
+  // ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────
 
+  /// Computes v̄ if it was not given, and prepares each cohort's decay with it.
   void schedule(Parts& p, const step_options& o, const norm_of_step& norm, double scale, step_report& report) noexcept
   {
     if constexpr (model::one_pass)
@@ -217,7 +221,7 @@ class host_step {
     report.decay_factor = decay_factor(*report.mean_square, p.groups[0].rule.decay.eps);
   }
 
-  /// By the recursion that Σv obeys; nothing, if the sums do not advance beside a v̄ that is given.
+  /// v̄ by the recursion of Σv. Nothing if v̄ is given and the sums cannot be advanced; they are unknown then.
   std::optional<double> mean_by_norm(Parts& p, const step_options& o, const norm_of_step& norm, double scale) noexcept
   {
     second_moment_sums& sums = p.sums;
@@ -242,7 +246,7 @@ class host_step {
         scale, counted);
   }
 
-  /// Takes unknown sums anew from the moments.
+  /// Recomputes unknown sums from the moments.
   void sum_moments(Parts& p) noexcept
   {
     for (auto& e : p.sums.entries().all()) {
@@ -259,8 +263,8 @@ class host_step {
 
   static bool computes_moments_first(const step_options& o) noexcept { return !model::one_pass && !o.mean_square; }
 
-  /// Computes the new moments, and sums each page while it is in the cache. Moments that are kept rounded are not stored yet,
-  /// because weights are divided by the unrounded ones.
+  /// Computes the new moments and sums each page while it is in the cache. Moments that are stored rounded are not
+  /// stored yet, because weights are divided by the unrounded values.
   void compute_moments(Parts& p, const step_options& o) noexcept
   {
     sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
@@ -290,7 +294,7 @@ class host_step {
       return 0;
   }
 
-  /// Moves the weights, and the moments unless they were computed first.
+  /// Updates the weights, and the moments unless `compute_moments` did.
   void move(const Parts& p, const step_options& o) noexcept
   {
     if constexpr (model::two_passes)
