@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The parts of an optimizer together, as its engine sees them; and what keeps them consistent with one another.
+/// The parts of an optimizer as its engine sees them: groups, tensors, cohorts, sums and the work list. Keeps them
+/// consistent with one another when tensors come and go; does not touch elements.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// The data of an optimizer. Its member functions change several parts at once.
 template <class Model>
 struct parts {
   using model = Model;
@@ -34,11 +36,11 @@ struct parts {
   work_list<Model> work;
   std::uint64_t seed = 0;  // of stochastic rounding
 
-  /// Room for a step over one more tensor.
+  /// Makes room for one more tensor in all parts.
   void reserve_one()
   {
     table.reserve_one();
-    // Cohorts that have no members are used again, so there are never more of them than tensors.
+    // Cohorts without members are reused, so there are never more cohorts than tensors.
     const std::size_t tensors = table.all().size() + 1;
     work.reserve(tensors);
     cohorts.reserve(tensors);
@@ -64,7 +66,7 @@ struct parts {
     work.refresh(table, cohorts, sums);
   }
 
-  /// Makes a tensor take part in steps or not, as its state says. There is room, because every `add` made some.
+  /// Makes a tensor take part in steps or not, according to its flags. Cannot fail, because every `add` made room.
   void update_membership(tensor& x) noexcept
   {
     work.outdate();
@@ -75,7 +77,7 @@ struct parts {
       drop(x);
   }
 
-  /// How many elements take part, without padding.
+  /// The number of elements that take part, without padding.
   std::uint64_t active_elements() const noexcept
   {
     if (work.is_current())
@@ -86,7 +88,7 @@ struct parts {
     return n;
   }
 
-  /// Forgets Σv of the tensors that share a tensor's sum, because its moments were changed by other than steps.
+  /// Makes Σv of the tensors that share a tensor's sum unknown, because its moments were changed outside a step.
   void forget_sum_of(const tensor& x) noexcept
   {
     work.outdate();
@@ -101,7 +103,7 @@ struct parts {
     sums.forget();
   }
 
-  /// Gives a group other hyperparameters. With another β₂, its tensors' sums are others.
+  /// Gives a group new hyperparameters. If β₂ changes, its tensors move to other sums.
   void replace_group(std::size_t index, const typename Model::group& next) noexcept
   {
     const std::uint64_t key = key_of_sum(index);
@@ -114,7 +116,8 @@ struct parts {
     gather_sums();
   }
 
-  /// Keeps each tensor's sum with it, while a visitor may change sums, step counts and who takes part.
+  /// Stores each tensor's sum in the tensor, so that a visitor may change sums, step counts and which tensors take
+  /// part.
   void scatter_sums() noexcept
   {
     work.outdate();
@@ -122,13 +125,14 @@ struct parts {
       for (tensor& x : table.all())
         x.second_moment_sum = sum_of(x);
   }
+  /// Σv of the tensors that share a tensor's sum, or unknown_sum().
   double sum_of(const tensor& x) const noexcept
   {
     if (!x.active || !sums.entries()[cohorts[x.cohort].sum].is_known())
       return unknown_sum();
     return sums.entries()[cohorts[x.cohort].sum].sum;
   }
-  /// Makes cohorts and sums anew from what the tensors then say.
+  /// Rebuilds cohorts and sums from the tensors. Tensors that share a sum must agree on it, otherwise it is unknown.
   void gather_sums() noexcept
   {
     work.outdate();
@@ -151,7 +155,7 @@ struct parts {
     }
   }
 
-  /// Refuses options that do not suit what takes part.
+  /// Fails for options that are invalid, or that do not fit the tensors that take part.
   void check(const step_options& o) const
   {
     check_options<value_type>(o);
@@ -206,9 +210,10 @@ struct parts {
     return x.t > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
   }
 
-  /// A number by which a tensor is known in the sum that its second moments belong to.
+  /// The random number by which entry::tensors and entry::summed identify a tensor.
   static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.name_hash); }
 
+  /// Adds a tensor to its cohort and sum.
   void enlist(tensor& x) noexcept
   {
     const std::size_t live = cohorts.live();
@@ -222,6 +227,7 @@ struct parts {
       e.summed += has_moments(x) ? 0 : random_of(x);
     }
   }
+  /// Removes a tensor from its cohort and sum.
   void drop(tensor& x) noexcept
   {
     x.active = false;
