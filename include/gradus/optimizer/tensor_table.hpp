@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The tensors of an optimizer: names, handles, state and memory. Knows no groups, hyperparameters or arithmetic.
+/// The tensors of an optimizer: names, handles, state, and the memory that they view, checked for overlap. Does no
+/// arithmetic.
 
 #include <cstddef>
 #include <cstdint>
