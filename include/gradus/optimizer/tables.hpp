@@ -28,7 +28,7 @@ void make_room(std::vector<X>& v, std::size_t n)
 }
 
 /// A set of half-open intervals, numbered by the caller; they may overlap. Finds an interval that meets a given one in
-/// O(log n), or in constant time if calls go through memory in rising order, as they usually do. A treap (Seidel and
+/// O(log n), or in a few operations if calls go through memory in rising order, as they usually do. A treap (Seidel and
 /// Aragon 1996) ordered by the intervals' beginnings, whose nodes store the largest end in their subtree. Interval i is
 /// node i. Empty intervals are ignored.
 class interval_set {
