@@ -34,10 +34,10 @@ struct device_board {
   double norm = 0, mean_square = 0, decay_factor = 0;
 
   // Results that one launch passes to the next.
-  double scale = 1;       // the factor on the gradients
-  double unit = 1;        // of the sums of squares
-  bool has_unit = false;  // whether the unit is not 1, so that the squares are summed again
-  bool advances = false;  // whether the step advances the sums of second moments
+  double scale = 1;                               // the factor on the gradients
+  double unit = 1;                                // of the sums of squares
+  bool has_unit = false;                          // whether the unit is not 1, so that the squares are summed again
+  bool advances = false;                          // whether the step advances the sums of second moments
   std::uint32_t may_overflow = 0, overflows = 0;  // flags: the step must be tried on the elements; an element overflows
   std::uint32_t has_nonfinite = 0;                // flag: a gradient is infinite or NaN
 };
