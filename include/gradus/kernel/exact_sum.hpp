@@ -19,7 +19,7 @@ GRADUS_OPEN_NAMESPACE
 /// integer atomics, and several ranks with one all-reduce of `words`.
 class exact_sum {
  public:
-  static constexpr std::size_t digit_count = 68;                ///< digits of 32 bits that cover the range of double
+  static constexpr std::size_t digit_count = 68;              ///< digits of 32 bits that cover the range of double
   static constexpr std::size_t word_count = digit_count + 3;  ///< the digits and three counts
   /// The digits, lowest first; then the numbers of NaNs, +infinities and -infinities that were added.
   std::int64_t words[word_count] = {};
@@ -119,7 +119,7 @@ class exact_sum {
       more = more || words[k] != 0;
     if (rest > half || (rest == half && (more || (mantissa & 1) != 0)))
       ++mantissa;
-    const std::uint64_t place = 32 * top + length - 53;  // the mantissa's last bit counts 2^(place − 1074)
+    const std::uint64_t place = 32 * top + length - 53;   // the mantissa's last bit counts 2^(place − 1074)
     const std::uint64_t bits = (place << 52) + mantissa;  // the mantissa's leading bit adds one to the exponent
     constexpr std::uint64_t infinity = std::uint64_t(0x7ff) << 52;
     return bits < infinity ? bits : infinity;
