@@ -282,7 +282,7 @@ class tensor_table {
 
   std::vector<tensor> tensors_;
   std::unordered_map<std::string, std::size_t> names_;
-  std::size_t first_free_ = no_place;  // in tensors_; a linked list, by next_free
+  std::size_t first_free_ = no_place;                // in tensors_; a linked list, by next_free
   interval_set parameter_places_, gradient_places_;  // of attached tensors, numbered as in tensors_
   std::uint64_t generations_ = 0;
   std::size_t attached_ = 0, elements_ = 0, pages_ = 0;
