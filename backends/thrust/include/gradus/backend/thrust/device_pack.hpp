@@ -91,8 +91,8 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
   }
   using pack = device_pack;  ///< this type
 
-  /// \name The functions of math.hpp, element by element
   /// @{
+  /// The operators and the functions of math.hpp, element by element.
   friend GRADUS_HOST_DEVICE pack operator+(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] + b.x[k]; }); }
   friend GRADUS_HOST_DEVICE pack operator-(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] - b.x[k]; }); }
   friend GRADUS_HOST_DEVICE pack operator*(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] * b.x[k]; }); }
@@ -119,13 +119,13 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
   /// @}
 };
 
-/// The larger of two elements, element by element; b's if one is NaN.
+/// The larger of two elements, element by element; b's if either is NaN.
 template <class T>
 GRADUS_HOST_DEVICE device_pack<T>(max)(device_pack<T> a, device_pack<T> b) noexcept
 {
   return select(a > b, a, b);
 }
-/// The smaller of two elements, element by element; b's if one is NaN.
+/// The smaller of two elements, element by element; b's if either is NaN.
 template <class T>
 GRADUS_HOST_DEVICE device_pack<T>(min)(device_pack<T> a, device_pack<T> b) noexcept
 {
