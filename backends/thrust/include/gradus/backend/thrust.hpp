@@ -203,11 +203,12 @@ struct thrust_device : thrust_ranges {
       } catch (...) {
       }
     }
-    /// Sets one element.
+    /// The launch of `fill`.
     template <class T>
     struct filler {
-      T* p;
-      T value;
+      T* p;     ///< the first element
+      T value;  ///< the value
+      /// Sets element k.
       GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept { p[k] = value; }
     };
     /// Sets n elements to a value.
