@@ -69,8 +69,9 @@ struct momentum {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    /// μ; the factor on the old b; the factor on g.
-    T momentum, kept, gradient;
+    T momentum,     ///< μ
+        kept,       ///< factor on the old b
+        gradient;   ///< factor on g
     bool nesterov;  ///< whether d = g + μb
     /// Updates b.
     template <class V>
