@@ -125,8 +125,8 @@ struct ema {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    /// β₁.
-    T beta1, one_minus_beta1;  ///< 1 − β₁
+    T beta1,              ///< β₁
+        one_minus_beta1;  ///< 1 − β₁
     /// Updates m.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* m, V g) const noexcept
