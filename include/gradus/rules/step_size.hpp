@@ -30,8 +30,8 @@ GRADUS_HOST_DEVICE T eps_for(double numerator, double eps) noexcept
 /// A/(√v + ε′).
 template <class T>
 struct ratio {
-  /// A.
-  T numerator, eps;  ///< ε′
+  T numerator,  ///< A
+      eps;      ///< ε′
   /// The value at v.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V v) const noexcept
@@ -50,8 +50,8 @@ GRADUS_HOST_DEVICE ratio<T> ratio_of(double numerator, double eps) noexcept
 template <class T>
 struct clipped_ratio {
   ratio<T> inner;  ///< A/(√v + ε′)
-  /// The lower limit.
-  T lo, hi;  ///< the upper limit
+  T lo,             ///< the lower limit
+      hi;           ///< the upper limit
   /// The value at v.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V v) const noexcept
@@ -138,9 +138,10 @@ struct partially_adaptive {
   /// a(v). An exponent 2⁻ᵏ takes k square roots, each correctly rounded; any other exponent takes pow.
   template <class T>
   struct formula {
-    /// α√bc2/bc1; ε′; 2·partial.
-    T numerator, eps, exponent;
-    int roots;  ///< the number of square roots, or −1 for pow
+    T numerator,   ///< α√bc2/bc1
+        eps,       ///< ε′
+        exponent;  ///< 2·partial
+    int roots;     ///< the number of square roots, or −1 for pow
     /// The value at v.
     template <class V>
     GRADUS_HOST_DEVICE V operator()(V v) const noexcept
