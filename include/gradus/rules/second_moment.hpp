@@ -61,8 +61,8 @@ struct ema {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    /// β₂.
-    T beta2, one_minus_beta2;  ///< 1 − β₂
+    T beta2,              ///< β₂
+        one_minus_beta2;  ///< 1 − β₂
     /// Updates v.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* v, V g, V) const noexcept
