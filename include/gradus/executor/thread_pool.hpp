@@ -33,9 +33,9 @@ class thread_pool {
   /// \param threads  number of threads, the caller's included, at most 4096; 0: as many as the machine has
   /// \throws std::invalid_argument for more than 4096; std::system_error if the system cannot start that many
   explicit thread_pool(unsigned threads = 0) : pool_(std::make_shared<pool>(checked(threads))) {}
-  /// Shares the pool, also when moved from.
+  /// Shares the pool; also serves as move constructor.
   thread_pool(const thread_pool&) noexcept = default;
-  /// Shares the pool, also when moved from.
+  /// Shares the pool; also serves as move assignment.
   thread_pool& operator=(const thread_pool&) noexcept = default;
   ~thread_pool() = default;
 
