@@ -50,8 +50,8 @@ GRADUS_HOST_DEVICE ratio<T> ratio_of(double numerator, double eps) noexcept
 template <class T>
 struct clipped_ratio {
   ratio<T> inner;  ///< A/(√v + ε′)
-  T lo,             ///< the lower limit
-      hi;           ///< the upper limit
+  T lo,            ///< the lower limit
+      hi;          ///< the upper limit
   /// The value at v.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V v) const noexcept
