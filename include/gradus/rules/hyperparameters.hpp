@@ -230,18 +230,18 @@ struct named {
     return {name, member, values};
   }
 };
-inline constexpr named lr{"lr", range::at_least_zero};  ///< α, the learning rate
-inline constexpr named momentum{"momentum", range::zero_to_below_one};  ///< μ
-inline constexpr named dampening{"dampening", range::zero_to_one};  ///< dampening of the momentum buffer
-inline constexpr named nesterov{"nesterov", range::yes_or_no};  ///< Nesterov momentum
-inline constexpr named beta1{"beta1", range::zero_to_below_one};  ///< β₁
-inline constexpr named beta2{"beta2", range::zero_to_below_one};  ///< β₂
-inline constexpr named eps{"eps", range::at_least_zero};  ///< keeps a divisor away from 0
+inline constexpr named lr{"lr", range::at_least_zero};                      ///< α, the learning rate
+inline constexpr named momentum{"momentum", range::zero_to_below_one};      ///< μ
+inline constexpr named dampening{"dampening", range::zero_to_one};          ///< dampening of the momentum buffer
+inline constexpr named nesterov{"nesterov", range::yes_or_no};              ///< Nesterov momentum
+inline constexpr named beta1{"beta1", range::zero_to_below_one};            ///< β₁
+inline constexpr named beta2{"beta2", range::zero_to_below_one};            ///< β₂
+inline constexpr named eps{"eps", range::at_least_zero};                    ///< keeps a divisor away from 0
 inline constexpr named weight_decay{"weight_decay", range::at_least_zero};  ///< λ
 inline constexpr named initial_accumulator{"initial_accumulator", range::at_least_zero};  ///< the moments' start value
-inline constexpr named final_lr{"final_lr", range::at_least_zero};  ///< AdaBound's final step size
+inline constexpr named final_lr{"final_lr", range::at_least_zero};   ///< AdaBound's final step size
 inline constexpr named gamma{"gamma", range::above_zero_below_one};  ///< γ, how fast AdaBound's bounds close
-inline constexpr named partial{"partial", range::zero_to_half};  ///< Padam's p
+inline constexpr named partial{"partial", range::zero_to_half};      ///< Padam's p
 inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};  ///< RAdam's choice of decay
 
 }  // namespace hyper
