@@ -249,7 +249,7 @@ TEST_CASE("memory: null, of another size, too long")
                 [&](auto& s) { s.opt.rebind(s.b, s.spare, floats(none, 3)); });
   check_refused("gradus: size of gradients of tensor \"bias\" is 5; expected 3, the size of its parameters",
                 [](auto& s) { s.opt.rebind(s.b, s.spare, s.weight_gradient); });
-  check_refused("gradus: size of parameters of tensor \"bias\" is 5; expected 3, as when its state was made",
+  check_refused("gradus: size of parameters of tensor \"bias\" is 5; expected 3, the size of its state",
                 [](auto& s) { s.opt.rebind(s.b, s.weight, s.weight_gradient); });
 
   // Lengths whose bytes exceed what any memory holds, alone or together with the eight parameters that are there.
@@ -365,7 +365,7 @@ TEST_CASE("a tensor comes back to kept state of another length")
   for (auto* x : {&s, &twin})
     x->opt.remove(x->b, gradus::removed_state::kept);
   CHECK_THROWS_WITH_AS(s.opt.add("bias", s.weight, s.weight_gradient),
-                       "gradus: size of parameters of tensor \"bias\" is 5; expected 3, as when its state was made",
+                       "gradus: size of parameters of tensor \"bias\" is 5; expected 3, the size of its state",
                        std::invalid_argument);
   CHECK(s.opt.parameter_count() == 5);
   for (auto* x : {&s, &twin}) {
@@ -399,8 +399,8 @@ TEST_CASE("options of a step")
                   [=](auto& s) { s.opt.step({.mean_square = bad}); });
   check_refused("gradus: model_size is 7; expected at least 8, the number of parameters of this part",
                 [=](auto& s) { s.opt.step({.grad_norm_sq = 1, .model_size = 7}); });
-  check_refused("gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root: leave it "
-                "out and it is computed, or set skip_nonfinite",
+  check_refused("gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root; leave it "
+                "out to have it computed, or set skip_nonfinite",
                 [=](auto& s) { s.opt.step({.max_grad_norm = 1, .grad_norm_sq = inf}); });
   // One bad option among good ones is enough.
   check_refused("gradus: lr_scale is -1; expected a finite number >= 0",
@@ -451,7 +451,7 @@ TEST_CASE("hyperparameters whose products the compute type cannot hold")
   check(gradus::adamw{.lr = 1e30, .weight_decay = 1e20}, "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
   check(gradus::sgds{.lr = 1e30, .weight_decay = 1e20}, "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
   check(gradus::adam{.lr = 1e35, .beta1 = 0.999999, .beta2 = 0.5},
-        "gradus: lr is 1e+35 and lr_scale 1; expected a step whose coefficients, of these and of the other hyperparameters, are "
+        "gradus: lr is 1e+35 and lr_scale 1; expected hyperparameters that give coefficients of "
         "at most 3.40282347e+38, the largest float");
   // What is large and fits is taken; and a scheduled decay, which is held to 1, is.
   std::vector<float> w(3, 1), g(3, 1);
@@ -464,8 +464,8 @@ TEST_CASE("hyperparameters whose products the compute type cannot hold")
 TEST_CASE("one norm for tensors that need one each")
 {
   const std::string message =
-      "gradus: grad_norm_sq is 14; expected none, as a scheduled decay needs the norm of each tensor where the tensors "
-      "differ in beta2 or in the number of steps taken: leave it out and it is computed";
+      "gradus: grad_norm_sq is 14; expected none, because a scheduled decay needs the norm of each tensor if tensors "
+      "differ in beta2 or in the number of steps taken; leave it out to have it computed";
   scene<gradus::adams> late, twin;
   for (auto* s : {&late, &twin})
     s->opt.add("spare", s->spare, s->spare_gradient);
@@ -497,7 +497,7 @@ TEST_CASE("one norm for tensors that need one each")
 
 TEST_CASE("a step with nothing to move")
 {
-  const char* const message = "gradus: step() has 0 tensors to move; expected at least one add(parameters, gradients) before it";
+  const char* const message = "gradus: step() has no tensors; expected at least one add(parameters, gradients) before it";
   optimizer<gradus::adams> opt;
   CHECK_THROWS_WITH_AS(opt.step(), message, std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.step({.grad_norm_sq = 1}), message, std::invalid_argument);
@@ -515,16 +515,16 @@ TEST_CASE("a step with nothing to move")
 
 TEST_CASE("state that is not there")
 {
-  check_refused("gradus: name is \"weigth\"; expected that of a tensor of this optimizer",
+  check_refused("gradus: name is \"weigth\"; expected the name of a tensor of this optimizer",
                 [](auto& s) { s.opt.state("weigth", "exp_avg"); });
-  check_refused("gradus: name is \"\"; expected that of a tensor of this optimizer",
+  check_refused("gradus: name is \"\"; expected the name of a tensor of this optimizer",
                 [](auto& s) { s.opt.state("", "exp_avg"); });
   check_refused("gradus: slot of tensor \"weight\" is \"momentum_buffer\"; expected \"exp_avg\" or \"exp_avg_sq\"",
                 [](auto& s) { s.opt.state("weight", "momentum_buffer"); });
   check_refused<gradus::sgd>("gradus: slot of tensor \"weight\" is \"exp_avg\"; expected \"momentum_buffer\"",
                              [](auto& s) { std::as_const(s.opt).state("weight", "exp_avg"); }, {.momentum = 0.9});
   check_refused<gradus::sgd>(
-      "gradus: slot of tensor \"weight\" is \"momentum_buffer\"; expected none, as the tensor keeps no state",
+      "gradus: slot of tensor \"weight\" is \"momentum_buffer\"; expected none, because the tensor has no state",
       [](auto& s) { s.opt.state("weight", "momentum_buffer"); });
 }
 

@@ -80,13 +80,13 @@ struct engine_of<Parts, Backend> {
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
-  static_assert(detail::gives_composition<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
-                                "of your own whose rule() returns such.");
+  static_assert(detail::gives_composition<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, the result of compose(lr, …), or an aggregate "
+                                "of your own whose rule() returns one.");
   static_assert(detail::listed<Recipe> || !recipe<Recipe>,
                 "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
                 "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
   static_assert(backend_type_of<Backend>, "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
-                                          "or has a sweep and an accumulate or page_sum of its own, as backend::scalar has.");
+                                          "or your own class with sweep, and accumulate or page_sum, like backend::scalar.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
   using model = detail::model<Recipe, T, Backend>;
@@ -133,7 +133,7 @@ class optimizer
   {
     if constexpr (!requires { R::has_no_default; })
       static_assert(!requires { requires R{}.rule().lr == 0; },
-                    "gradus: lr was not given, and the recipe's own is 0, with which nothing is learnt; pass a recipe with its lr.");
+                    "gradus: lr was not given, and the recipe's default of 0 would learn nothing; pass a recipe with an lr.");
   }
   /// Moves; handles then belong to the new optimizer, and every call on the old one fails.
   optimizer(optimizer&&) noexcept = default;
@@ -301,7 +301,7 @@ class optimizer
     begin_change();
     tensor& x = checked(h);
     if (!x.has_gradients)
-      detail::fail("tensor " + detail::quote(x.name) + " has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
+      detail::fail("tensor " + detail::quote(x.name) + " has no gradients; expected rebind_gradients(tensor, gradients) before unfreeze(tensor)");
     x.is_frozen = false;
     parts_.update_membership(x);
   }
@@ -623,7 +623,7 @@ class optimizer
     check_not_moved_from();
     const std::size_t place = parts_.table.find(name);
     if (place == detail::no_place)
-      detail::fail("name is " + detail::quote(name) + "; expected that of a tensor of this optimizer");
+      detail::fail("name is " + detail::quote(name) + "; expected the name of a tensor of this optimizer");
     const tensor& x = parts_.table[place];
     std::string names;
     for (std::size_t k = 0; k < model::slots; ++k) {
@@ -634,7 +634,7 @@ class optimizer
       names += (names.empty() ? "" : " or ") + detail::quote(model::slot_list[k].name);
     }
     detail::fail("slot of tensor " + detail::quote(name) + " is " + detail::quote(slot_name) + "; expected " +
-         (names.empty() ? "none, as the tensor keeps no state" : names));
+         (names.empty() ? "none, because the tensor has no state" : names));
   }
 
   detail::owner_number owner_;

@@ -69,7 +69,7 @@ void check_coefficients(const Group& group, double lr_scale, T)
           fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
                "; expected a product of at most " + show(most) + as);
       fail("lr is " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
-           "; expected a step whose coefficients, of these and of the other hyperparameters, are at most " + show(most) + as);
+           "; expected hyperparameters that give coefficients of at most " + show(most) + as);
     }
 }
 

@@ -92,8 +92,8 @@ class host_step {
   [[noreturn]] static void refuse_to_clip(const step_options& o, double norm)
   {
     fail("max_grad_norm is " + detail::show(*o.max_grad_norm) + " and the gradients' norm " + detail::show(norm) +
-         "; expected a factor on the gradients of at least " + detail::show(smallest_normal<value_type>) + ", the smallest " +
-         name_of<value_type> + " that has all digits: skip_nonfinite = true leaves such steps out");
+         "; expected a clipping factor of at least " + detail::show(smallest_normal<value_type>) + ", the smallest normal " +
+         name_of<value_type> + " (skip_nonfinite = true skips such steps)");
   }
 
   // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────

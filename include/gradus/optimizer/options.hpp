@@ -87,8 +87,8 @@ void check_options(const step_options& o)
   if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
     fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
   if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq) && clips(o) && !o.skip_nonfinite)
-    fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by its root: "
-         "leave it out and it is computed, or set skip_nonfinite");
+    fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by its root; "
+         "leave it out to have it computed, or set skip_nonfinite");
   if (o.mean_square && !contains(range::at_least_zero, *o.mean_square))
     fail("mean_square is " + show(*o.mean_square) + "; expected " + expectation(range::at_least_zero));
 }

@@ -160,7 +160,7 @@ struct parts {
   {
     check_options<value_type>(o);
     if (table.attached() == 0)
-      fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
+      fail("step() has no tensors; expected at least one add(parameters, gradients) before it");
     const std::uint64_t elements = o.model_size ? active_elements() : 0;
     if (o.model_size && *o.model_size < elements)
       fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
@@ -172,8 +172,8 @@ struct parts {
         return;
       if (Model::one_pass && o.grad_norm_sq && sums.entries().live() > 1)
         fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
-             "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
-             "the number of steps taken: leave it out and it is computed");
+             "; expected none, because a scheduled decay needs the norm of each tensor if tensors differ in beta2 or in "
+             "the number of steps taken; leave it out to have it computed");
       if (o.model_size && *o.model_size != elements)
         check_model_size(o);
     }
@@ -183,18 +183,18 @@ struct parts {
   void check_model_size(const step_options& o) const
   {
     const auto refuse = [&](const char* reason) {
-      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, as " + reason);
+      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, because " + reason);
     };
     if (!Model::one_pass)
-      refuse("this second moment's mean does not follow from a norm: give mean_square, the whole model's, instead");
+      refuse("this second moment's mean does not follow from a norm; give the whole model's mean_square instead");
     if (!o.grad_norm_sq)
-      refuse("the norm of this part is not the whole model's: give grad_norm_sq, the whole model's, with it, or mean_square");
+      refuse("the norm of this part is not the whole model's; also give the whole model's grad_norm_sq, or give mean_square instead");
     if (sums.is_of_model() && sums.all_known())
       return;
     for (const tensor& x : table.all())
       if (x.active && x.t > 0)
-        refuse("the sum of the whole model's second moments is known only where it was given from the first step on, with "
-               "the same tensors: give mean_square instead");
+        refuse("the whole model's sum of second moments is known only if model_size was given from the first step on, with "
+               "the same tensors; give mean_square instead");
   }
 
   std::uint64_t key_of_sum(std::size_t group) const noexcept

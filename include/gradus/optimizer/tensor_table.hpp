@@ -121,7 +121,7 @@ class tensor_table {
   {
     if (parameters.size() != x.size)
       fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
-           std::to_string(x.size) + ", as when its state was made");
+           std::to_string(x.size) + ", the size of its state");
   }
 
   /// Fails if the parameters overlap another tensor's memory, or the gradients another tensor's parameters.
@@ -257,7 +257,7 @@ class tensor_table {
     {
       for (; left < all.size(); ++left) {
         if (!std::exchange(moved(left).attached, false))
-          fail("tensor " + quote(moved(left).name) + " is to be rebound twice at once; expected each tensor once");
+          fail("tensor " + quote(moved(left).name) + " occurs twice in the list; expected each tensor once");
         leave(left);
       }
       for (; placed < all.size(); ++placed) {

@@ -350,8 +350,8 @@ class range_front {
       constexpr bool agree = detail::orders_agree<W, G>;
       static_assert(agree,
                     "gradus: parameters and gradients have different storage orders, one row-major and the other "
-                    "column-major, so that elements would be paired wrongly; pass matrices of the same order, a transposed "
-                    "gradient as a copy.");
+                    "column-major, which would pair elements wrongly; pass matrices of the same order, such as a copy of a "
+                    "transposed gradient.");
       return agree;
     }
   }

@@ -15,7 +15,7 @@
 /// takes one pack, state is in device memory, and a step waits for nothing. See docs/gpu.md.
 
 #if !defined(THRUST_DEVICE_SYSTEM) && !defined(__CUDACC__) && !defined(__NVCOMPILER_CUDA__)
-#error "gradus: define THRUST_DEVICE_SYSTEM, as THRUST_DEVICE_SYSTEM_OMP, _TBB or _CPP, or compile with nvcc."
+#error "gradus: define THRUST_DEVICE_SYSTEM as THRUST_DEVICE_SYSTEM_OMP, _TBB or _CPP, or compile with nvcc."
 #endif
 
 #include <cstddef>
@@ -88,7 +88,7 @@ struct thrust_host : Cpu, thrust_ranges {
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
   {
-    static_assert(!cuda_policy<Policy>, "gradus: thrust_host takes a policy of a system for CPUs; for CUDA there is thrust_device.");
+    static_assert(!cuda_policy<Policy>, "gradus: thrust_host needs a policy of one of Thrust's CPU systems; for CUDA use thrust_device.");
     const F* const work = std::addressof(f);
     ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::size_t(0)), n,
                          [work](std::size_t k) noexcept { (*work)(k); });
@@ -137,7 +137,7 @@ struct thrust_device : thrust_ranges {
     if (bytes == 0)
       return;
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
-    static_assert(cuda_policy<Policy>, "gradus: thrust_device takes a policy of CUDA here; for a system for CPUs there is thrust_host.");
+    static_assert(cuda_policy<Policy>, "gradus: thrust_device needs a CUDA policy in this build; for one of Thrust's CPU systems use thrust_host.");
     auto p = policy;
     const cudaStream_t stream = ::thrust::cuda_cub::stream(p);
     cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
@@ -158,7 +158,7 @@ struct thrust_device : thrust_ranges {
     if (cudaPointerGetAttributes(&known, p) != cudaSuccess)
       cudaGetLastError();  // CUDA cannot tell; clears its error
     else if (known.type == cudaMemoryTypeUnregistered && !reaches_all_of_the_host())
-      detail::fail(std::string(argument) + " of tensor " + detail::quote(tensor) + " is in the host's own memory; expected memory that the device can reach");
+      detail::fail(std::string(argument) + " of tensor " + detail::quote(tensor) + " is in host memory; expected memory that the device can access");
 #endif
   }
 
@@ -189,7 +189,7 @@ struct thrust_device : thrust_ranges {
       const std::size_t off = reinterpret_cast<std::uintptr_t>(p) % 16;
       if (off != 0) {
         release(p, bytes);
-        detail::fail("allocator gave an address that is " + std::to_string(off) + " more than a multiple of 16; expected a multiple of 16");
+        detail::fail("allocator returned an address that is " + std::to_string(off) + " more than a multiple of 16; expected a multiple of 16");
       }
       return p;
     }

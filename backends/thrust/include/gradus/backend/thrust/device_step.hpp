@@ -165,7 +165,7 @@ class device_step {
   void set_options(const step_options& o)
   {
     if (o.flush_denormals)
-      fail("flush_denormals is 1; expected 0, as on a device it is the compiler that decides (nvcc -ftz=true)");
+      fail("flush_denormals is 1; expected 0, because on a device the compiler decides this (nvcc -ftz=true)");
     const option_values values{o.lr_scale,     o.grad_scale,
                                o.max_grad_norm.value_or(no_limit<double>()),
                                o.grad_norm_sq, o.skip_nonfinite,
