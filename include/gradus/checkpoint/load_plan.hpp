@@ -127,8 +127,8 @@ class load_plan {
       values_.read(s.from, *s.type, to);
   }
 
-  /// Whether a scheduled decay's sums must be recomputed. A sum belongs to all tensors that share β₂ and the step count. So
-  /// it is of no use if other tensors share them here. (A sum that the file lacks is one of the differences.)
+  /// Whether a scheduled decay's sums must be recomputed. A sum belongs to all tensors that share β₂ and the step
+  /// count, so it is of no use if other tensors share them here. (A sum that the file lacks is one of the differences.)
   bool needs_new_sums() const noexcept
   {
     return !file_.report.differences.empty() || !same_take_part_ || !same_groups();
@@ -155,8 +155,8 @@ class load_plan {
     const safetensors::entry* parameters;  // null if they are not loaded
   };
 
-  /// Whether tensors that shared β₂ still do: with the file's groups, with one group there and here, or, because a whole
-  /// model's sum is one, with that.
+  /// Whether tensors that shared β₂ still do: with the file's groups, with one group there and here, or with a whole
+  /// model's sum, of which there is only one.
   bool same_groups() const noexcept
   {
     return file_.report.settings || sum_is_of_model_ || has_one_group_;
