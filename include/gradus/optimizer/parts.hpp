@@ -89,12 +89,17 @@ struct parts {
   /// Forgets Σv of the tensors that share a tensor's sum, because its moments were changed by other than steps.
   void forget_sum_of(const tensor& x) noexcept
   {
+    work.outdate();
     if constexpr (rule_type::scheduled)
       if (x.active)
         sums.entries()[cohorts[x.cohort].sum].sum = unknown_sum();
   }
 
-  void forget_sums() noexcept { sums.forget(); }
+  void forget_sums() noexcept
+  {
+    work.outdate();
+    sums.forget();
+  }
 
   /// Gives a group other hyperparameters. With another β₂, its tensors' sums are others.
   void replace_group(std::size_t index, const typename Model::group& next) noexcept
@@ -202,7 +207,7 @@ struct parts {
   }
 
   /// A number by which a tensor is known in the sum that its second moments belong to.
-  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.generation); }
+  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.name_hash); }
 
   void enlist(tensor& x) noexcept
   {
