@@ -75,6 +75,18 @@ struct parts {
       drop(x);
   }
 
+  /// How many steps a tensor has taken. Tensors that take part share the count of their cohort, so that a step does not
+  /// have to touch each of them.
+  std::uint64_t steps_of(const tensor& x) const noexcept { return x.active ? cohorts[x.cohort].t : x.t; }
+
+  /// Counts steps of all tensors that take part.
+  void count_steps(std::uint64_t steps = 1) noexcept
+  {
+    cohorts.advance(steps);
+    if constexpr (rule_type::scheduled)
+      sums.entries().advance(steps);
+  }
+
   /// How many elements take part, without padding.
   std::uint64_t active_elements() const noexcept
   {
@@ -109,8 +121,10 @@ struct parts {
     work.outdate();
     if (key == key_of_sum(index))
       return;
+    scatter_sums();
     for (tensor& x : table.all())
-      x.second_moment_sum = has_moments(x) ? unknown_sum() : 0;
+      if (x.group == index)
+        x.second_moment_sum = has_moments(x) ? unknown_sum() : 0;
     gather_sums();
   }
 
@@ -118,9 +132,11 @@ struct parts {
   void scatter_sums() noexcept
   {
     work.outdate();
-    if constexpr (Model::one_pass)
-      for (tensor& x : table.all())
+    for (tensor& x : table.all()) {
+      x.t = steps_of(x);
+      if constexpr (Model::one_pass)
         x.second_moment_sum = sum_of(x);
+    }
   }
   double sum_of(const tensor& x) const noexcept
   {
@@ -188,7 +204,7 @@ struct parts {
     if (sums.is_of_model() && sums.all_known())
       return;
     for (const tensor& x : table.all())
-      if (x.active && x.t > 0)
+      if (x.active && steps_of(x) > 0)
         refuse("the sum of the whole model's second moments is known only where it was given from the first step on, with "
                "the same tensors: give mean_square instead");
   }
@@ -203,7 +219,7 @@ struct parts {
 
   bool has_moments(const tensor& x) const noexcept
   {
-    return x.t > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
+    return steps_of(x) > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
   }
 
   /// A number by which a tensor is known in the sum that its second moments belong to.
@@ -224,6 +240,7 @@ struct parts {
   }
   void drop(tensor& x) noexcept
   {
+    x.t = steps_of(x);
     x.active = false;
     const std::size_t sum = cohorts[x.cohort].sum, live = cohorts.live();
     cohorts.leave(x.cohort);
