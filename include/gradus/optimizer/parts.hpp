@@ -121,10 +121,10 @@ struct parts {
     work.outdate();
     if (key == key_of_sum(index))
       return;
+    for (const tensor& x : table.all())
+      if (x.group == index && has_moments(x))
+        forget_sum_of(x);
     scatter_sums();
-    for (tensor& x : table.all())
-      if (x.group == index)
-        x.second_moment_sum = has_moments(x) ? unknown_sum() : 0;
     gather_sums();
   }
 
