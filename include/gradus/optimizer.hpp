@@ -343,7 +343,7 @@ class optimizer
         });
     x.padding = count;
     parts_.work.outdate();
-    if (x.t > 0)
+    if (parts_.steps_of(x) > 0)
       parts_.forget_sum_of(x);
   }
 
@@ -351,7 +351,7 @@ class optimizer
   std::uint64_t step_count(const tensor_handle& h) const
   {
     begin_read();
-    return checked(h).t;
+    return parts_.steps_of(checked(h));
   }
 
   /// The number of weights in all tensors, including frozen tensors and padding.

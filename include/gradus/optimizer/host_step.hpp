@@ -68,7 +68,7 @@ class host_step {
       schedule(p, o, norm, decided.scale, report);
     }
     move(p, o);
-    count(p);
+    p.count_steps();
     return report_ = report;
   }
 
@@ -308,15 +308,6 @@ class host_step {
     p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
       sweep<Pass, model>(backend_, p.cohorts[x.cohort].prepared, x, noise_of(p, x), begin, end);
     });
-  }
-
-  static void count(Parts& p) noexcept
-  {
-    for (auto& x : p.table.all())
-      x.t += x.active;
-    p.cohorts.advance();
-    if constexpr (Parts::rule_type::scheduled)
-      p.sums.entries().advance();
   }
 
   Backend backend_;

@@ -77,6 +77,18 @@ struct parts {
       drop(x);
   }
 
+  /// How many steps a tensor has taken. Tensors that take part share the count of their cohort, so that a step does not
+  /// have to touch each of them.
+  std::uint64_t steps_of(const tensor& x) const noexcept { return x.active ? cohorts[x.cohort].t : x.t; }
+
+  /// Counts steps of all tensors that take part.
+  void count_steps(std::uint64_t steps = 1) noexcept
+  {
+    cohorts.advance(steps);
+    if constexpr (rule_type::scheduled)
+      sums.entries().advance(steps);
+  }
+
   /// The number of elements that take part, without padding.
   std::uint64_t active_elements() const noexcept
   {
@@ -111,8 +123,10 @@ struct parts {
     work.outdate();
     if (key == key_of_sum(index))
       return;
-    for (tensor& x : table.all())
-      x.second_moment_sum = has_moments(x) ? unknown_sum() : 0;
+    for (const tensor& x : table.all())
+      if (x.group == index && has_moments(x))
+        forget_sum_of(x);
+    scatter_sums();
     gather_sums();
   }
 
@@ -121,9 +135,11 @@ struct parts {
   void scatter_sums() noexcept
   {
     work.outdate();
-    if constexpr (Model::one_pass)
-      for (tensor& x : table.all())
+    for (tensor& x : table.all()) {
+      x.t = steps_of(x);
+      if constexpr (Model::one_pass)
         x.second_moment_sum = sum_of(x);
+    }
   }
   /// Σv of the tensors that share a tensor's sum, or unknown_sum().
   double sum_of(const tensor& x) const noexcept
@@ -192,7 +208,7 @@ struct parts {
     if (sums.is_of_model() && sums.all_known())
       return;
     for (const tensor& x : table.all())
-      if (x.active && x.t > 0)
+      if (x.active && steps_of(x) > 0)
         refuse("the whole model's sum of second moments is known only if model_size was given from the first step on, with "
                "the same tensors; give mean_square instead");
   }
@@ -207,7 +223,7 @@ struct parts {
 
   bool has_moments(const tensor& x) const noexcept
   {
-    return x.t > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
+    return steps_of(x) > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
   }
 
   /// The random number by which entry::tensors and entry::summed identify a tensor.
@@ -230,6 +246,7 @@ struct parts {
   /// Removes a tensor from its cohort and sum.
   void drop(tensor& x) noexcept
   {
+    x.t = steps_of(x);
     x.active = false;
     const std::size_t sum = cohorts[x.cohort].sum, live = cohorts.live();
     cohorts.leave(x.cohort);

@@ -74,7 +74,11 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
         x.state[k].visit(model::slot_list[k].name, x.size, show);
     if constexpr (model::precision_type::has_master)
       show("master", std::span<typename model::master_type>(x.master.get(), x.size));
-    show_number("step", x.t);
+    if constexpr (only_reads) {
+      const std::uint64_t steps = parts.steps_of(x);
+      show_number("step", steps);
+    } else
+      show_number("step", x.t);
     if constexpr (model::one_pass && only_reads) {
       const double sum = parts.sum_of(x);
       show_number("exp_avg_sq_sum", sum);

@@ -127,11 +127,7 @@ class device_step {
     for (std::size_t c = 0; c < host_cohorts_.size(); ++c)
       if (host_cohorts_[c].active)
         steps = host_cohorts_[c].t - p.cohorts[c].t;
-    for (auto& x : p.table.all())
-      x.t += x.active ? steps : 0;
-    p.cohorts.advance(steps);
-    if constexpr (scheduled)
-      p.sums.entries().advance(steps);
+    p.count_steps(steps);
     if constexpr (model::one_pass) {
       device_.copy(host_sums_.data(), sums_.get(), host_sums_.size() * sizeof(device_sum));
       may_be_unknown_ = false;
