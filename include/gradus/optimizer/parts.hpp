@@ -202,7 +202,7 @@ struct parts {
       fail("model_size is " + std::to_string(*o.model_size) + "; expected none, because " + reason);
     };
     if (!Model::one_pass)
-      refuse("this second moment's mean does not follow from a norm; give the whole model's mean_square instead");
+      refuse("this second moment's mean does not follow from a norm; give mean_square of the whole model instead");
     if (!o.grad_norm_sq)
       refuse("the norm of this part is not the whole model's; also give the whole model's grad_norm_sq, or give mean_square instead");
     if (sums.is_of_model() && sums.all_known())
