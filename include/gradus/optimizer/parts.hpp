@@ -77,11 +77,11 @@ struct parts {
       drop(x);
   }
 
-  /// How many steps a tensor has taken. Tensors that take part share the count of their cohort, so that a step does not
-  /// have to touch each of them.
+  /// The number of steps that a tensor has taken. Tensors that take part share their cohort's count, so that a step
+  /// does not have to touch each tensor.
   std::uint64_t steps_of(const tensor& x) const noexcept { return x.active ? cohorts[x.cohort].t : x.t; }
 
-  /// Counts steps of all tensors that take part.
+  /// Adds steps to the count of all tensors that take part.
   void count_steps(std::uint64_t steps = 1) noexcept
   {
     cohorts.advance(steps);
@@ -130,8 +130,7 @@ struct parts {
     gather_sums();
   }
 
-  /// Stores each tensor's sum in the tensor, so that a visitor may change sums, step counts and which tensors take
-  /// part.
+  /// Stores step counts and sums in the tensors, so that a visitor may change them, and which tensors take part.
   void scatter_sums() noexcept
   {
     work.outdate();
