@@ -91,7 +91,7 @@ struct model {
     state_memory state = {};
     master_memory master = {};
     std::uint64_t name_hash = 0;
-    std::uint64_t t = 0;
+    std::uint64_t t = 0;           // the step count; while the tensor takes part, its cohort has the count
     double second_moment_sum = 0;  // only during a visit: Σv of all tensors with the same β₂ and t
     std::size_t cohort = 0;
     std::size_t padding = 0;  // the number of elements that are padding
