@@ -117,8 +117,9 @@ class thread_pool {
     inside = outer;
   }
 
-  // The threads of one process. A thread sleeps only after it has counted itself under the mutex, and whoever has
-  // something for it looks at that count after saying so; so no wake is lost. The default order of atomics is needed.
+  // The threads of one process. No wake is lost: a thread increments `sleeping` under the mutex before it checks for
+  // work and sleeps, and the caller publishes work before it reads `sleeping`. This needs sequentially consistent
+  // atomics.
   struct crew {
     const unsigned process = forks.load(std::memory_order_relaxed);
     const std::chrono::microseconds spin;
