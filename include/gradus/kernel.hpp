@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The engine layer: one step of one tensor over raw spans, for programs that own their memory.
+/// The kernel layer: one step of one tensor over raw spans, for programs that own their memory.
 ///
 /// Nothing here allocates, throws or keeps state. Your program counts the steps and holds the slots. Each slot is as
 /// long as the parameters and starts filled with `initial_value(rule, k)`:
