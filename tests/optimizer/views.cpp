@@ -1,26 +1,31 @@
 // What `add` and `rebind` take, and how they see it. Other libraries' classes are played here by classes of the same
-// structure; tests/range_libraries.cpp has the real ones, where they are installed.
+// structure; views/libraries.cpp has the real ones, where they are installed.
 
 #include <doctest/doctest.h>
 
 #include <array>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <valarray>
 #include <vector>
 
 #include <gradus/gradus.hpp>
 
+#include "support/scene.hpp"
 #include "support/spans_only.hpp"
+#include "support/tensors.hpp"
 
 namespace {
 
 using front = spans_only<float>;
+using support::scalar_optimizer, support::tensor;
 using gradus::storage_order;
 using gradus::view_of;
 
@@ -429,6 +434,43 @@ TEST_CASE("views: shapes of tensors, arrays and spans of several dimensions, and
   CHECK(holds(opt, i.pixels.data(), 6));
 }
 
+namespace {
+
+// Eigen's block of a matrix, as far as gradus looks at it.
+struct eigen_block {
+  float* first;
+  std::size_t count;
+  std::ptrdiff_t inner_stride, outer_stride, inner_size, outer_size;
+
+  float* data() const { return first; }
+  std::size_t size() const { return count; }
+  std::ptrdiff_t innerStride() const { return inner_stride; }
+  std::ptrdiff_t outerStride() const { return outer_stride; }
+  std::ptrdiff_t innerSize() const { return inner_size; }
+  std::ptrdiff_t outerSize() const { return outer_size; }
+};
+
+}  // namespace
+
+TEST_CASE("add, rebind: elements that do not lie side by side are refused")
+{
+  std::vector<float> memory(12, 1.0f);
+  const eigen_block row{memory.data(), 4, 3, 1, 1, 4};
+  const eigen_block corner{memory.data(), 4, 1, 3, 2, 2};
+  const eigen_block column{memory.data(), 3, 1, 12, 3, 1};  // one column: where the next would begin is of no matter
+  const eigen_block matrix{memory.data() + 6, 6, 1, 3, 3, 2};
+  support::check_refused("gradus: parameters of tensor \"x\" has inner stride 3 and outer stride 1; expected elements that lie side by side (a whole matrix, or a copy)",
+                [&](auto& s) { s.opt.add("x", row, s.spare_gradient); });
+  support::check_refused("gradus: parameters has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
+                [&](auto& s) { s.opt.add(corner, s.spare_gradient); });
+  support::check_refused("gradus: gradients has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a copy)",
+                [&](auto& s) { s.opt.rebind(s.b, s.spare, corner); });
+  scalar_optimizer<gradus::sgd> opt;
+  std::vector<float> other(6, 1.0f), third(3, 1.0f);
+  CHECK_NOTHROW(opt.add(column, third));
+  CHECK_NOTHROW(opt.add(other, matrix));
+}
+
 // ── alignment ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
@@ -495,6 +537,36 @@ TEST_CASE("views: spans that come straight to an optimizer are refused too at an
 }
 
 // ── the forms of add ────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("add: contiguous ranges of every kind are viewed, never copied")
+{
+  tensor<float> a(4, 1);
+  gradus::optimizer<gradus::adam> reference({.lr = 0.1});
+  const std::vector<float> start = a.weights;
+  reference.add(a.weights, a.gradients);
+  reference.step();
+  const auto check = [&](auto& weights, auto&& gradients) {
+    gradus::optimizer<gradus::adam> opt({.lr = 0.1});
+    opt.add(weights, gradients);
+    CHECK(opt.parameter_count() == 4);
+    opt.step();
+    CHECK(std::memcmp(std::data(weights), a.weights.data(), 4 * sizeof(float)) == 0);
+  };
+  std::vector<float> vector = start;
+  check(vector, std::as_const(a.gradients));
+  std::array<float, 4> array{start[0], start[1], start[2], start[3]};
+  const std::array<float, 4> const_array{a.gradients[0], a.gradients[1], a.gradients[2], a.gradients[3]};
+  check(array, const_array);
+  float c_array[] = {start[0], start[1], start[2], start[3]};
+  const float const_c_array[] = {a.gradients[0], a.gradients[1], a.gradients[2], a.gradients[3]};
+  check(c_array, const_c_array);
+  std::vector<float> memory = start;
+  std::span<float> span(memory);
+  check(span, std::span<const float>(a.gradients));  // a temporary view of memory that stays is welcome
+  memory = start;
+  std::span<float, 4> fixed(memory);
+  check(fixed, std::span<float>(a.gradients));
+}
 
 TEST_CASE("add: with and without a name, gradients and a group")
 {
