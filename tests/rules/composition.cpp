@@ -258,3 +258,27 @@ TEST_CASE("state_bytes: a constant of the composition")
   CHECK(bytes(gradus::padam{}) == 12);
   CHECK(bytes(gradus::radam{}) == 8);
 }
+
+TEST_CASE("make_step_scalars: what the rules say of themselves, and neutral numbers where they say nothing")
+{
+  const auto averages = gradus::compose(0.5, first_moment::ema{.beta1 = 0.5}, second_moment::ema_max{.beta2 = 0.75}, step_size::adaptive{},
+                                        decay::scheduled{});
+  gradus::step_scalars k = gradus::make_step_scalars(averages, 2, 0.25, 3);
+  CHECK(k.lr == 0.125);
+  CHECK(k.lr_scale == 0.25);
+  CHECK(k.t == 2);
+  CHECK(k.bc1 == 1 - 0.5 * 0.5);
+  CHECK(k.bc2 == 1 - 0.75 * 0.75);
+  CHECK(k.beta2 == 0.75);
+  CHECK(k.gain == 1);
+  CHECK(k.mean_square == 3);
+  const auto plain = gradus::compose(0.5, first_moment::momentum{.momentum = 0.5, .dampening = 0.25}, second_moment::none{},
+                                     step_size::constant{}, decay::stable{});
+  k = gradus::make_step_scalars(plain, 1, 0);
+  CHECK(k.lr == 0);
+  CHECK(k.bc1 == 1);
+  CHECK(k.bc2 == 1);
+  CHECK(k.beta2 == 0);
+  CHECK(k.gain == 1.5);
+  CHECK(k.mean_square == 0);
+}

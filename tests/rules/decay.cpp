@@ -29,6 +29,61 @@ constexpr std::size_t length = 19;
 
 }  // namespace
 
+// ── the equations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+// The largest difference in 50 steps between a decay of SGD with momentum and a loop in double. \param loop  loop(θ, g, α/lr)
+// decays the weight, or the gradient
+template <class T, class Decay, class Loop>
+double worst_difference_of_sgd(const Decay& decay, const Loop& loop)
+{
+  constexpr std::size_t n = 37;
+  constexpr double lr = 0.1, mu = 0.75, dampening = 0.5;
+  support::random r(22);
+  walk x(gradus::compose(lr, first_moment::momentum{.momentum = mu, .dampening = dampening}, second_moment::none{},
+                         step_size::constant{}, decay),
+         draw<T>(r, n));
+  std::vector<double> weights(x.weights.begin(), x.weights.end()), buffer(n);
+  double worst = 0;
+  for (int t = 1; t <= 50; ++t) {
+    auto gradients = draw<T>(r, n);
+    const double lr_scale = t > 30 ? 0.25 : 1;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i == 0 || (t > 25 && i % 3 == 0))
+        gradients[i] = 0;
+      double g = double(gradients[i]), decayed = weights[i];
+      loop(decayed, g, lr_scale);
+      buffer[i] = t == 1 ? g : mu * buffer[i] + (1 - dampening) * g;
+      weights[i] = decayed - lr * lr_scale * buffer[i];
+    }
+    x.step(gradients, lr_scale);
+    for (std::size_t i = 0; i < n; ++i)
+      worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("none, l2, decoupled, independent, stable, l2_or_decoupled: the equations", T, float, double)
+{
+  constexpr double rounding = sizeof(T) == 4 ? 1e-5 : 1e-13, lr = 0.1, gain = (1 - 0.5) / (1 - 0.75);
+  CHECK(worst_difference_of_sgd<T>(decay::none{}, [](double&, double&, double) {}) < rounding);
+  // Parts of the weight from nothing to all of it and beyond, on either side of the half from which another form is taken.
+  for (const double s : {0.0, 1e-6, 0.01, 0.49, 0.51, 1.0, 1.25}) {
+    CAPTURE(s);
+    const auto decoupled = [&](double& theta, double&, double scale) { theta -= s * scale * theta; };
+    const auto l2 = [&](double& theta, double& g, double) { g += s * theta; };
+    CHECK(worst_difference_of_sgd<T>(decay::l2{s}, l2) < rounding);
+    CHECK(worst_difference_of_sgd<T>(decay::decoupled{s / lr}, decoupled) < rounding);
+    CHECK(worst_difference_of_sgd<T>(decay::independent{s}, [&](double& theta, double&, double) { theta -= s * theta; }) < rounding);
+    CHECK(worst_difference_of_sgd<T>(decay::stable{s / lr / gain}, decoupled) < rounding);
+    CHECK(worst_difference_of_sgd<T>(decay::l2_or_decoupled{s, false}, l2) < rounding);
+    CHECK(worst_difference_of_sgd<T>(decay::l2_or_decoupled{s / lr, true}, decoupled) < rounding);
+  }
+}
+
 // ── scheduled ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {

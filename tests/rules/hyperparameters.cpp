@@ -108,6 +108,35 @@ static_assert(!lists_its_fields<one_twice> && !lists_its_fields<derived_and_forg
 
 }  // namespace listing
 
+TEST_CASE("ranges: their limits are in them, or not, as their words say")
+{
+  using gradus::range, gradus::detail::contains, gradus::detail::expectation;
+  constexpr double tiny = std::numeric_limits<double>::denorm_min(), most = std::numeric_limits<double>::max(), below_one = 1 - 0x1p-53;
+  struct row {
+    range r;
+    std::string_view words;
+    std::vector<double> in, out;
+  };
+  for (const row& x : {row{range::any_number, "a finite number", {-most, 0, most}, {}},
+                       row{range::at_least_zero, "a finite number >= 0", {-0.0, 0, tiny, most}, {-tiny}},
+                       row{range::above_zero, "a finite number > 0", {tiny, most}, {0, -0.0, -tiny}},
+                       row{range::at_least_one, "a finite number >= 1", {1, most}, {below_one, 0, -1}},
+                       row{range::zero_to_below_one, "a number in [0, 1)", {0, below_one}, {-tiny, 1}},
+                       row{range::zero_to_one, "a number in [0, 1]", {0, 1}, {-tiny, 1 + 0x1p-52}},
+                       row{range::above_zero_below_one, "a number in (0, 1)", {tiny, below_one}, {0, 1}},
+                       row{range::zero_to_half, "a number in [0, 0.5]", {0, 0.5}, {-tiny, 0.5 + 0x1p-53}},
+                       row{range::yes_or_no, "0 or 1", {0, 1}, {tiny, 0.5, below_one, -1, 2}}}) {
+    CAPTURE(x.words);
+    CHECK(expectation(x.r) == x.words);
+    for (const double in : x.in)
+      CHECK(contains(x.r, in));
+    for (const double out : x.out)
+      CHECK_FALSE(contains(x.r, out));
+    for (const double never : {not_a_number, inf, -inf})
+      CHECK_FALSE(contains(x.r, never));
+  }
+}
+
 TEST_CASE("for_each_hyperparameter: fields by name, in rules that hold or derive from others too")
 {
   std::string seen;

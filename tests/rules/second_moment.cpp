@@ -16,7 +16,81 @@ namespace {
 using namespace gradus;
 using support::draw, support::walk;
 
+// The largest difference of v in 50 steps from a loop in double. \param next  next(v, largest, g) moves v and its maximum
+template <class T, class Rule, class Loop>
+double worst_difference(const Rule& rule, const Loop& next, double start = 0)
+{
+  constexpr std::size_t n = 37;
+  support::random r(21);
+  walk x(compose(0.01, first_moment::none{}, rule, step_size::constant{}, decay::none{}), std::vector<T>(n, T(1)));
+  std::vector<double> v(n, start), largest(n, start);
+  double worst = 0;
+  for (int t = 1; t <= 50; ++t) {
+    auto g = draw<T>(r, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i == 0 || (t > 25 && i % 3 == 0))
+        g[i] = 0;
+      next(v[i], largest[i], double(g[i]));
+    }
+    x.step(g);
+    for (std::size_t i = 0; i < n; ++i) {
+      worst = std::fmax(worst, std::fabs(double(x.slots[0][i]) - v[i]));
+      if constexpr (Rule::slots.size() > 1)
+        worst = std::fmax(worst, std::fabs(double(x.slots[1][i]) - largest[i]));
+    }
+  }
+  return worst;
+}
+
+template <class T>
+constexpr double rounding = sizeof(T) == 4 ? 1e-6 : 1e-15;
+
 }  // namespace
+
+TEST_CASE_TEMPLATE("ema, ema_max: the equations, for beta2 from 0 to almost 1", T, float, double)
+{
+  for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20}) {
+    CAPTURE(beta2);
+    const auto next = [&](double& v, double& largest, double g) {
+      v = beta2 * v + (1 - beta2) * g * g;
+      largest = std::fmax(largest, v);
+    };
+    CHECK(worst_difference<T>(second_moment::ema{beta2}, next) < rounding<T>);
+    CHECK(worst_difference<T>(second_moment::ema_max{beta2}, next) < rounding<T>);
+  }
+}
+
+TEST_CASE_TEMPLATE("yogi: the equation, for beta2 from 0 to almost 1, and from every start", T, float, double)
+{
+  for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20})
+    for (const double start : {0.0, 1e-6, 0.5}) {
+      CAPTURE(beta2);
+      CAPTURE(start);
+      CHECK(worst_difference<T>(
+                second_moment::yogi{beta2, start},
+                [&](double& v, double&, double g) {
+                  const double sign = v > g * g ? 1 : v < g * g ? -1 : 0;
+                  v -= (1 - beta2) * sign * g * g;
+                },
+                start) < rounding<T>);
+    }
+}
+
+TEST_CASE_TEMPLATE("the first step from 0 gives (1 - beta2)g², and a zero gradient lets v fall, stay or be kept", T, float, double)
+{
+  const auto run = [](const auto& rule) {
+    walk x(compose(0.01, first_moment::none{}, rule, step_size::constant{}, decay::none{}), std::vector<T>{1, 1});
+    x.step({T(0.5), T(0)});
+    CHECK(x.slots.back()[0] == T(0.125));
+    CHECK(x.slots.back()[1] == 0);
+    x.step({T(0), T(0)});
+    CHECK(x.slots.back()[1] == 0);
+    return double(x.slots.back()[0]);
+  };
+  CHECK(run(second_moment::ema{0.5}) == 0.0625);
+  CHECK(run(second_moment::ema_max{0.5}) == 0.125);
+  CHECK(run(second_moment::yogi{0.5, 0}) == 0.125);
+}
 
 TEST_CASE_TEMPLATE("ema, ema_max, yogi: v is finite wherever (1 - beta2)g² is, and the weight moves on", T, float, double)
 {

@@ -17,7 +17,85 @@ namespace {
 using namespace gradus;
 using support::draw, support::equal, support::walk;
 
+// Checks a(v) of a rule against a formula in double, in steps 1 to 50 and some late ones, for v of every size.
+// \param expected  expected(α, α/lr, t, bc1, bc2, v)
+template <class T, class Rule, class Formula>
+void check_formula(const Rule& rule, const Formula& expected, double smallest_v = 0)
+{
+  constexpr double beta1 = 0.9, beta2 = 0.99, lr = 0.02;
+  double worst = 0;
+  const auto recipe = compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, rule, decay::none{});
+  std::vector<std::uint64_t> steps{100, 1000, 100'000};
+  for (std::uint64_t t = 1; t <= 50; ++t)
+    steps.push_back(t);
+  for (const std::uint64_t t : steps)
+    for (const double lr_scale : {1.0, 0.25, 0.0}) {
+      const auto a = recipe.step_size.template prepare<T>(make_step_scalars(recipe, t, lr_scale));
+      for (const T v : {T(0), T(1e-20), T(1e-12), T(1e-6), T(0.01), T(1), T(1e6)}) {
+        if (double(v) < smallest_v)
+          continue;
+        const double exact =
+            expected(lr * lr_scale, lr_scale, double(t), 1 - std::pow(beta1, double(t)), 1 - std::pow(beta2, double(t)), double(v));
+        const double given = double(a(v));
+        worst = std::fmax(worst, exact == 0 ? std::fabs(given) : std::fabs(given / exact - 1));
+      }
+    }
+  CHECK(worst < (sizeof(T) == 4 ? 1e-5 : 1e-12));
+}
+
+constexpr double all_eps[] = {1e-8, 1e-3, 0.5};
+
 }  // namespace
+
+TEST_CASE_TEMPLATE("constant: a = alpha", T, float, double)
+{
+  check_formula<T>(step_size::constant{}, [](double alpha, double, double, double, double, double) { return alpha; });
+}
+
+TEST_CASE_TEMPLATE("adaptive: the equation, with eps beside the corrected root", T, float, double)
+{
+  for (const double eps : all_eps)
+    check_formula<T>(step_size::adaptive{eps}, [&](double alpha, double, double, double bc1, double bc2, double v) {
+      return alpha / bc1 / (std::sqrt(v / bc2) + eps);
+    });
+  check_formula<T>(
+      step_size::adaptive{0},
+      [](double alpha, double, double, double bc1, double bc2, double v) { return alpha / bc1 / std::sqrt(v / bc2); }, 1e-20);
+}
+
+TEST_CASE_TEMPLATE("bounded: the equation, with bounds that close and follow the schedule", T, float, double)
+{
+  for (const double eps : all_eps)
+    for (const double final_lr : {0.1, 0.0})
+      for (const double gamma : {1e-3, 0.5, 1 - 0x1p-10})
+        check_formula<T>(step_size::bounded{eps, final_lr, gamma},
+                         [&](double alpha, double scale, double t, double bc1, double bc2, double v) {
+                           const double f = final_lr * scale;
+                           return std::fmin(std::fmax(alpha * std::sqrt(bc2) / bc1 / (std::sqrt(v) + eps), f * (1 - 1 / (gamma * t + 1))),
+                                            f * (1 + 1 / (gamma * t)));
+                         });
+}
+
+TEST_CASE_TEMPLATE("partially_adaptive: the equation, for exponents from 0 to the whole root", T, float, double)
+{
+  for (const double eps : all_eps)
+    for (const double partial : {0.0, 0.01, 0.125, 0.25, 0.3, 0.5})
+      check_formula<T>(step_size::partially_adaptive{eps, partial},
+                       [&](double alpha, double, double, double bc1, double bc2, double v) {
+                         return alpha * std::sqrt(bc2) / bc1 / std::pow(std::sqrt(v) + eps, 2 * partial);
+                       });
+}
+
+TEST_CASE_TEMPLATE("rectified: the equation, plain in the first five steps", T, float, double)
+{
+  for (const double eps : all_eps)
+    check_formula<T>(step_size::rectified{eps}, [&](double alpha, double, double t, double bc1, double bc2, double v) {
+      const double inf = 2 / (1 - 0.99) - 1, rho = inf - 2 * t * (1 - bc2) / bc2;
+      if (rho <= 5)
+        return alpha / bc1;
+      return alpha / bc1 * std::sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho)) * std::sqrt(bc2) / (std::sqrt(v) + eps);
+    });
+}
 
 TEST_CASE_TEMPLATE("a zero gradient with v = 0 moves nothing, where the divisor vanishes or nearly does", T, float, double)
 {
