@@ -24,6 +24,144 @@ using support::same, support::save, support::scheduled, support::tensor, support
 
 }  // namespace
 
+// ── aging_table ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+struct entry {
+  std::uint64_t key = 0, t = 0;
+  std::size_t members = 0, next = gradus::detail::no_place;
+  int note = 0;  // what a user of the table keeps in it
+};
+using table = gradus::detail::aging_table<entry>;
+using key = std::uint64_t;
+
+}  // namespace
+
+TEST_CASE("aging_table: one entry for each key and t, found again until the next purge")
+{
+  table all;
+  all.reserve(8);
+  const std::size_t a = all.join(key{1}, 0), b = all.join(key{1}, 5), c = all.join(key{2}, 0);
+  CHECK(a != b);
+  CHECK(a != c);
+  CHECK(all.join(key{1}, 0) == a);
+  CHECK(all[a].members == 2);
+  CHECK(all.live() == 3);
+  all[b].note = 7;
+  all.leave(b);
+  CHECK(all.live() == 2);
+  CHECK(all.join(key{1}, 5) == b);  // who leaves and comes back finds what it left
+  CHECK(all[b].note == 7);
+  all.leave(b);
+  all.purge();
+  const std::size_t again = all.join(key{1}, 5);
+  CHECK(again == b);  // its place is used again
+  CHECK(all[again].note == 0);
+  CHECK(all.live() == 3);
+}
+
+TEST_CASE("aging_table: entries age together, but for those without members")
+{
+  table all;
+  all.reserve(8);
+  const std::size_t young = all.join(key{1}, 0), old = all.join(key{1}, 10), left = all.join(key{1}, 20);
+  all.leave(left);
+  all.purge();
+  all.advance(3);
+  CHECK(all[young].t == 3);
+  CHECK(all[old].t == 13);
+  CHECK(all.join(key{1}, 3) == young);
+  CHECK(all.join(key{1}, 13) == old);
+  const std::size_t newcomer = all.join(key{1}, 0);
+  CHECK(newcomer != young);
+  CHECK(all[newcomer].t == 0);
+  all.advance();
+  CHECK(all.join(key{1}, 1) == newcomer);
+  CHECK(all.join(key{1}, 4) == young);
+}
+
+TEST_CASE("aging_table: compact removes what has no members once that is most of it, and says where the others are")
+{
+  table all;
+  all.reserve(64);
+  std::vector<std::size_t> places;
+  for (std::uint64_t t = 0; t < 40; ++t)
+    places.push_back(all.join(key{3}, t));
+  for (std::uint64_t t = 0; t < 40; ++t)
+    if (t % 10 != 7)
+      all.leave(places[t]);
+  bool called = false;
+  all.compact([&](const auto& place) {
+    called = true;
+    for (std::uint64_t t = 7; t < 40; t += 10)
+      places[t] = place(places[t]);
+  });
+  CHECK(called);
+  CHECK(all.all().size() == 4);
+  CHECK(all.live() == 4);
+  for (std::uint64_t t = 7; t < 40; t += 10) {
+    CHECK(all[places[t]].t == t);
+    CHECK(all.join(key{3}, t) == places[t]);
+  }
+  all.compact([](const auto&) { FAIL("nothing has left"); });
+  all.clear();
+  CHECK(all.live() == 0);
+  CHECK(all.all().empty());
+}
+
+TEST_CASE("aging_table: as a plain list of groups would have it, whoever joins and leaves")
+{
+  support::random r(8);
+  table all;
+  all.reserve(64);
+  struct member {
+    std::uint64_t key, t;
+    std::size_t place;
+  };
+  std::vector<member> members;
+  const auto matches = [&] {
+    std::size_t groups = 0;
+    bool good = true;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      std::size_t alike = 0, before = 0;
+      for (std::size_t k = 0; k < members.size(); ++k)
+        if (members[k].key == members[i].key && members[k].t == members[i].t) {
+          ++alike;
+          before += k < i;
+          good = good && members[k].place == members[i].place;
+        }
+      groups += before == 0;
+      const entry& e = all[members[i].place];
+      good = good && e.key == members[i].key && e.t == members[i].t && e.members == alike;
+    }
+    return good && groups == all.live();
+  };
+  for (int step = 0; step < 2000; ++step) {
+    if (members.size() < 30 && r.chance(0.6)) {
+      const key k = r.below(4), t = members.empty() || r.chance(0.5) ? 0 : members[r.below(members.size())].t;
+      members.push_back({k, t, all.join(k, t)});
+    } else if (!members.empty()) {
+      const std::size_t i = r.below(members.size());
+      all.leave(members[i].place);
+      members.erase(members.begin() + std::ptrdiff_t(i));
+    }
+    if (r.chance(0.2))
+      all.compact([&](const auto& place) {
+        for (member& m : members)
+          m.place = place(m.place);
+      });
+    if (r.chance(0.2)) {
+      all.advance();
+      for (member& m : members)
+        ++m.t;
+    }
+    REQUIRE(matches());
+  }
+}
+
+// ── in an optimizer ───────────────────────────────────────────────────────────────────────────────────────────────────
+
 TEST_CASE("add: a tensor that is added late has a bias correction of its own")
 {
   // RAdam is the strictest: its steps before and after the sixth are of two kinds.

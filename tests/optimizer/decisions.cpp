@@ -21,6 +21,126 @@ using support::not_finite, support::same, support::save, support::scheduled, sup
 
 }  // namespace
 
+// ── the functions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("unit_for: 1, unless the plain sum of squares overflows or nearly vanishes")
+{
+  using gradus::detail::unit_for;
+  constexpr double largest = std::numeric_limits<double>::max();
+  for (const double good : {1.0, 0x1p-960, 1e-200, largest})
+    CHECK(unit_for(good) == 1);
+  for (const double small : {0.0, 1e-300, std::nextafter(0x1p-960, 0.0)})
+    CHECK(unit_for(small) == 0x1p-600);
+  CHECK(unit_for(not_finite<double>[1]) == 0x1p600);
+  CHECK(unit_for(not_finite<double>[0]) == 1);
+}
+
+TEST_CASE("root_of: the norm times the scale, infinite only where no double can hold it")
+{
+  using gradus::detail::root_of;
+  CHECK(root_of({25, 1}, 1) == 5);
+  CHECK(root_of({25, 1}, 0.5) == 2.5);
+  CHECK(root_of({25, 0x1p600}, 1) == 5 * 0x1p600);
+  CHECK(root_of({25, 0x1p-600}, 2) == 10 * 0x1p-600);
+  CHECK(root_of({0x1p1000, 0x1p600}, 0x1p-600) == 0x1p500);  // the norm alone, 2¹¹⁰⁰, is no double
+  CHECK(std::isinf(root_of({0x1p1000, 0x1p600}, 1)));
+  CHECK(root_of({0, 1}, 3) == 0);
+  CHECK(std::isnan(root_of({not_finite<double>[0], 1}, 1)));
+}
+
+TEST_CASE("clipped_scale: as PyTorch's clip_grad_norm_, and right where the norm is no double")
+{
+  using gradus::detail::clipped_scale;
+  CHECK(clipped_scale({25, 1}, 1, 10) == 1);
+  CHECK(clipped_scale({25, 1}, 0.5, 2.6) == 0.5);
+  CHECK(clipped_scale({25, 1}, 1, 2.5) == 2.5 / (5 + 1e-6));
+  CHECK(clipped_scale({25, 1}, 2, 2.5) == 2 * (2.5 / (10 + 1e-6)));
+  CHECK(clipped_scale({0, 1}, 3, 1e-9) == doctest::Approx(3e-3));
+  CHECK(clipped_scale({0x1p1000, 0x1p600}, 1, 0x1p100) == 0x1p-1000);
+}
+
+TEST_CASE("underflows: a scale that was lowered below the smallest normal number of the type")
+{
+  using gradus::detail::underflows;
+  CHECK(underflows<float>({1e80, 1}, 1e-39, 1));
+  CHECK_FALSE(underflows<float>({1e80, 1}, 2e-38, 1));
+  CHECK_FALSE(underflows<double>({1e80, 1}, 1e-39, 1));
+  CHECK_FALSE(underflows<float>({1, 1}, 1e-39, 1e-39));  // not by clipping
+  CHECK_FALSE(underflows<float>({not_finite<double>[1], 1}, 0, 1));
+}
+
+TEST_CASE_TEMPLATE("next_sum: beta2 of the sum and the rest of the norm's square, in any unit", T, float, double)
+{
+  using gradus::detail::next_sum;
+  const double kept = double(T(0.9)), rest = double(T(1 - 0.9));
+  CHECK(next_sum<T>(0.9, 3, {25, 1}, 1) == doctest::Approx(kept * 3 + rest * 25).epsilon(1e-14));
+  CHECK(next_sum<T>(0.9, 3, {25, 1}, 0.5) == doctest::Approx(kept * 3 + rest * 25 * 0.25).epsilon(1e-14));
+  CHECK(next_sum<T>(0, 3, {25, 1}, 1) == 25);
+  CHECK(next_sum<T>(0.9, 3, {0, 1}, 1) == doctest::Approx(kept * 3).epsilon(1e-14));
+  if constexpr (sizeof(T) == sizeof(double)) {
+    // ‖g‖ = 5·2⁶⁰⁰, or 5·2⁻⁶⁰⁰, with a scale that makes it 5 again.
+    CHECK(next_sum<T>(0.9, 3, {25, 0x1p600}, 0x1p-600) == doctest::Approx(kept * 3 + rest * 25).epsilon(1e-14));
+    CHECK(next_sum<T>(0.9, 3, {25, 0x1p-600}, 0x1p600) == doctest::Approx(kept * 3 + rest * 25).epsilon(1e-14));
+  }
+}
+
+TEST_CASE("decay_factor: one over the root of the mean and eps, and 0 where both are 0")
+{
+  using gradus::detail::decay_factor;
+  CHECK(decay_factor(16, 0) == 0.25);
+  CHECK(decay_factor(7, 9) == 0.25);
+  CHECK(decay_factor(0, 4) == 0.5);
+  CHECK(decay_factor(0, 0) == 0);
+}
+
+TEST_CASE("may_overflow: sizes whose square, or lr times them, come near the largest number of the type")
+{
+  using gradus::detail::may_overflow;
+  CHECK_FALSE(may_overflow<float>(0x1p62, 1));
+  CHECK(may_overflow<float>(0x1p63, 1));
+  CHECK(may_overflow<float>(0x1p60, 8));
+  CHECK_FALSE(may_overflow<float>(0x1p60, 4));
+  CHECK_FALSE(may_overflow<double>(0x1p510, 1));
+  CHECK(may_overflow<double>(0x1p511, 1));
+  for (const double bad : not_finite<double>)
+    CHECK(may_overflow<float>(std::fabs(bad), 0));
+}
+
+TEST_CASE("judge: whether a step is taken, and with which scale")
+{
+  using gradus::detail::judge, gradus::detail::norm_of_step;
+  constexpr double no_limit = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const norm_of_step unknown{}, five{.known = true, .squares = {25, 1}}, given_five{.known = true, .given = true, .squares = {25, 1}};
+  for (const norm_of_step& norm : {unknown, five, given_five})
+    for (const bool skips : {false, true}) {
+      const auto v = judge<float>(norm, 0.5, no_limit, skips);
+      CHECK(v.applied);
+      CHECK(v.scale == 0.5);
+      CHECK_FALSE(v.underflows);
+    }
+  for (const norm_of_step& norm : {five, given_five}) {
+    CHECK(judge<float>(norm, 1, 2.5, false).scale == 2.5 / (5 + 1e-6));
+    CHECK(judge<float>(norm, 1, 10, false).scale == 1);
+  }
+  // Clipping that float cannot hold, and double can.
+  const norm_of_step huge{.known = true, .squares = {1e100, 1}};
+  CHECK(judge<float>(huge, 1, 1, false).underflows);
+  CHECK_FALSE(judge<double>(huge, 1, 1, false).underflows);
+  // What is not finite stops a step only if it may be skipped; a given norm that overflowed does not, unless it clips.
+  for (const double bad : {no_limit, nan}) {
+    const norm_of_step measured{.known = true, .squares = {bad, 1}};
+    CHECK(judge<float>(measured, 1, no_limit, false).applied);
+    CHECK_FALSE(judge<float>(measured, 1, no_limit, true).applied);
+    const norm_of_step given{.known = true, .given = true, .squares = {bad, 1}};
+    CHECK(judge<float>(given, 1, no_limit, true).applied == (bad == no_limit));
+    CHECK_FALSE(judge<float>(given, 1, 2, true).applied);
+    const norm_of_step of_bad{.known = true, .given = true, .squares = {bad, 1}, .gradients_are_finite = false};
+    CHECK_FALSE(judge<float>(of_bad, 1, no_limit, true).applied);
+  }
+}
+
+// ── in a step ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
 TEST_CASE("max_grad_norm: clips by the norm over all tensors, as PyTorch does")
 {
   for (const double max_norm : {0.25, 3.0, 1e3}) {

@@ -98,6 +98,29 @@ double padded_difference(const Recipe& recipe, std::string_view name)
 
 }  // namespace
 
+TEST_CASE("padding_mask: of a function, of what can be called, and of ranges of bool, which have a size")
+{
+  using gradus::padding_mask;
+  const padding_mask function(is_padding);
+  CHECK_FALSE(function(9));
+  CHECK(function(10));
+  CHECK_FALSE(function.size());
+  std::size_t first = 3;
+  const auto from = [&](std::size_t i) { return i >= first; };
+  const padding_mask call(from);
+  CHECK_FALSE(call(2));
+  CHECK(call(3));
+  first = 4;
+  CHECK_FALSE(call(3));  // it views what it is made of
+  CHECK_FALSE(call.size());
+  const std::vector<bool> bits{false, true};
+  const padding_mask range(bits);
+  CHECK_FALSE(range(0));
+  CHECK(range(1));
+  CHECK(range.size() == 2);
+  static_assert(!std::is_constructible_v<padding_mask, int> && !std::is_constructible_v<padding_mask, std::vector<std::vector<bool>>>);
+}
+
 TEST_CASE("padding: the mean square is that of the numbers alone")
 {
   // A layer of 15910 weights in 25630 floats.
