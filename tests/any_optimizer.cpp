@@ -106,13 +106,13 @@ std::vector<tensor<float>> live(Optimizer& opt, const Group& add_undecayed_group
 
 }  // namespace
 
-TEST_CASE("the names that there are")
+TEST_CASE("recipe_names: the ten recipes")
 {
   const std::vector<std::string_view> expected{"sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam"};
   CHECK((gradus::recipe_names() == expected));
 }
 
-TEST_CASE("the hyperparameters that there are, with their defaults")
+TEST_CASE("recipe_hyperparameters: of each recipe, with their defaults")
 {
   using list = std::vector<gradus::named_number>;
   const auto of = [](std::string_view name) { return gradus::recipe_hyperparameters(name); };
@@ -188,7 +188,7 @@ TEST_CASE("groups start from the default group, not from each other")
   CHECK(opt.hyperparameters()[3].second == 1e-8);
 }
 
-TEST_CASE("saved and gone on with in another, a run keeps its bits")
+TEST_CASE("visit_state: a run that is saved and goes on in another keeps its bits")
 {
   // AdamS has all kinds of state: arrays, counts, and sums in double beside arrays in float.
   for (const int cut : {0, 1, 6}) {
@@ -219,7 +219,7 @@ TEST_CASE("saved and gone on with in another, a run keeps its bits")
   }
 }
 
-TEST_CASE("in double too, on a backend that is named; removed and moved")
+TEST_CASE("double, and a backend that is named: tensors are removed and the optimizer moved")
 {
   std::vector<double> w{1, 2, 3}, v = w, g{1, -1, 0.5};
   gradus::any_optimizer<double, gradus::backend::scalar> first("adams", {{"weight_decay", 0.5}}, gradus::backend::scalar{});
@@ -246,7 +246,7 @@ TEST_CASE("in double too, on a backend that is named; removed and moved")
   CHECK(opt.step_count(opt.add("w", w, g)) == 3);
 }
 
-TEST_CASE("names that are typed wrong")
+TEST_CASE("names that are typed wrong are refused, and the nearest is named")
 {
   using any = gradus::any_optimizer<float>;
   const auto check = [&](const char* typed, const std::string& meant) {
@@ -277,7 +277,7 @@ TEST_CASE("names that are typed wrong")
                        "gradus: hyperparameter of adam is \"momentum\"; expected one of lr, beta1, beta2, eps, weight_decay", std::invalid_argument);
 }
 
-TEST_CASE("hyperparameters by the names that other libraries have for them")
+TEST_CASE("hyperparameters by the names of other libraries are refused, and ours are named")
 {
   const auto check = [](const char* recipe, const char* elsewhere, const char* ours) {
     const std::string meant = "(\"" + std::string(ours) + "\"?)";
@@ -295,7 +295,7 @@ TEST_CASE("hyperparameters by the names that other libraries have for them")
   check("adamw", "weight_decay_rate", "weight_decay");
 }
 
-TEST_CASE("an algorithm that is not here is not taken for one that sounds like it")
+TEST_CASE("algorithms that gradus has not are refused, and none that sounds alike is named")
 {
   for (const char* name : {"nadam", "NAdam", "adagrad", "lion", "adan", "adamax", "sgdw"})
     CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>{name},
@@ -313,13 +313,15 @@ TEST_CASE("of two hyperparameters with one name the later counts, and both are c
   CHECK_THROWS_WITH_AS(any("adam", {{"lr", -1}, {"lr", 0.25}}), "gradus: lr is -1; expected a finite number >= 0", std::invalid_argument);
 }
 
-TEST_CASE("values out of range, and that they change nothing")
+TEST_CASE("values out of range are refused, and change nothing")
 {
   using any = gradus::any_optimizer<float>;
   CHECK_THROWS_WITH_AS(any("adam", {{"beta2", 1}}), "gradus: beta2 is 1; expected a number in [0, 1)", std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 0.5}}), "gradus: nesterov is 0.5; expected 0 or 1", std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 1}}), doctest::Contains("gradus: nesterov is 1 with momentum 0"), std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("radam", {{"decoupled_weight_decay", -1}}), "gradus: decoupled_weight_decay is -1; expected 0 or 1", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("adam", {{"eps", 1e39}}), "gradus: eps is 1e+39; expected at most 3.40282347e+38, the largest float",
+                       std::invalid_argument);
 
   std::vector<float> w{1, 2, 3}, g{1, 1, 1};
   any opt("adam", {{"lr", 0.1}});
@@ -345,7 +347,7 @@ TEST_CASE("values out of range, and that they change nothing")
   CHECK((w == before));
 }
 
-TEST_CASE("what was moved from says so, and state can be read through a const reference")
+TEST_CASE("an optimizer that was moved from refuses calls; a constant one shows its state")
 {
   std::vector<float> w(3, 1.0f), g(3, 0.5f);
   gradus::any_optimizer<float> opt("adam");
@@ -367,7 +369,7 @@ TEST_CASE("what was moved from says so, and state can be read through a const re
                        std::invalid_argument);
 }
 
-TEST_CASE("set_lr, report, padding, gradients that come later, several rebound at once: as of one chosen by type")
+TEST_CASE("set_lr, report, padding, rebind_gradients, rebind of several: as of one chosen by type")
 {
   std::vector<float> w(32, 0.0f), v, g(32, 0.0f), more(3, 1.0f), more_g(3, 0.5f);
   for (std::size_t i = 0; i < 10; ++i)
@@ -406,7 +408,7 @@ TEST_CASE("set_lr, report, padding, gradients that come later, several rebound a
   CHECK(w[10] == 0);
 }
 
-TEST_CASE("memory of another tensor, calls out of turn, an optimizer that was moved from or to itself")
+TEST_CASE("memory of another tensor, calls of a visitor, and calls after a move are refused")
 {
   std::vector<float> w(4, 1.0f), v(4, 1.0f), g(4, 0.5f);
   gradus::any_optimizer<float> opt("adam");
