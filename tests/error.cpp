@@ -31,7 +31,8 @@ TEST_CASE("with_point: a number in a sentence has a point, whatever the locale h
   using gradus::detail::with_point;
   CHECK(with_point("-1,5") == "-1.5");
   CHECK(with_point("1,5e-07") == "1.5e-07");
-  CHECK(with_point("1\xd9\xab" "5") == "1.5");  // U+066B, as in Arabic
+  CHECK(with_point("1\xd9\xab"
+                   "5") == "1.5");  // U+066B, as in Arabic
   CHECK(with_point("-1.5e+300") == "-1.5e+300");
   for (const char* whole : {"0", "-3", "1e+20", "inf", "-inf", "nan", "-nan", ""})
     CHECK(with_point(whole) == whole);
@@ -48,8 +49,7 @@ TEST_CASE("with_point: a number in a sentence has a point, whatever the locale h
   std::string said;
   try {
     scalar_optimizer<gradus::adam> refused({.beta1 = -1.5});
-  }
-  catch (const std::invalid_argument& e) {
+  } catch (const std::invalid_argument& e) {
     said = e.what();
   }
   CHECK(said == "gradus: beta1 is -1.5; expected a number in [0, 1)");

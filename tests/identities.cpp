@@ -48,7 +48,8 @@ TEST_CASE_TEMPLATE("without weight decay Adam, AdamW and AdamS are one", T, floa
 }
 
 // To the bit: both divide the same numerator by √v, which a power of one leaves as it is.
-TEST_CASE_TEMPLATE("Padam with the whole root is AMSGrad, where there is no eps to stand in different places", T, float, double)
+TEST_CASE_TEMPLATE("Padam with the whole root is AMSGrad, where there is no eps to stand in different places", T, float,
+                   double)
 {
   support::random r(2);
   const auto start = draw<T>(r);
@@ -91,7 +92,8 @@ TEST_CASE_TEMPLATE("RAdam's first five steps are the corrected momentum, its six
   }
 }
 
-TEST_CASE_TEMPLATE("AdaBound's step tends to final_lr times the first moment, and follows the schedule", T, float, double)
+TEST_CASE_TEMPLATE("AdaBound's step tends to final_lr times the first moment, and follows the schedule", T, float,
+                   double)
 {
   const adabound recipe{.lr = 0.01, .final_lr = 0.1, .gamma = 1e-2};
   support::random r(5);

@@ -125,7 +125,8 @@ TEST_CASE("move: an optimizer that was moved from refuses every call")
 
 TEST_CASE("step: refused where there is no tensor to move")
 {
-  const char* const message = "gradus: step() has 0 tensors to move; expected at least one add(parameters, gradients) before it";
+  const char* const message =
+      "gradus: step() has 0 tensors to move; expected at least one add(parameters, gradients) before it";
   scalar_optimizer<gradus::adams> opt;
   CHECK_THROWS_WITH_AS(opt.step(), message, std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.step({.grad_norm_sq = 1}), message, std::invalid_argument);

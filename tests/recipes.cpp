@@ -66,17 +66,24 @@ TEST_CASE("a recipe is the composition that the table of algorithms.md gives")
   CHECK(same_steps(adam{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::l2{wd})));
   CHECK(same_steps(adamw{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::decoupled{wd})));
   CHECK(same_steps(adams{lr, b1, b2, eps, wd}.rule(), compose(lr, average, square, adaptive, decay::scheduled{wd})));
-  CHECK(same_steps(gradus::amsgrad{lr, b1, b2, eps, wd}.rule(), compose(lr, average, largest, adaptive, decay::l2{wd})));
-  CHECK(same_steps(gradus::yogi{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .initial_accumulator = 0.3}.rule(),
-                   compose(lr, first_moment::ema{.beta1 = b1, .initial_accumulator = 0.3},
-                           second_moment::yogi{.beta2 = b2, .initial_accumulator = 0.3}, adaptive, decay::l2{wd})));
-  CHECK(same_steps(adabound{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .final_lr = 0.3, .gamma = 0.1}.rule(),
-                   compose(lr, average, square, step_size::bounded{.eps = eps, .final_lr = 0.3, .gamma = 0.1}, decay::l2{wd})));
+  CHECK(same_steps(gradus::amsgrad{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, largest, adaptive, decay::l2{wd})));
+  CHECK(same_steps(
+      gradus::yogi{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .initial_accumulator = 0.3}
+          .rule(),
+      compose(lr, first_moment::ema{.beta1 = b1, .initial_accumulator = 0.3},
+              second_moment::yogi{.beta2 = b2, .initial_accumulator = 0.3}, adaptive, decay::l2{wd})));
+  CHECK(same_steps(
+      adabound{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .final_lr = 0.3, .gamma = 0.1}
+          .rule(),
+      compose(lr, average, square, step_size::bounded{.eps = eps, .final_lr = 0.3, .gamma = 0.1}, decay::l2{wd})));
   CHECK(same_steps(padam{.lr = lr, .beta1 = b1, .beta2 = b2, .eps = eps, .weight_decay = wd, .partial = 0.125}.rule(),
-                   compose(lr, average, largest, step_size::partially_adaptive{.eps = eps, .partial = 0.125}, decay::l2{wd})));
+                   compose(lr, average, largest, step_size::partially_adaptive{.eps = eps, .partial = 0.125},
+                           decay::l2{wd})));
   for (const bool decoupled : {false, true})
     CHECK(same_steps(radam{lr, b1, b2, eps, wd, decoupled}.rule(),
-                     compose(lr, average, square, step_size::rectified{.eps = eps}, decay::l2_or_decoupled{wd, decoupled})));
+                     compose(lr, average, square, step_size::rectified{.eps = eps},
+                             decay::l2_or_decoupled{wd, decoupled})));
 }
 
 TEST_CASE("the defaults are PyTorch's, or the authors'")

@@ -33,9 +33,9 @@ extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }
 
 namespace {
 
-using support::check_executor, support::same, support::train;
 using gradus::executor::thread_pool;
 using gradus::executor::work;
+using support::check_executor, support::same, support::train;
 
 /// Each of n pieces once.
 bool runs(const thread_pool& pool, std::size_t n = 1000)
@@ -114,7 +114,9 @@ TEST_CASE("a pool works in a child of fork(), and its destructor ends there")
   std::optional<thread_pool> pool(4);
   const gradus::adams adams{.weight_decay = 0.1};
   const auto expected = train(adams, gradus::default_backend{});
-  const auto trains = [&] { return same(expected, train(adams, gradus::backend::parallel(gradus::default_backend{}, *pool))); };
+  const auto trains = [&] {
+    return same(expected, train(adams, gradus::backend::parallel(gradus::default_backend{}, *pool)));
+  };
   for (const bool used : {false, true}) {
     if (used)
       REQUIRE(trains());
@@ -152,10 +154,10 @@ TEST_CASE("a pool works in a child that was forked while another thread was in t
   std::atomic<bool> begun = false, leave = false;
   std::thread other([&] {
     pool.run(3, work([&](std::size_t) noexcept {
-      begun = true;
-      while (!leave)
-        std::this_thread::yield();
-    }));
+               begun = true;
+               while (!leave)
+                 std::this_thread::yield();
+             }));
   });
   while (!begun)
     std::this_thread::yield();
@@ -177,9 +179,9 @@ TEST_CASE("a child of fork() that gets no threads runs its steps alone")
     std::size_t sum = 0;
     std::mutex guard;
     pool.run(100, work([&](std::size_t k) noexcept {
-      const std::lock_guard lock(guard);
-      sum += k;
-    }));
+               const std::lock_guard lock(guard);
+               sum += k;
+             }));
     return sum == 4950;
   }));
   // And a pool that gets some of its threads throws, with those joined.
@@ -206,15 +208,15 @@ TEST_CASE("a run inside a pool's own work goes through, with the same bits")
   for (const thread_pool& inner : {pool, other}) {
     std::atomic<int> good = 0;
     pool.run(5, work([&](std::size_t) noexcept {
-      good += same(expected, train(adams, gradus::backend::parallel(gradus::default_backend{}, inner)));
-    }));
+               good += same(expected, train(adams, gradus::backend::parallel(gradus::default_backend{}, inner)));
+             }));
     CHECK(good == 5);
   }
   // Through another pool's threads and back again.
   std::atomic<int> good = 0;
   pool.run(4, work([&](std::size_t) noexcept {
-    other.run(3, work([&](std::size_t) noexcept { good += runs(pool) && runs(other); }));
-  }));
+             other.run(3, work([&](std::size_t) noexcept { good += runs(pool) && runs(other); }));
+           }));
   CHECK(good == 12);
 }
 
@@ -238,10 +240,10 @@ TEST_CASE("the last handle of a pool may be dropped in its work, by any of its t
     auto pool = std::make_unique<thread_pool>(4);
     std::atomic<int> calls = 0;
     pool->run(4, work([&](std::size_t k) noexcept {
-      if (k == dropper)
-        pool.reset();
-      ++calls;
-    }));
+                if (k == dropper)
+                  pool.reset();
+                ++calls;
+              }));
     CHECK(calls == 4);
   }
 }

@@ -32,7 +32,8 @@ double value(unsigned bits)
   const double sign = bits & 0x8000 ? -1 : 1;
   if (exponent == 2 * bias + 1)
     return part ? NAN : sign * HUGE_VAL;
-  return sign * (exponent ? std::ldexp((1 << fraction) + part, exponent - bias - fraction) : std::ldexp(part, 1 - bias - fraction));
+  return sign * (exponent ? std::ldexp((1 << fraction) + part, exponent - bias - fraction)
+                          : std::ldexp(part, 1 - bias - fraction));
 }
 
 }  // namespace

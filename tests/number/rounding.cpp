@@ -57,7 +57,8 @@ TEST_CASE("random bits are the element's, whichever element of its range they ar
   for (const std::size_t array : {0u, 1u, 4u})
     for (const std::uint64_t start : {std::uint64_t(0), range, 3 * range, most - (range - 1)})
       for (const std::uint64_t begin : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(4095), range / 2, range - 1})
-        for (const std::uint64_t i : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(17), range / 2 - 1, range - 1}) {
+        for (const std::uint64_t i :
+             {std::uint64_t(0), std::uint64_t(1), std::uint64_t(17), range / 2 - 1, range - 1}) {
           if (begin + i >= range)
             continue;
           const std::uint32_t expected = noise(7, array, start + begin + i)(0);
@@ -74,7 +75,8 @@ TEST_CASE("for_noise_ranges: a loop is cut where a range of random bits ends, an
   using parts = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
   const auto cut = [](std::uint64_t begin, std::uint64_t end) {
     parts all;
-    gradus::detail::for_noise_ranges(begin, end, [&](std::size_t first, std::size_t last) { all.emplace_back(first, last); });
+    gradus::detail::for_noise_ranges(begin, end,
+                                     [&](std::size_t first, std::size_t last) { all.emplace_back(first, last); });
     return all;
   };
   CHECK(cut(5, 5).empty());
@@ -101,7 +103,9 @@ namespace {
 template <class S, class Write>
 void check_around_a_multiple(const Write& write)
 {
-  const auto bytes = [](const std::vector<S>& x) { return std::string(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(S)); };
+  const auto bytes = [](const std::vector<S>& x) {
+    return std::string(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(S));
+  };
   std::vector<S> singly(80);
   for (std::size_t i = 0; i < 80; ++i)
     write(i, 1, singly.data() + i);
@@ -115,7 +119,8 @@ void check_around_a_multiple(const Write& write)
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every width stores an element with the same random bits, across a multiple of 2³² too", S, bfloat16, float16)
+TEST_CASE_TEMPLATE("every width stores an element with the same random bits, across a multiple of 2³² too", S, bfloat16,
+                   float16)
 {
   std::vector<float> x(80);
   support::random r(11);
@@ -133,9 +138,11 @@ TEST_CASE_TEMPLATE("every width stores an element with the same random bits, acr
           if (from < 40 && from + size > 40)
             continue;  // half in one range and half in the next
           const std::size_t start = from < 40 ? 0 : 40;
-          gradus::store(gradus::stochastic<S>{to.data() + start, noise(7, array, begin + start)}, from - start, gradus::load<V>(&x[from]));
+          gradus::store(gradus::stochastic<S>{to.data() + start, noise(7, array, begin + start)}, from - start,
+                        gradus::load<V>(&x[from]));
           if (start == 0)
-            gradus::store(gradus::stochastic<S>{moved.data(), noise(7, array, begin - 5)}.from(5), from, gradus::load<V>(&x[from]));
+            gradus::store(gradus::stochastic<S>{moved.data(), noise(7, array, begin - 5)}.from(5), from,
+                          gradus::load<V>(&x[from]));
           for (std::size_t i = from; i < from + size; ++i) {
             REQUIRE(to[i].bits == expected[i].bits);
             REQUIRE((start != 0 || moved[i + 5].bits == expected[i].bits));

@@ -24,7 +24,7 @@ using support::same, support::save, support::scheduled, support::tensor, support
 
 }  // namespace
 
-// ── aging_table ──────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── aging_table ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
 
@@ -160,7 +160,7 @@ TEST_CASE("aging_table: as a plain list of groups would have it, whoever joins a
   }
 }
 
-// ── in an optimizer ───────────────────────────────────────────────────────────────────────────────────────────────────
+// ── in an optimizer ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEST_CASE("add: a tensor that is added late has a bias correction of its own")
 {
@@ -278,7 +278,8 @@ TEST_CASE("freeze, remove: however tensors come, pause and go, each has a step c
   for (std::size_t i = 0; i < n; ++i) {
     each.emplace_back(opt.hyperparameters(i % 3 ? gradus::group_handle{} : group));
     each.back().add(alone[i].weights, alone[i].gradients);
-    handles.push_back(opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients, i % 3 ? gradus::group_handle{} : group));
+    handles.push_back(opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients,
+                              i % 3 ? gradus::group_handle{} : group));
   }
   for (int t = 0; t < 60; ++t) {
     for (std::size_t k = 0; k < 15; ++k) {

@@ -21,7 +21,7 @@ using support::not_finite, support::same, support::save, support::scheduled, sup
 
 }  // namespace
 
-// ── the functions ────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── the functions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEST_CASE("unit_for: 1, unless the plain sum of squares overflows or nearly vanishes")
 {
@@ -110,7 +110,8 @@ TEST_CASE("judge: whether a step is taken, and with which scale")
 {
   using gradus::detail::judge, gradus::detail::norm_of_step;
   constexpr double no_limit = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
-  const norm_of_step unknown{}, five{.known = true, .squares = {25, 1}}, given_five{.known = true, .given = true, .squares = {25, 1}};
+  const norm_of_step unknown{}, five{.known = true, .squares = {25, 1}},
+      given_five{.known = true, .given = true, .squares = {25, 1}};
   for (const norm_of_step& norm : {unknown, five, given_five})
     for (const bool skips : {false, true}) {
       const auto v = judge<float>(norm, 0.5, no_limit, skips);
@@ -139,7 +140,7 @@ TEST_CASE("judge: whether a step is taken, and with which scale")
   }
 }
 
-// ── in a step ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── in a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEST_CASE("max_grad_norm: clips by the norm over all tensors, as PyTorch does")
 {
@@ -228,13 +229,17 @@ TEST_CASE("max_grad_norm: a norm whose square is out of a double's range is as g
     // Squares that lose digits, next to denormals; 5e-160, and its square no denormal either.
     moved_by({3e-160, 4e-160}, {.max_grad_norm = 1, .skip_nonfinite = skip}, 5e-160);
     // After grad_scale the norm is an ordinary one, or too large for a double.
-    const auto scaled = moved_by({3e200, 4e200}, {.grad_scale = 1e-200, .max_grad_norm = 2.5, .skip_nonfinite = skip}, 5);
+    const auto scaled = moved_by({3e200, 4e200}, {.grad_scale = 1e-200, .max_grad_norm = 2.5, .skip_nonfinite = skip},
+                                 5);
     CHECK(scaled[1] == doctest::Approx(2).epsilon(1e-6));
-    const auto tiny = moved_by({3e-200, 4e-200}, {.grad_scale = 1e200, .max_grad_norm = 2.5, .skip_nonfinite = skip}, 5);
+    const auto tiny = moved_by({3e-200, 4e-200}, {.grad_scale = 1e200, .max_grad_norm = 2.5, .skip_nonfinite = skip},
+                               5);
     CHECK(tiny[1] == doctest::Approx(2).epsilon(1e-6));
-    const auto largest = moved_by(std::vector<double>(4, 1.5e308), {.max_grad_norm = 10, .skip_nonfinite = skip}, not_finite<double>[1]);
+    const auto largest = moved_by(std::vector<double>(4, 1.5e308), {.max_grad_norm = 10, .skip_nonfinite = skip},
+                                  not_finite<double>[1]);
     CHECK(largest[3] == doctest::Approx(5).epsilon(1e-12));
-    const auto beyond = moved_by({3e300, 4e300}, {.grad_scale = 1e100, .max_grad_norm = 1, .skip_nonfinite = skip}, not_finite<double>[1]);
+    const auto beyond = moved_by({3e300, 4e300}, {.grad_scale = 1e100, .max_grad_norm = 1, .skip_nonfinite = skip},
+                                 not_finite<double>[1]);
     CHECK(beyond[0] == doctest::Approx(0.6).epsilon(1e-12));
     // Only the total overflows: each tensor's, or block's, own sum does not.
     moved_by(std::vector<double>(9000, 1e153), {.max_grad_norm = 1, .skip_nonfinite = skip}, std::sqrt(9000.0) * 1e153);
@@ -267,7 +272,8 @@ TEST_CASE("max_grad_norm: a factor that the compute type cannot hold is refused,
     opt.add("w", w, g);
     who_does_not_ask.add("w", w, g);
     const auto state = save(opt);
-    CHECK_THROWS_WITH_AS(who_does_not_ask.step({.max_grad_norm = limit}), doctest::Contains(message.c_str()), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(who_does_not_ask.step({.max_grad_norm = limit}), doctest::Contains(message.c_str()),
+                         std::invalid_argument);
     const auto report = opt.step({.max_grad_norm = limit, .skip_nonfinite = true});
     CHECK_FALSE(report.applied);
     CHECK(*report.grad_norm == doctest::Approx(3 * gradient));
@@ -290,7 +296,8 @@ TEST_CASE("grad_norm_sq: an infinite norm clips nothing to zero")
   opt.add(w, g);
   const double infinity = not_finite<double>[1];
   CHECK_THROWS_WITH_AS(opt.step({.max_grad_norm = 1, .grad_norm_sq = infinity}),
-                       doctest::Contains("grad_norm_sq is inf; expected a finite number with max_grad_norm"), std::invalid_argument);
+                       doctest::Contains("grad_norm_sq is inf; expected a finite number with max_grad_norm"),
+                       std::invalid_argument);
   CHECK_FALSE(opt.step({.max_grad_norm = 1, .grad_norm_sq = infinity, .skip_nonfinite = true}).applied);
   CHECK(w[0] == 1);
   CHECK(opt.step({.max_grad_norm = infinity, .grad_norm_sq = infinity}).applied);
@@ -390,8 +397,8 @@ TEST_CASE("skip_nonfinite: a norm that overflows is no reason to skip")
 
 namespace {
 
-// One step with skip_nonfinite, of weights that are alike but for one: whether it was applied. If not, nothing has changed;
-// if so, it was the step of those who do not ask.
+// One step with skip_nonfinite, of weights that are alike but for one: whether it was applied. If not, nothing has
+// changed; if so, it was the step of those who do not ask.
 template <class T, class Backend, class Recipe>
 bool is_applied(const Recipe& recipe, double weight, double gradient, gradus::step_options o = {}, std::size_t n = 4133)
 {

@@ -15,7 +15,8 @@
 
 namespace {
 
-using support::check_refused, support::refusal, support::same, support::scalar_optimizer, support::tensor, support::tensors;
+using support::check_refused, support::refusal, support::same, support::scalar_optimizer, support::tensor,
+    support::tensors;
 
 }  // namespace
 
@@ -58,7 +59,8 @@ TEST_CASE("groups: each with hyperparameters of its own")
 
 TEST_CASE("groups: those of another optimizer are refused")
 {
-  const std::string message = "gradus: group is of another optimizer; expected one that add_group of this optimizer returned";
+  const std::string message =
+      "gradus: group is of another optimizer; expected one that add_group of this optimizer returned";
   scalar_optimizer<gradus::adams> other;
   const auto group = other.add_group({});
   check_refused(message, [&](auto& s) { s.opt.add("x", s.spare, s.spare_gradient, group); });
@@ -155,7 +157,8 @@ TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hype
   opt.set_hyperparameters(h);
   CHECK(opt.lr() == 3);
   // Of a composition too.
-  gradus::optimizer composed(gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema{}, gradus::step_size::adaptive{}, gradus::decay::none{}));
+  gradus::optimizer composed(gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema{},
+                                             gradus::step_size::adaptive{}, gradus::decay::none{}));
   composed.set_lr(0.5);
   CHECK(composed.lr() == 0.5);
 }
@@ -165,10 +168,12 @@ TEST_CASE("hyperparameters that the compute type cannot hold are refused")
   const auto check = [](const auto& good, auto change, const std::string& name) {
     auto bad = good;
     change(bad);
-    check_refused("gradus: " + name + " is 1e+39; expected at most 3.40282347e+38, the largest float",
-                  [=](auto& s) { s.opt.add_group(bad); }, good);
-    check_refused("gradus: " + name + " is 1e+39; expected at most 3.40282347e+38, the largest float",
-                  [=](auto& s) { s.opt.set_hyperparameters(bad); }, good);
+    check_refused(
+        "gradus: " + name + " is 1e+39; expected at most 3.40282347e+38, the largest float",
+        [=](auto& s) { s.opt.add_group(bad); }, good);
+    check_refused(
+        "gradus: " + name + " is 1e+39; expected at most 3.40282347e+38, the largest float",
+        [=](auto& s) { s.opt.set_hyperparameters(bad); }, good);
     CHECK_THROWS_AS(scalar_optimizer<std::remove_const_t<decltype(bad)>>{bad}, std::invalid_argument);
     CHECK_NOTHROW(gradus::optimizer<std::remove_const_t<decltype(bad)>, double, gradus::backend::scalar>{bad});
   };
@@ -178,9 +183,10 @@ TEST_CASE("hyperparameters that the compute type cannot hold are refused")
   check(gradus::adabound{}, [](auto& r) { r.final_lr = 1e39; }, "final_lr");
   check(gradus::yogi{}, [](auto& r) { r.initial_accumulator = 1e39; }, "initial_accumulator");
   // A rule's own, of a composition.
-  const auto composed = gradus::compose(1, gradus::first_moment::ema{}, gradus::second_moment::ema{}, gradus::step_size::adaptive{},
-                                        gradus::decay::scheduled{.eps = 1e39});
-  CHECK_THROWS_WITH_AS((gradus::optimizer(composed)), "gradus: eps is 1e+39; expected at most 3.40282347e+38, the largest float",
+  const auto composed = gradus::compose(1, gradus::first_moment::ema{}, gradus::second_moment::ema{},
+                                        gradus::step_size::adaptive{}, gradus::decay::scheduled{.eps = 1e39});
+  CHECK_THROWS_WITH_AS((gradus::optimizer(composed)),
+                       "gradus: eps is 1e+39; expected at most 3.40282347e+38, the largest float",
                        std::invalid_argument);
 }
 
@@ -199,10 +205,13 @@ TEST_CASE("hyperparameters whose products the compute type cannot hold are refus
     CHECK_NOTHROW(in_double.step());
   };
   const std::string product = "; expected a product of at most 3.40282347e+38, the largest float";
-  check(gradus::adamw{.lr = 1e30, .weight_decay = 1e20}, "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
-  check(gradus::sgds{.lr = 1e30, .weight_decay = 1e20}, "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
+  check(gradus::adamw{.lr = 1e30, .weight_decay = 1e20},
+        "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
+  check(gradus::sgds{.lr = 1e30, .weight_decay = 1e20},
+        "gradus: weight_decay is 1e+20 with lr 1e+30 and lr_scale 1" + product);
   check(gradus::adam{.lr = 1e35, .beta1 = 0.999999, .beta2 = 0.5},
-        "gradus: lr is 1e+35 and lr_scale 1; expected a step whose coefficients, of these and of the other hyperparameters, are "
+        "gradus: lr is 1e+35 and lr_scale 1; expected a step whose coefficients, of these and of the other "
+        "hyperparameters, are "
         "at most 3.40282347e+38, the largest float");
   // What is large and fits is taken; and a scheduled decay, which is held to 1, is.
   std::vector<float> w(3, 1), g(3, 1);

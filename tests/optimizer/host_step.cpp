@@ -41,7 +41,8 @@ TEST_CASE("grad_scale: as good as gradients that are scaled")
   }
 }
 
-TEST_CASE_TEMPLATE("grad_norm_sq: a norm that is given is as good as one that is computed", Recipe, gradus::adam, gradus::adams)
+TEST_CASE_TEMPLATE("grad_norm_sq: a norm that is given is as good as one that is computed", Recipe, gradus::adam,
+                   gradus::adams)
 {
   auto model = tensors<float>(), other = tensors<float>();
   Recipe recipe{};

@@ -26,8 +26,8 @@ using support::tensor, support::tensors;
 
 TEST_CASE_TEMPLATE("mean square: one pass finds what two passes find", T, float, double)
 {
-  // Groups, one of which does not decay; a scale on the gradients; a tensor that comes late, one that pauses; a norm that
-  // is given now and then; a thousand steps for the sums to drift in.
+  // Groups, one of which does not decay; a scale on the gradients; a tensor that comes late, one that pauses; a norm
+  // that is given now and then; a thousand steps for the sums to drift in.
   auto model = tensors<T>({7, 500, 33});
   gradus::optimizer<gradus::adams, T> opt({.lr = 1e-3, .weight_decay = 1e-3});
   const auto undecayed = opt.add_group({.lr = 1e-3, .weight_decay = 0});
@@ -48,7 +48,8 @@ TEST_CASE_TEMPLATE("mean square: one pass finds what two passes find", T, float,
         norm_sq += double(g) * double(g);
     }
     const bool given = t < 300 && t % 3 == 1;
-    const auto report = opt.step({.grad_scale = t % 2 ? 1.0 : 3.0, .grad_norm_sq = given ? std::optional(norm_sq) : std::nullopt});
+    const auto report = opt.step({.grad_scale = t % 2 ? 1.0 : 3.0,
+                                  .grad_norm_sq = given ? std::optional(norm_sq) : std::nullopt});
     double sum = 0, count = 0;
     for (std::size_t k = 0; k < h.size(); ++k) {
       if (k == 1 && t >= 500 && t < 600)
@@ -122,7 +123,8 @@ TEST_CASE("mean square: 0 for gradients that are all zero, which then decay noth
   // In two passes too.
   using namespace gradus;
   std::vector<float> v = start, zero(3, 0.0f);
-  optimizer two(compose(0.1, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{0.5}));
+  optimizer two(compose(0.1, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{},
+                        decay::scheduled{0.5}));
   two.add(v, zero);
   CHECK(two.step().decay_factor == 0);
   CHECK(same(v, start));
@@ -209,7 +211,8 @@ TEST_CASE("recompute_second_moment_sum: moments that were written by hand count 
   CHECK(*after.mean_square == doctest::Approx(sum / 20 / (1 - 0.99 * 0.99 * 0.99)).epsilon(1e-12));
 }
 
-TEST_CASE_TEMPLATE("model_size: parts of a model that are told its size and norm have its mean, to the bit", T, float, double)
+TEST_CASE_TEMPLATE("model_size: parts of a model that are told its size and norm have its mean, to the bit", T, float,
+                   double)
 {
   auto whole = tensors<T>({5, 4133, 40}), parts = tensors<T>({5, 4133, 40});
   gradus::optimizer<gradus::adams, T> opt(scheduled);
@@ -262,7 +265,8 @@ TEST_CASE("model_size: refused where it does not give the mean")
     CHECK((save(of) == state));
   };
   check(opt, {.grad_norm_sq = 1, .model_size = 29}, "model_size is 29; expected at least 30");
-  check(opt, {.model_size = 31}, "model_size is 31; expected none, as the norm of this part is not the whole model's: give grad_norm_sq");
+  check(opt, {.model_size = 31},
+        "model_size is 31; expected none, as the norm of this part is not the whole model's: give grad_norm_sq");
   const auto two_passes = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
                                           gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
   gradus::optimizer<decltype(two_passes)> by_moments(two_passes);
@@ -273,7 +277,8 @@ TEST_CASE("model_size: refused where it does not give the mean")
   CHECK_NOTHROW(opt.step({.grad_norm_sq = 1, .model_size = 30}));
 }
 
-TEST_CASE_TEMPLATE("option mean_square: what is given is the decay's", Rule, gradus::second_moment::ema, gradus::second_moment::ema_max)
+TEST_CASE_TEMPLATE("option mean_square: what is given is the decay's", Rule, gradus::second_moment::ema,
+                   gradus::second_moment::ema_max)
 {
   const auto recipe = gradus::compose(0.01, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{},
                                       gradus::decay::scheduled{.weight_decay = 0.1});

@@ -58,21 +58,25 @@ TEST_CASE("options out of their range are refused")
     check_refused("gradus: grad_norm_sq is " + text(bad) + "; expected the sum of the squares of all raw gradients",
                   [=](auto& s) { s.opt.step({.grad_norm_sq = bad}); });
   for (const double bad : {1e39, 1e-46, 1e-39})
-    check_refused("gradus: grad_scale is " + text(bad) + "; expected a number from 1.17549435e-38 to 3.40282347e+38, the range of float",
+    check_refused("gradus: grad_scale is " + text(bad) +
+                      "; expected a number from 1.17549435e-38 to 3.40282347e+38, the range of float",
                   [=](auto& s) { s.opt.step({.grad_scale = bad}); });
-  check_refused("gradus: lr_scale is 1e+42 with lr 0.001; expected a product of at most 3.40282347e+38, the largest float",
-                [=](auto& s) { s.opt.step({.lr_scale = 1e42}); });
+  check_refused(
+      "gradus: lr_scale is 1e+42 with lr 0.001; expected a product of at most 3.40282347e+38, the largest float",
+      [=](auto& s) { s.opt.step({.lr_scale = 1e42}); });
   for (const double bad : {-1.0, inf, not_a_number})
     check_refused("gradus: mean_square is " + text(bad) + "; expected a finite number >= 0",
                   [=](auto& s) { s.opt.step({.mean_square = bad}); });
   check_refused("gradus: model_size is 7; expected at least 8, the number of parameters of this part",
                 [=](auto& s) { s.opt.step({.grad_norm_sq = 1, .model_size = 7}); });
-  check_refused("gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root: leave it "
-                "out and it is computed, or set skip_nonfinite",
-                [=](auto& s) { s.opt.step({.max_grad_norm = 1, .grad_norm_sq = inf}); });
+  check_refused(
+      "gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root: leave it "
+      "out and it is computed, or set skip_nonfinite",
+      [=](auto& s) { s.opt.step({.max_grad_norm = 1, .grad_norm_sq = inf}); });
   // One bad option among good ones is enough.
-  check_refused("gradus: lr_scale is -1; expected a finite number >= 0",
-                [](auto& s) { s.opt.step({.lr_scale = -1, .max_grad_norm = 1, .grad_norm_sq = 1, .skip_nonfinite = true}); });
+  check_refused("gradus: lr_scale is -1; expected a finite number >= 0", [](auto& s) {
+    s.opt.step({.lr_scale = -1, .max_grad_norm = 1, .grad_norm_sq = 1, .skip_nonfinite = true});
+  });
 }
 
 TEST_CASE("grad_norm_sq, max_grad_norm: NaN is refused, or stops a step that may be skipped")
@@ -84,7 +88,8 @@ TEST_CASE("grad_norm_sq, max_grad_norm: NaN is refused, or stops a step that may
   CHECK_THROWS_AS(opt.step({.grad_norm_sq = nan}), std::invalid_argument);
   CHECK_FALSE(opt.step({.grad_norm_sq = nan, .skip_nonfinite = true}).applied);
   CHECK_THROWS_WITH_AS(opt.step({.max_grad_norm = nan}),
-                       "gradus: max_grad_norm is nan; expected a number > 0 (infinity only measures)", std::invalid_argument);
+                       "gradus: max_grad_norm is nan; expected a number > 0 (infinity only measures)",
+                       std::invalid_argument);
   CHECK(w == std::vector<float>{1, 2});
   CHECK(opt.step().applied);
   CHECK(w[0] < 1);

@@ -24,13 +24,10 @@ using support::refusal, support::save, support::scheduled, support::tensor;
 
 // As oneDNN pads channels to blocks of 16: of each block of 16 the first so many are numbers.
 constexpr std::size_t in_block = 10;
-constexpr bool is_padding(std::size_t i)
-{
-  return i % 16 >= in_block;
-}
+constexpr bool is_padding(std::size_t i) { return i % 16 >= in_block; }
 
-// Steps of a padded tensor beside those of its numbers alone, with another tensor in the model; whether padding stays 0, and
-// the largest relative difference of the weights and of v̄.
+// Steps of a padded tensor beside those of its numbers alone, with another tensor in the model; whether padding stays
+// 0, and the largest relative difference of the weights and of v̄.
 template <class T, class Recipe>
 double padded_difference(const Recipe& recipe, std::string_view name)
 {
@@ -118,7 +115,8 @@ TEST_CASE("padding_mask: of a function, of what can be called, and of ranges of 
   CHECK_FALSE(range(0));
   CHECK(range(1));
   CHECK(range.size() == 2);
-  static_assert(!std::is_constructible_v<padding_mask, int> && !std::is_constructible_v<padding_mask, std::vector<std::vector<bool>>>);
+  static_assert(!std::is_constructible_v<padding_mask, int> &&
+                !std::is_constructible_v<padding_mask, std::vector<std::vector<bool>>>);
 }
 
 TEST_CASE("padding: the mean square is that of the numbers alone")
@@ -143,7 +141,8 @@ TEST_CASE("padding: the mean square is that of the numbers alone")
       return *opt.report().mean_square;
     };
     using namespace gradus;
-    const double v = moments_first ? mean_square(optimizer(compose(1e-3, first_moment::ema{}, second_moment::yogi{}, step_size::adaptive{}, decay::scheduled{0.1})))
+    const double v = moments_first ? mean_square(optimizer(compose(1e-3, first_moment::ema{}, second_moment::yogi{},
+                                                                   step_size::adaptive{}, decay::scheduled{0.1})))
                                    : mean_square(optimizer<adams>({.weight_decay = 0.1}));
     // yogi's v starts from 1e-6, and is 1e-6 + 0.001 g² after a step.
     CHECK(v == doctest::Approx(moments_first ? (1e-6 + 1e-3 * 1.98e-4) / 1e-3 : 1.98e-4).epsilon(1e-4));
@@ -159,7 +158,8 @@ TEST_CASE("padding: stays 0, and the numbers move as if there were none")
       recipe.momentum = 0.9;
     if constexpr (requires { recipe.initial_accumulator; })
       recipe.initial_accumulator = 0.5;
-    const double worst = padded_difference<float>(recipe, name), worst_in_double = padded_difference<double>(recipe, name);
+    const double worst = padded_difference<float>(recipe, name),
+                 worst_in_double = padded_difference<double>(recipe, name);
     CHECK_MESSAGE(worst <= (name == "adams" ? 1e-6 : 0), name);  // v̄'s sums have other terms side by side
     CHECK_MESSAGE(worst_in_double <= (name == "adams" ? 1e-14 : 0), name);
   });

@@ -54,7 +54,8 @@ TEST_CASE("interval_set: as a list of intervals has it, whatever comes and goes"
   for (int step = 0; step < 20'000; ++step) {
     const std::size_t i = r.below(all.size());
     // Rising, as memory mostly is gone through, or anywhere; many overlap.
-    const std::uintptr_t begin = step % 4 == 0 ? r.below(2000) : std::uintptr_t(step * 7 % 2000), end = begin + r.below(step % 50 == 0 ? 500 : 12);
+    const std::uintptr_t begin = step % 4 == 0 ? r.below(2000) : std::uintptr_t(step * 7 % 2000),
+                         end = begin + r.below(step % 50 == 0 ? 500 : 12);
     if (all[i]) {
       set.erase(i);
       all[i].reset();
@@ -84,7 +85,9 @@ TEST_CASE("place_table: finds what was inserted, until it is erased, for hashes 
     place_table table;
     table.reserve(10, hash);
     std::vector<bool> there(200);
-    const auto find = [&](std::size_t place) { return table.find(hash(place), [&](std::size_t k) { return k == place; }); };
+    const auto find = [&](std::size_t place) {
+      return table.find(hash(place), [&](std::size_t k) { return k == place; });
+    };
     for (int step = 0; step < 3000; ++step) {
       const std::size_t place = r.below(step < 100 ? 10 : there.size());
       if (step == 100)

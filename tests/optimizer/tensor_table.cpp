@@ -216,17 +216,21 @@ TEST_CASE("rebind: several at once may take each other's places, all or none")
   const auto c = opt.add("c", w.part(20, 10), g.part(20, 10));
   using rebinding = decltype(opt)::rebinding;
   CHECK_FALSE(refusal([&] { opt.rebind(a, w.part(10, 10), g.part(10, 10)); }).empty());
-  const std::vector<rebinding> round{{a, w.part(10, 10), g.part(10, 10)}, {b, w.part(20, 10), g.part(20, 10)}, {c, w.part(0, 10), g.part(0, 10)}};
+  const std::vector<rebinding> round{{a, w.part(10, 10), g.part(10, 10)},
+                                     {b, w.part(20, 10), g.part(20, 10)},
+                                     {c, w.part(0, 10), g.part(0, 10)}};
   opt.rebind_spans(round);
   opt.step();
   CHECK(w.numbers == std::vector<float>([] {
-    std::vector<float> v(40, 0.0f);
-    for (std::size_t i = 30; i < 40; ++i)
-      v[i] = float(i + 1);
-    return v;
-  }()));
+          std::vector<float> v(40, 0.0f);
+          for (std::size_t i = 30; i < 40; ++i)
+            v[i] = float(i + 1);
+          return v;
+        }()));
   // The last of three is refused: nobody has moved.
-  const std::vector<rebinding> bad{{a, w.part(0, 10), g.part(0, 10)}, {b, w.part(30, 10), std::nullopt}, {c, w.part(5, 10), g.part(0, 10)}};
+  const std::vector<rebinding> bad{{a, w.part(0, 10), g.part(0, 10)},
+                                   {b, w.part(30, 10), std::nullopt},
+                                   {c, w.part(5, 10), g.part(0, 10)}};
   CHECK(refusal([&] { opt.rebind_spans(bad); }) ==
         "gradus: parameters of tensor \"c\" overlap the parameters of tensor \"a\"; expected memory of their own");
   CHECK(refusal([&] { opt.rebind_spans(std::vector<rebinding>{round[0], round[1], round[0]}); }) ==
@@ -266,7 +270,8 @@ TEST_CASE("add, rebind, remove: in any order, what overlaps is refused and nothi
     bool overlaps = meet(w, n, g, n);
     for (std::size_t i = 0; i < all.size(); ++i)
       if (is_new || i != at)
-        overlaps = overlaps || meet(w, n, all[i].w, all[i].n) || meet(w, n, all[i].g, all[i].n) || meet(g, n, all[i].w, all[i].n);
+        overlaps = overlaps || meet(w, n, all[i].w, all[i].n) || meet(w, n, all[i].g, all[i].n) ||
+                   meet(g, n, all[i].w, all[i].n);
     gradus::tensor_handle handle;
     const std::string sentence = refusal([&] {
       if (is_new)
@@ -447,8 +452,8 @@ TEST_CASE_TEMPLATE("add: without gradients, a tensor stands still until it has s
   CHECK(report.applied);
   CHECK(report.grad_norm == 0);
   CHECK(report.mean_square == 0);
-  CHECK(refusal([&] { opt.unfreeze(h); }) ==
-        "gradus: tensor \"a\" has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
+  CHECK(refusal([&] { opt.unfreeze(h); }) == "gradus: tensor \"a\" has no gradients, and so cannot be taken in; "
+                                             "expected rebind_gradients(tensor, gradients) before it");
   // Whatever a visitor writes, no step reads gradients that are not there.
   for (const bool written : {true, false, true}) {
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool& takes_part) { takes_part = written; });

@@ -31,16 +31,23 @@ TEST_CASE("visit_state: what it shows, in what order")
   const auto note = [&](std::string_view name, std::string_view key, auto values) {
     using element = std::remove_const_t<typename decltype(values)::element_type>;
     seen.push_back(std::string(name) + '/' + std::string(key) + ' ' + std::to_string(values.size()) + ' ' +
-                   (std::is_same_v<element, float> ? "float" : std::is_same_v<element, double> ? "double" : "count"));
+                   (std::is_same_v<element, float>    ? "float"
+                    : std::is_same_v<element, double> ? "double"
+                                                      : "count"));
   };
   gradus::optimizer<gradus::adams> opt;
   opt.add("a", a.weights, a.gradients);
   opt.add("b", b.weights, b.gradients);
   std::as_const(opt).visit_state(note);
-  const std::vector<std::string> expected{
-      "a/exp_avg 3 float",        "a/exp_avg_sq 3 float",      "a/step 1 count", "a/exp_avg_sq_sum 1 double",
-      "b/exp_avg 2 float",        "b/exp_avg_sq 2 float",      "b/step 1 count", "b/exp_avg_sq_sum 1 double",
-      "/exp_avg_sq_sum_is_of_model 1 count"};
+  const std::vector<std::string> expected{"a/exp_avg 3 float",
+                                          "a/exp_avg_sq 3 float",
+                                          "a/step 1 count",
+                                          "a/exp_avg_sq_sum 1 double",
+                                          "b/exp_avg 2 float",
+                                          "b/exp_avg_sq 2 float",
+                                          "b/step 1 count",
+                                          "b/exp_avg_sq_sum 1 double",
+                                          "/exp_avg_sq_sum_is_of_model 1 count"};
   CHECK((seen == expected));
   seen.clear();
   gradus::optimizer<gradus::sgd> plain;
@@ -55,13 +62,13 @@ TEST_CASE("visit_state: what it shows, in what order")
 
 namespace {
 
-// A run of 20 steps through all that can happen to tensors; the same when it is cut after step `cut` and gone on with in
-// another optimizer that is given the checkpoint.
+// A run of 20 steps through all that can happen to tensors; the same when it is cut after step `cut` and gone on with
+// in another optimizer that is given the checkpoint.
 struct events {
-  bool late = false;      // the second tensor comes at step 3
-  bool pause = false;     // the third is left out of steps 4 to 8
-  bool groups = false;    // the last is of a group of its own
-  bool give_norm = false; // the norm is given where it may be
+  bool late = false;       // the second tensor comes at step 3
+  bool pause = false;      // the third is left out of steps 4 to 8
+  bool groups = false;     // the last is of a group of its own
+  bool give_norm = false;  // the norm is given where it may be
 };
 
 template <class Recipe>
@@ -151,8 +158,8 @@ TEST_CASE("visit_tensors: a visitor may leave out every tensor")
 
 TEST_CASE("visitors may read an optimizer; changes are refused until they have returned")
 {
-  const std::string expected =
-      "gradus: this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned";
+  const std::string expected = "gradus: this optimizer is being visited; expected no change to it until visit_state or "
+                               "visit_tensors has returned";
   tensor<float> a(5, 1), b(5, 2), c(5, 3);
   gradus::optimizer<gradus::adam> opt;
   const auto h = opt.add("a", a.weights, a.gradients);

@@ -66,7 +66,10 @@ TEST_CASE("work list: a small step is one piece")
 
 TEST_CASE("work list: the pieces of a large step have every element once, are alike, and begin at whole pages")
 {
-  const std::vector<std::size_t> sizes[] = {{300'000}, {170'000, 5, 1, 4096, 0, 70'001, 4097, 33'333, 64}, std::vector<std::size_t>(3000, 100), {6'000'000, 1}};
+  const std::vector<std::size_t> sizes[] = {{300'000},
+                                            {170'000, 5, 1, 4096, 0, 70'001, 4097, 33'333, 64},
+                                            std::vector<std::size_t>(3000, 100),
+                                            {6'000'000, 1}};
   for (const auto& lengths : sizes) {
     CAPTURE(lengths.size());
     std::vector<std::vector<float>> weights;

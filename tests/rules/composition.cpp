@@ -43,9 +43,8 @@ void for_each_combination(Visit&& visit)
         [&]<class S>(std::type_identity<S> s) {
           for_each_rule<step_size::constant, step_size::adaptive, step_size::bounded, step_size::partially_adaptive,
                         step_size::rectified>([&]<class P>(std::type_identity<P> p) {
-            for_each_rule<decay::none, decay::l2, decay::decoupled, decay::independent, decay::scheduled,
-                          decay::stable, decay::l2_or_decoupled>(
-                [&]<class D>(std::type_identity<D> d) { visit(f, s, p, d); });
+            for_each_rule<decay::none, decay::l2, decay::decoupled, decay::independent, decay::scheduled, decay::stable,
+                          decay::l2_or_decoupled>([&]<class D>(std::type_identity<D> d) { visit(f, s, p, d); });
           });
         });
   });
@@ -57,7 +56,8 @@ constexpr std::size_t length = 19;
 struct combination {
   std::array<std::string_view, 4> kinds;
   std::size_t slots;
-  void (*step)(double lr, double lr_scale, std::uint64_t t, float* weights, const float* gradients, float* const* slots);
+  void (*step)(double lr, double lr_scale, std::uint64_t t, float* weights, const float* gradients,
+               float* const* slots);
   std::string names() const
   {
     std::string all;
@@ -126,8 +126,10 @@ TEST_CASE("every combination of rules that makes sense compiles and runs, and st
     if constexpr (makes_sense<F, S, P, D>) {
       ++sensible;
       using composition = gradus::composition<F, S, P, D>;
-      const combination c{{F::kind, S::kind, P::kind, D::kind}, composition::slots,
-                          [](double lr, double lr_scale, std::uint64_t t, float* x, const float* g, float* const* slots) {
+      const combination c{{F::kind, S::kind, P::kind, D::kind},
+                          composition::slots,
+                          [](double lr, double lr_scale, std::uint64_t t, float* x, const float* g,
+                             float* const* slots) {
                             D d{};
                             if constexpr (requires { d.weight_decay; })
                               d.weight_decay = 0.01;
@@ -142,9 +144,9 @@ TEST_CASE("every combination of rules that makes sense compiles and runs, and st
       check_standstill(c);
     }
   });
-  // Step sizes and second moments: constant goes with all four, each of the other four with the three that keep something:
-  // 1 + 3·5 pairs, one of them without a second moment. Five decays go with everything; `scheduled` with the 15 pairs that
-  // have a second moment; `stable` with one of the three first moments.
+  // Step sizes and second moments: constant goes with all four, each of the other four with the three that keep
+  // something: 1 + 3·5 pairs, one of them without a second moment. Five decays go with everything; `scheduled` with the
+  // 15 pairs that have a second moment; `stable` with one of the three first moments.
   CHECK(all == 3 * 4 * 5 * 7);
   CHECK(sensible == 3 * (16 * 5 + 15) + 16);
 }
@@ -173,7 +175,8 @@ std::vector<T> trained(const Rule& rule, Backend backend)
 template <class A, class B>
 bool same_training(const A& a, const B& b)
 {
-  return support::first_difference(trained<float>(a, gradus::default_backend{}), trained<float>(b, gradus::default_backend{})) == -1;
+  return support::first_difference(trained<float>(a, gradus::default_backend{}),
+                                   trained<float>(b, gradus::default_backend{})) == -1;
 }
 
 }  // namespace
@@ -219,8 +222,10 @@ struct unqualified {
 
 TEST_CASE_TEMPLATE("a rule of one's own, its words not qualified, has the same bits on every backend", T, float, double)
 {
-  const auto rule = gradus::compose(0.01, own::unqualified{}, second_moment::none{}, gradus::step_size::constant{}, decay::none{});
-  CHECK(support::first_difference(trained<T>(rule, gradus::backend::scalar{}), trained<T>(rule, gradus::default_backend{})) == -1);
+  const auto rule = gradus::compose(0.01, own::unqualified{}, second_moment::none{}, gradus::step_size::constant{},
+                                    decay::none{});
+  CHECK(support::first_difference(trained<T>(rule, gradus::backend::scalar{}),
+                                  trained<T>(rule, gradus::default_backend{})) == -1);
 }
 
 TEST_CASE("a rule of one's own, around another or deriving from it, keeps its bias correction and its start")
@@ -234,7 +239,8 @@ TEST_CASE("a rule of one's own, around another or deriving from it, keeps its bi
   CHECK(same_training(gradus::compose(0.01, first_moment::ema{}, own::deriving{}, adaptive, decay::scheduled{}),
                       gradus::compose(0.01, first_moment::ema{}, second_moment::ema{}, adaptive, decay::scheduled{})));
   // What a slot starts from is the rule's word.
-  const auto started = gradus::compose(0.01, own::blended{.inner = {.initial_accumulator = 0.25}}, second_moment::ema{}, adaptive, decay::none{});
+  const auto started = gradus::compose(0.01, own::blended{.inner = {.initial_accumulator = 0.25}}, second_moment::ema{},
+                                       adaptive, decay::none{});
   CHECK(gradus::initial_value(started, 0) == 0.25);
   CHECK(gradus::initial_value(started, 1) == 0);
   std::vector<float> w(length), g(length);
@@ -261,8 +267,8 @@ TEST_CASE("state_bytes: a constant of the composition")
 
 TEST_CASE("make_step_scalars: what the rules say of themselves, and neutral numbers where they say nothing")
 {
-  const auto averages = gradus::compose(0.5, first_moment::ema{.beta1 = 0.5}, second_moment::ema_max{.beta2 = 0.75}, step_size::adaptive{},
-                                        decay::scheduled{});
+  const auto averages = gradus::compose(0.5, first_moment::ema{.beta1 = 0.5}, second_moment::ema_max{.beta2 = 0.75},
+                                        step_size::adaptive{}, decay::scheduled{});
   gradus::step_scalars k = gradus::make_step_scalars(averages, 2, 0.25, 3);
   CHECK(k.lr == 0.125);
   CHECK(k.lr_scale == 0.25);
@@ -272,8 +278,8 @@ TEST_CASE("make_step_scalars: what the rules say of themselves, and neutral numb
   CHECK(k.beta2 == 0.75);
   CHECK(k.gain == 1);
   CHECK(k.mean_square == 3);
-  const auto plain = gradus::compose(0.5, first_moment::momentum{.momentum = 0.5, .dampening = 0.25}, second_moment::none{},
-                                     step_size::constant{}, decay::stable{});
+  const auto plain = gradus::compose(0.5, first_moment::momentum{.momentum = 0.5, .dampening = 0.25},
+                                     second_moment::none{}, step_size::constant{}, decay::stable{});
   k = gradus::make_step_scalars(plain, 1, 0);
   CHECK(k.lr == 0);
   CHECK(k.bc1 == 1);

@@ -29,12 +29,12 @@ constexpr std::size_t length = 19;
 
 }  // namespace
 
-// ── the equations ────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── the equations ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
 
-// The largest difference in 50 steps between a decay of SGD with momentum and a loop in double. \param loop  loop(θ, g, α/lr)
-// decays the weight, or the gradient
+// The largest difference in 50 steps between a decay of SGD with momentum and a loop in double. \param loop loop(θ, g,
+// α/lr) decays the weight, or the gradient
 template <class T, class Decay, class Loop>
 double worst_difference_of_sgd(const Decay& decay, const Loop& loop)
 {
@@ -70,21 +70,23 @@ TEST_CASE_TEMPLATE("none, l2, decoupled, independent, stable, l2_or_decoupled: t
 {
   constexpr double rounding = sizeof(T) == 4 ? 1e-5 : 1e-13, lr = 0.1, gain = (1 - 0.5) / (1 - 0.75);
   CHECK(worst_difference_of_sgd<T>(decay::none{}, [](double&, double&, double) {}) < rounding);
-  // Parts of the weight from nothing to all of it and beyond, on either side of the half from which another form is taken.
+  // Parts of the weight from nothing to all of it and beyond, on either side of the half from which another form is
+  // taken.
   for (const double s : {0.0, 1e-6, 0.01, 0.49, 0.51, 1.0, 1.25}) {
     CAPTURE(s);
     const auto decoupled = [&](double& theta, double&, double scale) { theta -= s * scale * theta; };
     const auto l2 = [&](double& theta, double& g, double) { g += s * theta; };
     CHECK(worst_difference_of_sgd<T>(decay::l2{s}, l2) < rounding);
     CHECK(worst_difference_of_sgd<T>(decay::decoupled{s / lr}, decoupled) < rounding);
-    CHECK(worst_difference_of_sgd<T>(decay::independent{s}, [&](double& theta, double&, double) { theta -= s * theta; }) < rounding);
+    CHECK(worst_difference_of_sgd<T>(decay::independent{s},
+                                     [&](double& theta, double&, double) { theta -= s * theta; }) < rounding);
     CHECK(worst_difference_of_sgd<T>(decay::stable{s / lr / gain}, decoupled) < rounding);
     CHECK(worst_difference_of_sgd<T>(decay::l2_or_decoupled{s, false}, l2) < rounding);
     CHECK(worst_difference_of_sgd<T>(decay::l2_or_decoupled{s / lr, true}, decoupled) < rounding);
   }
 }
 
-// ── scheduled ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── scheduled ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
 
@@ -171,7 +173,8 @@ double worst_difference(const Recipe& recipe, textbook book)
     CHECK(report.decay_clamped == book.clamped);
     for (std::size_t k = 0; k < model.size(); ++k)
       for (std::size_t i = 0; i < model[k].weights.size(); ++i)
-        worst = std::fmax(worst, std::fabs(model[k].weights[i] - book.tensors[k].w[i]) / (1e-3 + std::fabs(book.tensors[k].w[i])));
+        worst = std::fmax(worst, std::fabs(model[k].weights[i] - book.tensors[k].w[i]) /
+                                     (1e-3 + std::fabs(book.tensors[k].w[i])));
   }
   return worst;
 }
@@ -189,40 +192,53 @@ TEST_CASE("scheduled: the equation, with every second moment and step size")
   const decay::scheduled swd{.weight_decay = 0.05};
   const textbook base{.step_size = adaptive};
 
-  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::adaptive{}, swd), base) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::adaptive{}, swd),
+                         base) < 1e-12);
 
   textbook book = base;
   book.second_moment = textbook::maximum;
-  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema_max{0.99}, step_size::adaptive{}, swd), book) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema_max{0.99}, step_size::adaptive{}, swd),
+                         book) < 1e-12);
 
   book.step_size = [](double alpha, double bc1, double bc2, int, double v) {
     return alpha * std::sqrt(bc2) / bc1 / std::pow(std::sqrt(v) + 1e-8, 2 * 0.125);
   };
-  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema_max{0.99}, step_size::partially_adaptive{.partial = 0.125}, swd), book) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema_max{0.99},
+                                 step_size::partially_adaptive{.partial = 0.125}, swd),
+                         book) < 1e-12);
 
   book = base;
   book.second_moment = textbook::yogi;
   book.start = 1e-6;
-  CHECK(worst_difference(compose(0.01, first_moment::ema{.initial_accumulator = 1e-6}, second_moment::yogi{.beta2 = 0.99}, step_size::adaptive{}, swd), book) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{.initial_accumulator = 1e-6},
+                                 second_moment::yogi{.beta2 = 0.99}, step_size::adaptive{}, swd),
+                         book) < 1e-12);
 
   book = base;
   book.step_size = [](double alpha, double bc1, double bc2, int t, double v) {
     const double final_lr = 0.1 * alpha / 0.01, gamma = 1e-2;
-    return std::fmin(std::fmax(alpha * std::sqrt(bc2) / bc1 / (std::sqrt(v) + 1e-8), final_lr * (1 - 1 / (gamma * t + 1))),
+    return std::fmin(std::fmax(alpha * std::sqrt(bc2) / bc1 / (std::sqrt(v) + 1e-8),
+                               final_lr * (1 - 1 / (gamma * t + 1))),
                      final_lr * (1 + 1 / (gamma * t)));
   };
-  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::bounded{.gamma = 1e-2}, swd), book) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::bounded{.gamma = 1e-2},
+                                 swd),
+                         book) < 1e-12);
 
   book.step_size = [](double alpha, double bc1, double bc2, int t, double v) {
     const double beta2 = 0.99, inf = 2 / (1 - beta2) - 1, rho = inf - 2 * t * std::pow(beta2, t) / bc2;
     if (rho <= 5)
       return alpha / bc1;
-    return alpha / bc1 * std::sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho)) * std::sqrt(bc2) / (std::sqrt(v) + 1e-8);
+    return alpha / bc1 * std::sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho)) * std::sqrt(bc2) /
+           (std::sqrt(v) + 1e-8);
   };
-  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::rectified{}, swd), book) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::rectified{}, swd),
+                         book) < 1e-12);
 
   // A decay of everything in each step, which is held to just that.
-  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::adaptive{}, decay::scheduled{1e4}), base) < 1e-12);
+  CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::adaptive{},
+                                 decay::scheduled{1e4}),
+                         base) < 1e-12);
 }
 
 TEST_CASE("scheduled: a decay of more than the whole weight is held to that, and reported")
@@ -249,8 +265,10 @@ TEST_CASE("scheduled: eps is added to the mean")
 {
   using namespace gradus;
   std::vector<double> w{1, -2, 3}, g{1e-7, -1e-7, 1e-7};
-  optimizer<decltype(compose(0, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{}, decay::scheduled{})), double> opt(
-      compose(1e-3, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{}, decay::scheduled{.weight_decay = 5e-4, .eps = 1e-2}));
+  optimizer<decltype(compose(0, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{}, decay::scheduled{})),
+            double>
+      opt(compose(1e-3, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{},
+                  decay::scheduled{.weight_decay = 5e-4, .eps = 1e-2}));
   opt.add(w, g);
   const auto report = opt.step();
   CHECK_FALSE(report.decay_clamped);
@@ -265,7 +283,8 @@ TEST_CASE("scheduled: eps is added to the mean")
   CHECK(v[0] == doctest::Approx(1 - 1e-3 * 5e-4 * 10).epsilon(1e-12));
 }
 
-TEST_CASE_TEMPLATE("scheduled: waits for the first gradient, and never takes more than the whole weight", T, float, double)
+TEST_CASE_TEMPLATE("scheduled: waits for the first gradient, and never takes more than the whole weight", T, float,
+                   double)
 {
   support::random r(9);
   const auto start = draw<T>(r);
@@ -281,7 +300,7 @@ TEST_CASE_TEMPLATE("scheduled: waits for the first gradient, and never takes mor
   }
 }
 
-// ── all ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── all ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
 
@@ -308,7 +327,8 @@ double mean_after_noise(const Rule& rule)
 TEST_CASE("a decay too small for 1 - s in float is not lost, nor rounded up")
 {
   const auto check = [](const char* name, double s_for_one, const auto& with_weight_decay) {
-    const double undecayed = mean_after_noise<double>(with_weight_decay(0)), rounded = mean_after_noise<float>(with_weight_decay(0));
+    const double undecayed = mean_after_noise<double>(with_weight_decay(0)),
+                 rounded = mean_after_noise<float>(with_weight_decay(0));
     for (const double s : {1e-8, 4e-8, 1e-7, 1e-6}) {
       CAPTURE(std::string(name));
       CAPTURE(s);
@@ -321,13 +341,16 @@ TEST_CASE("a decay too small for 1 - s in float is not lost, nor rounded up")
   check("decoupled", 1e-3, [](double wd) { return gradus::adamw{.weight_decay = wd}.rule(); });
   check("scheduled", 1e-3, [](double wd) { return gradus::adams{.weight_decay = wd}.rule(); });
   check("scheduled, two passes", 1e-3, [](double wd) {
-    return gradus::compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{wd});
+    return gradus::compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{},
+                           decay::scheduled{wd});
   });
   check("stable", 1e-2, [](double wd) { return gradus::sgds{.momentum = 0.9, .weight_decay = wd}.rule(); });
   check("stable, idle", 1e-3, [](double wd) { return gradus::sgds{.weight_decay = wd}.rule(); });
-  check("l2_or_decoupled", 1e-3, [](double wd) { return gradus::radam{.weight_decay = wd, .decoupled_weight_decay = true}.rule(); });
+  check("l2_or_decoupled", 1e-3,
+        [](double wd) { return gradus::radam{.weight_decay = wd, .decoupled_weight_decay = true}.rule(); });
   check("independent", 1, [](double wd) {
-    return gradus::compose(1e-3, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay::independent{wd});
+    return gradus::compose(1e-3, first_moment::none{}, second_moment::none{}, step_size::constant{},
+                           decay::independent{wd});
   });
 }
 
@@ -393,7 +416,8 @@ TEST_CASE("a decay of one's own gives the new weight, or what is taken off it")
 {
   const auto moved = [](const auto& decay) {
     std::vector<float> w(length, 1.0f), g(length, 1.0f);
-    gradus::optimizer opt(gradus::compose(0.125, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay));
+    gradus::optimizer opt(gradus::compose(0.125, first_moment::none{}, second_moment::none{}, step_size::constant{},
+                                          decay));
     opt.add(w, g);
     opt.step();
     return w;
@@ -406,8 +430,10 @@ TEST_CASE("stable: takes the gain of a first moment of one's own")
 {
   const auto after_a_step = [](const auto& first) {
     std::vector<double> w(length, 1.0), g(length, 0.0);
-    gradus::optimizer<decltype(gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::stable{})), double> opt(
-        gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::stable{.weight_decay = 0.01}));
+    gradus::optimizer<
+        decltype(gradus::compose(0.1, first, second_moment::none{}, step_size::constant{}, decay::stable{})), double>
+        opt(gradus::compose(0.1, first, second_moment::none{}, step_size::constant{},
+                            decay::stable{.weight_decay = 0.01}));
     opt.add(w, g);
     opt.step();
     return w[0];

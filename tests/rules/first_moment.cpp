@@ -18,14 +18,16 @@ using support::check_refused, support::draw, support::scalar_optimizer, support:
 
 namespace first_moment = gradus::first_moment;
 
-// The largest difference in 50 steps between plain descent along d and a loop in double. \param direction  direction(t, g, s) is
-// d, and moves the state s of an element, which starts from `start`
+// The largest difference in 50 steps between plain descent along d and a loop in double. \param direction direction(t,
+// g, s) is d, and moves the state s of an element, which starts from `start`
 template <class T, class Rule, class Loop>
 double worst_difference(const Rule& rule, const Loop& direction, double start = 0)
 {
   constexpr std::size_t n = 37;
   support::random r(20);
-  walk x(gradus::compose(0.1, rule, gradus::second_moment::none{}, gradus::step_size::constant{}, gradus::decay::none{}), draw<T>(r, n));
+  walk x(gradus::compose(0.1, rule, gradus::second_moment::none{}, gradus::step_size::constant{},
+                         gradus::decay::none{}),
+         draw<T>(r, n));
   std::vector<double> weights(x.weights.begin(), x.weights.end()), state(n, start);
   double worst = 0;
   for (int t = 1; t <= 50; ++t) {
@@ -54,9 +56,13 @@ TEST_CASE_TEMPLATE("none: d = g", T, float, double)
 
 TEST_CASE_TEMPLATE("momentum: the equation, with dampening and nesterov, to the limits of both", T, float, double)
 {
-  for (const first_moment::momentum& rule :
-       {first_moment::momentum{.momentum = 0.9}, {.momentum = 0.9, .nesterov = true}, {.momentum = 0.99, .dampening = 0.25},
-        {.momentum = 0.5, .dampening = 1}, {.momentum = 1 - 0x1p-20}, {.momentum = 0}, {.momentum = 0, .dampening = 0.5}}) {
+  for (const first_moment::momentum& rule : {first_moment::momentum{.momentum = 0.9},
+                                             {.momentum = 0.9, .nesterov = true},
+                                             {.momentum = 0.99, .dampening = 0.25},
+                                             {.momentum = 0.5, .dampening = 1},
+                                             {.momentum = 1 - 0x1p-20},
+                                             {.momentum = 0},
+                                             {.momentum = 0, .dampening = 0.5}}) {
     CAPTURE(rule.momentum);
     CAPTURE(rule.dampening);
     CHECK(worst_difference<T>(rule, [&](int t, double g, double& b) {
@@ -68,10 +74,11 @@ TEST_CASE_TEMPLATE("momentum: the equation, with dampening and nesterov, to the 
   }
 }
 
-TEST_CASE_TEMPLATE("momentum: in the first step the buffer is the gradient, of zero gradients it stays 0", T, float, double)
+TEST_CASE_TEMPLATE("momentum: in the first step the buffer is the gradient, of zero gradients it stays 0", T, float,
+                   double)
 {
-  walk x(gradus::compose(0.1, first_moment::momentum{.dampening = 0.5}, gradus::second_moment::none{}, gradus::step_size::constant{},
-                         gradus::decay::none{}),
+  walk x(gradus::compose(0.1, first_moment::momentum{.dampening = 0.5}, gradus::second_moment::none{},
+                         gradus::step_size::constant{}, gradus::decay::none{}),
          std::vector<T>{1, 1, 1});
   x.step({T(0.3), T(-2), T(0)});
   CHECK(x.slots[0] == std::vector<T>{T(0.3), T(-2), T(0)});
@@ -83,12 +90,15 @@ TEST_CASE_TEMPLATE("momentum: in the first step the buffer is the gradient, of z
 
 TEST_CASE_TEMPLATE("ema: the equation, for beta1 from 0 to almost 1, and from another start", T, float, double)
 {
-  for (const first_moment::ema& rule :
-       {first_moment::ema{}, {.beta1 = 0}, {.beta1 = 0.5}, {.beta1 = 1 - 0x1p-20}, {.beta1 = 0.9, .initial_accumulator = 0.25}}) {
+  for (const first_moment::ema& rule : {first_moment::ema{},
+                                        {.beta1 = 0},
+                                        {.beta1 = 0.5},
+                                        {.beta1 = 1 - 0x1p-20},
+                                        {.beta1 = 0.9, .initial_accumulator = 0.25}}) {
     CAPTURE(rule.beta1);
     CHECK(worst_difference<T>(
-              rule, [&](int, double g, double& m) { return m = rule.beta1 * m + (1 - rule.beta1) * g; }, rule.initial_accumulator) <
-          rounding<T>);
+              rule, [&](int, double g, double& m) { return m = rule.beta1 * m + (1 - rule.beta1) * g; },
+              rule.initial_accumulator) < rounding<T>);
   }
 }
 
@@ -110,12 +120,15 @@ TEST_CASE("momentum: nesterov without a momentum, or with dampening, is refused"
   const gradus::sgd without_momentum{.nesterov = true};
   const gradus::sgds dampened{.momentum = 0.9, .dampening = 0.5, .nesterov = true};
   CHECK_THROWS_WITH_AS(scalar_optimizer<gradus::sgd>{without_momentum},
-                       ("gradus: nesterov is 1 with momentum 0 and dampening 0" + expected).c_str(), std::invalid_argument);
+                       ("gradus: nesterov is 1 with momentum 0 and dampening 0" + expected).c_str(),
+                       std::invalid_argument);
   CHECK_THROWS_WITH_AS(scalar_optimizer<gradus::sgds>{dampened},
-                       ("gradus: nesterov is 1 with momentum 0.9 and dampening 0.5" + expected).c_str(), std::invalid_argument);
+                       ("gradus: nesterov is 1 with momentum 0.9 and dampening 0.5" + expected).c_str(),
+                       std::invalid_argument);
   CHECK_NOTHROW(scalar_optimizer<gradus::sgd>({.momentum = 0.9, .nesterov = true}));
   check_refused<gradus::sgd>("gradus: nesterov is 1 with momentum 0 and dampening 0" + expected,
-                             [&](auto& s) { s.opt.set_hyperparameters(without_momentum, s.undecayed); }, {.momentum = 0.5});
+                             [&](auto& s) { s.opt.set_hyperparameters(without_momentum, s.undecayed); },
+                             {.momentum = 0.5});
   check_refused<gradus::sgd>("gradus: nesterov is 1 with momentum 0 and dampening 0" + expected,
                              [&](auto& s) { s.opt.add_group(without_momentum); });
 }

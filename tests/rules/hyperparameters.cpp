@@ -48,24 +48,28 @@ struct three {
   double a = 1;
   bool b = true;
   double c = 2;
-  static constexpr auto fields = gradus::fields(field{"a", &three::a, range::any_number}, field{"b", &three::b, range::yes_or_no},
+  static constexpr auto fields = gradus::fields(field{"a", &three::a, range::any_number},
+                                                field{"b", &three::b, range::yes_or_no},
                                                 field{"c", &three::c, range::any_number});
 };
 struct two {
   double a = 1;
   bool b = true;
-  static constexpr auto fields = gradus::fields(field{"a", &two::a, range::any_number}, field{"b", &two::b, range::yes_or_no});
+  static constexpr auto fields = gradus::fields(field{"a", &two::a, range::any_number},
+                                                field{"b", &two::b, range::yes_or_no});
 };
 struct forgotten_bool {
   double a = 1;
   bool b = true, forgotten = false;
-  static constexpr auto fields = gradus::fields(field{"a", &forgotten_bool::a, range::any_number}, field{"b", &forgotten_bool::b, range::yes_or_no});
+  static constexpr auto fields = gradus::fields(field{"a", &forgotten_bool::a, range::any_number},
+                                                field{"b", &forgotten_bool::b, range::yes_or_no});
 };
 struct forgotten_int {
   double a = 1;
   bool b = true;
   int forgotten = 0;
-  static constexpr auto fields = gradus::fields(field{"a", &forgotten_int::a, range::any_number}, field{"b", &forgotten_int::b, range::yes_or_no});
+  static constexpr auto fields = gradus::fields(field{"a", &forgotten_int::a, range::any_number},
+                                                field{"b", &forgotten_int::b, range::yes_or_no});
 };
 struct only_a_bool {
   bool forgotten = false;
@@ -73,7 +77,8 @@ struct only_a_bool {
 };
 struct one_twice {
   double a = 1, forgotten = 1;
-  static constexpr auto fields = gradus::fields(field{"a", &one_twice::a, range::any_number}, field{"b", &one_twice::a, range::any_number});
+  static constexpr auto fields = gradus::fields(field{"a", &one_twice::a, range::any_number},
+                                                field{"b", &one_twice::a, range::any_number});
 };
 struct derived : two {};
 struct derived_and_forgotten : two {
@@ -88,30 +93,34 @@ struct derived_and_listed : two {
 struct around {
   gradus::first_moment::momentum inner;
   bool c = false;
-  static constexpr auto fields = gradus::fields(gradus::fields_of(&around::inner), field{"c", &around::c, range::yes_or_no});
+  static constexpr auto fields = gradus::fields(gradus::fields_of(&around::inner),
+                                                field{"c", &around::c, range::yes_or_no});
 };
 struct around_and_forgotten {
   gradus::first_moment::momentum inner;
   bool c = false, forgotten = false;
-  static constexpr auto fields =
-      gradus::fields(gradus::fields_of(&around_and_forgotten::inner), field{"c", &around_and_forgotten::c, range::yes_or_no});
+  static constexpr auto fields = gradus::fields(gradus::fields_of(&around_and_forgotten::inner),
+                                                field{"c", &around_and_forgotten::c, range::yes_or_no});
 };
 struct nothing {};
 struct nothing_listed {
   static constexpr auto fields = gradus::fields();
 };
 
-static_assert(lists_its_fields<three> && lists_its_fields<two> && lists_its_fields<derived> && lists_its_fields<derived_and_listed>);
+static_assert(lists_its_fields<three> && lists_its_fields<two> && lists_its_fields<derived> &&
+              lists_its_fields<derived_and_listed>);
 static_assert(lists_its_fields<around> && lists_its_fields<nothing> && lists_its_fields<nothing_listed>);
 static_assert(!lists_its_fields<forgotten_bool> && !lists_its_fields<forgotten_int> && !lists_its_fields<only_a_bool>);
-static_assert(!lists_its_fields<one_twice> && !lists_its_fields<derived_and_forgotten> && !lists_its_fields<around_and_forgotten>);
+static_assert(!lists_its_fields<one_twice> && !lists_its_fields<derived_and_forgotten> &&
+              !lists_its_fields<around_and_forgotten>);
 
 }  // namespace listing
 
 TEST_CASE("ranges: their limits are in them, or not, as their words say")
 {
   using gradus::range, gradus::detail::contains, gradus::detail::expectation;
-  constexpr double tiny = std::numeric_limits<double>::denorm_min(), most = std::numeric_limits<double>::max(), below_one = 1 - 0x1p-53;
+  constexpr double tiny = std::numeric_limits<double>::denorm_min(), most = std::numeric_limits<double>::max(),
+                   below_one = 1 - 0x1p-53;
   struct row {
     range r;
     std::string_view words;
@@ -176,7 +185,8 @@ TEST_CASE("hyperparameters outside their range are refused: of every recipe")
       const Field good = field;
       for (const double bad : limit->outside) {
         field = Field(bad);
-        const std::string message = "gradus: " + std::string(name) + " is " + text(bad) + "; expected " + limit->expected;
+        const std::string message = "gradus: " + std::string(name) + " is " + text(bad) + "; expected " +
+                                    limit->expected;
         CHECK_THROWS_WITH_AS(scalar_optimizer<Recipe>{model}, message.c_str(), std::invalid_argument);
         scalar_optimizer<Recipe> opt;
         CHECK_THROWS_WITH_AS(opt.add_group(model), message.c_str(), std::invalid_argument);
@@ -193,19 +203,25 @@ TEST_CASE("hyperparameters outside their range are refused: of every recipe")
 TEST_CASE("hyperparameters outside their range are refused: of a composition's rules")
 {
   const auto composed = [](double lr, double beta1, double beta2, double eps, double weight_decay, double decay_eps) {
-    return gradus::compose(lr, gradus::first_moment::ema{.beta1 = beta1}, gradus::second_moment::ema_max{.beta2 = beta2},
-                           gradus::step_size::adaptive{.eps = eps},
+    return gradus::compose(lr, gradus::first_moment::ema{.beta1 = beta1},
+                           gradus::second_moment::ema_max{.beta2 = beta2}, gradus::step_size::adaptive{.eps = eps},
                            gradus::decay::scheduled{.weight_decay = weight_decay, .eps = decay_eps});
   };
   using recipe = decltype(composed(0, 0, 0, 0, 0, 0));
   const auto make = [&](const recipe& r) { return scalar_optimizer<recipe>(r); };
   CHECK_NOTHROW(make(composed(0, 0, 0, 0, 0, 0)));
-  CHECK_THROWS_WITH_AS(make(composed(-1, 0, 0, 0, 0, 0)), "gradus: lr is -1; expected a finite number >= 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(make(composed(0, 1, 0, 0, 0, 0)), "gradus: beta1 is 1; expected a number in [0, 1)", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(make(composed(0, 0, 1, 0, 0, 0)), "gradus: beta2 is 1; expected a number in [0, 1)", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, -1, 0, 0)), "gradus: eps is -1; expected a finite number >= 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, 0, -1, 0)), "gradus: weight_decay is -1; expected a finite number >= 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, 0, 0, -2)), "gradus: eps is -2; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(make(composed(-1, 0, 0, 0, 0, 0)), "gradus: lr is -1; expected a finite number >= 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(make(composed(0, 1, 0, 0, 0, 0)), "gradus: beta1 is 1; expected a number in [0, 1)",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(make(composed(0, 0, 1, 0, 0, 0)), "gradus: beta2 is 1; expected a number in [0, 1)",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, -1, 0, 0)), "gradus: eps is -1; expected a finite number >= 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, 0, -1, 0)), "gradus: weight_decay is -1; expected a finite number >= 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(make(composed(0, 0, 0, 0, 0, -2)), "gradus: eps is -2; expected a finite number >= 0",
+                       std::invalid_argument);
 }
 
 TEST_CASE("hyperparameters outside their range are refused: of rules of one's own, in it and under it")
@@ -235,6 +251,7 @@ TEST_CASE("hyperparameters outside their range are refused: of rules of one's ow
   auto opt = make();
   auto changed = opt.hyperparameters();
   changed.first_moment.alpha = -1;
-  CHECK_THROWS_WITH_AS(opt.set_hyperparameters(changed), "gradus: alpha is -1; expected a number in [0, 1]", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.set_hyperparameters(changed), "gradus: alpha is -1; expected a number in [0, 1]",
+                       std::invalid_argument);
   CHECK(opt.hyperparameters().first_moment.alpha == 1);
 }

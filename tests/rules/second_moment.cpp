@@ -16,7 +16,8 @@ namespace {
 using namespace gradus;
 using support::draw, support::walk;
 
-// The largest difference of v in 50 steps from a loop in double. \param next  next(v, largest, g) moves v and its maximum
+// The largest difference of v in 50 steps from a loop in double. \param next next(v, largest, g) moves v and its
+// maximum
 template <class T, class Rule, class Loop>
 double worst_difference(const Rule& rule, const Loop& next, double start = 0)
 {
@@ -76,7 +77,8 @@ TEST_CASE_TEMPLATE("yogi: the equation, for beta2 from 0 to almost 1, and from e
     }
 }
 
-TEST_CASE_TEMPLATE("the first step from 0 gives (1 - beta2)g², and a zero gradient lets v fall, stay or be kept", T, float, double)
+TEST_CASE_TEMPLATE("the first step from 0 gives (1 - beta2)g², and a zero gradient lets v fall, stay or be kept", T,
+                   float, double)
 {
   const auto run = [](const auto& rule) {
     walk x(compose(0.01, first_moment::none{}, rule, step_size::constant{}, decay::none{}), std::vector<T>{1, 1});
@@ -92,7 +94,8 @@ TEST_CASE_TEMPLATE("the first step from 0 gives (1 - beta2)g², and a zero gradi
   CHECK(run(second_moment::yogi{0.5, 0}) == 0.125);
 }
 
-TEST_CASE_TEMPLATE("ema, ema_max, yogi: v is finite wherever (1 - beta2)g² is, and the weight moves on", T, float, double)
+TEST_CASE_TEMPLATE("ema, ema_max, yogi: v is finite wherever (1 - beta2)g² is, and the weight moves on", T, float,
+                   double)
 {
   // The square of the first overflows by itself, the last is near the end of what (1 − β₂)g² allows.
   constexpr bool single = sizeof(T) == 4;
@@ -101,7 +104,8 @@ TEST_CASE_TEMPLATE("ema, ema_max, yogi: v is finite wherever (1 - beta2)g² is, 
       CAPTURE(std::string(name));
       CAPTURE(g);
       using namespace gradus;
-      walk x(compose(0.01, first_moment::none{}, second, step_size::adaptive{}, decay::none{}), std::vector<T>{T(1), T(1), T(1)});
+      walk x(compose(0.01, first_moment::none{}, second, step_size::adaptive{}, decay::none{}),
+             std::vector<T>{T(1), T(1), T(1)});
       x.step({T(g), T(-g), T(1)});
       for (std::size_t i = 0; i < 2; ++i)
         for (const auto& slot : x.slots)
@@ -123,7 +127,8 @@ TEST_CASE_TEMPLATE("yogi: v never falls below zero", T, float, double)
 {
   support::random r(14);
   for (const double beta2 : {0.0, 1e-9, 1e-7, 1e-3, 0.5}) {
-    walk x(compose(0.01, first_moment::none{}, second_moment::yogi{.beta2 = beta2}, step_size::constant{}, decay::none{}),
+    walk x(compose(0.01, first_moment::none{}, second_moment::yogi{.beta2 = beta2}, step_size::constant{},
+                   decay::none{}),
            std::vector<T>(1000, T(0)));
     std::vector<T> g(1000);
     for (std::size_t i = 0; i < 1000; ++i) {

@@ -18,6 +18,7 @@ TEST_CASE("one_minus_power: right to the last digits, for a beta near 1 too")
   struct row {
     double beta, t, correction;
   };
+  // clang-format off
   for (const row& x : {row{0.9, 2, 1.89999999999999960e-1},
                        row{0.9, 7, 5.21703099999999917e-1},
                        row{0.95, 2, 9.75000000000000844e-2},
@@ -34,6 +35,7 @@ TEST_CASE("one_minus_power: right to the last digits, for a beta near 1 too")
                        row{0.999999999, 3, 2.99999991215420578e-9},
                        row{0.999999999, 2e9, 8.64664709243635965e-1},
                        row{0.9999999999999999, 7, 7.77156117237609319e-16}})
+    // clang-format on
     CHECK(std::fabs(one_minus_power(x.beta, x.t) / x.correction - 1) < 3e-15);
   CHECK(one_minus_power(0, 1) == 1);
   CHECK(one_minus_power(0, 1000) == 1);

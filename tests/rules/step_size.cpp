@@ -34,8 +34,8 @@ void check_formula(const Rule& rule, const Formula& expected, double smallest_v 
       for (const T v : {T(0), T(1e-20), T(1e-12), T(1e-6), T(0.01), T(1), T(1e6)}) {
         if (double(v) < smallest_v)
           continue;
-        const double exact =
-            expected(lr * lr_scale, lr_scale, double(t), 1 - std::pow(beta1, double(t)), 1 - std::pow(beta2, double(t)), double(v));
+        const double exact = expected(lr * lr_scale, lr_scale, double(t), 1 - std::pow(beta1, double(t)),
+                                      1 - std::pow(beta2, double(t)), double(v));
         const double given = double(a(v));
         worst = std::fmax(worst, exact == 0 ? std::fabs(given) : std::fabs(given / exact - 1));
       }
@@ -60,7 +60,8 @@ TEST_CASE_TEMPLATE("adaptive: the equation, with eps beside the corrected root",
     });
   check_formula<T>(
       step_size::adaptive{0},
-      [](double alpha, double, double, double bc1, double bc2, double v) { return alpha / bc1 / std::sqrt(v / bc2); }, 1e-20);
+      [](double alpha, double, double, double bc1, double bc2, double v) { return alpha / bc1 / std::sqrt(v / bc2); },
+      1e-20);
 }
 
 TEST_CASE_TEMPLATE("bounded: the equation, with bounds that close and follow the schedule", T, float, double)
@@ -71,7 +72,8 @@ TEST_CASE_TEMPLATE("bounded: the equation, with bounds that close and follow the
         check_formula<T>(step_size::bounded{eps, final_lr, gamma},
                          [&](double alpha, double scale, double t, double bc1, double bc2, double v) {
                            const double f = final_lr * scale;
-                           return std::fmin(std::fmax(alpha * std::sqrt(bc2) / bc1 / (std::sqrt(v) + eps), f * (1 - 1 / (gamma * t + 1))),
+                           return std::fmin(std::fmax(alpha * std::sqrt(bc2) / bc1 / (std::sqrt(v) + eps),
+                                                      f * (1 - 1 / (gamma * t + 1))),
                                             f * (1 + 1 / (gamma * t)));
                          });
 }
@@ -93,11 +95,13 @@ TEST_CASE_TEMPLATE("rectified: the equation, plain in the first five steps", T, 
       const double inf = 2 / (1 - 0.99) - 1, rho = inf - 2 * t * (1 - bc2) / bc2;
       if (rho <= 5)
         return alpha / bc1;
-      return alpha / bc1 * std::sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho)) * std::sqrt(bc2) / (std::sqrt(v) + eps);
+      return alpha / bc1 * std::sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho)) * std::sqrt(bc2) /
+             (std::sqrt(v) + eps);
     });
 }
 
-TEST_CASE_TEMPLATE("a zero gradient with v = 0 moves nothing, where the divisor vanishes or nearly does", T, float, double)
+TEST_CASE_TEMPLATE("a zero gradient with v = 0 moves nothing, where the divisor vanishes or nearly does", T, float,
+                   double)
 {
   constexpr bool single = sizeof(T) == 4;
   for (const double eps : {0.0, single ? 1e-46 : 5e-324, single ? 1e-40 : 1e-320, single ? 1e-38 : 1e-307})
@@ -127,7 +131,8 @@ TEST_CASE_TEMPLATE("a zero gradient with v = 0 moves nothing, where the divisor 
     }
 }
 
-TEST_CASE_TEMPLATE("adaptive: without eps, gradients whose squares are rounded to 0 move the weights no further than Adam may", T, float, double)
+TEST_CASE_TEMPLATE("adaptive: without eps, squares that are rounded to 0 move the weights no further than Adam may", T,
+                   float, double)
 {
   for (int exponent = sizeof(T) == 4 ? -149 : -1074; exponent < 10; exponent += 3) {
     walk x(adam{.lr = 0.01, .eps = 0}.rule(), std::vector<T>{T(0)});

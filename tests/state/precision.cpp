@@ -67,7 +67,9 @@ template <class Optimizer, class Model>
 std::string everything(Optimizer& opt, const Model& m)
 {
   std::string all;
-  const auto put = [&]<class X>(std::span<X> x) { all.append(reinterpret_cast<const char*>(x.data()), x.size_bytes()); };
+  const auto put = [&]<class X>(std::span<X> x) {
+    all.append(reinterpret_cast<const char*>(x.data()), x.size_bytes());
+  };
   for (const auto& w : m.weights)
     put(std::span(w));
   opt.visit_state([&]<class X>(std::string_view, std::string_view, std::span<X> x) { put(x); });
@@ -110,7 +112,8 @@ std::string run(Backend backend = {}, std::uint64_t seed = 0, int steps = 7)
 
 #define PRECISIONS bf16_state, block8_state, bf16_master, bf16_alone, bf16_all, float16_master, float16_block8
 
-TEST_CASE_TEMPLATE("the same bits on every backend and width, in any order of pieces; others from another seed", T, PRECISIONS)
+TEST_CASE_TEMPLATE("the same bits on every backend and width, in any order of pieces; others from another seed", T,
+                   PRECISIONS)
 {
   const auto check = []<class Recipe>(Recipe) {
     const std::string expected = run<Recipe, T>(gradus::backend::scalar{});
@@ -129,7 +132,8 @@ TEST_CASE_TEMPLATE("the same bits on every backend and width, in any order of pi
     check(gradus::adams{});  // in two passes
 }
 
-TEST_CASE_TEMPLATE("every recipe moves as in float, but for the noise of rounding", T, bf16_all, block8_state, float16_master)
+TEST_CASE_TEMPLATE("every recipe moves as in float, but for the noise of rounding", T, bf16_all, block8_state,
+                   float16_master)
 {
   gradus::for_each_recipe([]<class Recipe>(const char* name, std::type_identity<Recipe>) {
     CAPTURE(std::string(name));
@@ -197,8 +201,7 @@ TEST_CASE_TEMPLATE("a second moment that moves by a thousandth a step arrives wh
       if (key == "exp_avg_sq")
         for (std::size_t i = 0; i < 4096; ++i)
           v[i] = float(x[i]);
-    }
-    else if constexpr (std::is_same_v<X, std::uint8_t>)
+    } else if constexpr (std::is_same_v<X, std::uint8_t>)
       if (key == "exp_avg_sq")
         for (std::size_t i = 0; i < 4096; ++i)
           v[i] = gradus::detail::dynamic_map_of<false>.value[x[i]];
@@ -238,7 +241,8 @@ TEST_CASE_TEMPLATE("visit_state: a run that is restored, its seed included, goes
     first.step();
   std::map<std::string, std::string> kept;
   first.visit_state([&]<class X>(std::string_view name, std::string_view key, std::span<X> x) {
-    kept[std::string(name) + "/" + std::string(key)] = std::string(reinterpret_cast<const char*>(x.data()), x.size_bytes());
+    kept[std::string(name) + "/" + std::string(key)] = std::string(reinterpret_cast<const char*>(x.data()),
+                                                                   x.size_bytes());
   });
   b.weights = a.weights;
   b.add_to(second);
@@ -317,7 +321,8 @@ TEST_CASE_TEMPLATE("skip_nonfinite: a gradient that is not finite is found, and 
   CHECK(everything(opt, m) == before);
 }
 
-TEST_CASE_TEMPLATE("skip_nonfinite: a gradient whose square overflows leaves the moments of its block finite", T, block8_state, bf16_state)
+TEST_CASE_TEMPLATE("skip_nonfinite: a gradient whose square overflows leaves the moments of its block finite", T,
+                   block8_state, bf16_state)
 {
   std::vector<parameter_of<T>> w(256, parameter_of<T>(1.0f));
   std::vector<gradient_of<T>> g(256, gradient_of<T>(1.0f));

@@ -74,8 +74,9 @@ TEST_CASE("state_bytes: of every type of state")
 
 TEST_CASE_TEMPLATE("a slot of one's own starts from the rule's value in short state, too", T, bf16_state, block8_state)
 {
-  const auto rule = gradus::compose(0.5, own::blended{.inner = {.beta1 = 0.5, .initial_accumulator = 0.25}}, gradus::second_moment::none{},
-                                    gradus::step_size::constant{}, gradus::decay::none{});
+  const auto rule = gradus::compose(0.5, own::blended{.inner = {.beta1 = 0.5, .initial_accumulator = 0.25}},
+                                    gradus::second_moment::none{}, gradus::step_size::constant{},
+                                    gradus::decay::none{});
   std::vector<float> w(300, 1.0f), g(300, 0.0f);
   gradus::optimizer<std::remove_const_t<decltype(rule)>, T> opt(rule);
   opt.add(w, g);
@@ -109,7 +110,8 @@ double distance_of_minimum(const Rule& rule)
 
 TEST_CASE("8-bit state: a second moment of one's own keeps its zeros from dividing")
 {
-  const auto rule = gradus::compose(0.02, gradus::first_moment::ema{}, own::belief{}, gradus::step_size::adaptive{}, gradus::decay::none{});
+  const auto rule = gradus::compose(0.02, gradus::first_moment::ema{}, own::belief{}, gradus::step_size::adaptive{},
+                                    gradus::decay::none{});
   CHECK(distance_of_minimum<float>(rule) < 0.01);
   CHECK(distance_of_minimum<block8_state>(rule) < 0.3);
   CHECK(distance_of_minimum<bf16_state>(rule) < 0.3);

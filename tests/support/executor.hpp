@@ -49,7 +49,8 @@ inline bool same(const std::vector<float>& a, const std::vector<float>& b)
 }
 
 inline const auto two_passes = gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
-                                        gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
+                                               gradus::step_size::adaptive{},
+                                               gradus::decay::scheduled{.weight_decay = 0.1});
 
 // Every executor and number of threads gives the bits of one thread.
 template <class Executor>

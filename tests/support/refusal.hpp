@@ -12,8 +12,7 @@ std::string refusal(const F& f)
 {
   try {
     f();
-  }
-  catch (const std::invalid_argument& e) {
+  } catch (const std::invalid_argument& e) {
     return e.what();
   }
   return {};

@@ -58,15 +58,16 @@ struct scene {
            std::to_string(opt.parameter_count()) + ' ' + std::to_string(opt.state_bytes());
     for (const auto& g : {gradus::group_handle{}, undecayed}) {
       Recipe r = opt.hyperparameters(g);
-      gradus::for_each_hyperparameter(
-          r, [&](std::string_view, auto value, gradus::range) { all += ' ' + std::to_string(double(value)); });
+      gradus::for_each_hyperparameter(r, [&](std::string_view, auto value, gradus::range) {
+        all += ' ' + std::to_string(double(value));
+      });
     }
     return all;
   }
 };
 
-// The call is refused in these words, nothing that can be seen has changed, and nothing that cannot: a twin that was never
-// refused anything does the same afterwards.
+// The call is refused in these words, nothing that can be seen has changed, and nothing that cannot: a twin that was
+// never refused anything does the same afterwards.
 template <class Recipe = gradus::adams, class Call>
 void check_refused(const std::string& message, Call&& call, const Recipe& recipe = {})
 {
@@ -83,9 +84,6 @@ void check_refused(const std::string& message, Call&& call, const Recipe& recipe
   CHECK((s.image() == twin.image()));
 }
 
-inline std::string text(double x)
-{
-  return gradus::detail::show(x);
-}
+inline std::string text(double x) { return gradus::detail::show(x); }
 
 }  // namespace support

@@ -40,14 +40,16 @@ struct walk {
     scalars = gradus::make_step_scalars(rule, ++t, lr_scale, 0);
     if constexpr (Rule::scheduled_in_one_pass) {
       second_moment_sum = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
-                                                    gradus::squared_norm(gradus::default_backend{}, std::span<const T>(gradients)));
+                                                            gradus::squared_norm(gradus::default_backend{},
+                                                                                 std::span<const T>(gradients)));
       scalars.mean_square = second_moment_sum / scalars.bc2 / double(weights.size());
     } else if constexpr (Rule::scheduled) {
       const auto moments = gradus::prepare<T>(rule, scalars);
       REQUIRE(gradus::update_moments(gradus::default_backend{}, moments, weights, gradients, state));
-      scalars.mean_square =
-          gradus::sum(gradus::default_backend{}, std::span<const T>(slots[moments.value_slot])) / scalars.bc2 / double(weights.size());
-      REQUIRE(gradus::update_weights(gradus::default_backend{}, gradus::prepare<T>(rule, scalars), weights, gradients, state));
+      scalars.mean_square = gradus::sum(gradus::default_backend{}, std::span<const T>(slots[moments.value_slot])) /
+                            scalars.bc2 / double(weights.size());
+      REQUIRE(gradus::update_weights(gradus::default_backend{}, gradus::prepare<T>(rule, scalars), weights, gradients,
+                                     state));
       return;
     }
     REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<T>(rule, scalars), weights, gradients, state));
