@@ -66,9 +66,10 @@ TEST_CASE("aging_table: entries age together, but for those without members")
   table all;
   all.reserve(8);
   const std::size_t young = all.join(key{1}, 0), old = all.join(key{1}, 10), left = all.join(key{1}, 20);
+  all[left].note = 7;
   all.leave(left);
-  all.purge();
   all.advance(3);
+  CHECK(all[all.join(key{1}, 23)].note == 0);  // it is not what was left three steps ago
   CHECK(all[young].t == 3);
   CHECK(all[old].t == 13);
   CHECK(all.join(key{1}, 3) == young);

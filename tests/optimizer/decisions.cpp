@@ -81,6 +81,7 @@ TEST_CASE_TEMPLATE("next_sum: beta2 of the sum and the rest of the norm's square
     // ‖g‖ = 5·2⁶⁰⁰, or 5·2⁻⁶⁰⁰, with a scale that makes it 5 again.
     CHECK(next_sum<T>(0.9, 3, {25, 0x1p600}, 0x1p-600) == doctest::Approx(kept * 3 + rest * 25).epsilon(1e-14));
     CHECK(next_sum<T>(0.9, 3, {25, 0x1p-600}, 0x1p600) == doctest::Approx(kept * 3 + rest * 25).epsilon(1e-14));
+    CHECK(next_sum<T>(0.9, 3, {25, 0x1p600}, 0x1p-400) == doctest::Approx(rest * 25 * 0x1p400).epsilon(1e-14));
   }
 }
 
