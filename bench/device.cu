@@ -1,12 +1,13 @@
-// Optimizers on a device's memory: bytes moved per second, compared with a copy of as many bytes there. For CUDA:
+// Memory throughput of optimizers on a device, compared with a copy of the same number of bytes. For CUDA:
 //
 //     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include bench/device.cu -o device && ./device
 //
-// The same file for OpenMP's threads, where it also compares backend::thrust with the CPU backend under it:
+// The same file with OpenMP threads; it then also compares backend::thrust with the CPU backend that it uses:
 //
 //     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ bench/device.cu -o device
 //
-// Compared runs are timed in turns, and the median of each time and ratio is printed. `./device N` takes N rounds.
+// The contenders are timed alternately, and the medians of their times and ratios are printed. `./device N` runs N
+// rounds.
 
 #include <algorithm>
 #include <chrono>
@@ -61,7 +62,7 @@ void copy(floats& to, const floats& from, std::size_t bytes)
 #endif
 }
 
-/// Seconds of one call. Queues as many calls as take a fiftieth of a second, and waits once.
+/// Seconds per call. Enqueues enough calls for 20 ms and waits once at the end.
 double time_of(const std::function<void()>& f)
 {
   using clock = std::chrono::steady_clock;
@@ -87,7 +88,7 @@ struct contender {
 void race(const std::string& recipe, const std::string& shape, double bytes, std::vector<contender> contenders, int rounds)
 {
   for (int round = 0; round < rounds; ++round)
-    for (std::size_t i = 0; i < contenders.size(); ++i) {  // a different one starts each round
+    for (std::size_t i = 0; i < contenders.size(); ++i) {  // each round starts with a different contender
       contender& c = contenders[(i + std::size_t(round)) % contenders.size()];
       c.seconds.push_back(time_of(c.run));
     }
@@ -134,8 +135,8 @@ int main(int count, char** arguments)
   };
   for (const shape& s : {shape{"65536", 1 << 16, 1}, {"1048576", 1 << 20, 1}, {"16777216", 1 << 24, 1}, {"1000x1000", 1'000'000, 1000}}) {
     floats weights(s.length, 1), gradients(s.length, 0.001f);
-    // adamw reads four floats a parameter and writes three; adams reads the gradient once more. A copy moves each byte
-    // twice.
+    // Per weight, adamw reads four floats and writes three; adams reads the gradient twice. A copy of n bytes moves 2n
+    // bytes.
     floats from(s.length * 4), to(s.length * 4);
     const auto run = [&]<class Recipe>(const char* name, std::type_identity<Recipe>, std::size_t bytes) {
       std::vector<contender> contenders;

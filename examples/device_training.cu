@@ -1,8 +1,8 @@
-// Logistic regression trained entirely in a device's memory: data, weights, gradients and state. For CUDA:
+// Logistic regression with data, weights, gradients and state in device memory. For CUDA:
 //
 //     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include examples/device_training.cu
 //
-// The same file for OpenMP's threads:
+// The same file with OpenMP threads instead of a GPU:
 //
 //     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ examples/device_training.cu
 
@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t samples = 4000, features = 50;
 
-// The residual of sample i: prediction minus truth.
+// Computes the residual of sample i: prediction minus label.
 struct residual {
   const float *x, *y, *w;
   float* r;
@@ -35,7 +35,7 @@ struct residual {
   }
 };
 
-// The derivative of the mean loss by weight j.
+// Computes the derivative of the mean loss with respect to weight j.
 struct gradient {
   const float *x, *r;
   float* g;
@@ -62,7 +62,7 @@ void for_each(std::size_t count, const F& f)
 
 int main()
 {
-  // Points on both sides of a plane.
+  // Random points; the label is 1 on one side of a plane and 0 on the other.
   std::vector<float> points(samples * features), truth(samples);
   unsigned state = 1;
   const auto draw = [&] { return float((state = state * 1664525u + 1013904223u) >> 8) / float(1 << 23) - 1; };

@@ -67,9 +67,10 @@ struct side_by_side {
   // ‖g‖² of both tensors.
   double squared_norm() const
   {
-    const std::array<double, 2> squares{gradus::squared_norm(backend, std::span<const T>(a.gradients)),
-                                        gradus::squared_norm(backend, std::span<const T>(b.gradients))};
-    return gradus::sum(backend, std::span<const double>(squares));
+    gradus::exact_sum squares;
+    gradus::add_squared_norm(backend, std::span<const T>(a.gradients), squares);
+    gradus::add_squared_norm(backend, std::span<const T>(b.gradients), squares);
+    return squares.value();
   }
 
   template <class F>
@@ -115,48 +116,71 @@ TEST_CASE_TEMPLATE("Adam by hand has the optimizer's bits", T, float, double)
   });
 }
 
-TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits", T, float, double)
+TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits, the norm computed or given", T, float, double)
 {
   const auto rule = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
   static_assert(rule.scheduled_in_one_pass);
-  side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
-  std::array<double, 2> second_moment_sums{};  // of each tensor, as the optimizer has them while no norm is given to it
-  s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
-    gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
-    const std::array<double, 2> squares{gradus::squared_norm(backend, std::span<const T>(s.a.gradients)),
-                                        gradus::squared_norm(backend, std::span<const T>(s.b.gradients))};
-    std::array<double, 2> corrected{};
-    for (std::size_t i = 0; i < 2; ++i) {
-      second_moment_sums[i] =
-          gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sums[i], squares[i], grad_scale);
-      corrected[i] = second_moment_sums[i] / k.bc2;
-    }
-    k.mean_square = gradus::sum(backend, std::span<const double>(corrected)) / double(s.a.ours.size() + s.b.ours.size());
-    CHECK(report.mean_square == k.mean_square);
-    const auto formula = gradus::prepare<T>(rule, k, grad_scale);
-    return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
-           gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
-  });
+  for (const bool norm_is_given : {false, true}) {
+    side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
+    double second_moment_sum = 0;
+    s.run(
+        [&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
+          second_moment_sum = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum, s.squared_norm(),
+                                                                grad_scale);
+          const double mean_square = second_moment_sum / rule.second_moment.correction(double(t)) /
+                                     double(s.a.ours.size() + s.b.ours.size());
+          CHECK(report.mean_square == mean_square);
+          const auto formula = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, lr_scale, mean_square),
+                                                  grad_scale);
+          return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
+                 gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
+        },
+        norm_is_given);
+  }
 }
 
-TEST_CASE_TEMPLATE("AdamS by hand with one sum for the whole model has the bits of an optimizer that is given the norm", T, float,
-                   double)
+TEST_CASE_TEMPLATE("AdamS by hand with a sum for each beta2 and step count has the optimizer's bits", T, float, double)
 {
-  const auto rule = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
-  side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
-  double second_moment_sum = 0;
-  s.run(
-      [&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
-        gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
-        second_moment_sum =
-            gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum, s.squared_norm(), grad_scale);
-        k.mean_square = second_moment_sum / k.bc2 / double(s.a.ours.size() + s.b.ours.size());
-        CHECK(report.mean_square == k.mean_square);
-        const auto formula = gradus::prepare<T>(rule, k, grad_scale);
-        return gradus::update(backend, formula, s.a.ours, s.a.gradients, s.a.state()) &&
-               gradus::update(backend, formula, s.b.ours, s.b.gradients, s.b.state());
-      },
-      true);
+  // Two of one β₂ and step count in two groups, one of another β₂, one that comes five steps later.
+  const gradus::adams recipe{.lr = 0.01, .weight_decay = 0.1};
+  const gradus::adams recipes[] = {recipe, {.lr = 0.02, .weight_decay = 0}, {.lr = 0.01, .beta2 = 0.9}, recipe};
+  const std::size_t sizes[] = {53, 5000, 4097, 300}, sum_of[] = {0, 0, 1, 2};
+  constexpr std::uint64_t late = 5;
+  support::random r{6};
+  gradus::optimizer<gradus::adams, T> opt(recipe);
+  std::vector<twins<T, 2>> x;
+  for (const std::size_t n : sizes)
+    x.emplace_back(n, recipe.rule(), r);
+  for (std::size_t i = 0; i < 3; ++i)
+    opt.add(x[i].theirs, x[i].gradients, opt.add_group(recipes[i]));
+  double second_moment_sums[3] = {};
+  for (std::uint64_t t = 1; t <= 20; ++t) {
+    if (t == late + 1)
+      opt.add(x[3].theirs, x[3].gradients);
+    const std::size_t present = t > late ? 4 : 3;
+    gradus::exact_sum squares[3], total;
+    double corrections[3] = {}, count = 0;
+    for (std::size_t i = 0; i < present; ++i) {
+      x[i].draw_gradients(r);
+      gradus::add_squared_norm(backend, std::span<const T>(x[i].gradients), squares[sum_of[i]]);
+      corrections[sum_of[i]] = recipes[i].rule().second_moment.correction(double(i == 3 ? t - late : t));
+      count += double(sizes[i]);
+    }
+    const auto report = opt.step({.grad_scale = 0.7});
+    for (std::size_t k = 0; k < present - 1; ++k) {
+      const auto rule = recipes[k == 1 ? 2 : 0].rule();
+      second_moment_sums[k] = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sums[k],
+                                                                squares[k].value(), 0.7);
+      total.add(second_moment_sums[k] / corrections[k]);
+    }
+    CHECK(report.mean_square == total.value() / count);
+    for (std::size_t i = 0; i < present; ++i) {
+      const auto rule = recipes[i].rule();
+      const auto k = gradus::make_step_scalars(rule, i == 3 ? t - late : t, 1, total.value() / count);
+      REQUIRE(gradus::update(backend, gradus::prepare<T>(rule, k, 0.7), x[i].ours, x[i].gradients, x[i].state()));
+      REQUIRE(support::first_difference(x[i].ours, x[i].theirs) == -1);
+    }
+  }
 }
 
 TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the optimizer's bits", T, float, double)
@@ -166,16 +190,18 @@ TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the
   static_assert(rule.scheduled && !rule.scheduled_in_one_pass);
   side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
   s.run([&](std::uint64_t t, double lr_scale, double grad_scale, const gradus::step_report& report) {
-    gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
-    const auto moments = gradus::prepare<T>(rule, k, grad_scale);
+    const auto moments = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, lr_scale, 0), grad_scale);
     bool done = gradus::update_moments(backend, moments, s.a.ours, s.a.gradients, s.a.state()) &&
                 gradus::update_moments(backend, moments, s.b.ours, s.b.gradients, s.b.state());
     constexpr std::size_t v = decltype(moments)::value_slot;
-    const std::array<double, 2> sums{gradus::sum(backend, std::span<const T>(s.a.slots[v])) / k.bc2,
-                                     gradus::sum(backend, std::span<const T>(s.b.slots[v])) / k.bc2};
-    k.mean_square = gradus::sum(backend, std::span<const double>(sums)) / double(s.a.ours.size() + s.b.ours.size());
-    CHECK(report.mean_square == k.mean_square);
-    const auto weights = gradus::prepare<T>(rule, k, grad_scale);
+    gradus::exact_sum sum;
+    gradus::add_sum(backend, std::span<const T>(s.b.slots[v]), sum);
+    gradus::add_sum(backend, std::span<const T>(s.a.slots[v]), sum);
+    const double mean_square = sum.value() / rule.second_moment.correction(double(t)) /
+                               double(s.a.ours.size() + s.b.ours.size());
+    CHECK(report.mean_square == mean_square);
+    const auto weights = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, lr_scale, mean_square),
+                                            grad_scale);
     done = done && gradus::update_weights(backend, weights, s.a.ours, s.a.gradients, s.a.state());
     return done && gradus::update_weights(backend, weights, s.b.ours, s.b.gradients, s.b.state());
   });
@@ -292,6 +318,9 @@ TEST_CASE("formulas can be copied as bytes, and nothing in the engine layer thro
       static_assert(noexcept(gradus::update_weights(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
       static_assert(noexcept(gradus::squared_norm(backend, gradient_span())));
       static_assert(noexcept(gradus::sum(backend, gradient_span())));
+      static_assert(noexcept(gradus::add_squared_norm(backend, gradient_span(), std::declval<gradus::exact_sum&>())));
+      static_assert(noexcept(gradus::add_sum(backend, gradient_span(), std::declval<gradus::exact_sum&>())));
+      static_assert(noexcept(std::declval<const gradus::exact_sum&>().value()));
       if constexpr (Rule::scheduled_in_one_pass)
         static_assert(noexcept(gradus::next_second_moment_sum<T>(rule.second_moment, 0.0, 0.0)));
       ++checked;

@@ -126,7 +126,7 @@ TEST_CASE("move: an optimizer that was moved from refuses every call")
 TEST_CASE("step: refused where there is no tensor to move")
 {
   const char* const message =
-      "gradus: step() has 0 tensors to move; expected at least one add(parameters, gradients) before it";
+      "gradus: step() has no tensors; expected at least one add(parameters, gradients) before it";
   scalar_optimizer<gradus::adams> opt;
   CHECK_THROWS_WITH_AS(opt.step(), message, std::invalid_argument);
   CHECK_THROWS_WITH_AS(opt.step({.grad_norm_sq = 1}), message, std::invalid_argument);
@@ -144,15 +144,15 @@ TEST_CASE("step: refused where there is no tensor to move")
 
 TEST_CASE("state: a tensor or a slot that is not there is refused")
 {
-  check_refused("gradus: name is \"weigth\"; expected that of a tensor of this optimizer",
+  check_refused("gradus: name is \"weigth\"; expected the name of a tensor of this optimizer",
                 [](auto& s) { s.opt.state("weigth", "exp_avg"); });
-  check_refused("gradus: name is \"\"; expected that of a tensor of this optimizer",
+  check_refused("gradus: name is \"\"; expected the name of a tensor of this optimizer",
                 [](auto& s) { s.opt.state("", "exp_avg"); });
   check_refused("gradus: slot of tensor \"weight\" is \"momentum_buffer\"; expected \"exp_avg\" or \"exp_avg_sq\"",
                 [](auto& s) { s.opt.state("weight", "momentum_buffer"); });
   check_refused<gradus::sgd>("gradus: slot of tensor \"weight\" is \"exp_avg\"; expected \"momentum_buffer\"",
                              [](auto& s) { std::as_const(s.opt).state("weight", "exp_avg"); }, {.momentum = 0.9});
   check_refused<gradus::sgd>(
-      "gradus: slot of tensor \"weight\" is \"momentum_buffer\"; expected none, as the tensor keeps no state",
+      "gradus: slot of tensor \"weight\" is \"momentum_buffer\"; expected none, because the tensor has no state",
       [](auto& s) { s.opt.state("weight", "momentum_buffer"); });
 }

@@ -84,12 +84,12 @@ template <resumable Opt>
 load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 {
   random_access_file file(path);
-  return detail::load(opt, "checkpoint " + detail::quote(path),
-                      {file.size(), &file,
-                       [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {
-                         return static_cast<random_access_file*>(self)->read(offset, bytes, count);
-                       }},
-                      o);
+  return detail::load_checkpoint(opt, "checkpoint " + detail::quote(path),
+                                 {file.size(), &file,
+                                  [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {
+                                    return static_cast<random_access_file*>(self)->read(offset, bytes, count);
+                                  }},
+                                 o);
 }
 
 /// Loads a checkpoint of `size` bytes from anywhere; otherwise as `load`. Calls read(std::uint64_t offset, void* bytes,
@@ -99,12 +99,12 @@ template <resumable Opt, class Read>
 load_report load_from(Opt& opt, std::uint64_t size, Read&& read, const load_options& o = {})
 {
   auto call = [&read](std::uint64_t offset, void* bytes, std::size_t count) -> bool { return read(offset, bytes, count); };
-  return detail::load(opt, "checkpoint",
-                      {size, &call,
-                       [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {
-                         return (*static_cast<decltype(call)*>(self))(offset, bytes, count);
-                       }},
-                      o);
+  return detail::load_checkpoint(opt, "checkpoint",
+                                 {size, &call,
+                                  [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {
+                                    return (*static_cast<decltype(call)*>(self))(offset, bytes, count);
+                                  }},
+                                 o);
 }
 
 /// Loads a checkpoint from memory; otherwise as `load`.

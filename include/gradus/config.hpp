@@ -22,11 +22,9 @@
 #define GRADUS_HOST_DEVICE
 #endif
 
-/// GRADUS_MAY_ALIAS marks number types that may alias other types with the same bits; GRADUS_INLINE marks functions
-/// that must be inlined even at -O2.
 #if defined(__GNUC__)
-#define GRADUS_MAY_ALIAS __attribute__((may_alias))
-#define GRADUS_INLINE __attribute__((always_inline))
+#define GRADUS_MAY_ALIAS __attribute__((may_alias))   ///< marks types that may alias other types with the same bits
+#define GRADUS_INLINE __attribute__((always_inline))  ///< marks functions that must be inlined even at -O2
 #else
 #define GRADUS_MAY_ALIAS
 #define GRADUS_INLINE

@@ -1,20 +1,31 @@
 #pragma once
 /// \file
-/// The engine layer: one step of one tensor over raw spans, for programs that own their memory.
+/// The kernel layer: one step of one tensor over raw spans, for programs that own their memory.
 ///
 /// Nothing here allocates, throws or keeps state. Your program counts the steps and holds the slots. Each slot is as
 /// long as the parameters and starts filled with `initial_value(rule, k)`:
 ///
 ///     const auto rule = gradus::adamw{.lr = 1e-3}.rule();
-///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale));   // t = 1, 2, …
+///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale));  // t = 1, 2, …
 ///     const bool fits = gradus::update(gradus::default_backend{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
 ///
-/// A scheduled decay needs v̄, the fourth argument of make_step_scalars. If rule.scheduled_in_one_pass, keep a double
-/// S, 0 at first, beside the slots, advance it with next_second_moment_sum before each step, and pass S /
-/// rule.second_moment.correction(t) / number of parameters. One quotient for each tensor, added with `sum`, gives the
-/// bits of gradus::optimizer; one S for all tensors gives the bits of an optimizer that is given the norm. Otherwise
-/// pass 0 and call update_moments, sum the value slot of all tensors with `sum`, make a second step_scalars with v̄,
-/// prepare again, and call update_weights.
+/// A scheduled decay needs v̄, the fourth argument of make_step_scalars. If rule.scheduled_in_one_pass, keep one double
+/// for all tensors that share β₂ and t: Σv, 0 at first. Before their step, advance it by their gradients' norm:
+///
+///     const auto rule = gradus::adams{.lr = 1e-3}.rule();
+///     static double sum_of_v = 0;
+///     gradus::exact_sum squares;
+///     gradus::add_squared_norm(gradus::default_backend{}, std::span<const float>(gradients), squares);
+///     gradus::add_squared_norm(gradus::default_backend{}, std::span<const float>(bias_gradients), squares);
+///     sum_of_v = gradus::next_second_moment_sum<float>(rule.second_moment, sum_of_v, squares.value());
+///     const double corrected = sum_of_v / rule.second_moment.correction(double(t));
+///     const double mean_square = corrected / double(weights.size() + bias.size());
+///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale, mean_square));
+///
+/// If not scheduled_in_one_pass, pass 0 and call update_moments, add the value slots of all tensors to an exact_sum
+/// with add_sum, correct it likewise, prepare again with that v̄, and call update_weights. Where there are several sums,
+/// because β₂ or t differ (if not scheduled_in_one_pass: the group or t), correct each, add them to an exact_sum, and
+/// divide its value by the number of parameters. All this gives the bits of gradus::optimizer.
 
 #include <array>
 #include <concepts>

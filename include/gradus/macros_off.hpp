@@ -1,12 +1,14 @@
 // No include guard: every header includes this after its other includes, and macros_on.hpp at its end.
 //
 // Saves and undefines macros of other libraries whose names are identifiers in our headers; macros_on.hpp restores
-// them. Also turns off warnings that are wrong about our headers: -Wshadow: g++ says that a lambda's names in a
-// template shadow globals that the user declares after the header. -Wmaybe-uninitialized: g++ says that the number in
-// an empty std::optional is read. -Wuseless-cast: a cast to std::size_t is needed if that is another type than
-// std::uint64_t. -Wswitch-default, -Wctad-maybe-unsupported: the opposite of -Wcovered-switch-default; std::lock_guard.
-// Turns one warning of nvcc into an error: device code would omit the call of a rule's function that lacks
-// GRADUS_HOST_DEVICE.
+// them. Also turns off warnings that are wrong about our headers:
+// - -Wshadow: g++ warns that names in a template's lambda shadow globals that the user declares after the header.
+// - -Wmaybe-uninitialized: g++ warns that the number in an empty std::optional is read.
+// - -Wuseless-cast: casts to std::size_t are needed where it is not the same type as std::uint64_t.
+// - -Wswitch-default: contradicts -Wcovered-switch-default.
+// - -Wctad-maybe-unsupported: warns about std::lock_guard.
+// Also turns a warning of nvcc into an error, because device code would silently omit the call of a rule's function
+// that lacks GRADUS_HOST_DEVICE.
 #if defined(__CUDACC__)
 #pragma nv_diagnostic push
 #pragma nv_diag_error 20011, 20013, 20014, 20015
@@ -67,7 +69,7 @@
 #undef bit
 #pragma push_macro("sq")
 #undef sq
-// sockets and the C library of old
+// sockets and old C libraries
 #pragma push_macro("select")
 #undef select
 #pragma push_macro("index")

@@ -23,7 +23,7 @@
 #pragma pop_macro("byte")
 #pragma pop_macro("bit")
 #pragma pop_macro("sq")
-// sockets and the C library of old
+// sockets and old C libraries
 #pragma pop_macro("select")
 #pragma pop_macro("index")
 // curses

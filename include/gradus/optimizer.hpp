@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The optimizer: parameter groups, tensors, and one step over all of them. It owns its parts (optimizer/) and does no
-/// arithmetic itself.
+/// The optimizer: parameter groups, tensors, and one step over all of them. It checks every argument and hands the work
+/// to its parts (optimizer/) and its engine (step_engine.hpp); it does no arithmetic itself.
 
 #include <atomic>
 #include <cstdint>
@@ -29,12 +29,16 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// What becomes of a removed tensor's state: it is kept for the tensor that is next added under the same name, or dropped.
-enum class removed_state { kept, dropped };
+/// What `remove` does with a tensor's state.
+enum class removed_state {
+  kept,     ///< kept until a tensor of the same name and length is added, which continues with it
+  dropped,  ///< deleted, and the name is free again
+};
 
 namespace detail {
 
-/// An optimizer's number, by which it knows its handles, also after it was moved. One that was moved from has none.
+/// Identifies an optimizer, so that it recognises its own handles, even after it was moved. A moved-from optimizer has
+/// the number 0.
 class owner_number {
  public:
   owner_number() noexcept : value_(++last_) {}
@@ -49,7 +53,7 @@ class owner_number {
 template <class Backend>
 concept has_own_memory = requires { typename Backend::memory_type; };
 
-/// Who takes the steps on a backend.
+/// The engine that takes the steps on a backend.
 template <class Parts, class Backend>
 struct engine_of {
   using type = host_step<Parts, Backend>;
@@ -61,28 +65,28 @@ struct engine_of<Parts, Backend> {
 
 }  // namespace detail
 
-/// Runs one recipe over any number of tensors, which it views and never copies.
+/// Runs one recipe over any number of tensors. It views their weights and gradients and never copies them.
 ///
-/// \tparam Recipe   adam, sgd, … (recipes.hpp), or what compose(…) gives
-/// \tparam T        float or double: of parameters, gradients, state and arithmetic; or a `precision` that names several
+/// \tparam Recipe   sgd, adam, … (recipes.hpp), or the type that compose(lr, …) returns
+/// \tparam T        float or double, the type of weights, gradients, state and arithmetic; or a `precision<…>`
 /// \tparam Backend  backend::simd, scalar, dispatch, thrust, or parallel
 ///
-/// Move-only; handles stay valid when it moves, and an optimizer that was moved from refuses every call. Not synchronised.
-/// `step` and rebinding allocate nothing. Every refusal throws std::invalid_argument (see error.hpp) and changes nothing; nor
-/// does any member change anything where memory runs out.
+/// Errors throw std::invalid_argument (error.hpp). A member that throws this or std::bad_alloc has changed nothing.
+/// `step` and `rebind` allocate nothing. Move-only; handles stay valid after a move, and every call on a moved-from
+/// optimizer fails. Not synchronised.
 ///
-/// A tensor's parameters may not overlap another tensor's parameters, or any gradients; tensors may share gradients. `add` and
-/// `rebind` refuse overlap, in O(log n) for n tensors.
+/// Weights must not overlap another tensor's weights or any gradients; tensors may share gradients. `add` and `rebind`
+/// check this in O(log n) for n tensors.
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
-  static_assert(detail::gives_composition<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, what compose(lr, …) returns, or an aggregate "
-                                "of your own whose rule() returns such.");
+  static_assert(detail::gives_composition<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, the result of compose(lr, …), or an aggregate "
+                                "of your own whose rule() returns one.");
   static_assert(detail::listed<Recipe> || !recipe<Recipe>,
                 "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
                 "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
   static_assert(backend_type_of<Backend>, "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
-                                          "or has a sweep and an accumulate or page_sum of its own, as backend::scalar has.");
+                                          "or your own class with sweep, and accumulate or page_sum, like backend::scalar.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
   using model = detail::model<Recipe, T, Backend>;
@@ -91,35 +95,49 @@ class optimizer
   using tensor = typename model::tensor;
 
  public:
+  /// The `precision<…>` that T stands for: the types of weights, gradients, state, master weights and arithmetic.
   using precision_type = typename model::precision_type;
+  /// The type of a weight: float, double, bfloat16 or float16.
   using parameter_type = typename model::parameter_type;
+  /// The type of a gradient's element: float, double, bfloat16 or float16.
   using gradient_type = typename model::gradient_type;
+  /// The type in which moments are stored: float, double, bfloat16 or block8.
   using state_type = typename model::state_type;
+  /// The type of the master weights: float, or void if there are none.
   using master_type = typename model::master_type;
+  /// The type of the hyperparameters, such as adamw.
   using recipe_type = Recipe;
+  /// The composition of rules that Recipe::rule() returns.
   using rule_type = typename model::rule_type;
-  using value_type = typename model::value_type;  ///< of the arithmetic
+  /// The type of the arithmetic: float or double.
+  using value_type = typename model::value_type;
+  /// The backend, as given.
   using backend_type = Backend;
-  /// Whether the state lies in memory of the backend's own. Then only its engine touches elements.
+  /// Whether the state is in memory of the backend's own, on a device. Only the backend then accesses elements.
   static constexpr bool on_device = detail::has_own_memory<Backend>;
 
+  /// A tensor's weights: std::span<parameter_type>.
   using parameters_span = typename model::parameters_span;
+  /// A tensor's gradients: std::span<const gradient_type>.
   using gradients_span = typename model::gradients_span;
 
-  /// One tensor's new memory, for rebind_spans of several at once.
+  /// A tensor's handle and its new memory, for `rebind_spans` of several tensors at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
 
   /// An optimizer whose default group has these hyperparameters.
+  /// \throws std::invalid_argument for a hyperparameter that is out of range
   explicit optimizer(Recipe hyperparameters, Backend backend = Backend()) : engine_(backend) { add_group(hyperparameters); }
-  /// With the recipe's defaults. (A template, so that the class can be instantiated where a recipe has none.)
-  template <class R = Recipe>
+  /// An optimizer with the recipe's default hyperparameters.
+  template <class R = Recipe>  // a template, so that the class can be instantiated for a recipe without defaults
   optimizer() : optimizer(R{})
   {
     if constexpr (!requires { R::has_no_default; })
       static_assert(!requires { requires R{}.rule().lr == 0; },
-                    "gradus: lr was not given, and the recipe's own is 0, with which nothing is learnt; pass a recipe with its lr.");
+                    "gradus: lr was not given, and the recipe's default of 0 would learn nothing; pass a recipe with an lr.");
   }
+  /// Moves; handles then belong to the new optimizer, and every call on the old one fails.
   optimizer(optimizer&&) noexcept = default;
+  /// Moves, after dropping this optimizer's tensors and state; every call on `other` then fails.
   optimizer& operator=(optimizer&& other) noexcept
   {
     if (this != &other) {
@@ -131,11 +149,13 @@ class optimizer
 
   // ── groups ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// A copy of a group's hyperparameters: change the copy (auto h = opt.hyperparameters();), and give it to add_group or
-  /// set_hyperparameters. To change the learning rate alone, use set_lr.
+  /// A copy of a group's hyperparameters. To change some, change the copy and pass it to `set_hyperparameters`, or to
+  /// `add_group` for a new group. For the learning rate alone, use `set_lr`.
+  /// \param g  the default group, or a handle from `add_group`
   Recipe hyperparameters(group_handle g = {}) const { return parts_.groups[checked(g)].recipe; }
 
-  /// A further group, with hyperparameters of its own.
+  /// Adds a group with its own hyperparameters. Pass the returned handle to `add`.
+  /// \throws std::invalid_argument for a hyperparameter that is out of range
   group_handle add_group(const Recipe& hyperparameters)
   {
     check_may_change();
@@ -143,13 +163,13 @@ class optimizer
     return group_at_place(parts_.groups.size() - 1);
   }
 
-  /// A group's learning rate.
+  /// A group's learning rate, without the lr_scale of steps.
   double lr(group_handle g = {}) const
     requires(requires(Recipe r) { r.lr; })
   {
     return parts_.groups[checked(g)].recipe.lr;
   }
-  /// Sets a group's learning rate, from the next step on. A schedule is better passed to `step` as lr_scale.
+  /// Sets a group's learning rate, ≥ 0, from the next step on. For a schedule, pass lr_scale to `step` instead.
   void set_lr(double lr, group_handle g = {})
     requires(requires(Recipe r) { r.lr = 1.0; })
   {
@@ -158,10 +178,12 @@ class optimizer
     set_hyperparameters(next, g);
   }
 
-  /// Refuses what add_group and set_hyperparameters would refuse, and does nothing else.
+  /// Throws std::invalid_argument if add_group or set_hyperparameters would; does nothing else.
   static void check_hyperparameters(const Recipe& hyperparameters) { detail::checked_group<model>(hyperparameters); }
 
-  /// Sets a group's hyperparameters, from the next step on. State is kept; a momentum raised from 0 starts from zeros.
+  /// Sets a group's hyperparameters from the next step on. State is kept, but lowering sgd's momentum to 0 frees the
+  /// momentum buffers, and raising it from 0 creates them with zeros.
+  /// \throws std::invalid_argument for a hyperparameter that is out of range
   void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
   {
     begin_change();
@@ -178,13 +200,13 @@ class optimizer
     parts_.replace_group(index, next);
   }
 
-  /// How many groups there are: the default one, and those of add_group.
+  /// The number of groups, including the default group.
   std::size_t group_count() const
   {
     check_not_moved_from();
     return parts_.groups.size();
   }
-  /// The handle of a group: 0 is the default one, the others follow in the order of add_group.
+  /// The handle of a group by its index; 0 is the default group, and the others follow in the order of `add_group`.
   group_handle group_at(std::size_t index) const
   {
     check_not_moved_from();
@@ -192,10 +214,14 @@ class optimizer
     return checked(g), g;
   }
 
-  // ── tensors: `add` and `rebind`, for ranges of any kind, are range_front's ─────────────────────────────────────
+  // ── tensors: range_front (views.hpp) has `add` and `rebind` for vectors, matrices and other ranges ─────────────
 
-  /// Adds a tensor given as spans; every `add` calls this. An empty name stands for a free one of "tensor0", "tensor1", ….
-  /// Without gradients, a tensor takes part in no step until some are bound to it.
+  /// Adds a tensor given as spans; every `add` calls this. The memory must outlive the optimizer or be rebound.
+  /// \param name       new, or the name of a tensor that was removed with its state kept; "" picks a free one of
+  ///                   "tensor0", "tensor1", …
+  /// \param gradients  as many as parameters; without gradients, steps skip the tensor until some are bound
+  /// \param in         the group; if absent, the default group, or a removed tensor's own
+  /// \throws std::invalid_argument for a name in use, null, misaligned or overlapping memory, or different lengths
   tensor_handle add_spans(std::string_view name, parameters_span parameters, std::optional<gradients_span> gradients,
                           std::optional<group_handle> in = {})
   {
@@ -225,18 +251,19 @@ class optimizer
     added.name = own;
     reserve_one(added.size);
     table.reserve_name(own);
-    // From here on nothing can fail.
+    // Nothing below this line can fail.
     return attach(table.insert(std::move(added)), parameters, gradients);
   }
 
-  /// `rebind` for spans. Without gradients, the tensor has none from then on, and takes part in no step until some are bound.
+  /// `rebind` for spans: points a tensor at new memory of the same length; its state stays. Without gradients, steps
+  /// skip the tensor until some are bound.
   void rebind_spans(const tensor_handle& h, parameters_span parameters, std::optional<gradients_span> gradients)
   {
     const rebinding one{h, parameters, gradients};
     rebind_spans(std::span(&one, 1));
   }
-  /// Rebinds several tensors at once, all or none: they may take each other's places, where one after the other they would
-  /// overlap on the way.
+  /// Rebinds several tensors at once, all or none. Tensors may exchange memory, which single calls would reject as an
+  /// overlap.
   void rebind_spans(std::span<const rebinding> all)
   {
     begin_change();
@@ -249,7 +276,8 @@ class optimizer
     for (const rebinding& r : all)
       parts_.update_membership(parts_.table[r.tensor.key().index]);
   }
-  /// `rebind_gradients` for a span. A tensor that has had no gradients yet takes part in steps from then on, unless it is frozen.
+  /// `rebind_gradients` for a span: points a tensor at new gradients of the same length, or at its first ones. It then
+  /// takes part in steps, unless it is frozen.
   void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients)
   {
     begin_change();
@@ -266,19 +294,20 @@ class optimizer
     parts_.update_membership(x);
   }
 
-  /// Lets a frozen tensor take part in steps again, with the state and step count that it had.
+  /// Lets a frozen tensor take part in steps again, with its old state and step count.
+  /// \throws std::invalid_argument if the tensor has no gradients
   void unfreeze(const tensor_handle& h)
   {
     begin_change();
     tensor& x = checked(h);
     if (!x.has_gradients)
-      detail::fail("tensor " + detail::quote(x.name) + " has no gradients, and so cannot be taken in; expected rebind_gradients(tensor, gradients) before it");
+      detail::fail("tensor " + detail::quote(x.name) + " has no gradients; expected rebind_gradients(tensor, gradients) before unfreeze(tensor)");
     x.is_frozen = false;
     parts_.update_membership(x);
   }
 
-  /// Removes a tensor, and with it every view of its memory. Its state is dropped, or kept until a tensor of the same name and
-  /// length is added.
+  /// Removes a tensor. Its memory is no longer viewed, and the handle becomes invalid. Its state is dropped, or kept
+  /// until a tensor of the same name and length is added.
   void remove(const tensor_handle& h, removed_state state)
   {
     begin_change();
@@ -289,9 +318,10 @@ class optimizer
       parts_.table.erase(h.key().index);
   }
 
-  /// Says which elements of a tensor are padding, as the blocked layouts of oneDNN have it. Their state becomes 0, also
-  /// where a rule starts from another number, and they do not count in a scheduled decay's v̄. If the caller keeps weights
-  /// and gradients there at 0, they stay 0, whatever the rule. Padding is not saved: set it again after resuming a run.
+  /// Marks elements of a tensor as padding, for blocked layouts such as oneDNN's. Their state becomes 0, even if the
+  /// rule starts from another number, and they do not count in the mean v̄ of a scheduled decay. Padding weights that
+  /// are 0 stay 0 under every rule if their gradients are 0. Padding is not saved, so set it again after a resume.
+  /// \throws std::invalid_argument for a range whose length differs from the tensor's
   void set_padding(const tensor_handle& h, padding_mask is_padding)
   {
     begin_change();
@@ -299,7 +329,7 @@ class optimizer
     if (is_padding.size().value_or(x.size) != x.size)
       detail::fail("size of the padding mask of tensor " + detail::quote(x.name) + " is " + std::to_string(*is_padding.size()) + "; expected " +
            std::to_string(x.size) + ", the size of its parameters");
-    std::vector<unsigned char> mask(x.size);  // a mask that throws does so before anything has changed
+    std::vector<unsigned char> mask(x.size);  // filled before anything changes, because is_padding may throw
     std::size_t count = 0;
     for (std::size_t i = 0; i < x.size; ++i) {
       mask[i] = is_padding(i);
@@ -308,30 +338,30 @@ class optimizer
     for (const auto& slot : x.state)
       if (slot.view())
         slot.visit("", x.size, [&]<class X>(std::string_view, std::span<X> values) {
-          if (values.size() == mask.size())  // and not a block's scales
+          if (values.size() == mask.size())  // not the scales of block8
             engine_.show(values, [&](std::span<X> readable) { clear(readable, mask); }, false);
         });
     x.padding = count;
     parts_.work.outdate();
-    if (x.t > 0)
+    if (parts_.steps_of(x) > 0)
       parts_.forget_sum_of(x);
   }
 
-  /// How many steps a tensor has taken.
+  /// The number of steps that a tensor has taken; waits for a device.
   std::uint64_t step_count(const tensor_handle& h) const
   {
     begin_read();
-    return checked(h).t;
+    return parts_.steps_of(checked(h));
   }
 
-  /// The number of parameters in all tensors, frozen ones and padding included.
+  /// The number of weights in all tensors, including frozen tensors and padding.
   std::size_t parameter_count() const
   {
     check_not_moved_from();
     return parts_.table.elements();
   }
 
-  /// The bytes of state that all tensors keep together.
+  /// The bytes of all tensors' moments and master weights, including removed tensors whose state is kept.
   std::size_t state_bytes() const
   {
     check_not_moved_from();
@@ -346,29 +376,38 @@ class optimizer
 
   // ── state ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// The elements of one slot of the tensor of that name: state("layer1.weight", "exp_avg").
-  /// After writing to a second moment, call recompute_second_moment_sum().
+  /// A view of one slot of a tensor, such as state("layer1.weight", "exp_avg"); on a device, a span of device memory.
+  /// After writing to a second moment, call `recompute_second_moment_sum`.
+  /// \throws std::invalid_argument for an unknown tensor or slot, or a slot that the tensor does not have
   std::span<state_type> state(std::string_view name, std::string_view slot_name)
     requires(!std::is_same_v<state_type, block8>)
   {
     return state_of(name, slot_name);
   }
-  /// The same, to read only.
+  /// The same, read-only.
   std::span<const state_type> state(std::string_view name, std::string_view slot_name) const
     requires(!std::is_same_v<state_type, block8>)
   {
     return state_of(name, slot_name);
   }
 
-  /// Calls visit(tensor's name, key, span) for all that a resumed run needs, in the order of the tensors: for each slot a
-  /// span of the state's type under the slot's name (block8: of std::uint8_t, and of float under "…_scale"); the master
-  /// weights under "master", where there are any; a span of one std::uint64_t under "step"; and where a scheduled decay
-  /// works in one pass, Σv of the tensors that share this one's β₂ and step count, a span of one double under
-  /// "exp_avg_sq_sum". With an empty tensor name comes a span of one std::uint64_t, "exp_avg_sq_sum_is_of_model": 1 where that
-  /// sum is a whole model's (step_options::model_size); and where something is rounded stochastically, likewise "seed". A sum
-  /// that is NaN is computed anew from the moments in the next step that needs it. Whatever is written through the spans is the
-  /// state from then on: a run restored this way goes on with the same bits. Hyperparameters, schedules and frozen tensors are
-  /// the caller's to restore. Until it returns, `visit` may read the optimizer, and no more: calls that would change it refuse.
+  /// Calls visit(tensor's name, key, span) for all state that a resumed run needs, tensor by tensor:
+  /// - each slot under its name, such as "exp_avg", as state_type. For block8 it is std::uint8_t, and the scales follow
+  ///   as float under the name with "_scale" appended;
+  /// - "master": the master weights, if there are any;
+  /// - "step": the tensor's step count, one std::uint64_t;
+  /// - "exp_avg_sq_sum", for a scheduled decay that follows Σv from step to step (adams with unrounded moments): Σv of
+  ///   all tensors with the same β₂ and step count, one double. If it is NaN, the next step that needs it recomputes it
+  ///   from the moments.
+  ///
+  /// Then, with an empty tensor name, one std::uint64_t each:
+  /// - "seed", with stochastic rounding;
+  /// - "exp_avg_sq_sum_is_of_model", with "exp_avg_sq_sum": 1 if Σv is the whole model's (step_options::model_size),
+  ///   else 0.
+  ///
+  /// Values written through the spans become the state, and a run restored this way continues with the same bits.
+  /// Hyperparameters, schedules and frozen tensors are not included. `visit` may read the optimizer, but calls that
+  /// would change it fail.
   template <class Visitor>
   void visit_state(Visitor&& visit)
   {
@@ -376,7 +415,7 @@ class optimizer
     const detail::changing_visit during(parts_, visits_);
     detail::visit_state(parts_, engine_, visit);
   }
-  /// The same, with spans of const.
+  /// The same, read-only: `visit` gets spans of const.
   template <class Visitor>
   void visit_state(Visitor&& visit) const
   {
@@ -385,14 +424,14 @@ class optimizer
     detail::visit_state(std::as_const(parts_), engine_, visit);
   }
 
-  /// The seed of stochastic rounding, 0 at first; part of the state. Steps from the same seed have the same bits.
+  /// The seed of stochastic rounding, initially 0; it is part of the state. The same seed gives the same bits.
   std::uint64_t seed() const
     requires(precision_type::stochastic)
   {
     check_not_moved_from();
     return parts_.seed;
   }
-  /// Sets the seed of stochastic rounding, from the next step on.
+  /// Sets the seed of stochastic rounding from the next step on.
   void set_seed(std::uint64_t seed)
     requires(precision_type::stochastic)
   {
@@ -401,7 +440,7 @@ class optimizer
     parts_.work.outdate();
   }
 
-  /// Reads the master weights anew from the parameters, for when these were changed by other than steps.
+  /// Reads a tensor's master weights from its parameters; call it after other code has changed these.
   void reset_master(const tensor_handle& h)
     requires(precision_type::has_master)
   {
@@ -410,8 +449,8 @@ class optimizer
     engine_.decode(x.parameters, x.master.get(), x.size);
   }
 
-  /// Copies to or from a device's memory, for visitors of state that have a `static constexpr bool takes_device_memory = true`:
-  /// they are shown the arrays themselves and not copies.
+  /// Copies bytes to or from a device's memory. It is for visitors of state with a
+  /// `static constexpr bool takes_device_memory = true`, which get spans of device memory instead of copies.
   template <detail::has_own_memory B = Backend>
   void copy_memory(void* to, const void* from, std::size_t bytes) const
   {
@@ -419,10 +458,10 @@ class optimizer
     engine_.backend().copy(to, from, bytes);
   }
 
-  /// Calls visit(name, parameters, index of its group, takes_part) for each tensor; one that was removed, its state kept,
-  /// has no parameters. takes_part is a bool& that says whether the tensor is in the steps to come (one that has no gradients
-  /// yet: once it has), and may be written. Unlike freeze and unfreeze that leaves a scheduled decay's sums alone: whoever
-  /// restores the ones restores the others. Until it returns, `visit` may read the optimizer, and no more.
+  /// Calls visit(name, parameters, index of the group, takes_part) for each tensor. `parameters` is empty for a removed
+  /// tensor whose state is kept. `takes_part`, a bool&, is false for a frozen tensor; writing it freezes or unfreezes
+  /// the tensor, but leaves Σv of a scheduled decay as it is, because a restored run restores Σv with visit_state.
+  /// `visit` may read the optimizer, but calls that would change it fail.
   template <class Visitor>
   void visit_tensors(Visitor&& visit)
   {
@@ -430,7 +469,7 @@ class optimizer
     const detail::changing_visit during(parts_, visits_);
     detail::visit_tensors(parts_, visit);
   }
-  /// The same, with a span of const and a const bool.
+  /// The same, read-only: `visit` gets a span of const and a const bool&.
   template <class Visitor>
   void visit_tensors(Visitor&& visit) const
   {
@@ -439,8 +478,8 @@ class optimizer
     detail::visit_tensors(std::as_const(parts_), visit);
   }
 
-  /// Has the next step recompute a scheduled decay's sums from the second moments themselves, for when these were written by
-  /// hand or come from a source that has no such sums.
+  /// Makes the next step recompute Σv of a scheduled decay from the second moments. Call it after you wrote second
+  /// moments without "exp_avg_sq_sum".
   void recompute_second_moment_sum()
   {
     begin_change();
@@ -449,8 +488,10 @@ class optimizer
 
   // ── the step ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// Moves every tensor that takes part one step along its gradient; if none does, it does nothing.
-  /// On a device the step is enqueued and the report that is returned is `pending`; report() waits for its result.
+  /// Takes one step of every tensor that has gradients and is not frozen; allocates nothing. On a device the step is
+  /// enqueued, and the returned report is pending; `report()` waits for its result.
+  /// \throws std::invalid_argument for an option out of range, or if no tensor was added; and, on the host, if clipping
+  ///         needs a factor that value_type cannot hold
   step_report step(const step_options& o = {})
   {
     check_may_change();
@@ -458,14 +499,15 @@ class optimizer
     return engine_.step(parts_, o);
   }
 
-  /// What the last step did, on every backend; waits for a device. Before the first step: that none was applied.
+  /// The report of the last step; waits for a device. Before the first step, `applied` is false.
   step_report report() const
   {
     check_not_moved_from();
     return engine_.report();
   }
 
-  /// Sets a device's lr_scale, grad_scale and max_grad_norm for the steps of captured graphs, in the order of the stream.
+  /// Sets lr_scale, grad_scale and max_grad_norm for later replays of captured graphs, in stream order
+  /// (docs/gpu.md#graphs).
   template <detail::has_own_memory B = Backend>
   void set_options(const step_options& o)
   {
@@ -488,7 +530,7 @@ class optimizer
     if (visits_.any())
       detail::fail("this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned");
   }
-  /// Whoever changes the parts, or reads step counts or sums, first learns what the engine's steps have left on a device.
+  /// Called before the parts change, or step counts or sums are read, because a device may have newer ones.
   void begin_change()
   {
     check_may_change();
@@ -550,7 +592,7 @@ class optimizer
         values[i] = X{};
   }
 
-  /// All that a step over one more tensor of n elements may need, so that `step` allocates nothing.
+  /// Allocates all memory that steps need for one more tensor of n elements, so that `step` allocates nothing.
   void reserve_one(std::size_t n)
   {
     parts_.reserve_one();
@@ -562,7 +604,7 @@ class optimizer
     parts_.update_membership(parts_.table[index]);
     return tensor_handle(key);
   }
-  /// A tensor that was removed with its state kept, come back.
+  /// Adds a tensor that was removed with its state kept.
   tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients, std::size_t g)
   {
     tensor& x = parts_.table[index];
@@ -575,13 +617,13 @@ class optimizer
     return attach(index, parameters, gradients);
   }
 
-  /// \return to be written only if the optimizer may be
+  /// A slot's values. They may be written only if the optimizer is not const.
   std::span<state_type> state_of(std::string_view name, std::string_view slot_name) const
   {
     check_not_moved_from();
     const std::size_t place = parts_.table.find(name);
     if (place == detail::no_place)
-      detail::fail("name is " + detail::quote(name) + "; expected that of a tensor of this optimizer");
+      detail::fail("name is " + detail::quote(name) + "; expected the name of a tensor of this optimizer");
     const tensor& x = parts_.table[place];
     std::string names;
     for (std::size_t k = 0; k < model::slots; ++k) {
@@ -592,12 +634,12 @@ class optimizer
       names += (names.empty() ? "" : " or ") + detail::quote(model::slot_list[k].name);
     }
     detail::fail("slot of tensor " + detail::quote(name) + " is " + detail::quote(slot_name) + "; expected " +
-         (names.empty() ? "none, as the tensor keeps no state" : names));
+         (names.empty() ? "none, because the tensor has no state" : names));
   }
 
   detail::owner_number owner_;
   mutable detail::visit_count visits_;
-  // Mutable, because whoever reads may have to wait for a device and take over what its steps have done.
+  // Mutable, because const members may have to wait for a device and copy step counts and sums from it.
   mutable parts_type parts_;
   mutable engine_type engine_;
 };

@@ -527,7 +527,7 @@ TEST_CASE("of allocators and policies little is asked, but 16-byte alignment")
 
   gradus::optimizer<gradus::adams, float, backend> opt({}, backend(fixed_policy(), stubborn_allocator(4)));
   CHECK_THROWS_WITH_AS(opt.add(weights, gradients),
-                       "gradus: allocator gave an address that is 4 more than a multiple of 16; expected a multiple of 16",
+                       "gradus: allocator returned an address that is 4 more than a multiple of 16; expected a multiple of 16",
                        std::invalid_argument);
   CHECK(opt.parameter_count() == 0);
 }

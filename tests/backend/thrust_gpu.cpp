@@ -232,7 +232,7 @@ TEST_CASE("memory of the host is refused, unless the device reaches it")
     opt.add("w", weights, host);
   else {
     CHECK_THROWS_WITH_AS(opt.add("w", weights, host),
-                         "gradus: gradients of tensor \"w\" is in the host's own memory; expected memory that the device can reach",
+                         "gradus: gradients of tensor \"w\" is in host memory; expected memory that the device can access",
                          std::invalid_argument);
     CHECK(opt.parameter_count() == 0);
   }

@@ -266,7 +266,7 @@ TEST_CASE("model_size: refused where it does not give the mean")
   };
   check(opt, {.grad_norm_sq = 1, .model_size = 29}, "model_size is 29; expected at least 30");
   check(opt, {.model_size = 31},
-        "model_size is 31; expected none, as the norm of this part is not the whole model's: give grad_norm_sq");
+        "model_size is 31; expected none, because the norm of this part is not the whole model's; also give");
   const auto two_passes = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
                                           gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
   gradus::optimizer<decltype(two_passes)> by_moments(two_passes);
@@ -346,8 +346,8 @@ TEST_CASE_TEMPLATE("option mean_square: after it was given, the optimizer's own 
 TEST_CASE("grad_norm_sq: refused where tensors need a norm each")
 {
   const std::string message =
-      "gradus: grad_norm_sq is 14; expected none, as a scheduled decay needs the norm of each tensor where the tensors "
-      "differ in beta2 or in the number of steps taken: leave it out and it is computed";
+      "gradus: grad_norm_sq is 14; expected none, because a scheduled decay needs the norm of each tensor if tensors "
+      "differ in beta2 or in the number of steps taken; leave it out to have it computed";
   scene<gradus::adams> late, twin;
   for (auto* s : {&late, &twin})
     s->opt.add("spare", s->spare, s->spare_gradient);

@@ -70,8 +70,8 @@ TEST_CASE("options out of their range are refused")
   check_refused("gradus: model_size is 7; expected at least 8, the number of parameters of this part",
                 [=](auto& s) { s.opt.step({.grad_norm_sq = 1, .model_size = 7}); });
   check_refused(
-      "gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root: leave it "
-      "out and it is computed, or set skip_nonfinite",
+      "gradus: grad_norm_sq is inf; expected a finite number with max_grad_norm, which divides by its root; leave it "
+      "out to have it computed, or set skip_nonfinite",
       [=](auto& s) { s.opt.step({.max_grad_norm = 1, .grad_norm_sq = inf}); });
   // One bad option among good ones is enough.
   check_refused("gradus: lr_scale is -1; expected a finite number >= 0", [](auto& s) {

@@ -112,7 +112,7 @@ TEST_CASE("add, rebind: memory that is null, of another size or too long is refu
                 [&](auto& s) { s.opt.rebind(s.b, s.spare, floats(none, 3)); });
   check_refused("gradus: size of gradients of tensor \"bias\" is 5; expected 3, the size of its parameters",
                 [](auto& s) { s.opt.rebind(s.b, s.spare, s.weight_gradient); });
-  check_refused("gradus: size of parameters of tensor \"bias\" is 5; expected 3, as when its state was made",
+  check_refused("gradus: size of parameters of tensor \"bias\" is 5; expected 3, the size of its state",
                 [](auto& s) { s.opt.rebind(s.b, s.weight, s.weight_gradient); });
 
   // Lengths whose bytes exceed what any memory holds, alone or together with the eight parameters that are there.
@@ -234,7 +234,7 @@ TEST_CASE("rebind: several at once may take each other's places, all or none")
   CHECK(refusal([&] { opt.rebind_spans(bad); }) ==
         "gradus: parameters of tensor \"c\" overlap the parameters of tensor \"a\"; expected memory of their own");
   CHECK(refusal([&] { opt.rebind_spans(std::vector<rebinding>{round[0], round[1], round[0]}); }) ==
-        "gradus: tensor \"a\" is to be rebound twice at once; expected each tensor once");
+        "gradus: tensor \"a\" occurs twice in the list; expected each tensor once");
   opt.step();
   CHECK(w.numbers[5] == -6);    // c's
   CHECK(w.numbers[15] == -16);  // a's
@@ -383,7 +383,7 @@ TEST_CASE("add: a tensor that comes back to kept state of another length is refu
   for (auto* x : {&s, &twin})
     x->opt.remove(x->b, gradus::removed_state::kept);
   CHECK_THROWS_WITH_AS(s.opt.add("bias", s.weight, s.weight_gradient),
-                       "gradus: size of parameters of tensor \"bias\" is 5; expected 3, as when its state was made",
+                       "gradus: size of parameters of tensor \"bias\" is 5; expected 3, the size of its state",
                        std::invalid_argument);
   CHECK(s.opt.parameter_count() == 5);
   for (auto* x : {&s, &twin}) {
@@ -452,8 +452,8 @@ TEST_CASE_TEMPLATE("add: without gradients, a tensor stands still until it has s
   CHECK(report.applied);
   CHECK(report.grad_norm == 0);
   CHECK(report.mean_square == 0);
-  CHECK(refusal([&] { opt.unfreeze(h); }) == "gradus: tensor \"a\" has no gradients, and so cannot be taken in; "
-                                             "expected rebind_gradients(tensor, gradients) before it");
+  CHECK(refusal([&] { opt.unfreeze(h); }) == "gradus: tensor \"a\" has no gradients; expected "
+                                             "rebind_gradients(tensor, gradients) before unfreeze(tensor)");
   // Whatever a visitor writes, no step reads gradients that are not there.
   for (const bool written : {true, false, true}) {
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool& takes_part) { takes_part = written; });

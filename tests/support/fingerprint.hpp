@@ -105,6 +105,27 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
   return f.text();
 }
 
+// Sums of arrays of up to several pages, each alone and then all together.
+template <class T, class Backend>
+std::string fingerprint_of_sums(const Backend& backend)
+{
+  random r(2024);
+  fingerprint f;
+  gradus::exact_sum squares, plain;
+  for (const std::size_t length : {0u, 1u, 31u, 32u, 33u, 1000u, 4095u, 4096u, 4097u, 3 * 4096u + 5, 70001u}) {
+    std::vector<T> x(length);
+    for (T& e : x)
+      e = T(r.uniform(-1, 1));
+    const double sums[] = {gradus::squared_norm(backend, std::span<const T>(x)), gradus::sum(backend, std::span<const T>(x))};
+    f.add(std::span<const double>(sums));
+    gradus::add_squared_norm(backend, std::span<const T>(x), squares);
+    gradus::add_sum(backend, std::span<const T>(x), plain);
+  }
+  const double sums[] = {squares.value(), plain.value()};
+  f.add(std::span<const double>(sums));
+  return f.text();
+}
+
 // By "FAMILY NAME TYPE".
 inline std::map<std::string, std::string> expected_hashes()
 {

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Recipes and hyperparameters by name, and what is suggested for a name that is not known.
+/// Lists of named hyperparameters for any_optimizer, and suggestions for unknown names. Knows no optimizer.
 
 #include <span>
 #include <string>
@@ -17,7 +17,7 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// A hyperparameter's name and value; a bool is 1 or 0.
+/// A hyperparameter's name and value; a bool's value is 1 or 0.
 using named_number = std::pair<std::string_view, double>;
 
 namespace detail {
@@ -75,7 +75,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
   for (char& c : name)
     c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
   const std::string_view* const synonym = known_elsewhere_as(name);
-  // Of two equally near names, the one with the more similar length.
+  // Between two equally near names, the more similar length decides.
   const auto distance = [&name](std::string_view k) {
     const std::size_t longer = name.size() > k.size() ? name.size() - k.size() : k.size() - name.size();
     return std::pair(edit_distance(name, k), longer);
@@ -94,7 +94,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
   detail::fail(what + " is " + detail::quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + detail::quote(meant) + "?)"));
 }
 
-/// A recipe's hyperparameters as a list; and a recipe with a list's values.
+/// A recipe's hyperparameters as a list.
 template <class Recipe>
 std::vector<named_number> to_numbers(Recipe recipe)
 {
@@ -102,6 +102,7 @@ std::vector<named_number> to_numbers(Recipe recipe)
   for_each_hyperparameter(recipe, [&](std::string_view name, auto value, range) { all.emplace_back(name, double(value)); });
   return all;
 }
+/// A recipe with some hyperparameters replaced. Fails for an unknown name or a value out of range.
 template <class Recipe>
 Recipe with_numbers(std::string_view recipe_name, Recipe recipe, std::span<const named_number> numbers)
 {

@@ -10,7 +10,7 @@
 #include <gradus/backend/simd.hpp>
 #else
 // clang-format off
-#pragma message("gradus: xsimd is installed, but gradus's SIMD backend is not on the include path, so steps are taken element by element: add -I GRADUS/backends/simd/include, or define GRADUS_NO_XSIMD to have it so in silence")
+#pragma message("gradus: xsimd is installed, but gradus's SIMD backend is not on the include path, so steps are taken element by element: add -I GRADUS/backends/simd/include, or define GRADUS_NO_XSIMD to use the scalar backend without this message")
 // clang-format on
 #endif
 #endif

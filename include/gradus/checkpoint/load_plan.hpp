@@ -15,6 +15,7 @@
 #include <gradus/checkpoint/comparison.hpp>
 #include <gradus/checkpoint/keys.hpp>
 #include <gradus/checkpoint/options.hpp>
+#include <gradus/checkpoint/safetensors/convert.hpp>
 #include <gradus/checkpoint/safetensors/dtype.hpp>
 #include <gradus/checkpoint/safetensors/header.hpp>
 #include <gradus/checkpoint/safetensors/text.hpp>
@@ -46,6 +47,7 @@ class load_plan {
   /// Adds the recipe and each group's hyperparameters. Returns the hyperparameters to set, or an empty list if none are loaded.
   std::vector<number_list> add_settings(const std::string& recipe, const std::vector<number_list>& present)
   {
+    has_one_group_ = present.size() == 1 && file_.metadata(metadata_key("groups")) == "1";
     return file_.compare_settings(recipe, present);
   }
 
@@ -75,7 +77,9 @@ class load_plan {
       file_.report.settings = false;
     }
     const bool took_part = !file_.metadata(metadata_key("left_out/", tensor));
-    same_take_part_ = same_take_part_ && recorded && took_part == takes_part;
+    // A removed tensor, which has no parameters, does not take part even if settings are loaded.
+    const bool loads = file_.report.settings && (takes_part || elements > 0);
+    same_take_part_ = same_take_part_ && recorded && (loads || took_part == takes_part);
     const safetensors::entry* parameters = nullptr;
     if (file_.report.parameters && elements > 0) {
       parameters = file_.claim(parameters_key(tensor), type, elements);
@@ -89,9 +93,6 @@ class load_plan {
     }
     tensors_.push_back({recorded ? took_part : takes_part, &type, parameters});
   }
-
-  /// Adds whether the optimizer keeps one sum of squared gradients for all tensors.
-  void add_sum_is_shared(bool is) { sum_is_shared_ = sum_is_shared_ || is; }
 
   /// Ends the adding. Unless lenient, refuses the file if anything differs. Afterwards reading allocates nothing.
   void finish()
@@ -126,12 +127,11 @@ class load_plan {
       values_.read(s.from, *s.type, to);
   }
 
-  /// Whether a scheduled decay's sums must be recomputed. They must if the file lacks the sums of moments that were loaded, or
-  /// if one sum is shared by tensors that are no longer the same.
-  bool needs_resum() const noexcept
+  /// Whether a scheduled decay's sums must be recomputed. A sum belongs to all tensors that share β₂ and the step
+  /// count, so it is of no use if other tensors share them here. (A sum that the file lacks is one of the differences.)
+  bool needs_new_sums() const noexcept
   {
-    const bool others = !file_.report.differences.empty() || !(same_take_part_ || file_.report.settings);
-    return sums_are_missing_ || (sum_is_shared_ && others);
+    return !file_.report.differences.empty() || !same_take_part_ || !same_groups();
   }
 
   /// The report for the caller.
@@ -155,23 +155,39 @@ class load_plan {
     const safetensors::entry* parameters;  // null if they are not loaded
   };
 
+  /// Whether tensors that shared β₂ still do: with the file's groups, with one group there and here, or with a whole
+  /// model's sum, of which there is only one.
+  bool same_groups() const noexcept
+  {
+    return file_.report.settings || sum_is_of_model_ || has_one_group_;
+  }
+
   /// Refuses counts and sums that no run can reach, because a step computes with them.
   void check_count(const std::string& key, planned_slot& s)
   {
-    const bool step = s.slot == "step", shared = s.slot == "exp_avg_sq_sum_is_shared", sum = s.slot == "exp_avg_sq_sum";
-    if ((!step && !shared && !sum) || s.type->bytes != 8 || s.from->elements != 1)
+    const bool step = s.slot == "step", sum = s.slot == "exp_avg_sq_sum",
+               of_model = s.slot == "exp_avg_sq_sum_is_of_model";
+    if ((!step && !of_model && !sum) || s.type->bytes != 8 || s.from->elements != 1)
       return;
     std::uint64_t count = 0;
-    file_.read(file_.header.data_start + s.from->begin, &count, sizeof count);
+    unsigned char bytes[sizeof count] = {};
+    file_.read(file_.header.data_start + s.from->begin, bytes, s.from->type->bytes);
+    if (s.from->type == s.type)
+      std::memcpy(&count, bytes, sizeof count);
+    else
+      safetensors::convert(*s.from->type, bytes, *s.type, reinterpret_cast<unsigned char*>(&count), 1);
     s.count = count;
     const double value = sum ? std::bit_cast<double>(count) : 0;
-    if ((step && count >= std::uint64_t(1) << 53) || (shared && count > 2) || (sum && value < 0))
-      fail(file_.where + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) +
-           "; expected " + (step ? "fewer than 2^53 steps" : shared ? "0, 1 or 2" : "a sum of squares"));
-    sum_is_shared_ = sum_is_shared_ || (shared && count > 0);
-    // A sum is infinite or NaN if it was not kept or if the moments are. It is then recomputed from the moments.
-    if (sum && !is_finite(value))
-      s.from = nullptr;
+    const auto check = [&](bool good, const char* expected) {
+      if (!good)
+        fail(file_.where + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) +
+             "; expected " + expected);
+    };
+    check(!step || count < std::uint64_t(1) << 53, "fewer than 2^53 steps");
+    check(!of_model || count <= 1, "0 or 1");
+    // A sum that is NaN or infinite is unknown, and the optimizer recomputes it from the moments.
+    check(!sum || is_nan(value) || value >= 0, "a sum of squares");
+    sum_is_of_model_ = sum_is_of_model_ || (of_model && count == 1);
   }
 
   /// Decides whether a tensor's state, the slots from `begin` to `end`, is loaded. It is loaded whole or not at all, because
@@ -194,9 +210,7 @@ class load_plan {
           s.from = &parameters->second;
       } else if (!whole)
         s.from = nullptr;
-      if (!s.from && is_sum(s))
-        sums_are_missing_ = sums_are_missing_ || whole;
-      else if (!s.from && (whole || is_master(s)) && !tensor.empty())
+      if (!s.from && !is_sum(s) && (whole || is_master(s)) && !tensor.empty())
         report.afresh.push_back(tensor + '/' + s.slot);
     }
     if (!whole)
@@ -208,7 +222,7 @@ class load_plan {
   std::vector<planned_state> states_;
   std::vector<planned_slot> slots_;
   std::vector<planned_tensor> tensors_;
-  bool same_take_part_ = true, sum_is_shared_ = false, sums_are_missing_ = false;
+  bool same_take_part_ = true, has_one_group_ = false, sum_is_of_model_ = false;
 };
 
 }  // namespace detail

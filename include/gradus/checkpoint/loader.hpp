@@ -25,7 +25,7 @@ namespace detail {
 
 /// Loads from any source of bytes. \p where  the beginning of every error message
 template <class Opt>
-load_report load(Opt& opt, const std::string& where, const byte_source& source, const load_options& o)
+load_report load_checkpoint(Opt& opt, const std::string& where, const byte_source& source, const load_options& o)
 {
   load_plan plan(where, source, memory_writer_of(opt), o);
   const Opt& present = opt;
@@ -41,8 +41,6 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
   }
   const auto add = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
     plan.add_state(tensor, slot, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
-    if constexpr (std::is_same_v<X, const std::uint64_t>)
-      plan.add_sum_is_shared(slot == "exp_avg_sq_sum_is_shared" && values[0] != 0);
   };
   present.visit_state(in_place(add));
   present.visit_tensors([&]<class X>(std::string_view tensor, std::span<X> parameters, std::size_t group, bool takes_part) {
@@ -62,7 +60,7 @@ load_report load(Opt& opt, const std::string& where, const byte_source& source, 
   i = 0;
   const auto fill = [&](std::string_view, std::string_view, auto values) { plan.read_slot(i++, values.data()); };
   opt.visit_state(in_place(fill));
-  if (plan.needs_resum())
+  if (plan.needs_new_sums())
     opt.recompute_second_moment_sum();
   return std::move(plan.report());
 }

@@ -74,7 +74,7 @@ std::string header_of(const Opt& opt, const save_options& o)
   for_each_saved(opt, o.parameters, [&]<class X>(const std::string& key, std::span<X> values) {
     header.tensor(key, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
   });
-  const std::string bytes = header.finish();
+  std::string bytes = header.finish();
   if (bytes.size() - 8 > safetensors::longest_header) {
     std::size_t tensors = 0;
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool) { ++tensors; });

@@ -3,6 +3,7 @@
 /// An executor over std::thread, for programs without a thread pool. Compile with -pthread.
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -26,15 +27,25 @@ namespace executor {
 /// joins the threads. Calls of `run` from several threads take turns. A `run` inside work of a pool runs its pieces on
 /// its own thread if the threads are busy, because waiting could deadlock; the results have the same bits.
 ///
+/// Waking a sleeping thread takes some 20 µs, as long as a step of a few hundred thousand parameters. So the threads
+/// spin for a while after a run before they sleep, and so does the caller at the end of a run. After that time an idle
+/// pool takes no processor time. If there are more threads than processors, they sleep at once.
+///
 /// After fork(), the child's first run starts new threads; if the system has none left, the child runs serially. A
 /// child that was forked inside work of a pool can use the pool, but must end with exec or _exit.
 class thread_pool {
  public:
   /// \param threads  number of threads, the caller's included, at most 4096; 0: as many as the machine has
-  /// \throws std::invalid_argument for more than 4096; std::system_error if the system cannot start that many
-  explicit thread_pool(unsigned threads = 0) : pool_(std::make_shared<pool>(checked(threads))) {}
-  // These two also serve as moves.
+  /// \param spin     how long a thread spins before it sleeps, 0 to 1 s. Choose the time between two steps if cores are
+  ///                 free meanwhile.
+  /// \throws std::invalid_argument for arguments out of range; std::system_error if the system cannot start that many
+  explicit thread_pool(unsigned threads = 0, std::chrono::microseconds spin = std::chrono::microseconds(50))
+      : pool_(std::make_shared<pool>(checked(threads), checked(spin)))
+  {
+  }
+  /// Shares the pool; also serves as move constructor.
   thread_pool(const thread_pool&) noexcept = default;
+  /// Shares the pool; also serves as move assignment.
   thread_pool& operator=(const thread_pool&) noexcept = default;
   ~thread_pool() = default;
 
@@ -57,6 +68,36 @@ class thread_pool {
     return n ? n : 1;
   }
 
+  static std::chrono::microseconds checked(std::chrono::microseconds spin)
+  {
+    if (spin < std::chrono::microseconds(0) || spin > std::chrono::seconds(1))
+      detail::fail("spin is " + std::to_string(spin.count()) + " us; expected 0 to 1000000 us");
+    return spin;
+  }
+
+  // Returns true once ready() is, and false after `spin`.
+  template <class Ready>
+  static bool spins_until(const Ready& ready, std::chrono::microseconds spin) noexcept
+  {
+    if (ready())
+      return true;
+    if (spin.count() == 0)
+      return false;
+    const auto end = std::chrono::steady_clock::now() + spin;
+    do
+      for (int i = 0; i < 16; ++i) {
+        if (ready())
+          return true;
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+        __builtin_ia32_pause();
+#elif defined(__GNUC__) && defined(__aarch64__)
+        __asm__ __volatile__("yield");
+#endif
+      }
+    while (std::chrono::steady_clock::now() < end);
+    return false;
+  }
+
   // The number of forks between the program's first process and this one.
   static inline std::atomic<unsigned> forks{0};
 #if defined(__unix__) || defined(__APPLE__)
@@ -76,20 +117,24 @@ class thread_pool {
     inside = outer;
   }
 
-  // The threads of one process.
+  // The threads of one process. No wake is lost: a thread increments `sleeping` under the mutex before it checks for
+  // work and sleeps, and the caller publishes work before it reads `sleeping`. This needs sequentially consistent
+  // atomics.
   struct crew {
     const unsigned process = forks.load(std::memory_order_relaxed);
-    std::mutex guard;  // for all members below
+    const std::chrono::microseconds spin;
+    std::mutex guard;
     std::condition_variable turn, start, done;
+    bool taken = false;  // during a whole run
     const work* job = nullptr;
     std::size_t pieces = 0;
-    std::uint64_t round = 0;
-    std::size_t busy = 0;
-    bool taken = false;  // during a whole run
-    bool leaving = false;
+    std::atomic<std::uint64_t> round{0};
+    std::atomic<std::size_t> busy{0};
+    std::atomic<std::size_t> sleeping{0};
+    std::atomic<bool> caller_sleeps{false}, leaving{false};
     std::vector<std::thread> threads;
 
-    crew() = default;
+    explicit crew(std::chrono::microseconds s) : spin(s) {}
     crew(const crew&) = delete;
 
     bool is_here() const noexcept { return process == forks.load(std::memory_order_relaxed); }
@@ -102,13 +147,20 @@ class thread_pool {
     }
     ~crew()
     {
-      {
-        const std::lock_guard lock(guard);
-        leaving = true;
-      }
-      start.notify_all();
+      leaving = true;
+      wake();
       for (std::thread& t : threads)
         t.join();
+    }
+
+    void wake() noexcept
+    {
+      if (sleeping == 0)
+        return;
+      {
+        const std::lock_guard lock(guard);
+      }
+      start.notify_all();
     }
 
     // Returns false, with nothing done, if it would have to wait inside work.
@@ -120,16 +172,22 @@ class thread_pool {
           return false;
         turn.wait(lock, [this] { return !taken; });
         taken = true;
-        job = &f;
-        pieces = n;
-        busy = threads.size();
-        ++round;
       }
-      start.notify_all();
+      job = &f;
+      pieces = n;
+      busy = threads.size();
+      ++round;
+      wake();
       share(f, n, 0, threads.size() + 1);
+      const auto all_done = [this] { return busy == 0; };
+      const bool is_done = spins_until(all_done, spin);
       {
         std::unique_lock lock(guard);
-        done.wait(lock, [this] { return busy == 0; });
+        if (!is_done) {
+          caller_sleeps = true;
+          done.wait(lock, all_done);
+          caller_sleeps = false;
+        }
         taken = false;
       }
       turn.notify_one();
@@ -140,30 +198,36 @@ class thread_pool {
     {
       std::uint64_t seen = 0;
       for (;;) {
-        const work* f;
-        std::size_t n;
-        {
+        const auto has_work = [&] { return leaving || round != seen; };
+        if (!spins_until(has_work, spin)) {
           std::unique_lock lock(guard);
-          start.wait(lock, [&] { return leaving || round != seen; });
-          if (leaving)
-            return;
-          seen = round;
-          f = job;
-          n = pieces;
+          ++sleeping;
+          start.wait(lock, has_work);
+          --sleeping;
         }
-        share(*f, n, i, count);
-        const std::lock_guard lock(guard);
-        if (--busy == 0)
+        if (leaving)
+          return;
+        ++seen;
+        share(*job, pieces, i, count);
+        if (--busy == 0 && caller_sleeps) {
+          {
+            const std::lock_guard lock(guard);
+          }
           done.notify_one();
+        }
       }
     }
   };
 
   struct pool {
     const unsigned count;
+    const std::chrono::microseconds spin;
     std::atomic<crew*> current{nullptr};
 
-    explicit pool(unsigned n) : count(n) { current = hire().release(); }
+    pool(unsigned n, std::chrono::microseconds s) : count(n), spin(n > std::thread::hardware_concurrency() ? s.zero() : s)
+    {
+      current = hire().release();
+    }
     pool(const pool&) = delete;
     ~pool()
     {
@@ -175,7 +239,7 @@ class thread_pool {
     // If a thread does not start, those that did are joined.
     std::unique_ptr<crew> hire() const
     {
-      auto fresh = std::make_unique<crew>();
+      auto fresh = std::make_unique<crew>(spin);
       fresh->launch(count);
       return fresh;
     }

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// A sum of doubles that is exact, and so the same in any order, on any number of threads or ranks.
+/// An exact sum of doubles. It does not depend on the order of the terms, nor on the number of threads or ranks.
 
 #include <bit>
 #include <cstddef>
@@ -14,28 +14,29 @@ GRADUS_OPEN_NAMESPACE
 
 /// Adds doubles without rounding; `value()` rounds the sum once, to nearest, ties to even.
 ///
-/// The sum is kept as an integer in units of 2^-1074: 68 digits of 32 bits, each in 64 bits so that 2^31 numbers can be added
-/// before digits have to be carried. Because digits are plain integers, they may also be added with integer atomics, or over
-/// ranks with one all-reduce of `words`.
+/// The sum is stored as an integer in units of 2^-1074. It has 68 digits of 32 bits, each in 64 bits, so that 2^31
+/// numbers can be added before a carry is needed. Because digits are integers, several threads may add them with
+/// integer atomics, and several ranks with one all-reduce of `words`.
 class exact_sum {
  public:
-  static constexpr std::size_t digit_count = 68;
-  static constexpr std::size_t word_count = digit_count + 3;
-  /// The digits, lowest first; then how many of the numbers were NaN, +infinity and -infinity.
+  static constexpr std::size_t digit_count = 68;              ///< digits of 32 bits that cover the range of double
+  static constexpr std::size_t word_count = digit_count + 3;  ///< the digits and three counts
+  /// The digits, lowest first; then the numbers of NaNs, +infinities and -infinities that were added.
   std::int64_t words[word_count] = {};
 
-  /// Adds x. \pre fewer than 2^31 numbers were added since the last `value()` or `carry()`
+  /// Adds x. \pre fewer than 2^31 numbers were added since the last `carry()`
   GRADUS_HOST_DEVICE void add(double x) noexcept
   {
     split(x, [this](std::size_t word, std::int64_t change) { words[word] += change; });
   }
+  /// Adds another sum. \pre fewer than 2^31 numbers were added to both since their last `carry()`
   GRADUS_HOST_DEVICE void add(const exact_sum& other) noexcept
   {
     for (std::size_t k = 0; k < word_count; ++k)
       words[k] += other.words[k];
   }
 
-  /// Calls f(word, change) for each word that x changes: up to three digits, or one count.
+  /// Calls f(word, change) for each word that adding x changes: up to three digits, or one count.
   template <class F>
   GRADUS_HOST_DEVICE static void split(double x, const F& f) noexcept
   {
@@ -56,7 +57,7 @@ class exact_sum {
       f(digit + 2, sign * std::int64_t(high));
   }
 
-  /// Brings every digit but the last back into 32 bits; the sum stays the same.
+  /// Reduces every digit except the last to 32 bits; the sum stays the same.
   GRADUS_HOST_DEVICE void carry() noexcept
   {
     for (std::size_t k = 0; k + 1 < digit_count; ++k) {
@@ -65,7 +66,7 @@ class exact_sum {
     }
   }
 
-  /// The sum, rounded once; NaN and infinities as a plain sum would have them.
+  /// The sum, rounded once to nearest, ties to even. NaN and infinities are treated as in a plain sum.
   GRADUS_HOST_DEVICE double value() const noexcept
   {
     constexpr std::uint64_t infinity = std::uint64_t(0x7ff) << 52, nan = infinity | (std::uint64_t(1) << 51);
@@ -86,7 +87,7 @@ class exact_sum {
   }
 
  private:
-  /// The bits of a sum that is not negative and whose digits are carried.
+  /// The bits of value(). \pre the sum is not negative and its digits are carried
   GRADUS_HOST_DEVICE std::uint64_t magnitude() const noexcept
   {
     std::size_t top = digit_count;
@@ -99,8 +100,8 @@ class exact_sum {
     const std::uint64_t third = top > 1 ? std::uint64_t(words[top - 2]) : 0;
     const std::size_t length = 64 - std::size_t(std::countl_zero(first));  // of the first digit, in bits
     if (32 * top + length <= 53)
-      return first << 32 * top | (top > 0 ? second : 0);  // the mantissa itself: all its bits are there
-    // 53 bits from the first on; what stays below them decides the rounding.
+      return first << 32 * top | (top > 0 ? second : 0);  // subnormal or just above; exact, so no rounding
+    // Takes the 53 highest bits; the bits below them decide the rounding.
     const std::uint64_t upper = first << 32 | second;
     const std::size_t dropped = 64 + length - 53;  // of the 64 + length bits of these three digits
     std::uint64_t mantissa, rest, half;
@@ -118,8 +119,8 @@ class exact_sum {
       more = more || words[k] != 0;
     if (rest > half || (rest == half && (more || (mantissa & 1) != 0)))
       ++mantissa;
-    const std::uint64_t place = 32 * top + length - 53;  // of the mantissa's last bit, from 2^-1074 on
-    const std::uint64_t bits = (place << 52) + mantissa;  // the mantissa's first bit raises the exponent by one
+    const std::uint64_t place = 32 * top + length - 53;   // the mantissa's last bit counts 2^(place − 1074)
+    const std::uint64_t bits = (place << 52) + mantissa;  // the mantissa's leading bit adds one to the exponent
     constexpr std::uint64_t infinity = std::uint64_t(0x7ff) << 52;
     return bits < infinity ? bits : infinity;
   }

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// Which tensors step together: cohorts, found by group and step count in constant time.
+/// A table of entries with a key and a step count t, found in constant time while all t grow together. The optimizer
+/// keeps cohorts (tensors with the same group and step count) and second-moment sums in such tables.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,8 +15,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Entries found by (key, t), all of whose t grow by one at each step. An entry that has lost its members is found again until
-/// the next `purge`, so that who leaves and comes back between two steps finds what it left.
+/// Entries found by (key, t). Each step increments the t of all entries. An entry without members is kept until the
+/// next `purge`, so that a member that leaves and returns between two steps finds the same entry.
 /// \tparam Entry  with `key`, `t`, `members` and `next`
 template <class Entry>
 class aging_table {
@@ -27,7 +28,7 @@ class aging_table {
     places_.reserve(n, [this](std::size_t i) { return hash(i); });
   }
 
-  /// Adds a member to the entry of (key, t), which is made if there is none. \return its place
+  /// Adds a member to the entry of (key, t), and creates the entry if there is none. \return the entry's index
   template <class Key>
   std::size_t join(Key key, std::uint64_t t) noexcept
   {
@@ -51,9 +52,10 @@ class aging_table {
     return i;
   }
 
+  /// Removes a member from entry i.
   void leave(std::size_t i) noexcept { live_ -= --entries_[i].members == 0; }
 
-  /// Forgets entries that have no members.
+  /// Frees the places of entries without members.
   void purge() noexcept
   {
     if (entries_.size() == live_)
@@ -69,8 +71,8 @@ class aging_table {
       }
   }
 
-  /// `purge`; and once most entries have no members, removes these, so that steps do not go over them for ever.
-  /// \param renumber  is called as renumber(place) before entries move; place(i) is the new place of entry i
+  /// Purges; if most entries have no members, also removes these from the list, so that steps do not loop over them.
+  /// \param renumber  called as renumber(place) before entries move; place(i) is the new index of entry i
   template <class Renumber>
   void compact(const Renumber& renumber) noexcept
   {
@@ -99,7 +101,7 @@ class aging_table {
     live_ = 0;
   }
 
-  /// Ages every entry by so many steps.
+  /// Adds `steps` to the t of every entry that has members.
   void advance(std::uint64_t steps = 1) noexcept
   {
     for (Entry& e : entries_)
@@ -107,20 +109,20 @@ class aging_table {
     steps_ += steps;
   }
 
-  std::size_t live() const noexcept { return live_; }
-  std::vector<Entry>& all() noexcept { return entries_; }  ///< those without members too
+  std::size_t live() const noexcept { return live_; }      ///< the number of entries with members
+  std::vector<Entry>& all() noexcept { return entries_; }  ///< including entries without members
   const std::vector<Entry>& all() const noexcept { return entries_; }
   Entry& operator[](std::size_t i) noexcept { return entries_[i]; }
   const Entry& operator[](std::size_t i) const noexcept { return entries_[i]; }
 
  private:
-  /// All entries step together, so the number of steps that had been taken when an entry's t was 0 stays the same.
+  /// Hashes steps_ − t instead of t, because all entries step together and this difference stays the same.
   std::uint64_t hash(std::uint64_t key, std::uint64_t t) const noexcept { return mix(mix(key) + (steps_ - t)); }
   std::uint64_t hash(std::size_t i) const noexcept { return hash(std::uint64_t(entries_[i].key), entries_[i].t); }
 
   std::vector<Entry> entries_;
   place_table places_;
-  std::size_t first_free_ = no_place;  // and so on by next
+  std::size_t first_free_ = no_place;  // a linked list, by next
   std::size_t live_ = 0;
   std::uint64_t steps_ = 0;
 };

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// What a step decides before it moves anything: the gradient's norm, the factor of clipping, and whether its numbers stay
-/// finite. Pure functions, for host and device alike.
+/// The decisions of a step before it changes anything: the gradients' norm, the clipping factor, and whether results
+/// stay finite. Pure functions, shared by host and device.
 
 #include <cmath>
 #include <limits>
@@ -14,7 +14,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// T's name and largest number, as error messages show them.
+/// T's limits and name, for error messages.
 template <class T>
 inline constexpr double largest = double((std::numeric_limits<T>::max)());
 template <class T>
@@ -22,14 +22,14 @@ inline constexpr double smallest_normal = double((std::numeric_limits<T>::min)()
 template <class T>
 inline constexpr const char* name_of = sizeof(T) == 4 ? "float" : "double";
 
-/// ‖g‖² as sum·unit². The unit is 1, unless the plain sum of squares overflows or underflows: then it is a power of two.
+/// ‖g‖² = sum·unit². The unit is 1, or a power of two if the plain sum of squares overflows or underflows.
 struct square_sum {
   double sum = 0;
   double unit = 1;
 };
 
-/// The unit in which to sum again, given the plain sum of squares of doubles: 1 where that sum is as good as any. With
-/// 2^±600 no element that counts is lost: of those that overflow together, even 2⁵⁰ have one above 2⁴⁸⁶.
+/// The unit in which to sum the squares of doubles again, or 1 if the plain sum is accurate. With a unit of 2^±600 no
+/// element that matters is lost: if 2⁵⁰ elements overflow together, at least one exceeds 2⁴⁸⁶.
 GRADUS_HOST_DEVICE inline double unit_for(double plain_sum) noexcept
 {
   if (is_nan(plain_sum))
@@ -37,7 +37,7 @@ GRADUS_HOST_DEVICE inline double unit_for(double plain_sum) noexcept
   return !is_finite(plain_sum) ? 0x1p600 : plain_sum < 0x1p-960 ? 0x1p-600 : 1;
 }
 
-/// ‖g‖·scale; infinite only where no double can hold it.
+/// ‖g‖·scale; infinite only if a double cannot hold it.
 GRADUS_HOST_DEVICE inline double root_of(const square_sum& s, double scale) noexcept
 {
   const double root = std::sqrt(s.sum), norm = root * s.unit;
@@ -54,15 +54,15 @@ GRADUS_HOST_DEVICE inline double clipped_scale(const square_sum& s, double grad_
   return grad_scale * (clip > 1 ? 1 : clip);
 }
 
-/// Whether clipping by a finite norm has made the scale so small that T cannot hold it.
+/// Whether clipping made the factor so small that T cannot hold it, although the norm is finite.
 template <class T>
 GRADUS_HOST_DEVICE bool underflows(const square_sum& s, double scale, double grad_scale) noexcept
 {
   return is_finite(s.sum) && scale < grad_scale && scale < smallest_normal<T>;
 }
 
-/// Σv after a step, from Σv before it and ‖g‖²: next_second_moment_sum (kernel.hpp), also where ‖g‖² or the square of the scale
-/// is out of a double's range and their product is not.
+/// Σv after a step, from Σv before it and ‖g‖², by next_second_moment_sum (kernel.hpp). Correct even if ‖g‖² or the
+/// square of the scale is out of a double's range, as long as their product is not.
 template <class T>
 GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(double beta2, double sum, const square_sum& s, double scale) noexcept
 {
@@ -73,36 +73,37 @@ GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(double beta2, double sum
   return next_second_moment_sum_by_beta<T>(beta2, sum, norm * norm, 1);
 }
 
-/// SWD's factor 1/√(v̄ + eps) on the weight decay; 0 where all gradients have been 0, so that nothing decays.
+/// The factor 1/√(v̄ + eps) on a scheduled weight decay; 0 if all gradients have been 0, so that nothing decays.
 GRADUS_HOST_DEVICE inline double decay_factor(double mean_square, double eps) noexcept
 {
   const double v = mean_square + eps;
   return v == 0 ? 0 : 1 / std::sqrt(v);
 }
 
-/// The gradients' norm, as a step knows it.
+/// The gradients' norm, as far as a step knows it.
 struct norm_of_step {
   bool known = false;  // given or measured
   bool given = false;
   square_sum squares = {};
-  bool gradients_are_finite = true;  // looked into only where a given norm is infinite, which may be an overflow
+  bool gradients_are_finite = true;  // checked only if a given norm is infinite, because it may have overflowed
 };
 
-/// What a step does with the gradients.
+/// Whether a step is taken, and the factor on its gradients.
 struct verdict {
   bool applied = true;
-  bool underflows = false;  // clipping would need a factor that T cannot hold
+  bool underflows = false;  // clipping needs a factor that T cannot hold
   double scale = 1;         // the factor on the gradients
 };
 
-/// Whether a step is taken, and by which factor the gradients are scaled. \param limit  max_grad_norm, infinite for none
+/// Decides whether a step is taken, and with which factor on the gradients.
+/// \param limit  max_grad_norm, or infinity for none
 /// \param skips  skip_nonfinite
 template <class T>
 GRADUS_HOST_DEVICE verdict judge(const norm_of_step& norm, double grad_scale, double limit, bool skips) noexcept
 {
   const bool clips = norm.known && is_finite(limit);
   verdict v;
-  // A sum of squares that was computed and is finite has finite terms.
+  // If the computed sum of squares is finite, so are all gradients.
   if (skips && norm.known && !is_finite(norm.squares.sum))
     v.applied = norm.given && !is_nan(norm.squares.sum) && !clips && norm.gradients_are_finite;
   v.scale = clips ? clipped_scale(norm.squares, grad_scale, limit) : grad_scale;
@@ -110,9 +111,9 @@ GRADUS_HOST_DEVICE verdict judge(const norm_of_step& norm, double grad_scale, do
   return v;
 }
 
-/// Whether gradients of at most that size can make something infinite that was not. Their squares and lr times them stay a
-/// factor of 16 and more below T's largest number where they cannot. (L2's λθ is no part of it: to find a θ so large, each
-/// step would have to read the weights once more.)
+/// Whether gradients with this norm could make a finite moment or weight infinite. If not, their squares, and lr times
+/// them, stay below T's largest number by a factor of at least 16. L2's λθ is not considered, because each step would
+/// have to read all weights once more.
 template <class T>
 GRADUS_HOST_DEVICE bool may_overflow(double size, double lr) noexcept
 {
@@ -120,7 +121,7 @@ GRADUS_HOST_DEVICE bool may_overflow(double size, double lr) noexcept
   return !(size <= bound && size * lr <= bound);
 }
 
-/// Whether a step of one element makes something infinite or NaN of finite numbers.
+/// Whether a step of one element makes a finite weight or moment infinite or NaN. Overwrites `slot`.
 template <pass Pass, class Prepared, class T = typename Prepared::value_type>
 GRADUS_HOST_DEVICE bool element_overflows(const kernel<Pass, Prepared>& kernel, T theta, T g, T* slot) noexcept
 {
@@ -135,7 +136,7 @@ GRADUS_HOST_DEVICE bool element_overflows(const kernel<Pass, Prepared>& kernel, 
   return overflows;
 }
 
-/// The same with a composition's own choice of kernel. \param slot  one of each, changed to what the step makes of them
+/// The same with the kernel that the composition selects. Overwrites `slot`.
 template <class F, class S, class P, class D, class T>
 GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std::type_identity_t<T> theta,
                                           std::type_identity_t<T> g, std::type_identity_t<T>* slot) noexcept
@@ -150,7 +151,7 @@ GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std:
   return element_overflows(kernel<pass::whole, prepared<F, S, P, D, T>>{c}, theta, g, slot);
 }
 
-/// Whether the coefficients of step t are finite in T: seen by what they make of zeros under a second moment of 1.
+/// Whether the coefficients of step t are finite in T. Tests this with a step of zeros and a second moment of 1.
 template <class T, class Rule>
 bool coefficients_are_finite(const Rule& rule, std::uint64_t t, double lr_scale) noexcept
 {

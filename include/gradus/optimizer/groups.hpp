@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The hyperparameters of an optimizer's groups, and whether T can hold what follows from them.
+/// Checks a group's hyperparameters, and that the coefficients computed from them fit T. Knows no tensors.
 
 #include <cstdint>
 #include <string>
@@ -14,7 +14,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Calls f(name, value) for every hyperparameter of a recipe and of its rules.
+/// Calls f(name, value) for every hyperparameter of a recipe and of its rule.
 template <class Recipe, class Rule, class F>
 void for_each_number(const Recipe& recipe, const Rule& rule, const F& f)
 {
@@ -29,10 +29,10 @@ void for_each_number(const Recipe& recipe, const Rule& rule, const F& f)
   each(rule.decay);
 }
 
-// Hyperparameters of at most this size, also divided by 1 − β, give coefficients far from the largest float.
+// Up to these limits coefficients stay far below the largest float, even after division by 1 − β, and need no check.
 inline constexpr double most_tame = 0x1p20, most_tame_lr_scale = 0x1p10;
 
-/// The group of these hyperparameters, which are refused if they are out of range or too large for T.
+/// A group with these hyperparameters. Fails if one is out of range or too large for T.
 template <class Model>
 typename Model::group checked_group(const typename Model::recipe_type& hyperparameters)
 {
@@ -49,7 +49,7 @@ typename Model::group checked_group(const typename Model::recipe_type& hyperpara
   return {hyperparameters, rule, most <= most_tame};
 }
 
-/// Refuses an lr_scale with which this group's coefficients would be too large for T.
+/// Fails if this group's coefficients would be too large for T with this lr_scale.
 template <class Group, class T>
 void check_coefficients(const Group& group, double lr_scale, T)
 {
@@ -61,7 +61,7 @@ void check_coefficients(const Group& group, double lr_scale, T)
   const double lr = rule.lr * lr_scale;
   if (!(lr <= most))
     fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " + show(most) + as);
-  // Corrections of bias are largest in the first step, or grow towards the last.
+  // Bias corrections are largest in the first step, or grow until the last, so these two steps are checked.
   for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
     if (!coefficients_are_finite<T>(rule, t, lr_scale)) {
       if constexpr (requires { rule.decay.weight_decay; })
@@ -69,7 +69,7 @@ void check_coefficients(const Group& group, double lr_scale, T)
           fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
                "; expected a product of at most " + show(most) + as);
       fail("lr is " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
-           "; expected a step whose coefficients, of these and of the other hyperparameters, are at most " + show(most) + as);
+           "; expected hyperparameters that give coefficients of at most " + show(most) + as);
     }
 }
 

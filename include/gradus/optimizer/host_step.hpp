@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// A step over the host's memory: measure, decide, prepare, sweep, count.
+/// A step over host memory: measure the gradients, decide, prepare coefficients, sweep the elements, count the step. It
+/// knows the order of these and not the arithmetic, which is in decisions.hpp, sweep.hpp and the rules.
 
 #include <atomic>
 #include <cstddef>
@@ -23,6 +24,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// The step_engine of backends whose state is in host memory.
 template <class Parts, class Backend>
 class host_step {
   using model = typename Parts::model;
@@ -40,7 +42,9 @@ class host_step {
       page_sums_.resize(pages + pages / 2);
   }
 
-  /// The whole step. Its phases follow, each of which leaves what the next one reads in the parts.
+  /// Takes a step. If the decay needs the mean of the new moments, there are two phases: the first computes the
+  /// moments, the second the weights. Between them the mean is formed, where an engine over several machines could
+  /// share it.
   step_report step(Parts& p, const step_options& o)
   {
     p.refresh();
@@ -58,16 +62,13 @@ class host_step {
     }
     if (!report.applied)
       return report_ = report;
-    if constexpr (Parts::rule_type::scheduled)
+    if constexpr (Parts::rule_type::scheduled) {
+      if (computes_moments_first(o))
+        compute_moments(p, o);
       schedule(p, o, norm, decided.scale, report);
-    if constexpr (model::two_passes) {
-      if (o.mean_square)
-        move<pass::whole>(p, o);
-      else
-        move<pass::weights>(p, o);
-    } else
-      move<pass::whole>(p, o);
-    count(p);
+    }
+    move(p, o);
+    p.count_steps();
     return report_ = report;
   }
 
@@ -91,20 +92,20 @@ class host_step {
   [[noreturn]] static void refuse_to_clip(const step_options& o, double norm)
   {
     fail("max_grad_norm is " + detail::show(*o.max_grad_norm) + " and the gradients' norm " + detail::show(norm) +
-         "; expected a factor on the gradients of at least " + detail::show(smallest_normal<value_type>) + ", the smallest " +
-         name_of<value_type> + " that has all digits: skip_nonfinite = true leaves such steps out");
+         "; expected a clipping factor of at least " + detail::show(smallest_normal<value_type>) + ", the smallest normal " +
+         name_of<value_type> + " (skip_nonfinite = true skips such steps)");
   }
 
   // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// The norm that was given, or that of the gradients if the step needs one. Page sums stay in page_sums_.
+  /// The norm: as given, or measured if the step needs it. Leaves the page sums in page_sums_.
   norm_of_step measure(const Parts& p, const step_options& o) noexcept
   {
     norm_of_step norm;
     if (o.grad_norm_sq) {
       norm.known = norm.given = true;
       norm.squares.sum = *o.grad_norm_sq;
-      // An infinite norm that is given may be an overflow.
+      // A given norm may be infinite by overflow although all gradients are finite.
       if (o.skip_nonfinite && !is_finite(*o.grad_norm_sq))
         norm.gradients_are_finite = gradients_are_finite(p);
     }
@@ -137,7 +138,7 @@ class host_step {
     return true;
   }
 
-  /// Fills page_sums_ with of_page(item, begin, length) of every page.
+  /// Sets page_sums_ to of_page(item, begin, length) for every page.
   template <class F>
   void sum_pages(const Parts& p, bool flush_denormals, const F& of_page) noexcept
   {
@@ -148,14 +149,18 @@ class host_step {
   }
   double total(const Parts& p) const noexcept
   {
+    if (p.work.pages() == 1)
+      return page_sums_[0];
     exact_sum sum;
     for (std::size_t k = 0; k < p.work.pages(); ++k)
       sum.add(page_sums_[k]);
     return sum.value();
   }
-  /// The part of the page sums that belongs to one sum of second moments.
+  /// The sum over the pages of the tensors in one entry.
   double total(const Parts& p, const second_moment_sums::entry& e) const noexcept
   {
+    if (p.sums.entries().live() == 1)
+      return total(p);
     exact_sum sum;
     for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
       const item& x = p.work.items()[i];
@@ -177,8 +182,8 @@ class host_step {
       }
   }
 
-  /// Whether the step would make something infinite or NaN. As a rule the norm of the gradients as they are used is enough to
-  /// know; otherwise the step is tried, element by element.
+  /// Whether the step would make a finite moment or weight infinite or NaN. Usually the norm `size` of the scaled
+  /// gradients rules this out; otherwise the step is tried on each element, and the results are discarded.
   bool overflows(const Parts& p, const step_options& o, double size) noexcept
   {
     bool possible = false;
@@ -195,14 +200,15 @@ class host_step {
     return found.load(std::memory_order_relaxed);
   }
 
-  // ── the mean of the second moment, and what a scheduled decay makes of it ────────────────────────────────────────
+  // ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────
 
+  /// Computes v̄ if it was not given, and prepares each cohort's decay with it.
   void schedule(Parts& p, const step_options& o, const norm_of_step& norm, double scale, step_report& report) noexcept
   {
     if constexpr (model::one_pass)
       report.mean_square = mean_by_norm(p, o, norm, scale);
     else if (!o.mean_square)
-      report.mean_square = mean_by_moments(p, o);
+      report.mean_square = mean_of_moments(p);
     if (o.mean_square)
       report.mean_square = o.mean_square;
     for (auto& c : p.cohorts.all())
@@ -215,7 +221,7 @@ class host_step {
     report.decay_factor = decay_factor(*report.mean_square, p.groups[0].rule.decay.eps);
   }
 
-  /// By the recursion that Σv obeys; nothing, if the sums do not advance beside a v̄ that is given.
+  /// v̄ by the recursion of Σv. Nothing if v̄ is given and the sums cannot be advanced; they are unknown then.
   std::optional<double> mean_by_norm(Parts& p, const step_options& o, const norm_of_step& norm, double scale) noexcept
   {
     second_moment_sums& sums = p.sums;
@@ -240,7 +246,7 @@ class host_step {
         scale, counted);
   }
 
-  /// Takes unknown sums anew from the moments.
+  /// Recomputes unknown sums from the moments.
   void sum_moments(Parts& p) noexcept
   {
     for (auto& e : p.sums.entries().all()) {
@@ -255,9 +261,11 @@ class host_step {
     }
   }
 
-  /// By a pass over the moments, each page summed while it is in the cache. It leaves the new moments behind, or, where they
-  /// are kept rounded, nothing.
-  double mean_by_moments(Parts& p, const step_options& o) noexcept
+  static bool computes_moments_first(const step_options& o) noexcept { return !model::one_pass && !o.mean_square; }
+
+  /// Computes the new moments and sums each page while it is in the cache. Moments that are stored rounded are not
+  /// stored yet, because weights are divided by the unrounded values.
+  void compute_moments(Parts& p, const step_options& o) noexcept
   {
     sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
       const auto& prepared = p.cohorts[x.cohort].prepared;
@@ -267,15 +275,13 @@ class host_step {
       } else
         return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
     });
-    exact_sum sum;
-    for (const auto& c : p.cohorts.all())
-      if (c.members > 0)
-        p.sums.entries()[c.sum].correction = c.scalars.bc2;
-    for (const auto& e : p.sums.entries().all())
-      if (e.members > 0)
-        sum.add(total(p, e) / e.correction);
+  }
+  double mean_of_moments(Parts& p) const noexcept
+  {
+    p.sums.correct(p.cohorts.all());
     const std::uint64_t elements = p.work.counted_elements();
-    return elements > 0 ? sum.value() / double(elements) : 0;
+    const double total_moment = p.sums.total_of([&](const second_moment_sums::entry& e) { return total(p, e); });
+    return elements > 0 ? total_moment / double(elements) : 0;
   }
 
   // ── sweep and count ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -288,21 +294,20 @@ class host_step {
       return 0;
   }
 
-  template <pass Pass>
+  /// Updates the weights, and the moments unless `compute_moments` did.
   void move(const Parts& p, const step_options& o) noexcept
+  {
+    if constexpr (model::two_passes)
+      if (computes_moments_first(o))
+        return sweep_all<pass::weights>(p, o);
+    sweep_all<pass::whole>(p, o);
+  }
+  template <pass Pass>
+  void sweep_all(const Parts& p, const step_options& o) noexcept
   {
     p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
       sweep<Pass, model>(backend_, p.cohorts[x.cohort].prepared, x, noise_of(p, x), begin, end);
     });
-  }
-
-  static void count(Parts& p) noexcept
-  {
-    for (auto& x : p.table.all())
-      x.t += x.active;
-    p.cohorts.advance();
-    if constexpr (Parts::rule_type::scheduled)
-      p.sums.entries().advance();
   }
 
   Backend backend_;

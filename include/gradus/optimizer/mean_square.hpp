@@ -1,10 +1,11 @@
 #pragma once
 /// \file
-/// Σv, the sums of second moments from which a scheduled decay's v̄ follows in one pass.
+/// Σv, the sums of second moments, which give the mean v̄ of a scheduled decay without a second pass over the elements.
+/// Knows norms and step counts, and no tensors.
 ///
-/// v is linear in g², so Σv obeys the recursion of v itself: Σv ← β₂Σv + (1−β₂)‖g‖². One sum serves all tensors that share β₂
-/// and t, whether their norm is computed or given. A sum that is not finite is unknown, and is taken anew from the moments
-/// before the next step that needs it.
+/// v is linear in g², so Σv obeys the recursion of v: Σv ← β₂Σv + (1−β₂)‖g‖². All tensors with the same β₂ and t share
+/// one sum, whether their norm is computed or given. A sum that is not finite is unknown, and is recomputed from the
+/// moments before the next step that needs it.
 
 #include <bit>
 #include <cstddef>
@@ -20,31 +21,34 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// What an unknown sum is: NaN, also under -ffast-math.
+/// The value of an unknown sum: NaN, from its bits, so that it is NaN under -ffast-math too.
 GRADUS_HOST_DEVICE inline double unknown_sum() noexcept
 {
   return std::bit_cast<double>(std::uint64_t(0x7ff8000000000000u));
 }
 
-/// Whether a step measures the gradients' norm, if it is not given. \tparam OnePass  see model::one_pass
+/// Whether a step has to compute the gradients' norm. \tparam OnePass  see model::one_pass
 template <bool OnePass>
 bool measures(const step_options& o) noexcept
 {
   return !o.grad_norm_sq && (o.max_grad_norm || o.skip_nonfinite || (OnePass && !o.mean_square));
 }
 
+/// The sums of an optimizer, or of the whole model that it is a part of.
 class second_moment_sums {
  public:
+  /// The sum of the tensors with one β₂ and t.
   struct entry {
-    std::uint64_t key = 0;  // the bits of β₂; the group, where Σv does not follow from a norm
+    std::uint64_t key = 0;  // the bits of β₂; or the group's index, if Σv does not follow from a norm
     std::uint64_t t = 0;
-    std::size_t members = 0;  // cohorts
+    std::size_t members = 0;  // the number of cohorts
     std::size_t next = no_place;
-    double sum = 0;  // Σv, of the tensors of these cohorts; or, if is_of_model, of the whole model that they are a part of
-    double correction = 1;  // of this step: v̂ = v / correction
-    std::size_t first_item = no_place;  // in the work list, and so on by next_of_sum
+    double sum = 0;                     // Σv of these cohorts' tensors, or of the whole model if is_of_model
+    double correction = 1;              // the bias correction of this step: v̂ = v / correction
+    std::size_t first_item = no_place;  // in the work list; a linked list, by next_of_sum
 
-    // Each the sum of its tensors' random numbers: who takes part now, and of whom `sum` is.
+    // Two sets of tensors, each stored as the sum of its tensors' random numbers: the tensors that take part now, and
+    // the tensors that `sum` includes.
     std::uint64_t tensors = 0, summed = 0;
 
     bool is_known() const noexcept { return tensors == summed && is_finite(sum); }
@@ -54,10 +58,11 @@ class second_moment_sums {
   aging_table<entry>& entries() noexcept { return entries_; }
   const aging_table<entry>& entries() const noexcept { return entries_; }
 
-  /// The sum of a whole model is known only from outside: by the norms that were given since its first step.
+  /// Whether the sums are a whole model's. They are known only if its norms were given from the first step on.
   bool is_of_model() const noexcept { return is_of_model_; }
   void set_of_model(bool is) noexcept { is_of_model_ = is; }
 
+  /// Makes all sums unknown.
   void forget() noexcept
   {
     for (entry& e : entries_.all())
@@ -72,7 +77,7 @@ class second_moment_sums {
     return true;
   }
 
-  /// Once who takes part is settled: sums of others are unknown from now on.
+  /// Called when the set of tensors is final: a sum over a different set becomes unknown.
   void settle_members() noexcept
   {
     for (entry& e : entries_.all())
@@ -82,8 +87,9 @@ class second_moment_sums {
       }
   }
 
-  /// Whether this step advances the sums. Beside a given v̄, the norm may be that of a whole model of unknown size.
-  /// \param elements  that take part
+  /// Whether this step can advance the sums. With a given v̄ it may not, because the norm may be missing, or be the
+  /// norm of a model of unknown size.
+  /// \param elements  the number of elements that take part
   bool advances(const step_options& o, std::uint64_t elements) const noexcept
   {
     if (!o.mean_square)
@@ -91,30 +97,53 @@ class second_moment_sums {
     return is_of_model_ ? counts_model(o, elements) && entries_.live() == 1 : measures<true>(o);
   }
 
-  /// Whether a step's norm is that of more than this optimizer has.
+  /// Whether a step's norm includes tensors of other optimizers.
   static bool counts_model(const step_options& o, std::uint64_t elements) noexcept
   {
     return o.grad_norm_sq && o.model_size && *o.model_size != elements;
   }
 
-  /// Moves the sums one step ahead. \param squares  squares(entry, i) is ‖g‖² of the tensors of entry i  \param scale  the
-  /// factor on the gradients  \param elements  how many the sums are of  \return v̄
+  /// Advances the sums by one step.
+  /// \param squares   squares(entry, i) is ‖g‖² of the tensors in entry i
+  /// \param scale     the factor on the gradients
+  /// \param elements  the number of elements in all sums together
+  /// \return v̄
   template <class T, class Cohort, class Squares>
   double advance(const std::vector<Cohort>& cohorts, const Squares& squares, double scale, double elements) noexcept
+  {
+    correct(cohorts);
+    for (std::size_t i = 0; i < entries_.all().size(); ++i)
+      if (entry& e = entries_[i]; e.members > 0)
+        e.sum = next_sum<T>(e.beta2(), e.sum, squares(e, i), scale);
+    return elements > 0 ? total_of([](const entry& e) { return e.sum; }) / elements : 0;
+  }
+
+  /// Copies the bias corrections of this step from the cohorts.
+  template <class Cohort>
+  void correct(const std::vector<Cohort>& cohorts) noexcept
   {
     for (const Cohort& c : cohorts)
       if (c.members > 0)
         entries_[c.sum].correction = c.scalars.bc2;
-    exact_sum total;
-    for (std::size_t i = 0; i < entries_.all().size(); ++i)
-      if (entry& e = entries_[i]; e.members > 0) {
-        e.sum = next_sum<T>(e.beta2(), e.sum, squares(e, i), scale);
-        total.add(e.sum / e.correction);
-      }
-    return elements > 0 ? total.value() / elements : 0;
   }
 
-  /// Whether the sums have to change from a part's to a whole model's, or back, before they can advance.
+  /// n·v̄ for n elements: the exact sum of of(entry) / bias correction over all entries.
+  template <class Of>
+  double total_of(const Of& of) const noexcept
+  {
+    const auto part = [&of](const entry& e) { return of(e) / e.correction; };
+    if (entries_.live() == 1)  // one term is exact
+      for (const entry& e : entries_.all())
+        if (e.members > 0)
+          return part(e);
+    exact_sum total;
+    for (const entry& e : entries_.all())
+      if (e.members > 0)
+        total.add(part(e));
+    return total.value();
+  }
+
+  /// Whether the sums must change from this optimizer's to the whole model's, or back, before they can advance.
   bool changes_extent(const step_options& o, std::uint64_t elements) const noexcept
   {
     return advances(o, elements) && is_of_model_ != counts_model(o, elements);

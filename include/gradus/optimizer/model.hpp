@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The types and the data that the parts of one optimizer share. Data only: what is done with them is in the parts.
+/// The types and records that the parts of one optimizer share. Data only; the functions are in the parts.
 
 #include <array>
 #include <cstddef>
@@ -22,7 +22,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// A recipe's rule. For a type that is no recipe, some other rule, so that the sentence about the recipe is the only error.
+/// A recipe's rule. For a type that is not a recipe, a placeholder, so that the optimizer's static_assert is the only
+/// error.
 template <class R>
 constexpr auto rule_of(const R& r) noexcept
 {
@@ -32,6 +33,7 @@ constexpr auto rule_of(const R& r) noexcept
     return some_composition(0, {}, {}, {}, {});
 }
 
+/// All types and constants that follow from an optimizer's template arguments.
 template <class Recipe, class T, class Backend>
 struct model {
   using recipe_type = Recipe;
@@ -58,9 +60,10 @@ struct model {
     return list;
   }();
 
-  /// Whether moments are kept as they are computed.
+  /// Whether moments are stored as computed, without rounding to a shorter type.
   static constexpr bool keeps_exactly = std::is_same_v<state_type, value_type>;
-  /// Whether v̄ follows from the gradients' norm. The recursion holds for v itself, and not for a v that each step rounds.
+  /// Whether v̄ follows from the gradients' norm, so that a step needs one pass over the elements. This needs unrounded
+  /// moments, because the recursion of Σv does not hold for rounded ones.
   static constexpr bool one_pass = rule_type::scheduled_in_one_pass && keeps_exactly;
   /// Whether a step computes all moments before the first weight, because the decay depends on them.
   static constexpr bool two_passes = rule_type::scheduled && !one_pass && keeps_exactly;
@@ -73,10 +76,11 @@ struct model {
   struct group {
     recipe_type recipe;
     rule_type rule;
-    bool is_tame;  // no hyperparameter is so large that a product of several may overflow
+    bool is_tame;  // hyperparameters are so small that no product of several overflows
   };
 
-  /// A tensor with no name is a free place in the list. One that is not attached has been removed, its state kept.
+  /// A tensor. Without a name, it is a free place in the list. If it is not attached, it was removed with its state
+  /// kept.
   struct tensor {
     std::string name = {};
     parameter_type* parameters = nullptr;
@@ -87,10 +91,10 @@ struct model {
     state_memory state = {};
     master_memory master = {};
     std::uint64_t name_hash = 0;
-    std::uint64_t t = 0;
-    double second_moment_sum = 0;  // while a visitor may write it: the sum of the cohorts that share its β₂ and t
+    std::uint64_t t = 0;           // the step count; while the tensor takes part, its cohort has the count
+    double second_moment_sum = 0;  // only during a visit: Σv of all tensors with the same β₂ and t
     std::size_t cohort = 0;
-    std::size_t padding = 0;  // how many of the elements
+    std::size_t padding = 0;  // the number of elements that are padding
     std::size_t next_free = no_place;
     bool attached = false;
     bool has_gradients = false;
@@ -98,7 +102,7 @@ struct model {
     bool active = false;  // takes part in steps: attached, with gradients, and not frozen
   };
 
-  /// What a step reads of a tensor that takes part. Elements and pages are counted through the whole list.
+  /// The data of a tensor that a step needs. first_element and first_page count from the start of the whole list.
   struct work_item {
     parameter_type* parameters;
     const gradient_type* gradients;
@@ -109,27 +113,28 @@ struct model {
     std::size_t first_element;
     std::size_t first_page;
     std::size_t cohort;
-    std::size_t next_of_sum;  // the next item whose second moments belong to the same sum
+    std::size_t next_of_sum;  // the next item whose second moments are in the same sum
   };
 
-  /// The tensors that take part and share a group and a step count, and therefore one set of coefficients.
+  /// The tensors that take part and have the same group and step count. They share one set of coefficients.
   struct cohort {
-    std::size_t key = 0;  // the group
+    std::size_t key = 0;  // the group's index
     std::uint64_t t = 0;
     std::size_t members = 0;
     std::size_t next = no_place;
-    std::size_t sum = 0;  // of the second moments
+    std::size_t sum = 0;  // the index of its entry in second_moment_sums
     step_scalars scalars = {};
     formula prepared = {};
   };
 
+  /// Whether the rule's first moment does nothing (sgd with momentum 0), so that it has no slots.
   static bool is_idle(const rule_type& rule) noexcept
   {
     if constexpr (requires { rule.first_moment.idle(); })
       return rule.first_moment.idle();
     return false;
   }
-  /// Whether a tensor under this rule has slot k: an idle first moment keeps none.
+  /// Whether a tensor under this rule has slot k.
   static bool keeps(const rule_type& rule, std::size_t k) noexcept { return k >= first_slots || !is_idle(rule); }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// What a step is told, and what it reports.
+/// The options of a step and its report. Options are checked here as far as they do not depend on the tensors.
 
 #include <cstdint>
 #include <optional>
@@ -16,7 +16,7 @@ GRADUS_OPEN_NAMESPACE
 
 namespace detail {
 
-/// The first field of a struct of options: as nothing converts to it, values without names do not compile.
+/// The type of the first field of step_options. Nothing converts to it, so options without names do not compile.
 struct every_option_is_named {
   explicit every_option_is_named() = default;
   template <class X>
@@ -25,46 +25,53 @@ struct every_option_is_named {
 
 }  // namespace detail
 
-/// What one step may be told; every field is optional, and named: step({.lr_scale = 0.5}).
+/// The options of one step. All are optional, and given by name: step({.lr_scale = 0.5}).
 struct step_options {
+  /// Not for use; it makes options without names an error at compile time.
   detail::every_option_is_named named_fields_only = detail::every_option_is_named();
-  double lr_scale = 1;                       ///< a schedule's factor on the recipe's lr
-  double grad_scale = 1;                     ///< factor on every gradient: 1/loss scale, 1/accumulated batches, …
-  std::optional<double> max_grad_norm = {};  ///< clip the scaled gradients' global norm to this, as PyTorch does
-  std::optional<double> grad_norm_sq = {};   ///< ‖g‖² of all raw gradients that take part, if the caller has it
-  /// Change nothing if a gradient is infinite or NaN, or if the step would make a moment or a weight so.
-  /// (Not seen: an L2 decay's λθ, and weights kept in 16 bits, that leave their type's range by their own size.)
+  double lr_scale = 1;    ///< ≥ 0; a schedule's factor on the recipe's lr
+  double grad_scale = 1;  ///< > 0; factor on every gradient, such as 1/loss scale or 1/number of accumulated batches
+  /// > 0; clips the global norm of the scaled gradients to this, as PyTorch's clip_grad_norm_ does. Infinity only
+  /// measures the norm.
+  std::optional<double> max_grad_norm = {};
+  /// ‖g‖² of all raw gradients in this step, before grad_scale, if the caller has it; saves the pass that computes it.
+  std::optional<double> grad_norm_sq = {};
+  /// Skips the step, and changes nothing, if a gradient is infinite or NaN, or if a moment or a weight would become so.
+  /// Not detected: an L2 decay's λθ, or a weight stored in 16 bits, that overflows by its own size.
   bool skip_nonfinite = false;
-  bool flush_denormals = false;              ///< take denormal numbers for zeros within the step (see denormals.hpp)
-  /// v̄ of the whole model for a scheduled decay, from a caller whose optimizers are parts of one model. No norm is then
-  /// computed for it. Other decays do not look at it.
+  bool flush_denormals = false;  ///< treats denormal numbers as zeros during the step (denormals.hpp); host only
+  /// v̄ ≥ 0 of the whole model for a scheduled decay, if several optimizers have parts of one model. The step then does
+  /// not compute v̄. Other decays ignore it.
   std::optional<double> mean_square = {};
-  /// The number of parameters of the whole model, where this optimizer has a part of them and grad_norm_sq is the whole
-  /// model's: a scheduled decay's v̄ is then the whole model's too, in every part to the bit. For models whose tensors all
-  /// have taken the same number of steps, from the first step on; in other cases, and where the second moment is not linear
-  /// in g² or is kept rounded, give mean_square. Other decays do not look at it.
+  /// The number of weights in the whole model, if this optimizer has only a part and grad_norm_sq is the whole model's.
+  /// A scheduled decay's v̄ is then the whole model's, with the same bits in every part. Give it from the first step;
+  /// all tensors must have taken the same number of steps. In other cases, and if the second moment is not linear in g²
+  /// or is stored rounded, give mean_square instead. Other decays ignore it.
   std::optional<std::uint64_t> model_size = {};
 };
 
-/// What one step did.
+/// The result of one step.
 struct step_report {
-  bool applied = true;                      ///< false where skip_nonfinite found something, a device cannot clip so far, or while `pending`
-  std::optional<double> grad_norm = {};     ///< after grad_scale, before clipping; if it was computed or given
-  std::optional<double> mean_square = {};   ///< v̄, where the decay is scheduled
-  std::optional<double> decay_factor = {};  ///< the default group's 1/√(v̄ + eps), 0 for v̄ + eps = 0; likewise
-  bool decay_clamped = false;               ///< a scheduled decay would have taken more than the whole weight
-  bool pending = false;                     ///< the step is only enqueued on a device; report() waits for what it did
+  /// Whether weights and state changed. False if skip_nonfinite skipped the step, if the clipping factor underflowed on
+  /// a device (the host throws), and while `pending`.
+  bool applied = true;
+  std::optional<double> grad_norm = {};    ///< ‖g‖ after grad_scale and before clipping, if it was computed or given
+  std::optional<double> mean_square = {};  ///< v̄, with a scheduled decay
+  /// The default group's 1/√(v̄ + eps), with a scheduled decay; 0 if v̄ + eps = 0.
+  std::optional<double> decay_factor = {};
+  bool decay_clamped = false;  ///< a scheduled decay's rate exceeded 1 and was lowered to 1
+  bool pending = false;        ///< the step is enqueued on a device; report() waits for its result
 };
 
 namespace detail {
 
-/// Whether the step scales gradients down to a norm. (An infinite limit only measures.)
+/// Whether the step clips gradients. An infinite limit only measures their norm.
 inline bool clips(const step_options& o) noexcept
 {
   return o.max_grad_norm && is_finite(*o.max_grad_norm);
 }
 
-/// Refuses options that no optimizer could step with. \tparam T  of the arithmetic
+/// Fails for options that are invalid for every optimizer. \tparam T  of the arithmetic
 template <class T>
 void check_options(const step_options& o)
 {
@@ -80,8 +87,8 @@ void check_options(const step_options& o)
   if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
     fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
   if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq) && clips(o) && !o.skip_nonfinite)
-    fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by its root: "
-         "leave it out and it is computed, or set skip_nonfinite");
+    fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by its root; "
+         "leave it out to have it computed, or set skip_nonfinite");
   if (o.mean_square && !contains(range::at_least_zero, *o.mean_square))
     fail("mean_square is " + show(*o.mean_square) + "; expected " + expectation(range::at_least_zero));
 }

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// Which elements of a tensor are padding.
+/// The argument of `set_padding`. Knows no tensor; it only answers whether an index is padding.
 
 #include <cstddef>
 #include <iterator>
@@ -14,12 +14,13 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// Which elements of a tensor are padding: a function that tells it of an index, or a range of bool as long as the tensor.
-/// It views what it is made of.
+/// Says which elements of a tensor are padding. Converts from a function of an index, or from a range of bool with one
+/// element per element of the tensor. It views the function or range, which must outlive it.
 ///
-///     opt.set_padding(h, [n](std::size_t i) { return i >= n; });  // n numbers, and then padding
+///     opt.set_padding(h, [n](std::size_t i) { return i >= n; });  // n numbers, then padding
 class padding_mask {
  public:
+  /// Views a function object or a range of bool.
   template <class Mask>
     requires(!std::is_function_v<Mask> && (requires(const Mask& m) { static_cast<bool>(m(std::size_t())); } ||
                                            requires(const Mask& m) { static_cast<bool>(m[std::size_t()]); std::size(m); }))
@@ -32,12 +33,15 @@ class padding_mask {
       call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))[i]); };
     }
   }
+  /// Stores a pointer to a function.
   padding_mask(bool (*function)(std::size_t)) noexcept : function_(function)
   {
     call_ = [](const padding_mask& m, std::size_t i) { return m.function_(i); };
   }
+  /// Whether element i is padding.
   bool operator()(std::size_t i) const { return call_(*this, i); }
-  std::optional<std::size_t> size() const noexcept { return size_; }  ///< of a range
+  /// The length of a range; nothing for a function.
+  std::optional<std::size_t> size() const noexcept { return size_; }
 
  private:
   const void* mask_ = nullptr;

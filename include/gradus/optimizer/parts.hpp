@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The parts of an optimizer together, as its engine sees them; and what keeps them consistent with one another.
+/// The parts of an optimizer as its engine sees them: groups, tensors, cohorts, sums and the work list. Keeps them
+/// consistent with one another when tensors come and go; does not touch elements.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// The data of an optimizer. Its member functions change several parts at once.
 template <class Model>
 struct parts {
   using model = Model;
@@ -34,11 +36,11 @@ struct parts {
   work_list<Model> work;
   std::uint64_t seed = 0;  // of stochastic rounding
 
-  /// Room for a step over one more tensor.
+  /// Makes room for one more tensor in all parts.
   void reserve_one()
   {
     table.reserve_one();
-    // Cohorts that have no members are used again, so there are never more of them than tensors.
+    // Cohorts without members are reused, so there are never more cohorts than tensors.
     const std::size_t tensors = table.all().size() + 1;
     work.reserve(tensors);
     cohorts.reserve(tensors);
@@ -64,7 +66,7 @@ struct parts {
     work.refresh(table, cohorts, sums);
   }
 
-  /// Makes a tensor take part in steps or not, as its state says. There is room, because every `add` made some.
+  /// Makes a tensor take part in steps or not, according to its flags. Cannot fail, because every `add` made room.
   void update_membership(tensor& x) noexcept
   {
     work.outdate();
@@ -75,7 +77,19 @@ struct parts {
       drop(x);
   }
 
-  /// How many elements take part, without padding.
+  /// The number of steps that a tensor has taken. Tensors that take part share their cohort's count, so that a step
+  /// does not have to touch each tensor.
+  std::uint64_t steps_of(const tensor& x) const noexcept { return x.active ? cohorts[x.cohort].t : x.t; }
+
+  /// Adds steps to the count of all tensors that take part.
+  void count_steps(std::uint64_t steps = 1) noexcept
+  {
+    cohorts.advance(steps);
+    if constexpr (rule_type::scheduled)
+      sums.entries().advance(steps);
+  }
+
+  /// The number of elements that take part, without padding.
   std::uint64_t active_elements() const noexcept
   {
     if (work.is_current())
@@ -86,17 +100,22 @@ struct parts {
     return n;
   }
 
-  /// Forgets Σv of the tensors that share a tensor's sum, because its moments were changed by other than steps.
+  /// Makes Σv of the tensors that share a tensor's sum unknown, because its moments were changed outside a step.
   void forget_sum_of(const tensor& x) noexcept
   {
+    work.outdate();
     if constexpr (rule_type::scheduled)
       if (x.active)
         sums.entries()[cohorts[x.cohort].sum].sum = unknown_sum();
   }
 
-  void forget_sums() noexcept { sums.forget(); }
+  void forget_sums() noexcept
+  {
+    work.outdate();
+    sums.forget();
+  }
 
-  /// Gives a group other hyperparameters. With another β₂, its tensors' sums are others.
+  /// Gives a group new hyperparameters. If β₂ changes, its tensors move to other sums.
   void replace_group(std::size_t index, const typename Model::group& next) noexcept
   {
     const std::uint64_t key = key_of_sum(index);
@@ -104,26 +123,31 @@ struct parts {
     work.outdate();
     if (key == key_of_sum(index))
       return;
-    for (tensor& x : table.all())
-      x.second_moment_sum = has_moments(x) ? unknown_sum() : 0;
+    for (const tensor& x : table.all())
+      if (x.group == index && has_moments(x))
+        forget_sum_of(x);
+    scatter_sums();
     gather_sums();
   }
 
-  /// Keeps each tensor's sum with it, while a visitor may change sums, step counts and who takes part.
+  /// Stores step counts and sums in the tensors, so that a visitor may change them, and which tensors take part.
   void scatter_sums() noexcept
   {
     work.outdate();
-    if constexpr (Model::one_pass)
-      for (tensor& x : table.all())
+    for (tensor& x : table.all()) {
+      x.t = steps_of(x);
+      if constexpr (Model::one_pass)
         x.second_moment_sum = sum_of(x);
+    }
   }
+  /// Σv of the tensors that share a tensor's sum, or unknown_sum().
   double sum_of(const tensor& x) const noexcept
   {
     if (!x.active || !sums.entries()[cohorts[x.cohort].sum].is_known())
       return unknown_sum();
     return sums.entries()[cohorts[x.cohort].sum].sum;
   }
-  /// Makes cohorts and sums anew from what the tensors then say.
+  /// Rebuilds cohorts and sums from the tensors. Tensors that share a sum must agree on it, otherwise it is unknown.
   void gather_sums() noexcept
   {
     work.outdate();
@@ -146,12 +170,12 @@ struct parts {
     }
   }
 
-  /// Refuses options that do not suit what takes part.
+  /// Fails for options that are invalid, or that do not fit the tensors that take part.
   void check(const step_options& o) const
   {
     check_options<value_type>(o);
     if (table.attached() == 0)
-      fail("step() has 0 tensors to move; expected at least one add(parameters, gradients) before it");
+      fail("step() has no tensors; expected at least one add(parameters, gradients) before it");
     const std::uint64_t elements = o.model_size ? active_elements() : 0;
     if (o.model_size && *o.model_size < elements)
       fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
@@ -163,8 +187,8 @@ struct parts {
         return;
       if (Model::one_pass && o.grad_norm_sq && sums.entries().live() > 1)
         fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
-             "; expected none, as a scheduled decay needs the norm of each tensor where the tensors differ in beta2 or in "
-             "the number of steps taken: leave it out and it is computed");
+             "; expected none, because a scheduled decay needs the norm of each tensor if tensors differ in beta2 or in "
+             "the number of steps taken; leave it out to have it computed");
       if (o.model_size && *o.model_size != elements)
         check_model_size(o);
     }
@@ -174,18 +198,18 @@ struct parts {
   void check_model_size(const step_options& o) const
   {
     const auto refuse = [&](const char* reason) {
-      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, as " + reason);
+      fail("model_size is " + std::to_string(*o.model_size) + "; expected none, because " + reason);
     };
     if (!Model::one_pass)
-      refuse("this second moment's mean does not follow from a norm: give mean_square, the whole model's, instead");
+      refuse("this second moment's mean does not follow from a norm; give mean_square of the whole model instead");
     if (!o.grad_norm_sq)
-      refuse("the norm of this part is not the whole model's: give grad_norm_sq, the whole model's, with it, or mean_square");
+      refuse("the norm of this part is not the whole model's; also give the whole model's grad_norm_sq, or give mean_square instead");
     if (sums.is_of_model() && sums.all_known())
       return;
     for (const tensor& x : table.all())
-      if (x.active && x.t > 0)
-        refuse("the sum of the whole model's second moments is known only where it was given from the first step on, with "
-               "the same tensors: give mean_square instead");
+      if (x.active && steps_of(x) > 0)
+        refuse("the whole model's sum of second moments is known only if model_size was given from the first step on, with "
+               "the same tensors; give mean_square instead");
   }
 
   std::uint64_t key_of_sum(std::size_t group) const noexcept
@@ -198,12 +222,13 @@ struct parts {
 
   bool has_moments(const tensor& x) const noexcept
   {
-    return x.t > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
+    return steps_of(x) > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
   }
 
-  /// A number by which a tensor is known in the sum that its second moments belong to.
-  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.generation); }
+  /// The random number by which entry::tensors and entry::summed identify a tensor.
+  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.name_hash); }
 
+  /// Adds a tensor to its cohort and sum.
   void enlist(tensor& x) noexcept
   {
     const std::size_t live = cohorts.live();
@@ -217,8 +242,10 @@ struct parts {
       e.summed += has_moments(x) ? 0 : random_of(x);
     }
   }
+  /// Removes a tensor from its cohort and sum.
   void drop(tensor& x) noexcept
   {
+    x.t = steps_of(x);
     x.active = false;
     const std::size_t sum = cohorts[x.cohort].sum, live = cohorts.live();
     cohorts.leave(x.cohort);

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// What takes an optimizer's steps: the host's loops, a device's launches, or another that fulfils the concept.
+/// The contract between an optimizer and the engine that takes its steps: loops on the host (host_step.hpp), launches
+/// on a device (backend/thrust/device_step.hpp), or your own.
 
 #include <concepts>
 #include <cstddef>
@@ -14,15 +15,17 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// An engine is made of a backend and keeps what its steps need. The optimizer's parts are lent to it, call by call.
+/// An engine is constructed from a backend and owns the memory that its steps need. It does not own the optimizer's
+/// parts, which each call passes to it.
 ///
-/// - `reserve(tensors, pages)` gets all memory for steps over so many; it alone may run out of memory.
-/// - `step(parts, options)` takes a step that has been checked, or orders one.
-/// - `settle(parts)` brings step counts and sums up to date, if the engine knows more of them than the parts do.
-/// - `report()` says what the last step did; it waits for it.
-/// - `check_place(…)` refuses memory that the engine cannot reach.
-/// - `decode(from, to, n)` widens short parameters to their masters.
-/// - `show(span, f, only_read)` calls f on values that the host can read, and write unless they are only to be read.
+/// - `reserve(tensors, pages)` allocates all memory for steps over so many; nothing else may run out of memory.
+/// - `step(parts, options)` takes or enqueues a step; the options have been checked.
+/// - `settle(parts)` updates the parts' step counts and sums if the engine has newer ones; it waits for a device.
+/// - `report()` returns the report of the last step; it waits for a device.
+/// - `check_place(parameters, gradients, name)` fails for memory that the engine cannot access.
+/// - `decode(from, to, n)` converts 16-bit parameters to their float master weights.
+/// - `show(span, f, only_read)` calls f with values in host memory; unless only_read, f may change them.
+/// - `backend()` returns the backend.
 template <class E, class Parts>
 concept step_engine = requires(E& engine, const E& known, Parts& parts, const step_options& options, float* p,
                                std::span<float> values, void (*f)(std::span<float>)) {
@@ -36,7 +39,7 @@ concept step_engine = requires(E& engine, const E& known, Parts& parts, const st
   known.backend();
 };
 
-/// What the report of an engine that has not taken a step says.
+/// The report before the first step.
 inline step_report no_step() noexcept
 {
   step_report none;
@@ -44,7 +47,7 @@ inline step_report no_step() noexcept
   return none;
 }
 
-/// Takes the steps on this backend, if it has memory of its own; defined beside the backend.
+/// The engine of a backend with its own memory; the backend's header defines it.
 template <class Parts, class Backend>
 class device_step;
 

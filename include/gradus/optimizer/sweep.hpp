@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// One range of one tensor: its state is decoded, run through the kernel, and encoded again.
+/// A range of one tensor's elements: decodes the state, runs the kernel, and encodes the state again. Knows number
+/// types and no formulas.
 
 #include <array>
 #include <cstddef>
@@ -18,7 +19,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// The parameters and gradients of a tensor from element i on, as a kernel takes them. \param key  of the tensor's random bits
+/// A tensor's parameters and gradients from element i on, as arrays for the kernel.
+/// \param key  selects the tensor's random bits in this step
 template <class Model>
 auto parameters_of(const typename Model::work_item& x, [[maybe_unused]] std::uint64_t key, std::size_t i) noexcept
 {
@@ -40,7 +42,8 @@ auto gradients_of(const typename Model::work_item& x, std::size_t i) noexcept
     return x.gradients + i;
 }
 
-/// One pass over a range of a tensor's elements, which begins at a whole page. \param key  of the tensor's random bits
+/// One pass over elements begin … end of a tensor; begin is a multiple of the page size.
+/// \param key  selects the tensor's random bits in this step
 template <pass Pass, class Model, class Backend>
 void sweep(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x, std::uint64_t key,
            std::size_t begin, std::size_t end) noexcept
@@ -74,8 +77,8 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
   }
 }
 
-/// The sum over a page of the second moment to come, which is computed and not kept: where a moment is rounded when it is
-/// kept, weights are not divided by what is kept.
+/// The sum of the next second moments over a page, which are computed but not stored. For moments that are stored
+/// rounded, because weights are divided by the unrounded values.
 template <class Model, class Backend>
 double page_sum_of_next_moments(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x,
                                 std::size_t begin, std::size_t n) noexcept
@@ -91,7 +94,7 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
   });
 }
 
-/// Whether a step would make some element of a page infinite or NaN that is not.
+/// Whether a step would make a finite weight or moment of a page infinite or NaN.
 template <class Model>
 bool page_overflows(const typename Model::formula& prepared, const typename Model::work_item& x, std::size_t begin,
                     std::size_t length) noexcept

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// What the optimizer looks its tensors up in: intervals of memory by where they meet, and places in a list by a hash. Both
-/// allocate in `reserve` and nowhere else, so that what follows it cannot fail.
+/// Two lookup structures: a set of address intervals that finds overlaps, and a hash table of indices. Both allocate
+/// only in `reserve`, so that later calls cannot fail. They know nothing about tensors.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,9 +15,11 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// "No index" of a list.
 inline constexpr std::size_t no_place = std::size_t(-1);
 
-/// Room for n, so that a push_back cannot fail. It grows by doubling, which reserve(n) would not.
+/// Reserves capacity for n elements, so that push_back cannot fail. Grows by doubling, because reserve(n) alone would
+/// copy the vector at every call.
 template <class X>
 void make_room(std::vector<X>& v, std::size_t n)
 {
@@ -25,13 +27,13 @@ void make_room(std::vector<X>& v, std::size_t n)
     v.reserve(2 * n);
 }
 
-/// Half-open intervals, numbered by the caller, which may overlap: which of them meets a given one is found in O(log n), and
-/// in a few operations where calls go through memory in rising order, as they mostly do. A treap (Seidel and Aragon 1996) in
-/// the order of the intervals' beginnings; each node knows the largest end below it. Interval i is node i. Empty intervals
-/// occupy nothing and are not kept.
+/// A set of half-open intervals, numbered by the caller; they may overlap. Finds an interval that meets a given one in
+/// O(log n), or in a few operations if calls go through memory in rising order, as they usually do. A treap (Seidel and
+/// Aragon 1996) ordered by the intervals' beginnings, whose nodes store the largest end in their subtree. Interval i is
+/// node i. Empty intervals are ignored.
 class interval_set {
  public:
-  /// Room for the numbers 0 to n − 1.
+  /// Makes room for the intervals 0 to n − 1.
   void reserve(std::size_t n)
   {
     if (n > nodes_.size())
@@ -75,14 +77,14 @@ class interval_set {
       newest_ = no_place;
   }
 
-  /// The number of an interval that meets this one, or no_place.
-  /// \param kind  0 or 1: of two kinds of questions that alternate, so that each is remembered where it was last asked
+  /// The number of an interval that overlaps this one, or no_place.
+  /// \param kind  0 or 1; each kind of query has its own cache of the last gap, because the two kinds alternate
   std::size_t meeting(std::size_t kind, std::uintptr_t begin, std::uintptr_t end) noexcept
   {
     gap& known = gaps_[kind];
     if (begin == end || (known.begin <= begin && end <= known.end))
       return no_place;
-    gap around{0, UINTPTR_MAX};  // from the last end of what begins before, to the first of what begins after
+    gap around{0, UINTPTR_MAX};  // from the largest end of intervals that begin before, to the next beginning
     for (std::size_t t = root_; t != no_place;) {
       const node& x = nodes_[t];
       if (x.begin < begin) {
@@ -105,7 +107,7 @@ class interval_set {
     std::uintptr_t begin = 0, end = 0, last = 0;
     std::size_t parent = no_place, left = no_place, right = no_place;
   };
-  /// Memory that no interval meets.
+  /// Addresses that are in no interval.
   struct gap {
     std::uintptr_t begin = 0, end = 0;
   };
@@ -116,12 +118,13 @@ class interval_set {
   {
     return nodes_[a].begin < nodes_[b].begin || (nodes_[a].begin == nodes_[b].begin && a < b);
   }
-  /// What points at a node.
+  /// The link that points at a node: its parent's, or root_.
   std::size_t& link_to(std::size_t t) noexcept
   {
     const std::size_t p = nodes_[t].parent;
     return p == no_place ? root_ : nodes_[p].left == t ? nodes_[p].left : nodes_[p].right;
   }
+  /// The next node in order.
   std::size_t next(std::size_t t) const noexcept
   {
     if (nodes_[t].right != no_place) {
@@ -134,6 +137,7 @@ class interval_set {
     return nodes_[t].parent;
   }
 
+  /// Recomputes a node's largest end from its children.
   void update(std::size_t t) noexcept
   {
     node& x = nodes_[t];
@@ -142,7 +146,7 @@ class interval_set {
       if (child != no_place)
         x.last = largest(x.last, nodes_[child].last);
   }
-  /// Hangs a new node below the one before or after it in the order: the newest, if that is one of these, or by a search.
+  /// Links a new node below its predecessor or successor. Tries the newest node first and searches only if that fails.
   void hang(std::size_t i) noexcept
   {
     std::size_t p = no_place;
@@ -161,7 +165,7 @@ class interval_set {
     nodes_[i].parent = p;
     (p == no_place ? root_ : is_right ? nodes_[p].right : nodes_[p].left) = i;
   }
-  /// Puts a node in the place of its parent, which becomes its child.
+  /// Rotates a node above its parent, which becomes its child.
   void rotate_up(std::size_t t) noexcept
   {
     const std::size_t p = nodes_[t].parent;
@@ -176,11 +180,12 @@ class interval_set {
     update(p);
     update(t);
   }
+  /// An interval that overlaps this one. \pre there is one
   std::size_t find(std::uintptr_t begin, std::uintptr_t end) const noexcept
   {
     std::size_t t = root_;
     while (!(nodes_[t].begin < end && begin < nodes_[t].end)) {
-      // Where an interval of the left part ends after `begin` and yet none there meets, none on the right does either.
+      // If an interval on the left ends after `begin` and still none there overlaps, then none on the right does.
       const std::size_t left = nodes_[t].left;
       t = left != no_place && nodes_[left].last > begin ? left : nodes_[t].right;
     }
@@ -189,14 +194,14 @@ class interval_set {
 
   std::vector<node> nodes_;
   std::size_t root_ = no_place;
-  std::size_t newest_ = no_place;  // the last that came, if it is still there
-  gap gaps_[2];                    // around what was last asked for
+  std::size_t newest_ = no_place;  // the last one inserted, unless it was erased
+  gap gaps_[2];                    // around the last query of each kind
 };
 
-/// Places in a list of the caller's, found by the hash of what is there: open addressing with linear probing.
+/// A hash table of indices into the caller's list: open addressing with linear probing.
 class place_table {
  public:
-  /// Room for n places. \param hash_of  the hash of what is at a place
+  /// Makes room for n indices. \param hash_of  hash_of(index) is the hash of that element
   template <class Hash>
   void reserve(std::size_t n, const Hash& hash_of)
   {
@@ -211,7 +216,7 @@ class place_table {
         insert(hash_of(place), place);
   }
 
-  /// The place that `is` accepts, among those of that hash, or no_place.
+  /// The index with this hash that `is` accepts, or no_place.
   template <class Is>
   std::size_t find(std::uint64_t hash, const Is& is) const noexcept
   {
@@ -221,7 +226,7 @@ class place_table {
     return cells_[i];
   }
 
-  /// \pre  it is not there, and there is room
+  /// \pre  the index is not in the table, and there is room
   void insert(std::uint64_t hash, std::size_t place) noexcept
   {
     std::size_t i = first(hash);
@@ -230,14 +235,14 @@ class place_table {
     cells_[i] = place;
   }
 
-  /// \pre  it is there
+  /// \pre  the index is in the table
   template <class Hash>
   void erase(std::size_t place, const Hash& hash_of) noexcept
   {
     std::size_t hole = first(hash_of(place));
     while (cells_[hole] != place)
       hole = after(hole);
-    // Whatever stands behind the hole and may stand in it moves there, so that no search ends too early.
+    // Later cells that may be in the hole move there, so that no search ends too early.
     for (std::size_t i = after(hole); cells_[i] != no_place; i = after(i))
       if (((i - first(hash_of(cells_[i]))) & (cells_.size() - 1)) >= ((i - hole) & (cells_.size() - 1))) {
         cells_[hole] = cells_[i];
@@ -256,7 +261,7 @@ class place_table {
   std::size_t first(std::uint64_t hash) const noexcept { return std::size_t(hash) & (cells_.size() - 1); }
   std::size_t after(std::size_t i) const noexcept { return (i + 1) & (cells_.size() - 1); }
 
-  std::vector<std::size_t> cells_;  // a power of two, at most half of them taken
+  std::vector<std::size_t> cells_;  // the size is a power of two, and at most half of the cells are used
 };
 
 }  // namespace detail

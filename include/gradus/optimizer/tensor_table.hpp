@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The tensors of an optimizer: their names, handles and state, and where they lie in memory. No arithmetic.
+/// The tensors of an optimizer: names, handles, state, and the memory that they view, checked for overlap. Does no
+/// arithmetic.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,12 +24,12 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// One tensor's new memory. Without gradients, the tensor takes part in no step until some are bound to it.
+/// A tensor and its new memory. Without gradients, steps skip the tensor until some are bound.
 template <class Parameters, class Gradients>
 struct rebinding {
-  tensor_handle tensor;
-  Parameters parameters;
-  std::optional<Gradients> gradients;
+  tensor_handle tensor;                ///< from `add`
+  Parameters parameters;               ///< as many elements as the tensor has
+  std::optional<Gradients> gradients;  ///< as many elements, or nothing
 };
 
 /// An address range.
@@ -47,6 +48,7 @@ place place_of(const std::optional<std::span<X>>& x) noexcept
   return x ? place_of(*x) : place{};
 }
 
+/// The list of tensors, their names, and the memory that they view.
 template <class Model>
 class tensor_table {
  public:
@@ -57,27 +59,28 @@ class tensor_table {
   using optional_gradients = std::optional<gradients_span>;
   using rebinding_type = rebinding<parameters_span, gradients_span>;
 
-  std::vector<tensor>& all() noexcept { return tensors_; }  ///< free places too
+  std::vector<tensor>& all() noexcept { return tensors_; }  ///< including free places
   const std::vector<tensor>& all() const noexcept { return tensors_; }
   tensor& operator[](std::size_t i) noexcept { return tensors_[i]; }
   const tensor& operator[](std::size_t i) const noexcept { return tensors_[i]; }
 
-  std::size_t attached() const noexcept { return attached_; }  ///< how many tensors
+  std::size_t attached() const noexcept { return attached_; }  ///< the number of tensors, without removed ones
   std::size_t elements() const noexcept { return elements_; }  ///< of attached tensors
   std::size_t pages() const noexcept { return pages_; }        ///< of attached tensors
 
-  /// The place of the tensor of that name, or no_place.
+  /// The index of the tensor with this name, or no_place.
   std::size_t find(std::string_view name) const
   {
     const auto known = names_.find(std::string(name));
     return known == names_.end() ? no_place : known->second;
   }
+  /// Whether the handle's tensor is in the table and not removed.
   bool has(const handle_key& key) const noexcept
   {
     return key.index < tensors_.size() && tensors_[key.index].generation == key.generation && tensors_[key.index].attached;
   }
 
-  /// The name that a tensor is to have. An empty one stands for a free one of "tensor0", "tensor1", ….
+  /// The name for a new tensor: `name`, or if that is empty, the next free one of "tensor0", "tensor1", ….
   std::string name_for(std::string_view name) const
   {
     std::string own(name);
@@ -86,8 +89,10 @@ class tensor_table {
     return own;
   }
 
-  // ── checks: an error message is made only where one is needed, so that a call that is accepted allocates nothing ────
+  // ── checks: error messages are built only when a check fails, so that valid calls allocate nothing
+  // ──────────────────
 
+  /// Fails for memory that does not suit one tensor: different sizes, null, misaligned, gradients over parameters.
   void check_memory(std::string_view name, parameters_span parameters, const optional_gradients& gradients) const
   {
     const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(typename Model::value_type) - elements_;
@@ -116,9 +121,10 @@ class tensor_table {
   {
     if (parameters.size() != x.size)
       fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
-           std::to_string(x.size) + ", as when its state was made");
+           std::to_string(x.size) + ", the size of its state");
   }
 
+  /// Fails if the parameters overlap another tensor's memory, or the gradients another tensor's parameters.
   void check_overlap(std::string_view name, place parameters, place gradients)
   {
     const auto refuse = [&](const char* new_one, const char* old_one, std::size_t other) {
@@ -131,9 +137,10 @@ class tensor_table {
     refuse("gradients", "parameters", parameter_places_.meeting(1, gradients.begin, gradients.end));
   }
 
-  // ── coming and going: `reserve_one` may fail, and then nothing has changed; what follows it cannot ──────────────────
+  // ── adding and removing: `reserve_one` and `reserve_name` may run out of memory; the calls after them cannot
+  // ────────
 
-  /// Room for one more tensor.
+  /// Makes room for one more tensor.
   void reserve_one()
   {
     make_room(tensors_, tensors_.size() + 1);
@@ -141,7 +148,7 @@ class tensor_table {
     gradient_places_.reserve(tensors_.size() + 1);
   }
 
-  /// Takes in a tensor under a new name. \pre reserve_one(), and names_ has the name by `reserve_name`
+  /// Inserts a tensor with a new name. \pre reserve_one() and reserve_name(name) \return its index
   std::size_t insert(tensor&& added) noexcept
   {
     const std::size_t index = free_place();
@@ -153,10 +160,10 @@ class tensor_table {
     }
     return index;
   }
-  /// Gives a name to the next tensor that is inserted.
+  /// Registers the name of the next tensor that is inserted.
   void reserve_name(const std::string& name) { names_.emplace(name, free_place()); }
 
-  /// Binds a tensor to memory. \return what its handle knows
+  /// Binds a tensor to memory. \return the contents of its handle
   handle_key attach(std::size_t index, parameters_span parameters, const optional_gradients& gradients, std::uint64_t owner) noexcept
   {
     tensor& x = tensors_[index];
@@ -175,7 +182,7 @@ class tensor_table {
     return {owner, index, generations_};
   }
 
-  /// Lets go of a tensor's memory; its state stays.
+  /// Unbinds a tensor from its memory; its state stays.
   void detach(std::size_t index) noexcept
   {
     tensor& x = tensors_[index];
@@ -195,8 +202,8 @@ class tensor_table {
     first_free_ = index;
   }
 
-  /// Moves several tensors to other memory, all or none: they may take each other's places, where one after the other they
-  /// would overlap on the way.
+  /// Moves several tensors to other memory, all or none. They may exchange memory, which single moves would reject as
+  /// an overlap.
   void move(std::span<const rebinding_type> all)
   {
     journey way{*this, all};
@@ -213,12 +220,12 @@ class tensor_table {
  private:
   std::size_t free_place() const noexcept { return first_free_ == no_place ? tensors_.size() : first_free_; }
 
-  /// Tensors on their way from where they lie to where they are to lie: there, once try_places has returned and `done` is set,
-  /// else back again at the end.
+  /// Moves the intervals of several tensors. The destructor moves them back unless try_places succeeded and `done` is
+  /// set.
   struct journey {
     tensor_table& table;
     std::span<const rebinding_type> all;
-    std::size_t left = 0, placed = 0;  // so many have left, so many are placed anew
+    std::size_t left = 0, placed = 0;  // how many have left their old intervals, and how many have new ones
     bool done = false;
 
     tensor& moved(std::size_t k) const noexcept { return table.tensors_[all[k].tensor.key().index]; }
@@ -244,13 +251,13 @@ class tensor_table {
         table.gradient_places_.insert(i, gradients.begin, gradients.end);
     }
 
-    /// All leave their places before any takes a new one. A tensor on its way is not attached, by which one that is on the
-    /// list twice is found.
+    /// Removes all old intervals before it inserts any new one. Tensors are detached meanwhile, so that one that is in
+    /// the list twice is detected.
     void try_places()
     {
       for (; left < all.size(); ++left) {
         if (!std::exchange(moved(left).attached, false))
-          fail("tensor " + quote(moved(left).name) + " is to be rebound twice at once; expected each tensor once");
+          fail("tensor " + quote(moved(left).name) + " occurs twice in the list; expected each tensor once");
         leave(left);
       }
       for (; placed < all.size(); ++placed) {
@@ -275,13 +282,13 @@ class tensor_table {
 
   std::vector<tensor> tensors_;
   std::unordered_map<std::string, std::size_t> names_;
-  std::size_t first_free_ = no_place;  // of tensors_, and so on by next_free
-  interval_set parameter_places_, gradient_places_;  // of attached tensors, by their places in tensors_
+  std::size_t first_free_ = no_place;                // in tensors_; a linked list, by next_free
+  interval_set parameter_places_, gradient_places_;  // of attached tensors, numbered as in tensors_
   std::uint64_t generations_ = 0;
   std::size_t attached_ = 0, elements_ = 0, pages_ = 0;
 };
 
-/// The first `count` slots of state for n elements, as the rule starts them.
+/// The first `count` slots of state for n elements, with the rule's initial values.
 template <class Model>
 typename Model::state_memory make_state(const typename Model::rule_type& rule, std::size_t n, std::size_t count,
                                         const typename Model::memory_source::type& memory)

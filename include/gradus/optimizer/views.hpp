@@ -1,7 +1,8 @@
 #pragma once
 /// \file
-/// What `add` and `rebind` take: views of memory that lies side by side (vector, span, C array, Eigen matrix or map, …),
-/// as the concept `view_of` says, without <ranges>, which costs more compile time than all of gradus.
+/// The ranges that `add` and `rebind` accept: contiguous memory (vector, span, C array, Eigen matrix or map, …), as the
+/// concept `view_of` requires. Knows how to turn a range into a checked span, and nothing about optimizers. Does not
+/// include the standard ranges header, which takes longer to compile than all of gradus.
 
 #include <concepts>
 #include <cstddef>
@@ -23,21 +24,23 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// How `add` and `rebind` see the elements of a class R (without const or reference). What has contiguous iterators is
-/// known by them; Eigen's, xtensor's and Armadillo's classes and std::mdspan by their members. For a class of one's own:
+/// How `add` and `rebind` access the elements of a class R (without const or reference). Classes with contiguous
+/// iterators are recognised by these; classes of Eigen, xtensor and Armadillo, and std::mdspan, by their members. For
+/// your own class:
 ///
 ///     template <>
 ///     struct gradus::view_traits<my::matrix> {
-///       static auto data(auto& m) -> decltype(m.first()) { return m.first(); }   // float*, or const float* of a const one
+///       static auto data(auto& m) -> decltype(m.first()) { return m.first(); }  // float*; const float* if m is const
 ///       static std::size_t size(const my::matrix& m) { return m.rows * m.columns; }
 ///     };
 ///
-/// Further members, each optional:
-/// - `static constexpr bool is_view`: whether a temporary may be passed, since the elements outlive it; false if absent.
-/// - `static bool lies_side_by_side(const R&)`: whether data() … data() + size() are the elements; true if absent.
+/// Optional members:
+/// - `static constexpr bool is_view`: whether temporaries are accepted, because elements outlive them; default false.
+/// - `static bool lies_side_by_side(const R&)`: whether the elements are contiguous; default true.
 /// - `static view_shape shape(const R&)`: extents and storage order, such as
-///   `view_shape(storage_order::row_major, m.rows, m.columns)`; if absent, lengths alone are compared.
-/// - `static constexpr storage_order order`: the order that every R of two dimensions or more has, for errors at compile time.
+///   `view_shape(storage_order::row_major, m.rows, m.columns)`; if absent, only lengths are compared.
+/// - `static constexpr storage_order order`: the storage order of every R with two or more dimensions. With it, wrong
+///   orders are errors at compile time.
 template <class R>
 struct view_traits : detail::known_view<R> {};
 
@@ -56,7 +59,7 @@ concept seen_by_traits = requires(std::remove_reference_t<R>& r) {
   { traits_of<R>::size(r) } -> std::convertible_to<std::size_t>;
 };
 
-/// A Backend may know ranges of its own, whose data() is no plain pointer.
+/// A backend may accept further ranges, such as those whose data() is no plain pointer.
 template <class R, class Element, class Backend>
 concept seen_by_backend = requires(std::remove_reference_t<R>& r) {
   { Backend::data(r) } -> pointer_to<Element>;
@@ -66,7 +69,7 @@ concept seen_by_backend = requires(std::remove_reference_t<R>& r) {
 template <class R, class Element, class Backend>
 concept viewable = seen_by_traits<R, Element> || seen_by_backend<R, Element, Backend>;
 
-/// A variable, or a temporary that is known not to own its elements.
+/// A variable, or a temporary of a type that does not own its elements.
 template <class R>
 concept outlives_call = std::is_lvalue_reference_v<R> || requires { requires traits_of<R>::is_view; };
 
@@ -87,7 +90,7 @@ inline std::string of_tensor(std::string_view name)
   return name.empty() ? std::string() : " of tensor " + detail::quote(name);
 }
 
-/// Refuses elements at an address that their type cannot have: to read them there is undefined, and a fault on some CPUs.
+/// Fails if the elements are misaligned, because reading them would be undefined and faults on some CPUs.
 template <class Element>
 void check_alignment(const char* argument, std::string_view tensor, std::span<Element> elements)
 {
@@ -119,7 +122,7 @@ std::span<Element> as_span(const char* argument, std::string_view tensor, R& ran
   return elements;
 }
 
-/// Refuses parameters and gradients that would be paired wrongly, though their lengths may be the same.
+/// Fails if shapes or storage orders differ, because elements would be paired wrongly even if the lengths are the same.
 template <class W, class G>
 void check_shapes([[maybe_unused]] std::string_view tensor, [[maybe_unused]] const W& parameters,
                   [[maybe_unused]] const G& gradients)
@@ -139,7 +142,7 @@ void check_shapes([[maybe_unused]] std::string_view tensor, [[maybe_unused]] con
   }
 }
 
-/// A first argument that is a name.
+/// A first argument of `add` that is a name.
 template <class R>
 concept tensor_name = std::is_convertible_v<R, std::string_view>;
 
@@ -148,75 +151,131 @@ concept handle_of_group = std::is_same_v<std::remove_cvref_t<R>, group_handle>;
 
 }  // namespace detail
 
-/// What `add` and `rebind` take for elements of a type: `view_of<float>` for parameters, `view_of<const float>` for gradients.
+/// The ranges that `add` and `rebind` accept: `view_of<float>` for parameters, `view_of<const float>` for gradients.
 ///
-/// R is as a forwarding reference deduces it: X& for a variable, X for a temporary. Its elements lie side by side, as its
-/// contiguous iterators say, or its `view_traits`. A temporary must be known to view memory that it does not own (a
-/// std::span or another borrowed range, an Eigen map or block, std::mdspan): others, Eigen's `Ref<const X>` among them, may
-/// own their elements, which would be gone after the call. A Backend may take further ranges: backend::thrust takes
-/// thrust::device_vector.
+/// R is as deduced from a forwarding reference: X& for a variable, X for a temporary. It has contiguous iterators or
+/// `view_traits`. A temporary is accepted only if its type does not own its elements (std::span or another borrowed
+/// range, an Eigen map or block, std::mdspan). Eigen's `Ref<const X>` is not accepted, because it may own a copy. A
+/// Backend may accept further ranges; backend::thrust accepts thrust::device_vector.
 template <class R, class Element, class Backend = void>
 concept view_of = detail::viewable<R, Element, Backend> && detail::outlives_call<R>;
 
 /// Range overloads of `add` and `rebind`; they forward to Derived's span versions.
 ///
-/// The ranges are viewed, never copied: they must outlive the optimizer or be rebound. Parameters are a
-/// `view_of<Parameter>`; gradients, a `view_of<const Gradient>` of the same length in other memory. Where both have two or
-/// more dimensions, shapes and storage orders must be the same. A tensor's name must be new. Without gradients a tensor is
-/// frozen until `rebind` or `rebind_gradients` binds them. A first argument that converts to std::string_view is a name.
-/// \throws std::invalid_argument, with nothing added, for null, misaligned or overlapping memory, gaps between elements,
-///         lengths or shapes that differ, a name used twice, a group of another optimizer
+/// The ranges are viewed, never copied, so they must outlive the optimizer or be rebound. Parameters are a
+/// `view_of<Parameter>`; gradients are a `view_of<const Gradient>` of the same length in other memory. If both have two
+/// or more dimensions, shapes and storage orders must be the same. A tensor's name must be new. Without gradients a
+/// tensor is frozen until `rebind` or `rebind_gradients` binds some. A first argument that converts to std::string_view
+/// is a name.
+/// \throws std::invalid_argument, with nothing added, for null, misaligned or overlapping memory, gaps between
+///         elements, different lengths or shapes, a name in use, or a group of another optimizer
 template <class Derived, class Parameter, class Gradient = Parameter, class Backend = void>
 class range_front {
  public:
+  /// Adds a tensor to the default group, under the next free name "tensor0", "tensor1", ….
+  /// \param parameters  the weights, which steps write; viewed, not copied
+  /// \param gradients   as many elements in other memory, read by each step; viewed, not copied
+  /// \return the tensor's handle, for `rebind`, `freeze` and `remove`
+  /// \throws std::invalid_argument, with nothing added, for memory that is unsuitable (see range_front)
   template <class W, class G>
     requires(!detail::tensor_name<W> && !detail::handle_of_group<G>)
   tensor_handle add(W&& parameters, G&& gradients)
   {
     return add_pair<W, G>({}, parameters, gradients, {});
   }
+  /// Adds a tensor to a group, under the next free name "tensor0", "tensor1", ….
+  /// \param parameters  the weights, which steps write; viewed, not copied
+  /// \param gradients   as many elements in other memory, read by each step; viewed, not copied
+  /// \param group       a handle from `add_group`; it selects the hyperparameters
+  /// \return the tensor's handle, for `rebind`, `freeze` and `remove`
+  /// \throws std::invalid_argument, with nothing added, for unsuitable memory (see range_front) or another optimizer's
+  ///         group
   template <class W, class G>
     requires(!detail::tensor_name<W>)
   tensor_handle add(W&& parameters, G&& gradients, const group_handle& group)
   {
     return add_pair<W, G>({}, parameters, gradients, group);
   }
+  /// Adds a named tensor to the default group.
+  /// \param name        not empty and not in use; it identifies the tensor in checkpoints, `state` and error messages
+  /// \param parameters  the weights, which steps write; viewed, not copied
+  /// \param gradients   as many elements in other memory, read by each step; viewed, not copied
+  /// \return the tensor's handle, for `rebind`, `freeze` and `remove`
+  /// \throws std::invalid_argument, with nothing added, for a bad name or unsuitable memory (see range_front)
   template <class W, class G>
     requires(!detail::handle_of_group<G>)
   tensor_handle add(std::string_view name, W&& parameters, G&& gradients)
   {
     return add_pair<W, G>(checked(name), parameters, gradients, {});
   }
+  /// Adds a named tensor to a group.
+  /// \param name        not empty and not in use; it identifies the tensor in checkpoints, `state` and error messages
+  /// \param parameters  the weights, which steps write; viewed, not copied
+  /// \param gradients   as many elements in other memory, read by each step; viewed, not copied
+  /// \param group       a handle from `add_group`; it selects the hyperparameters
+  /// \return the tensor's handle, for `rebind`, `freeze` and `remove`
+  /// \throws std::invalid_argument, with nothing added, for a bad name, unsuitable memory (see range_front) or another
+  ///         optimizer's group
   template <class W, class G>
   tensor_handle add(std::string_view name, W&& parameters, G&& gradients, const group_handle& group)
   {
     return add_pair<W, G>(checked(name), parameters, gradients, group);
   }
 
+  /// Adds a tensor without gradients to the default group, under the next free name "tensor0", "tensor1", …. Steps skip
+  /// it until `rebind` or `rebind_gradients` binds gradients.
+  /// \param parameters  the weights; viewed, not copied
+  /// \return the tensor's handle
+  /// \throws std::invalid_argument, with nothing added, for unsuitable memory (see range_front)
   template <class W>
   tensor_handle add(W&& parameters)
   {
     return add_alone<W>({}, parameters, {});
   }
+  /// Adds a tensor without gradients to a group, under the next free name "tensor0", "tensor1", …. Steps skip it until
+  /// `rebind` or `rebind_gradients` binds gradients.
+  /// \param parameters  the weights; viewed, not copied
+  /// \param group       a handle from `add_group`; it selects the hyperparameters
+  /// \return the tensor's handle
+  /// \throws std::invalid_argument, with nothing added, for unsuitable memory (see range_front) or another optimizer's
+  ///         group
   template <class W>
     requires(!detail::tensor_name<W>)
   tensor_handle add(W&& parameters, const group_handle& group)
   {
     return add_alone<W>({}, parameters, group);
   }
+  /// Adds a named tensor without gradients to the default group. Steps skip it until `rebind` or `rebind_gradients`
+  /// binds gradients.
+  /// \param name        not empty and not in use; it identifies the tensor in checkpoints, `state` and error messages
+  /// \param parameters  the weights; viewed, not copied
+  /// \return the tensor's handle
+  /// \throws std::invalid_argument, with nothing added, for a bad name or unsuitable memory (see range_front)
   template <class W>
   tensor_handle add(std::string_view name, W&& parameters)
   {
     return add_alone<W>(checked(name), parameters, {});
   }
+  /// Adds a named tensor without gradients to a group. Steps skip it until `rebind` or `rebind_gradients` binds
+  /// gradients.
+  /// \param name        not empty and not in use; it identifies the tensor in checkpoints, `state` and error messages
+  /// \param parameters  the weights; viewed, not copied
+  /// \param group       a handle from `add_group`; it selects the hyperparameters
+  /// \return the tensor's handle
+  /// \throws std::invalid_argument, with nothing added, for a bad name, unsuitable memory (see range_front) or another
+  ///         optimizer's group
   template <class W>
   tensor_handle add(std::string_view name, W&& parameters, const group_handle& group)
   {
     return add_alone<W>(checked(name), parameters, group);
   }
 
-  /// Points a tensor at other memory of the same length; its state stays. The new parameters and gradients are compared
-  /// with one another; of the old ones only the length is known.
+  /// Points a tensor at new weights and gradients of the same length; its state stays.
+  /// \param tensor      a handle from `add`
+  /// \param parameters  the new weights; viewed, not copied
+  /// \param gradients   the new gradients, of the same shape and storage order; viewed, not copied
+  /// \throws std::invalid_argument, with nothing changed, for unsuitable memory (see range_front), a length other than
+  ///         the tensor's, or an invalid handle
   template <class W, class G>
   void rebind(const tensor_handle& tensor, W&& parameters, G&& gradients)
   {
@@ -228,8 +287,12 @@ class range_front {
     }
   }
 
-  /// Points a tensor at other gradients of the same length, or at its first ones; parameters and state stay. Only the
-  /// length is compared with theirs.
+  /// Points a tensor at new gradients, or at its first ones, after which it takes part in steps unless it is frozen.
+  /// Weights and state stay.
+  /// \param tensor     a handle from `add`
+  /// \param gradients  as many elements as the tensor has; only the length is compared, not the shape
+  /// \throws std::invalid_argument, with nothing changed, for unsuitable memory (see range_front), a different length,
+  ///         or an invalid handle
   template <class G>
   void rebind_gradients(const tensor_handle& tensor, G&& gradients)
   {
@@ -247,7 +310,7 @@ class range_front {
     return name;
   }
 
-  // Of these assertions one fails at most, and nothing is instantiated after it.
+  // At most one of these assertions fails, and nothing is instantiated after it, so users see one error.
   template <class W>
   static constexpr bool accepts_parameters()
   {
@@ -287,8 +350,8 @@ class range_front {
       constexpr bool agree = detail::orders_agree<W, G>;
       static_assert(agree,
                     "gradus: parameters and gradients have different storage orders, one row-major and the other "
-                    "column-major, so that elements would be paired wrongly; pass matrices of the same order, a transposed "
-                    "gradient as a copy.");
+                    "column-major, which would pair elements wrongly; pass matrices of the same order, such as a copy of a "
+                    "transposed gradient.");
       return agree;
     }
   }

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// How visitors are shown all that a resumed run needs, and what they may do meanwhile.
+/// Shows visitors all state that a resumed run needs, and counts visitors so that the optimizer rejects changes
+/// meanwhile. Knows no file format.
 
 #include <atomic>
 #include <cstddef>
@@ -16,14 +17,14 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// How many visitors an optimizer has: atomic, because several threads may visit a constant optimizer.
+/// The number of visitors that are running. Atomic, because several threads may visit a const optimizer.
 class visit_count {
  public:
   visit_count() = default;
   visit_count(visit_count&&) noexcept {}
   bool any() const noexcept { return value_.load(std::memory_order_relaxed) > 0; }
 
-  /// Counts a visitor for as long as it lives.
+  /// Counts one visitor during its lifetime.
   class visit {
    public:
     explicit visit(visit_count& count) noexcept : count_(count) { count_.value_.fetch_add(1, std::memory_order_relaxed); }
@@ -38,7 +39,7 @@ class visit_count {
   std::atomic<unsigned> value_ = 0;
 };
 
-/// While it lives, a visitor may write the state. Cohorts and sums are made anew at the end, also if the visitor threw half-way.
+/// During its lifetime, a visitor may write state. Its destructor rebuilds cohorts and sums, even if the visitor threw.
 template <class Parts>
 class changing_visit {
  public:
@@ -50,7 +51,7 @@ class changing_visit {
   Parts& parts_;
 };
 
-/// \tparam Parts  const for visitors that only read
+/// See optimizer::visit_state. \tparam Parts  const for visitors that only read
 template <class Parts, class Engine, class Visitor>
 void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
 {
@@ -73,7 +74,11 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
         x.state[k].visit(model::slot_list[k].name, x.size, show);
     if constexpr (model::precision_type::has_master)
       show("master", std::span<typename model::master_type>(x.master.get(), x.size));
-    show_number("step", x.t);
+    if constexpr (only_reads) {
+      const std::uint64_t steps = parts.steps_of(x);
+      show_number("step", steps);
+    } else
+      show_number("step", x.t);
     if constexpr (model::one_pass && only_reads) {
       const double sum = parts.sum_of(x);
       show_number("exp_avg_sq_sum", sum);
@@ -90,6 +95,7 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
   }
 }
 
+/// See optimizer::visit_tensors. \tparam Parts  const for visitors that only read
 template <class Parts, class Visitor>
 void visit_tensors(Parts& parts, Visitor& visit)
 {

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The flat list of all elements that take part in a step, and how it is cut into pieces.
+/// The flat list of all elements in a step, and its division into pieces for threads. It knows where elements are and
+/// does not read them.
 
 #include <cstddef>
 #include <vector>
@@ -14,22 +15,23 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// The tensors that take part in steps, flattened into one list of elements. Rebuilt by `refresh` after changes.
 template <class Model>
 class work_list {
  public:
   using item = typename Model::work_item;
 
   void reserve(std::size_t tensors) { make_room(items_, tensors); }
-  void outdate() noexcept { is_current_ = false; }  ///< after any change to the tensors that take part
+  void outdate() noexcept { is_current_ = false; }  ///< call it after any change to the tensors that take part
   bool is_current() const noexcept { return is_current_; }
 
-  // Of a list that is current:
+  // Valid while the list is current:
   const std::vector<item>& items() const noexcept { return items_; }
   std::size_t elements() const noexcept { return elements_; }
   std::size_t counted_elements() const noexcept { return counted_elements_; }  ///< without padding
   std::size_t pages() const noexcept { return pages_; }
 
-  /// Brings the list up to date, in the memory that it has.
+  /// Brings the list up to date; allocates nothing, because `reserve` made room.
   template <class Cohorts>
   void refresh(tensor_table<Model>& table, Cohorts& cohorts, second_moment_sums& sums) noexcept
   {
@@ -61,9 +63,10 @@ class work_list {
     is_current_ = true;
   }
 
-  /// Calls f(item, begin, end) on ranges of elements that together are the whole list: in pieces that the backend may run at
-  /// the same time, all of about the same length, whatever the tensors' sizes. Ranges begin at whole pages of a tensor and
-  /// depend on the list alone. \param flush_denormals  while f runs
+  /// Calls f(item, begin, end) for ranges of elements that together cover the whole list. The ranges are grouped into
+  /// pieces of about the same length, whatever the tensors' sizes, which the backend may run in parallel. Ranges begin
+  /// at whole pages of a tensor and depend only on the list, not on the number of threads.
+  /// \param flush_denormals  whether denormal numbers are flushed while f runs
   template <class Backend, class F>
   void for_ranges(Backend& backend, bool flush_denormals, const F& f) const noexcept
   {
@@ -80,16 +83,16 @@ class work_list {
   }
 
  private:
-  static constexpr std::size_t smallest_parallel_step = 1 << 18;  // under this, waking threads costs more than they save
+  static constexpr std::size_t smallest_parallel_step = 1 << 18;  // below this, threads cost more than they save
   static constexpr std::size_t smallest_piece = 1 << 14;
   static constexpr std::size_t most_pieces = 256;
 
-  /// An element's place in the list.
+  /// An element's position in the list.
   struct position {
     std::size_t item, element;
   };
 
-  /// Where piece k of n starts.
+  /// The start of piece k of n.
   position cut(std::size_t k, std::size_t n) const noexcept
   {
     if (k == n)

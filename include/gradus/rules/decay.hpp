@@ -19,7 +19,7 @@ namespace decay {
 /// g ← g + λθ.
 template <class T>
 struct to_gradient {
-  T weight_decay;
+  T weight_decay;  ///< λ
   /// The gradient that the moments see.
   template <class V>
   GRADUS_HOST_DEVICE V gradient(V g, V theta) const noexcept

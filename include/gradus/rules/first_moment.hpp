@@ -29,10 +29,12 @@ struct none {
 
   /// The element formula.
   struct formula {
+    /// Nothing to update.
     template <class V>
     GRADUS_HOST_DEVICE void update(V*, V) const noexcept
     {
     }
+    /// d = g.
     template <class V>
     GRADUS_HOST_DEVICE V direction(const V*, V g) const noexcept
     {
@@ -67,13 +69,17 @@ struct momentum {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    T momentum, kept, gradient;
-    bool nesterov;
+    T momentum,     ///< μ
+        kept,       ///< factor on the old b
+        gradient;   ///< factor on g
+    bool nesterov;  ///< whether d = g + μb
+    /// Updates b.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* b, V g) const noexcept
     {
       b[0] = fma(V(gradient), g, V(kept) * b[0]);
     }
+    /// d, from the new b.
     template <class V>
     GRADUS_HOST_DEVICE V direction(const V* b, V g) const noexcept
     {
@@ -119,12 +125,15 @@ struct ema {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    T beta1, one_minus_beta1;
+    T beta1,              ///< β₁
+        one_minus_beta1;  ///< 1 − β₁
+    /// Updates m.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* m, V g) const noexcept
     {
       m[0] = fma(V(one_minus_beta1), g, V(beta1) * m[0]);
     }
+    /// d = m.
     template <class V>
     GRADUS_HOST_DEVICE V direction(const V* m, V) const noexcept
     {

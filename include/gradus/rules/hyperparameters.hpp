@@ -83,7 +83,8 @@ struct field {
   X A::*member;           ///< the member of A
   range values;           ///< the values that it may take
 
-  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< of the member
+  /// The member's size.
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< the member's alignment
   /// Calls f(name, member of a, range).
   template <class B, class Visit>
   constexpr void visit(B& a, const Visit& f) const
@@ -98,8 +99,9 @@ struct field {
   }
   using owner = A;  ///< the aggregate
 };
+/// Deduces A and X from the member; clang++ before 17 needs this guide.
 template <class A, class X>
-field(std::string_view, X A::*, range) -> field<A, X>;  // clang++ before 17 does not deduce this by itself
+field(std::string_view, X A::*, range) -> field<A, X>;
 
 /// A member of the aggregate A that is a rule itself; its hyperparameters are listed as A's.
 template <class A, class X>
@@ -108,7 +110,8 @@ struct fields_of {
 
   /// From a pointer to the member.
   constexpr explicit fields_of(X A::*m) noexcept : member(m) {}
-  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< of the member
+  /// The member's size.
+  static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< the member's alignment
   /// Calls f(name, member, range) for each of the inner rule's hyperparameters.
   template <class B, class Visit>
   constexpr void visit(B& a, const Visit& f) const
@@ -127,20 +130,27 @@ struct fields_of {
 /// The return type of `fields`: an empty list of hyperparameters, with the members of the other lists.
 template <>
 struct field_list<> {
-  static constexpr std::size_t bytes = 0, count = 0;
+  /// The size of the members together.
+  static constexpr std::size_t bytes = 0, count = 0;  ///< the number of members
+  /// The number of members that belong to a class itself, not to its base.
   template <class>
   static constexpr std::size_t count_of = 0;
+  /// Where the members end if they are laid out from `at` on.
   static constexpr std::size_t end(std::size_t at) noexcept { return at; }
+  /// Whether a member is listed.
   template <class Member>
   constexpr bool has(Member) const noexcept
   {
     return false;
   }
+  /// Whether a member is listed twice.
   constexpr bool has_one_twice() const noexcept { return false; }
+  /// Calls f(name, member, range) for each member.
   template <class A, class Visit>
   constexpr void visit(A&, const Visit&) const
   {
   }
+  /// Whether is(name) holds for one of the names.
   template <class F>
   constexpr bool any_name(const F&) const
   {
@@ -153,8 +163,9 @@ struct field_list<First, Rest...> {
   First first;               ///< a `field` or `fields_of`
   field_list<Rest...> rest;  ///< the others
 
-  /// The size of the listed members together, and their number.
-  static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes, count = 1 + sizeof...(Rest);
+  /// The size of the listed members together.
+  static constexpr std::size_t bytes = First::bytes + field_list<Rest...>::bytes,
+                               count = 1 + sizeof...(Rest);  ///< the number of listed members
   /// How many of the listed members belong to A itself, not to its base.
   template <class A>
   static constexpr std::size_t count_of = std::is_same_v<typename First::owner, A> + field_list<Rest...>::template count_of<A>;
@@ -212,24 +223,25 @@ namespace hyper {
 struct named {
   std::string_view name;  ///< the hyperparameter's name
   range values;           ///< the values that it may take
+  /// The field of this name and range for a member.
   template <class A, class X>
   constexpr field<A, X> operator()(X A::*member) const noexcept
   {
     return {name, member, values};
   }
 };
-inline constexpr named lr{"lr", range::at_least_zero};  ///< α, the learning rate
-inline constexpr named momentum{"momentum", range::zero_to_below_one};  ///< μ
-inline constexpr named dampening{"dampening", range::zero_to_one};  ///< dampening of the momentum buffer
-inline constexpr named nesterov{"nesterov", range::yes_or_no};  ///< Nesterov momentum
-inline constexpr named beta1{"beta1", range::zero_to_below_one};  ///< β₁
-inline constexpr named beta2{"beta2", range::zero_to_below_one};  ///< β₂
-inline constexpr named eps{"eps", range::at_least_zero};  ///< keeps a divisor away from 0
+inline constexpr named lr{"lr", range::at_least_zero};                      ///< α, the learning rate
+inline constexpr named momentum{"momentum", range::zero_to_below_one};      ///< μ
+inline constexpr named dampening{"dampening", range::zero_to_one};          ///< dampening of the momentum buffer
+inline constexpr named nesterov{"nesterov", range::yes_or_no};              ///< Nesterov momentum
+inline constexpr named beta1{"beta1", range::zero_to_below_one};            ///< β₁
+inline constexpr named beta2{"beta2", range::zero_to_below_one};            ///< β₂
+inline constexpr named eps{"eps", range::at_least_zero};                    ///< keeps a divisor away from 0
 inline constexpr named weight_decay{"weight_decay", range::at_least_zero};  ///< λ
 inline constexpr named initial_accumulator{"initial_accumulator", range::at_least_zero};  ///< the moments' start value
-inline constexpr named final_lr{"final_lr", range::at_least_zero};  ///< AdaBound's final step size
+inline constexpr named final_lr{"final_lr", range::at_least_zero};   ///< AdaBound's final step size
 inline constexpr named gamma{"gamma", range::above_zero_below_one};  ///< γ, how fast AdaBound's bounds close
-inline constexpr named partial{"partial", range::zero_to_half};  ///< Padam's p
+inline constexpr named partial{"partial", range::zero_to_half};      ///< Padam's p
 inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};  ///< RAdam's choice of decay
 
 }  // namespace hyper

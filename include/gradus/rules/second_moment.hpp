@@ -29,6 +29,7 @@ struct none {
 
   /// The element formula.
   struct formula {
+    /// Nothing to update.
     template <class V>
     GRADUS_HOST_DEVICE void update(V*, V, V) const noexcept
     {
@@ -60,7 +61,9 @@ struct ema {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    T beta2, one_minus_beta2;
+    T beta2,              ///< β₂
+        one_minus_beta2;  ///< 1 − β₂
+    /// Updates v.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* v, V g, V) const noexcept
     {
@@ -95,7 +98,8 @@ struct ema_max {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    ema::formula<T> average;
+    ema::formula<T> average;  ///< updates the average
+    /// Updates the average and its maximum.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* v, V g, V d) const noexcept
     {
@@ -132,7 +136,8 @@ struct yogi {
   /// The element formula with one step's coefficients.
   template <class T>
   struct formula {
-    T one_minus_beta2;
+    T one_minus_beta2;  ///< 1 − β₂
+    /// Updates v.
     template <class V>
     GRADUS_HOST_DEVICE void update(V* v, V g, V) const noexcept
     {

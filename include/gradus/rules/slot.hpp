@@ -31,8 +31,8 @@ struct slot {
                   "gradus: a slot says which values it keeps: slot{name, slot::any_sign}, or slot{name, slot::nonnegative} for "
                   "what is never below zero.");
   }
-  constexpr slot(const slot&) = default;
-  constexpr slot& operator=(const slot&) = default;
+  constexpr slot(const slot&) = default;             ///< copies
+  constexpr slot& operator=(const slot&) = default;  ///< copies
 };
 
 GRADUS_CLOSE_NAMESPACE

@@ -30,7 +30,9 @@ GRADUS_HOST_DEVICE T eps_for(double numerator, double eps) noexcept
 /// A/(√v + ε′).
 template <class T>
 struct ratio {
-  T numerator, eps;
+  T numerator,  ///< A
+      eps;      ///< ε′
+  /// The value at v.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V v) const noexcept
   {
@@ -47,8 +49,10 @@ GRADUS_HOST_DEVICE ratio<T> ratio_of(double numerator, double eps) noexcept
 /// A/(√v + ε′) clipped to [lo, hi]. The limits are the first arguments of min and max, so that a NaN passes through.
 template <class T>
 struct clipped_ratio {
-  ratio<T> inner;
-  T lo, hi;
+  ratio<T> inner;  ///< A/(√v + ε′)
+  T lo,            ///< the lower limit
+      hi;          ///< the upper limit
+  /// The value at v.
   template <class V>
   GRADUS_HOST_DEVICE V operator()(V v) const noexcept
   {
@@ -64,7 +68,8 @@ struct constant {
   /// a(v) = α.
   template <class T>
   struct formula {
-    T lr;
+    T lr;  ///< α
+    /// The value at v.
     template <class V>
     GRADUS_HOST_DEVICE V operator()(V) const noexcept
     {
@@ -133,8 +138,11 @@ struct partially_adaptive {
   /// a(v). An exponent 2⁻ᵏ takes k square roots, each correctly rounded; any other exponent takes pow.
   template <class T>
   struct formula {
-    T numerator, eps, exponent;
-    int roots;
+    T numerator,   ///< α√bc2/bc1
+        eps,       ///< ε′
+        exponent;  ///< 2·partial
+    int roots;     ///< the number of square roots, or −1 for pow
+    /// The value at v.
     template <class V>
     GRADUS_HOST_DEVICE V operator()(V v) const noexcept
     {
@@ -189,8 +197,8 @@ struct rectified {
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::eps(&rectified::eps));
   static constexpr std::string_view kind = "rectified";  ///< the rule's name in checkpoints
-  /// Needs a second moment that has `beta()`.
-  static constexpr bool reads_second_moment = true, reads_beta = true;
+  /// Needs a second moment.
+  static constexpr bool reads_second_moment = true, reads_beta = true;  ///< needs the second moment's `beta()`
 
   /// a(v) of one step.
   template <class T>

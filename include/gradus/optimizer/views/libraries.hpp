@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The views that gradus knows by itself: contiguous ranges, C arrays, and the arrays of Eigen, xtensor, Armadillo and
-/// std::mdspan. None of their headers is included; each class is recognised by its members.
+/// The views that gradus recognises without an adapter: contiguous ranges, C arrays, std::mdspan, and the arrays of
+/// Eigen, xtensor and Armadillo. It includes no header of these libraries; it recognises each class by its members.
 
 #include <concepts>
 #include <cstddef>
@@ -19,19 +19,18 @@ GRADUS_OPEN_NAMESPACE
 
 namespace detail {
 
-// What gradus knows by itself, each by its structure: no header of another library is included. A class that has data()
-// and size() is not known by these: they are the whole array's in a view of its part (xtensor), or the first extent
-// (Boost.MultiArray).
+// data() and size() alone do not identify a contiguous range, because data() may be the start of the whole array in a
+// view of a part (xtensor), and size() may be the first extent (Boost.MultiArray).
 
-/// Whatever has contiguous iterators: std::vector, std::array, std::span, std::initializer_list, …
+/// Classes with contiguous iterators: std::vector, std::array, std::span, std::initializer_list, …
 template <class R>
 concept contiguous_range = requires(R& r) {
   { r.begin() } -> std::contiguous_iterator;
   { r.end() } -> std::sized_sentinel_for<decltype(r.begin())>;
 };
 
-/// Matrices, arrays, maps, blocks and other expressions of Eigen that have memory: those with its DirectAccessBit, since a
-/// transposed sum declares data() too.
+/// Matrices, arrays, maps, blocks and other expressions of Eigen that have memory. They have its DirectAccessBit
+/// (0x40); data() is not enough, because a transposed sum declares it too.
 template <class R>
 concept eigen_matrix = requires(R& r) {
   r.data();
@@ -39,11 +38,12 @@ concept eigen_matrix = requires(R& r) {
   r.innerStride() + r.outerStride() + r.innerSize() + r.outerSize();
 } && !requires { requires (unsigned(R::Flags) & 0x40u) == 0; };
 
-/// Eigen's TensorMap, the one of its tensors that is made of a pointer.
+/// Eigen's TensorMap, the only one of its tensors that is constructed from a pointer.
 template <class R>
 concept eigen_tensor_map = requires(R& r) { R(r.data(), r.dimensions()); };
 
-/// Tensors of Eigen's unsupported module, fixed ones, and maps; not a TensorRef, whose data() may be null or yet to come.
+/// Tensor, TensorFixedSize and TensorMap of Eigen's unsupported module. TensorRef is not included, because its data()
+/// may be null or not yet computed.
 template <class R>
 concept eigen_tensor = requires(R& r) {
   { *r.data() } -> std::same_as<typename R::Scalar&>;
@@ -66,7 +66,7 @@ concept xtensor_expression = requires(R& r) {
   R::static_layout;
 };
 
-/// std::mdspan, of C++23, and its forerunners, over plain pointers.
+/// std::mdspan (C++23) and its predecessors, over plain pointers.
 template <class R>
 concept multidimensional_span = requires(R& r) {
   r.data_handle();
@@ -82,7 +82,7 @@ concept armadillo_matrix = requires(R& r) {
   r.n_elem + r.n_rows + r.n_cols;
 };
 
-/// The order in which elements of these extents and strides lie side by side, or nothing where they do not.
+/// The storage order if elements with these extents and strides are contiguous, otherwise nothing.
 template <class Extent, class Stride>
 constexpr std::optional<storage_order> side_by_side(std::size_t rank, const Extent& extent, const Stride& stride)
 {
@@ -104,7 +104,7 @@ constexpr std::optional<storage_order> side_by_side(std::size_t rank, const Exte
 
 enum class view_kind { unknown, c_array, eigen_matrix, eigen_tensor, xtensor, mdspan, armadillo, range };
 
-/// Contiguous iterators come last: Armadillo's matrices have them too, and a shape besides.
+/// Contiguous iterators are tested last, because Armadillo's matrices have them too, and their shape would be lost.
 template <class R>
 constexpr view_kind kind_of()
 {
@@ -132,7 +132,7 @@ struct known_view {};
 template <class R>
 struct known_view<R, view_kind::range> {
   static constexpr bool is_view = std::ranges::enable_borrowed_range<R>;
-  // A span of the iterators reads the pointer from them; data() of a class may be another one.
+  // The span gets the pointer from the iterators, because a class's data() may be a different pointer.
   static constexpr auto data(auto& r) noexcept
   {
     return std::span<std::remove_reference_t<decltype(*r.begin())>>(r.begin(), size(r)).data();
@@ -140,7 +140,7 @@ struct known_view<R, view_kind::range> {
   static constexpr std::size_t size(auto& r) noexcept { return static_cast<std::size_t>(r.end() - r.begin()); }
 };
 
-/// A span may have any size, of which the refusal speaks, even one that a difference of iterators cannot hold.
+/// A span's size may exceed the difference type of its iterators, so it is read directly; error messages then show it.
 template <class Element, std::size_t Extent>
 struct known_view<std::span<Element, Extent>, view_kind::range> {
   static constexpr bool is_view = true;
@@ -165,7 +165,7 @@ struct known_view<R, view_kind::c_array> {
   static constexpr storage_order order = extents().order();
 };
 
-/// Eigen's matrices, and its `Ref<const X>`, which owns a copy of what has no memory: it converts from such expressions.
+/// Eigen's matrices, and its `Ref<const X>`, which may own a copy because it converts from expressions without memory.
 template <class R>
 concept eigen_owner = std::is_same_v<typename R::PlainObject, R> || std::is_convertible_v<typename R::ConstantReturnType, R>;
 
@@ -197,7 +197,7 @@ struct known_view<R, view_kind::eigen_matrix> {
   }
 };
 
-/// An index of whatever type is asked for: Eigen's tensors take one or the other.
+/// An index that converts to any integer type, because Eigen's tensors differ in the type of their indices.
 struct any_index {
   std::size_t value;
   template <std::integral Index>
@@ -225,7 +225,7 @@ struct known_view<R, view_kind::eigen_tensor> {
   }
 };
 
-/// Whether a view keeps a reference to its array, and not the array itself: xtensor's view<Array&, slices…>.
+/// Whether a view of xtensor stores a reference to its array (view<Array&, slices…>) instead of the array itself.
 template <class R>
 constexpr bool refers_to_array = false;
 template <template <class, class...> class View, class Array, class... Slices>
@@ -266,14 +266,14 @@ struct known_view<R, view_kind::xtensor> {
   }
 };
 
-/// The stride of a mapping whose extents are those that its type fixes, and 0 for others.
+/// Stride k of a default-constructed mapping, which has the extents fixed by its type, and 0 for the others.
 template <class Mapping>
 constexpr std::size_t stride_by_type(std::size_t k)
 {
   return static_cast<std::size_t>(Mapping().stride(k));
 }
 
-/// Layouts whose order the type tells: left and right, and not a strided one.
+/// Views whose type determines the storage order: layout_left and layout_right, but not layout_stride.
 template <class R>
 concept ordered_by_type = requires {
   requires R::is_always_exhaustive() && R::is_always_strided() && (R::rank() > 1);

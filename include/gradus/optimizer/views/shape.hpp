@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The extents of a view of several dimensions, and the order of its elements.
+/// The extents of a multidimensional view and its storage order. Knows no library and no memory.
 
 #include <concepts>
 #include <cstddef>
@@ -12,24 +12,27 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// How the elements of a view of several dimensions follow one another in memory.
+/// The order of a multidimensional view's elements in memory.
 enum class storage_order {
-  any,           ///< one dimension, or nothing known: there is no order to compare
-  row_major,     ///< the last index runs fastest
-  column_major,  ///< the first index runs fastest
+  any,           ///< one dimension or unknown; agrees with both orders
+  row_major,     ///< the last index varies fastest
+  column_major,  ///< the first index varies fastest
 };
 
-/// The extents of a view and its storage order. Parameters and gradients of two or more dimensions each must agree in both.
+/// The extents and storage order of a view. Parameters and gradients with two or more dimensions must agree in both.
 class view_shape {
  public:
-  /// Of more dimensions than this, the first ones are compared.
+  /// The number of dimensions that are compared; any further ones are only counted.
   static constexpr std::size_t most_extents = 16;
 
+  /// The shape with this storage order and these extents, such as
+  /// `view_shape(storage_order::row_major, rows, columns)`.
   template <std::integral... Extents>
   constexpr explicit view_shape(storage_order order, Extents... extents) noexcept : order_(order)
   {
     (push_back(static_cast<std::size_t>(extents)), ...);
   }
+  /// Appends an extent, when the number of dimensions is known only at run time.
   constexpr void push_back(std::size_t extent) noexcept
   {
     if (rank_ < most_extents)
@@ -37,8 +40,10 @@ class view_shape {
     ++rank_;
   }
 
+  /// The number of dimensions.
   constexpr std::size_t rank() const noexcept { return rank_; }
-  /// `any` where at most one extent differs from 1, since the order is then the same either way.
+  /// The storage order; `any` for an empty view or if at most one extent differs from 1, because both orders are then
+  /// the same.
   constexpr storage_order order() const noexcept
   {
     std::size_t long_extents = 0;
@@ -49,6 +54,7 @@ class view_shape {
     }
     return long_extents > 1 ? order_ : storage_order::any;
   }
+  /// Whether both have the same number of dimensions and the same extents.
   constexpr bool same_extents(const view_shape& other) const noexcept
   {
     bool same = rank_ == other.rank_;
@@ -56,7 +62,7 @@ class view_shape {
       same = extents_[k] == other.extents_[k];
     return same;
   }
-  /// "2x3", for sentences.
+  /// The extents as text for error messages, such as "2x3".
   std::string text() const
   {
     std::string all;

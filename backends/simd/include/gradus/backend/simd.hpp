@@ -26,7 +26,7 @@
 
 // xsimd does not support other targets, and has no doubles on 32-bit Arm; default.hpp then uses scalar.
 #if !defined(XSIMD_NO_SUPPORTED_ARCHITECTURE) && !(XSIMD_WITH_NEON && !XSIMD_WITH_NEON64)
-#define GRADUS_HAS_SIMD 1
+#define GRADUS_HAS_SIMD 1  ///< defined if the SIMD backend supports the target
 
 GRADUS_OPEN_NAMESPACE
 namespace backend {
@@ -226,6 +226,8 @@ struct pack {
     }
   }
 
+  /// @{
+  /// The operators and the functions of math.hpp, lane by lane.
   friend pack operator+(pack a, pack b) noexcept { return a.x + b.x; }
   friend pack operator-(pack a, pack b) noexcept { return a.x - b.x; }
   friend pack operator*(pack a, pack b) noexcept { return a.x * b.x; }
@@ -313,6 +315,7 @@ struct pack {
 #endif
   }
   friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
+  /// @}
 
  private:
   // Stores the upper half of each lane.

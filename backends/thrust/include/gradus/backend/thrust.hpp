@@ -1,20 +1,21 @@
 #pragma once
 /// \file
-/// Optimizers over Thrust's memory, threads and devices: `gradus::optimizer<Recipe, T, gradus::backend::thrust>`.
+/// The backends over Thrust, for GPUs and for Thrust's threads: `gradus::optimizer<Recipe, T,
+/// gradus::backend::thrust>`.
 ///
 ///     #include <thrust/device_vector.h>
-///     #include <gradus/backend/thrust.hpp>   // compile with -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -fopenmp, say
+///     #include <gradus/backend/thrust.hpp>  // compile with -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -fopenmp
 ///     #include <gradus/gradus.hpp>
 ///     thrust::device_vector<float> weights(n), gradients(n);
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::thrust> opt;
 ///     opt.add(weights, gradients);
 ///
-/// On the systems CPP, OMP and TBB a piece of the flattened list is a unit of work, and it is swept as the CPU backend
-/// sweeps it (a unit of one 16-byte pack, as a GPU wants it, is three times as slow there): bits and speed are its own. On
-/// CUDA the unit is the pack, state lies on the device, and a step waits for nothing. docs/gpu.md tells the rest.
+/// On the systems CPP, OMP and TBB, each thread takes a piece of the list of elements and runs the CPU backend on it,
+/// with the CPU backend's bits and speed (one 16-byte pack per task is three times as slow there). On CUDA, each thread
+/// takes one pack, state is in device memory, and a step waits for nothing. See docs/gpu.md.
 
 #if !defined(THRUST_DEVICE_SYSTEM) && !defined(__CUDACC__) && !defined(__NVCOMPILER_CUDA__)
-#error "gradus: define THRUST_DEVICE_SYSTEM, as THRUST_DEVICE_SYSTEM_OMP, _TBB or _CPP, or compile with nvcc."
+#error "gradus: define THRUST_DEVICE_SYSTEM as THRUST_DEVICE_SYSTEM_OMP, _TBB or _CPP, or compile with nvcc."
 #endif
 
 #include <cstddef>
@@ -46,9 +47,10 @@
 GRADUS_OPEN_NAMESPACE
 namespace backend {
 
-/// What every backend over Thrust takes beside plain memory: thrust::device_vector and other ranges whose iterators are
-/// contiguous by Thrust's own word.
+/// The ranges that a backend over Thrust accepts in addition: thrust::device_vector, and others whose iterators Thrust
+/// declares contiguous.
 struct thrust_ranges {
+  /// The plain pointer to a range's elements.
   template <class R>
     requires(::thrust::is_contiguous_iterator<decltype(std::declval<R&>().begin())>::value)
   static auto data(R& range) -> decltype(::thrust::raw_pointer_cast(range.data()))
@@ -57,9 +59,10 @@ struct thrust_ranges {
   }
 };
 
-/// The policy of the system that THRUST_DEVICE_SYSTEM chooses; of CUDA's, the one that does not wait.
+/// The default policy of the system that THRUST_DEVICE_SYSTEM selects; for CUDA, par_nosync, which does not wait.
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
 using thrust_policy = std::remove_cv_t<decltype(::thrust::cuda::par_nosync)>;
+/// A policy of Thrust's CUDA system.
 template <class Policy>
 concept cuda_policy = requires(Policy p) { ::thrust::cuda_cub::stream(p); };
 #else
@@ -68,21 +71,24 @@ template <class Policy>
 concept cuda_policy = false;
 #endif
 
-/// A CPU backend on the threads of one of Thrust's host systems.
+/// A CPU backend that uses the threads of one of Thrust's CPU systems, with the CPU backend's bits.
 ///
-/// \tparam Policy  the system's own, or thrust::omp::par, thrust::tbb::par, …
+/// \tparam Policy  the type of thrust::omp::par, thrust::tbb::par, …; by default THRUST_DEVICE_SYSTEM's
 /// \tparam Cpu     backend::simd or backend::scalar
 template <class Policy = thrust_policy, class Cpu = default_backend>
 struct thrust_host : Cpu, thrust_ranges {
-  Policy policy;
+  Policy policy;  ///< selects the threads
 
+  /// The backend with the default policy.
   thrust_host() = default;
+  /// The backend with this policy.
   explicit constexpr thrust_host(Policy p, Cpu cpu = Cpu()) : Cpu(cpu), policy(p) {}
 
+  /// Calls f(k) for k < n, on the policy's threads.
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
   {
-    static_assert(!cuda_policy<Policy>, "gradus: thrust_host takes a policy of a system for CPUs; for CUDA there is thrust_device.");
+    static_assert(!cuda_policy<Policy>, "gradus: thrust_host needs a policy of one of Thrust's CPU systems; for CUDA use thrust_device.");
     const F* const work = std::addressof(f);
     ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::size_t(0)), n,
                          [work](std::size_t k) noexcept { (*work)(k); });
@@ -91,28 +97,32 @@ struct thrust_host : Cpu, thrust_ranges {
 
 // ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// State in a device's memory, and every element's work on the device: one launch a step for all tensors. It runs on any of
-/// Thrust's systems with the same bits; made for CUDA, where it is backend::thrust. See docs/gpu.md.
+/// A backend whose state is in device memory. One launch per step updates the elements of all tensors. Designed for
+/// CUDA, where it is backend::thrust; runs on all of Thrust's systems with the same bits. See docs/gpu.md.
 ///
-/// \tparam Policy     as for thrust_host; on a stream and without waiting: thrust::cuda::par_nosync.on(stream)
-/// \tparam Allocator  of bytes, with Thrust's pointers: an engine's pool, say
+/// \tparam Policy     the type of the execution policy, such as thrust::cuda::par_nosync.on(stream)
+/// \tparam Allocator  allocates bytes, with Thrust's pointers, such as a memory pool; its memory is aligned to 16
+///                    bytes. Policy and Allocator need only be copyable
 template <class Policy = thrust_policy, class Allocator = ::thrust::device_malloc_allocator<unsigned char>>
 struct thrust_device : thrust_ranges {
+  /// Selects the engine device_step.
   using device_type = thrust_device;
-  /// Whether a step has happened when it returns, and so returns its report.
+  /// Whether launches have finished when they return, so that `step` returns its report. False on CUDA.
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
   static constexpr bool synchronous = false;
 #else
   static constexpr bool synchronous = true;
 #endif
 
-  Policy policy;
-  Allocator allocator;
+  Policy policy;        ///< selects the stream
+  Allocator allocator;  ///< allocates the state
 
+  /// The backend with the default policy and allocator.
   thrust_device() = default;
+  /// The backend with this policy and allocator.
   explicit thrust_device(Policy p, Allocator a = Allocator()) : policy(p), allocator(a) {}
 
-  /// f(k) for all k < n, in any order.
+  /// Enqueues f(k) for all k < n, in any order.
   template <class F>
   void launch(std::size_t n, const F& f) const
   {
@@ -120,13 +130,14 @@ struct thrust_device : thrust_ranges {
       ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::int64_t(0)), std::int64_t(n), f);
   }
 
-  /// Copies to, from or within the device, in the order of its stream; has happened on return where one side is the host.
+  /// Copies bytes to, from or within the device, in stream order, and waits until the copy is done.
+  /// \throws thrust::system_error for an error of CUDA
   void copy(void* to, const void* from, std::size_t bytes) const
   {
     if (bytes == 0)
       return;
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
-    static_assert(cuda_policy<Policy>, "gradus: thrust_device takes a policy of CUDA here; for a system for CPUs there is thrust_host.");
+    static_assert(cuda_policy<Policy>, "gradus: thrust_device needs a CUDA policy in this build; for one of Thrust's CPU systems use thrust_host.");
     auto p = policy;
     const cudaStream_t stream = ::thrust::cuda_cub::stream(p);
     cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
@@ -139,25 +150,29 @@ struct thrust_device : thrust_ranges {
 #endif
   }
 
-  /// Refuses what the device cannot reach, where that can be told.
+  /// Fails if the device cannot access the memory at p, as far as CUDA can tell. The names are for the error message.
   void check_reachable([[maybe_unused]] const void* p, [[maybe_unused]] std::string_view argument, [[maybe_unused]] std::string_view tensor) const
   {
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
     cudaPointerAttributes known{};
     if (cudaPointerGetAttributes(&known, p) != cudaSuccess)
-      cudaGetLastError();  // it could not be told, which is no error
+      cudaGetLastError();  // CUDA cannot tell; clears its error
     else if (known.type == cudaMemoryTypeUnregistered && !reaches_all_of_the_host())
-      detail::fail(std::string(argument) + " of tensor " + detail::quote(tensor) + " is in the host's own memory; expected memory that the device can reach");
+      detail::fail(std::string(argument) + " of tensor " + detail::quote(tensor) + " is in host memory; expected memory that the device can access");
 #endif
   }
 
-  /// Of allocator and policy no more is asked than that they can be copied.
+  /// The source of device memory for state (state/memory.hpp).
   struct memory_type {
-    std::optional<thrust_device> backend;
+    std::optional<thrust_device> backend;  ///< whose policy and allocator are used
 
+    /// No source; for arrays that are empty.
     memory_type() = default;
+    /// The memory of this backend.
     explicit memory_type(const thrust_device& b) : backend(b) {}
+    /// Copies the backend.
     memory_type(const memory_type&) = default;
+    /// Copies the backend by its copy constructor, because allocators and policies need not be assignable.
     memory_type& operator=(const memory_type& other)
     {
       backend.reset();
@@ -166,17 +181,20 @@ struct thrust_device : thrust_ranges {
       return *this;
     }
 
+    /// Allocates bytes, aligned to 16.
+    /// \throws std::bad_alloc, or std::invalid_argument if the allocator's memory is not aligned
     void* allocate(std::size_t bytes)
     {
       unsigned char* const p = ::thrust::raw_pointer_cast(backend->allocator.allocate(bytes));
       const std::size_t off = reinterpret_cast<std::uintptr_t>(p) % 16;
       if (off != 0) {
         release(p, bytes);
-        detail::fail("allocator gave an address that is " + std::to_string(off) + " more than a multiple of 16; expected a multiple of 16");
+        detail::fail("allocator returned an address that is " + std::to_string(off) + " more than a multiple of 16; expected a multiple of 16");
       }
       return p;
     }
-    /// An error of the device is for the next call to find, not for a destructor.
+    /// Deallocates. Ignores errors of the device, because destructors call it; the next call on the device reports
+    /// them.
     void release(void* p, std::size_t bytes) noexcept
     {
       using pointer = typename std::allocator_traits<Allocator>::pointer;
@@ -185,22 +203,27 @@ struct thrust_device : thrust_ranges {
       } catch (...) {
       }
     }
+    /// The launch of `fill`.
     template <class T>
     struct filler {
-      T* p;
-      T value;
+      T* p;     ///< the first element
+      T value;  ///< the value
+      /// Sets element k.
       GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept { p[k] = value; }
     };
+    /// Sets n elements to a value.
     template <class T>
     void fill(T* p, std::size_t n, T value) const
     {
       backend->launch(n, filler<T>{p, value});
     }
   };
+  /// The source of memory for state.
   memory_type memory() const { return memory_type(*this); }
 
  private:
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+  /// Whether the device can access all host memory, as on systems with heterogeneous memory management.
   static bool reaches_all_of_the_host()
   {
     int device = 0, reaches = 0;
@@ -211,6 +234,8 @@ struct thrust_device : thrust_ranges {
 #endif
 };
 
+/// The backend for the system that THRUST_DEVICE_SYSTEM selects: thrust_device for CUDA, thrust_host for OMP, TBB and
+/// CPP.
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
 using thrust = thrust_device<>;
 #else

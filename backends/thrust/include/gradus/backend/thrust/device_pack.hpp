@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The value type of a device's kernels: 16 bytes of numbers.
+/// The value type of device kernels: a pack of 16 bytes of numbers, with the functions that formulas use (math.hpp).
 
 #include <cstddef>
 
@@ -12,39 +12,46 @@
 GRADUS_OPEN_NAMESPACE
 namespace backend {
 
-/// One load or store of 16 bytes, as a GPU likes them: a value type of the formulas.
+/// A value type for formulas: 4 floats or 2 doubles. A GPU loads and stores it with one access of 16 bytes.
 template <real T>
 struct alignas(16) [[gnu::may_alias]] device_pack {
-  static constexpr std::size_t size = 16 / sizeof(T);
-  T x[size];
+  static constexpr std::size_t size = 16 / sizeof(T);  ///< the number of elements
+  T x[size];                                           ///< the elements
 
+  /// The result of a comparison.
   struct mask {
-    bool x[size];
+    bool x[size];  ///< one result for each element
   };
 
+  /// Elements without a value.
   device_pack() = default;
+  /// All elements equal to a.
   GRADUS_HOST_DEVICE device_pack(T a) noexcept
   {
     for (std::size_t k = 0; k < size; ++k)
       x[k] = a;
   }
+  /// Loads elements from p, which is aligned to 16 bytes.
   GRADUS_HOST_DEVICE static device_pack load(const T* p) noexcept
   {
     return *reinterpret_cast<const device_pack*>(p);
   }
+  /// Stores the elements at p, which is aligned to 16 bytes.
   GRADUS_HOST_DEVICE void store(T* p) const noexcept { *reinterpret_cast<device_pack*>(p) = *this; }
 
-  /// Short numbers, of which there are as many in half the bytes.
+  /// As many 16-bit numbers, for one access of 8 bytes.
   template <short_float S>
   struct alignas(size * sizeof(S)) [[gnu::may_alias]] short_pack {
-    S x[size];
+    S x[size];  ///< the elements
   };
+  /// Loads 16-bit numbers from p, which is aligned to a short_pack.
   template <short_float S>
   GRADUS_HOST_DEVICE static device_pack load(const S* p) noexcept
   {
     const short_pack<S> s = *reinterpret_cast<const short_pack<S>*>(p);
     return make([&](std::size_t k) { return T(s.x[k]); });
   }
+  /// Rounds the elements to nearest and stores them at p, which is aligned to a short_pack.
   template <short_float S>
   GRADUS_HOST_DEVICE void store(S* p) const noexcept
   {
@@ -53,6 +60,8 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
       s.x[k] = S(x[k]);
     *reinterpret_cast<short_pack<S>*>(p) = s;
   }
+  /// Rounds the elements stochastically and stores them at p, which is aligned to a short_pack.
+  /// \param i  the number of the first element among the random numbers
   template <short_float S>
   GRADUS_HOST_DEVICE void store(S* p, const detail::noise& random, std::size_t i) const noexcept
   {
@@ -62,7 +71,7 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
     *reinterpret_cast<short_pack<S>*>(p) = s;
   }
 
-  /// Of the elements that f(k) gives.
+  /// The pack whose element k is f(k).
   template <class F>
   GRADUS_HOST_DEVICE static device_pack make(F f) noexcept
   {
@@ -71,6 +80,7 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
       r.x[k] = f(k);
     return r;
   }
+  /// The mask whose element k is f(k).
   template <class F>
   GRADUS_HOST_DEVICE static mask make_mask(F f) noexcept
   {
@@ -79,7 +89,10 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
       r.x[k] = f(k);
     return r;
   }
-  using pack = device_pack;
+  using pack = device_pack;  ///< this type
+
+  /// @{
+  /// The operators and the functions of math.hpp, element by element.
   friend GRADUS_HOST_DEVICE pack operator+(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] + b.x[k]; }); }
   friend GRADUS_HOST_DEVICE pack operator-(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] - b.x[k]; }); }
   friend GRADUS_HOST_DEVICE pack operator*(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] * b.x[k]; }); }
@@ -103,13 +116,16 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
   {
     return make([&](std::size_t k) { return m.x[k] ? a.x[k] : b.x[k]; });
   }
+  /// @}
 };
 
+/// The larger of two elements, element by element; b's if either is NaN.
 template <class T>
 GRADUS_HOST_DEVICE device_pack<T>(max)(device_pack<T> a, device_pack<T> b) noexcept
 {
   return select(a > b, a, b);
 }
+/// The smaller of two elements, element by element; b's if either is NaN.
 template <class T>
 GRADUS_HOST_DEVICE device_pack<T>(min)(device_pack<T> a, device_pack<T> b) noexcept
 {

@@ -1,10 +1,11 @@
 #pragma once
 /// \file
-/// A step over a device's memory, the step_engine of backend::thrust_device.
+/// A step over device memory: the step_engine of backend::thrust_device. It knows which launches a step needs and their
+/// order; the launches are in launches.hpp, sums.hpp and update.hpp.
 ///
-/// All that a step reads lies on the device: records of the tensors, cohorts and sums, and a board with the scalars. A
-/// step is a fixed sequence of launches without allocation and without waiting, so it can be captured as a graph. A replay
-/// goes on with t as it is then, and with the options that set_options has stored.
+/// Everything that a step reads is in device memory: records of the tensors, cohorts and sums, and a board with the
+/// scalars. A step is a fixed sequence of launches that allocates nothing and waits for nothing, so it can be captured
+/// as a graph. A replay uses the current t, and the options that set_options stored last.
 
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +29,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// \tparam Device  backend::thrust_device: launch, copy, check_reachable, memory, synchronous
+/// The engine of a device. \tparam Device  backend::thrust_device, or a class with its launch, copy, check_reachable,
+/// memory and synchronous
 template <class Parts, class Device>
 class device_step {
   using model = typename Parts::model;
@@ -50,7 +52,7 @@ class device_step {
   using cohort = device_cohort<rule_type, formula>;
   using pack = backend::device_pack<value_type>;
   static constexpr bool in_codes = tensor::in_codes;
-  static constexpr std::size_t unit = in_codes ? block8::block : pack::size;  // elements of one thread of an update
+  static constexpr std::size_t unit = in_codes ? block8::block : pack::size;  // the elements that one thread updates
   static constexpr bool scheduled = rule_type::scheduled;
   static_assert(std::is_trivially_copyable_v<rule_type> && std::is_trivially_copyable_v<formula>);
 
@@ -88,7 +90,7 @@ class device_step {
     is_uploaded_ = false;
   }
 
-  /// Enqueues a step. The report is `pending`, unless the device's launches return when they are done.
+  /// Enqueues a step. The report is `pending`, unless launches have finished when they return.
   step_report step(Parts& p, const step_options& o)
   {
     set_options<model::one_pass>(o);
@@ -115,7 +117,7 @@ class device_step {
     }
   }
 
-  /// Takes over what steps have changed on the device. Waits for it.
+  /// Copies step counts and sums that steps changed from the device; waits for it.
   void settle(Parts& p)
   {
     if (!is_uploaded_ || !p.work.is_current() || !was_stepped_)
@@ -125,11 +127,7 @@ class device_step {
     for (std::size_t c = 0; c < host_cohorts_.size(); ++c)
       if (host_cohorts_[c].active)
         steps = host_cohorts_[c].t - p.cohorts[c].t;
-    for (auto& x : p.table.all())
-      x.t += x.active ? steps : 0;
-    p.cohorts.advance(steps);
-    if constexpr (scheduled)
-      p.sums.entries().advance(steps);
+    p.count_steps(steps);
     if constexpr (model::one_pass) {
       device_.copy(host_sums_.data(), sums_.get(), host_sums_.size() * sizeof(device_sum));
       may_be_unknown_ = false;
@@ -158,12 +156,12 @@ class device_step {
     return r;
   }
 
-  /// Stores the options on the device, if they are others than before. \tparam OnePass  see model::one_pass
+  /// Stores the options on the device, unless they are the same as before. \tparam OnePass  see model::one_pass
   template <bool OnePass>
   void set_options(const step_options& o)
   {
     if (o.flush_denormals)
-      fail("flush_denormals is 1; expected 0, as on a device it is the compiler that decides (nvcc -ftz=true)");
+      fail("flush_denormals is 1; expected 0, because on a device the compiler decides this (nvcc -ftz=true)");
     const option_values values{o.lr_scale,     o.grad_scale,
                                o.max_grad_norm.value_or(no_limit<double>()),
                                o.grad_norm_sq, o.skip_nonfinite,
@@ -196,7 +194,7 @@ class device_step {
   {
     device_.launch(n, decode_one<S>{from, to});
   }
-  /// Calls f on a copy, and copies back what f has written.
+  /// Calls f with a copy in host memory, and copies it back unless only_read.
   template <class X, class F>
   void show(std::span<X> values, const F& f, bool only_read) const
   {
@@ -218,14 +216,14 @@ class device_step {
     bool operator==(const option_values&) const = default;
   };
 
-  // Where the exact sums lie: of all gradients, of n·v̄, and then two for each entry of second_moment_sums.
+  // The indices of the exact sums: ‖g‖² of all gradients, n·v̄, and then two sums for each entry of second_moment_sums.
   static constexpr std::size_t of_all = 0, of_mean = 1, first_entry = 2;
   exact_sum* exact(std::size_t i) const noexcept { return exact_.get() + i; }
   exact_sum* exact_of_entries() const noexcept { return exact(first_entry); }
   exact_sum* recomputed() const noexcept { return exact(first_entry + host_sums_.size()); }
 
   std::int64_t cohorts() const noexcept { return std::int64_t(host_cohorts_.size()); }
-  /// One thread at least, which writes the board.
+  /// At least one thread, which writes the board.
   std::size_t cohort_threads() const noexcept { return host_cohorts_.empty() ? 1 : host_cohorts_.size(); }
   bool is_empty() const noexcept { return host_tensors_.empty(); }
 
@@ -248,7 +246,7 @@ class device_step {
       device_.launch(pages_ * page_lanes, find_nonfinite<tensor>{board_.get(), tensors_.get(), host_tensors_.size()});
     if (!measures<model::one_pass>(o))
       return nullptr;
-    // One entry's norm is that of all.
+    // With a single entry, its norm is the total.
     exact_sum* const of_entry = model::one_pass && host_sums_.size() > 1 ? exact_of_entries() : nullptr;
     add_pages<square_term>(gradient_element{}, every_tensor{}, exact(of_all), of_entry);
     if constexpr (std::is_same_v<gradient_type, double>) {
@@ -289,9 +287,9 @@ class device_step {
     device_.launch(host_cohorts_.size(), count_tried<cohort>{board, cohorts_.get()});
     device_.launch(1, close_verdict{board});
   }
-  static constexpr std::size_t most_tries = std::size_t(1) << 17;  // threads that as a rule return at once
+  static constexpr std::size_t most_tries = std::size_t(1) << 17;  // threads; they usually return at once
 
-  // ── the mean of the second moment, and what a scheduled decay makes of it ────────────────────────────────────────
+  // ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────
 
   void schedule(const step_options& o, const exact_sum* norm)
   {
@@ -328,7 +326,7 @@ class device_step {
     return exact(of_mean);
   }
 
-  /// Whether the step may make a sum infinite. Squares of floats are far from that, unless their sum was given.
+  /// Whether the step may make a sum infinite. A computed sum of squares of floats is too small for that.
   static bool may_become_infinite(const step_options& o) noexcept
   {
     return sizeof(value_type) > sizeof(float) || (o.grad_norm_sq && !(*o.grad_norm_sq < 0x1p700));
@@ -444,11 +442,11 @@ class device_step {
   std::vector<cohort> host_cohorts_;
   std::vector<device_sum> host_sums_;
   std::size_t tensor_room_ = 0, page_room_ = 0, packs_ = 0, pages_ = 0;
-  std::uint64_t elements_ = 0;  // without padding
-  bool is_uploaded_ = false;    // the device has the optimizer's list
-  bool was_stepped_ = false;    // and may since know more
-  bool may_be_unknown_ = false;  // one of its sums of second moments
-  bool knows_model_ = false;     // the sums may be a whole model's
+  std::uint64_t elements_ = 0;   // without padding
+  bool is_uploaded_ = false;     // whether the device has the optimizer's list
+  bool was_stepped_ = false;     // whether a step may have changed counts and sums on the device since then
+  bool may_be_unknown_ = false;  // whether a sum of second moments on the device may be unknown
+  bool knows_model_ = false;     // whether the sums may be a whole model's
   std::optional<option_values> options_;
 };
 

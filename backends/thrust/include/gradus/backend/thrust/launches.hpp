@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The launches of a step that decide and prepare it. Each is a function object, called for k = 0, 1, …; the decisions are
-/// those of optimizer/decisions.hpp.
+/// The launches that decide and prepare a step. Each is a function object, called for k = 0, 1, …. The decisions are
+/// the host's (optimizer/decisions.hpp); the elements are updated by update.hpp.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace detail {
 
 // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Chooses the unit of the squares from their plain sum.
+/// Chooses the unit in which squares are summed again, from their plain sum.
 struct choose_unit {
   device_board* board;
   const exact_sum* total;
@@ -29,7 +29,7 @@ struct choose_unit {
   }
 };
 
-/// Looks for gradients that are infinite or NaN, for when a given norm is infinite, which may be an overflow.
+/// Looks for gradients that are infinite or NaN. Needed if a given norm is infinite, because it may have overflowed.
 template <class Tensor>
 struct find_nonfinite {
   device_board* board;
@@ -51,20 +51,20 @@ struct find_nonfinite {
 
 // ── decide and prepare ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/// Of one cohort: whether the step is taken, and its coefficients.
+/// Decides whether the step is taken, and prepares one cohort's coefficients.
 template <class Cohort, class T>
 struct prepare_cohort {
   device_board* board;
   Cohort* cohorts;
-  std::int64_t n;          // cohorts, perhaps none
+  std::int64_t n;          // the number of cohorts; may be 0
   const exact_sum* total;  // ‖g‖², or null
-  bool looks;              // find_nonfinite was launched
-  bool is_tried;           // the step is tried on the elements before it is taken
+  bool looks;              // whether find_nonfinite was launched
+  bool is_tried;           // whether the step is tried on the elements before it is taken
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     norm_of_step norm;
     norm.given = board->is_given;
-    // A graph that was captured without a norm has none, whatever options are set later.
+    // A graph that was captured without computing the norm never has one, even if later options need it.
     norm.known = norm.given || (board->is_measured && (total || board->elements == 0));
     if (norm.given)
       norm.squares.sum = board->given_norm_sq;
@@ -92,7 +92,7 @@ struct prepare_cohort {
   }
 };
 
-/// For steps that may be skipped: tries the step on the elements that it could make infinite or NaN, and keeps nothing.
+/// With skip_nonfinite: if the step could overflow, tries it on each element and discards the results.
 template <class Precision, class Tensor, class Cohort>
 struct try_elements {
   device_board* board;
@@ -133,7 +133,7 @@ struct try_elements {
   }
 };
 
-/// Counts the step that was tried, if it is taken.
+/// Counts a step that was tried, unless it overflows.
 template <class Cohort>
 struct count_tried {
   const device_board* board;
@@ -144,6 +144,7 @@ struct count_tried {
       cohorts[k].t += 1;
   }
 };
+/// Sets `applied` to the result of the trial, and clears the flags for the next step.
 struct close_verdict {
   device_board* board;
   GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
@@ -153,9 +154,10 @@ struct close_verdict {
   }
 };
 
-// ── the mean of the second moment, and the decay scheduled by it ─────────────────────────────────────────────────────
+// ── v̄, and the decay that is scheduled by it
+// ─────────────────────────────────────────────────────────────────────────
 
-/// Decides whether the sums advance and of what they are, as host_step::mean_by_norm does.
+/// Decides whether the sums advance, and whether they are the whole model's, as host_step::mean_by_norm does.
 struct arrange_sums {
   device_board* board;
   device_sum* sums;
@@ -190,7 +192,7 @@ struct arrange_sums {
   }
 };
 
-/// Sets an unknown sum to the one that was computed from the moments.
+/// Sets an unknown sum to the value that was computed from the moments.
 struct keep_recomputed {
   const device_board* board;
   device_sum* sums;
@@ -202,14 +204,14 @@ struct keep_recomputed {
   }
 };
 
-/// Advances one sum of second moments by the recursion that Σv obeys, and adds its part to n·v̄.
+/// Advances one sum of second moments by the recursion of Σv, and adds its part to n·v̄.
 template <class Cohort, class T>
 struct advance_sum {
   const device_board* board;
   device_sum* sums;
   const Cohort* cohorts;
-  const exact_sum* total;     // ‖g‖² of all tensors, if the one entry's is the same or no norm was computed
-  const exact_sum* of_entry;  // or null
+  const exact_sum* total;     // ‖g‖² of all tensors; null if no norm was computed
+  const exact_sum* of_entry;  // ‖g‖² of each entry's tensors; null if there is only one entry or no norm was computed
   exact_sum* mean;
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
@@ -228,7 +230,7 @@ struct advance_sum {
   }
 };
 
-/// Adds the part of one entry to n·v̄, from the sum of the moments themselves.
+/// Adds one entry's part to n·v̄, from the sum of its moments.
 template <class Cohort>
 struct add_moments {
   const device_board* board;
@@ -243,13 +245,14 @@ struct add_moments {
   }
 };
 
+/// Prepares one cohort's scheduled decay from v̄.
 template <class Cohort, class T>
 struct schedule_cohort {
   device_board* board;
   Cohort* cohorts;
   std::int64_t n;
   const exact_sum* total;  // n·v̄, or null
-  bool mean_is_given;      // when the step was ordered
+  bool mean_is_given;      // whether v̄ was given when the step was enqueued or captured
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     if (!board->applied)
@@ -273,7 +276,7 @@ struct schedule_cohort {
   }
 };
 
-/// A launch of its own, because cohorts that write the one flag would race.
+/// Combines the cohorts' flags `clamped`. A separate launch, because concurrent writes to one flag would race.
 template <class Cohort>
 struct gather_clamped {
   device_board* board;
@@ -286,8 +289,9 @@ struct gather_clamped {
   }
 };
 
-// ── what the host knows ──────────────────────────────────────────────────────────────────────────────────────────────
+// ── data from the host ───────────────────────────────────────────────────────────────────────────────────────────────
 
+/// Copies the options to the board.
 struct store_options {
   device_board* board;
   device_board told;
@@ -301,12 +305,13 @@ struct store_options {
     board->is_measured = told.is_measured;
     board->skips = told.skips;
     board->has_given_mean = told.has_given_mean;
-    if (told.has_given_mean)  // a graph that was captured with a mean keeps the last one
+    if (told.has_given_mean)  // a graph that was captured with a given mean uses the last one
       board->given_mean_square = told.given_mean_square;
     if (told.model_size > 0)
       board->model_size = told.model_size;
   }
 };
+/// Copies the facts about the list of tensors to the board.
 struct store_list_facts {
   device_board* board;
   device_board known;
@@ -318,7 +323,7 @@ struct store_list_facts {
     board->of_model = known.of_model;
   }
 };
-/// Widens one parameter to its master.
+/// Converts one 16-bit parameter to its master weight.
 template <class S>
 struct decode_one {
   const S* from;

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// What a step reads and writes on a device beside the arrays: a board with its scalars, a record for each tensor, for
-/// each cohort of tensors (group and step count) and for each sum of second moments.
+/// The data of a step in device memory, apart from the arrays: a board with the step's scalars, and a record for each
+/// tensor, each cohort (tensors with the same group and step count) and each sum of second moments. Data only.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,32 +23,32 @@ struct device_board {
   double given_norm_sq = 0, given_mean_square = 0, model_size = 0;
   bool is_given = false, is_measured = false, skips = false, has_given_mean = false;
 
-  // Facts of the list of tensors.
+  // Facts about the list of tensors.
   std::uint64_t seed = 0;
   double elements = 0;    // without padding
   double eps = 0;         // of the default group's scheduled decay
-  bool of_model = false;  // the sums of second moments are a whole model's
+  bool of_model = false;  // whether the sums of second moments are a whole model's
 
   // The report.
   bool applied = false, has_norm = false, has_mean = false, clamped = false;
   double norm = 0, mean_square = 0, decay_factor = 0;
 
-  // What one launch leaves to the next.
-  double scale = 1;         // the factor on the gradients
-  double unit = 1;          // of the sums of squares
-  bool has_unit = false;    // the unit is not 1, so the squares are summed again
-  bool advances = false;    // the step advances the sums of second moments
-  std::uint32_t may_overflow = 0, overflows = 0;  // flags: the elements have to be tried; one of them overflows
+  // Results that one launch passes to the next.
+  double scale = 1;                               // the factor on the gradients
+  double unit = 1;                                // of the sums of squares
+  bool has_unit = false;                          // whether the unit is not 1, so that the squares are summed again
+  bool advances = false;                          // whether the step advances the sums of second moments
+  std::uint32_t may_overflow = 0, overflows = 0;  // flags: the step must be tried on the elements; an element overflows
   std::uint32_t has_nonfinite = 0;                // flag: a gradient is infinite or NaN
 };
 
-/// The values of 8-bit codes. Device code cannot read the host's constants.
+/// The values of 8-bit codes, in device memory because device code cannot read the host's constants.
 struct device_maps {
   dynamic_map<false> nonnegative;
   dynamic_map<true> any_sign;
 };
 
-/// \tparam Nonnegative  bit k says it of slot k
+/// A tensor that takes part in steps. \tparam Nonnegative  bit k is set if slot k is never negative
 template <class Precision, std::size_t Slots, unsigned Nonnegative>
 struct device_tensor {
   static constexpr bool in_codes = std::is_same_v<typename Precision::state_type, block8>;
@@ -62,7 +62,7 @@ struct device_tensor {
   float* master;
   std::size_t size, first_pack, first_page, cohort, sum;
   std::uint64_t name_hash;
-  bool aligned;  // to whole packs
+  bool aligned;  // whether all arrays are aligned to whole packs
 
   /// Calls f with the map of slot k's codes.
   template <class F>
@@ -70,7 +70,7 @@ struct device_tensor {
   {
     return Nonnegative >> k & 1 ? f(maps->nonnegative) : f(maps->any_sign);
   }
-  /// Element i of slot k, which is stored in another type than it is computed in.
+  /// Element i of slot k, converted from its stored type.
   GRADUS_HOST_DEVICE float read_slot(std::size_t k, std::size_t i) const noexcept
   {
     if constexpr (in_codes)
@@ -80,25 +80,26 @@ struct device_tensor {
   }
 };
 
+/// The tensors with the same group and step count: their rule, and this step's coefficients.
 template <class Rule, class Formula>
 struct device_cohort {
   Rule rule = Rule(0, {}, {}, {}, {});
   std::uint64_t t;
   step_scalars scalars;
   Formula prepared;
-  bool active;   // has members
-  bool clamped;  // a scheduled decay would have taken more than the whole weight
+  bool active;   // whether it has members
+  bool clamped;  // whether a scheduled decay's rate exceeded 1 and was lowered to 1
 };
 
 /// An entry of second_moment_sums.
 struct device_sum {
   double sum = 0;
   double beta2 = 0;
-  std::size_t cohort = 0;  // one of its cohorts; all have the same correction
-  bool active = false;     // has members
+  std::size_t cohort = 0;  // any of its cohorts, because all have the same bias correction
+  bool active = false;     // whether it has members
 };
 
-/// The last of n records whose member `first` is at most k.
+/// The index of the last of n records whose member `first` is at most k.
 template <class X>
 GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size_t X::*first, std::size_t k) noexcept
 {
@@ -110,7 +111,7 @@ GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size
   return low;
 }
 
-/// Sets a flag, which many threads may do at once.
+/// Sets a flag; many threads may do so at once.
 GRADUS_HOST_DEVICE inline void set_flag(std::uint32_t& flag) noexcept
 {
 #if defined(__CUDA_ARCH__)

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Sums on a device, with the bits of kernel/reduce.hpp: one launch computes the 32 partial sums of each page, and a
-/// second folds them and adds the page to exact sums with integer atomics.
+/// Sums on a device, with the same bits as kernel/reduce.hpp. One launch computes the 32 partial sums of each page; a
+/// second launch folds them and adds the page to exact sums with integer atomics.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +16,7 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Adds x to a sum, which many threads may do at once.
+/// Adds x to a sum; many threads may do so at once.
 GRADUS_HOST_DEVICE inline void add_atomically(exact_sum& sum, double x) noexcept
 {
   exact_sum::split(x, [&sum](std::size_t word, std::int64_t change) {
@@ -29,8 +29,9 @@ GRADUS_HOST_DEVICE inline void add_atomically(exact_sum& sum, double x) noexcept
   });
 }
 
-// ── what is summed: of tensor x, element i ───────────────────────────────────────────────────────────────────────────
+// ── the terms of a sum: functions of tensor x and element i ──────────────────────────────────────────────────────────
 
+/// The gradient.
 struct gradient_element {
   template <class Tensor>
   GRADUS_HOST_DEVICE double operator()(const Tensor& x, std::size_t i) const noexcept
@@ -41,7 +42,7 @@ struct gradient_element {
       return double(float(x.gradients[i]));
   }
 };
-/// In the unit that the board asks for.
+/// The gradient in the board's unit.
 struct scaled_gradient_element {
   const device_board* board;
   template <class Tensor>
@@ -50,6 +51,7 @@ struct scaled_gradient_element {
     return double(x.gradients[i]) * (1 / board->unit);
   }
 };
+/// An element of slot k.
 struct slot_element {
   std::size_t k;
   template <class Tensor>
@@ -58,8 +60,8 @@ struct slot_element {
     return double(x.slots[k][i]);
   }
 };
-/// The next second moment, computed and not kept. For moments that are kept rounded, because weights are divided by the
-/// unrounded value.
+/// The next second moment, which is computed but not stored. For moments that are stored rounded, because weights are
+/// divided by the unrounded values.
 template <class Cohort>
 struct next_moment_element {
   const Cohort* cohorts;
@@ -92,7 +94,7 @@ struct next_moment_element {
   }
 };
 
-// ── which tensors are summed ─────────────────────────────────────────────────────────────────────────────────────────
+// ── the tensors of a sum ─────────────────────────────────────────────────────────────────────────────────────────────
 
 struct every_tensor {
   template <class Tensor>
@@ -101,7 +103,7 @@ struct every_tensor {
     return true;
   }
 };
-/// All or none: those of a second pass, in another unit.
+/// All tensors if the squares must be summed again in another unit, otherwise none.
 struct tensors_in_other_unit {
   const device_board* board;
   template <class Tensor>
@@ -110,7 +112,7 @@ struct tensors_in_other_unit {
     return board->has_unit;
   }
 };
-/// Those whose sum of second moments is needed and unknown.
+/// The tensors whose sum of second moments is needed and unknown.
 struct tensors_of_unknown_sum {
   const device_board* board;
   const device_sum* sums;
@@ -123,7 +125,7 @@ struct tensors_of_unknown_sum {
 
 // ── the launches ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// One partial sum of one page. Neighbouring threads read neighbouring elements.
+/// Computes one partial sum of one page. Neighbouring threads read neighbouring elements.
 template <class Term, class Tensor, class Element, class Which>
 struct sum_lane {
   const Tensor* tensors;
@@ -146,7 +148,7 @@ struct sum_lane {
   }
 };
 
-/// Adds a page to the sum of all tensors, to that of its entry of second_moment_sums, or to both.
+/// Adds a page to the sum of all tensors, to the sum of its entry of second_moment_sums, or to both.
 template <class Tensor, class Which>
 struct add_page {
   const Tensor* tensors;
@@ -171,7 +173,7 @@ struct add_page {
   }
 };
 
-/// Sets exact sums to 0, one word a thread. \p only_if  a flag on the device, or null
+/// Sets exact sums to 0, one word per thread, unless the flag `only_if` on the device is false; `only_if` may be null.
 struct clear_sums {
   exact_sum* sums;
   const bool* only_if;

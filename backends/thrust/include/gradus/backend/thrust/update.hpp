@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The elements of one thread: all that a step does to them, by the same formulas as on the other backends.
+/// The launches that update the elements: each thread takes one pack, or one block of 8-bit codes, and applies the same
+/// formulas as the other backends.
 
 #include <bit>
 #include <cstddef>
@@ -16,11 +17,12 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// A first moment that has a form without slots, for momentum 0.
 template <class F>
 concept can_idle = requires { typename F::idle_form; };
 
-/// The parameters and gradients of a tensor from an element on, as a kernel takes them: no more than a block of them, whose
-/// random bits are of one range.
+/// A tensor's parameters and gradients from an element on, as arrays for the kernel. At most a block of elements is
+/// used, so that their random bits are from one range.
 template <class Precision, class Tensor>
 GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t begin) noexcept
 {
@@ -42,8 +44,8 @@ GRADUS_HOST_DEVICE auto gradients_of(const Tensor& x, std::size_t begin) noexcep
     return x.gradients + begin;
 }
 
-/// The elements of one pack: all that a step does to them, from the very formulas of the other backends. Where a tensor is
-/// aligned it is one pack, else (and at a tensor's end) one number after another, with the same bits.
+/// Updates the elements of one pack. If the tensor is aligned, it computes with a pack; otherwise, and at the end of a
+/// tensor, with single numbers, which gives the same bits.
 template <pass Pass, class Precision, class Tensor, class Cohort>
 struct update_pack {
   const device_board* board;
@@ -94,7 +96,7 @@ struct update_pack {
     run<V>(kernel<Pass, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key, F::slots.size(), begin, n);
   }
 
-  /// \param skipped  slots that the kernel knows nothing of
+  /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
   template <class V, class Kernel>
   GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
                                      std::size_t begin, std::size_t n) noexcept
@@ -106,7 +108,7 @@ struct update_pack {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slots[k] = slot_at(x, key, skipped + k, begin);
 #if defined(__CUDA_ARCH__)
-#pragma unroll 1  // of one pack nothing is left of the loop; of numbers it is seldom run, and should cost no registers
+#pragma unroll 1  // a pack needs no loop; single numbers are rare, and unrolling would take registers
 #endif
     for (std::size_t i = 0; i < n; ++i)
       apply_at<V>(kernel, theta, g, slots, i);
@@ -122,8 +124,8 @@ struct update_pack {
   }
 };
 
-/// As update_pack, a block of 8-bit codes. The scale is known only when all of the block's new moments are: so they are
-/// computed twice, once for the largest and once to be kept, which needs no memory to keep them in meanwhile.
+/// Updates a block of elements with 8-bit codes. The scale follows from the largest new moment of the block, so the
+/// moments are computed twice, first to find the largest and then to store them. This needs no memory between.
 template <class Precision, class Tensor, class Cohort>
 struct update_codes {
   const device_board* board;
@@ -156,7 +158,7 @@ struct update_codes {
     run(kernel<pass::whole, gradus::prepared<F, S, P, D, float>>{f}, x, key, 0, begin);
   }
 
-  /// \param skipped  slots that the kernel knows nothing of
+  /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
   template <class Kernel>
   GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped, std::size_t begin) noexcept
   {
@@ -171,7 +173,7 @@ struct update_codes {
       kernel(w, load<float>(g, i - begin), slot);
       return w;
     };
-    std::uint32_t largest[Kernel::slots + 1] = {};  // as bits, among which a NaN's are the largest of all
+    std::uint32_t largest[Kernel::slots + 1] = {};  // as bits, so that a NaN counts as larger than every number
     for (std::size_t i = begin; i < end; ++i) {
       compute(i);
       for (std::size_t k = 0; k < Kernel::slots; ++k) {
