@@ -59,7 +59,8 @@ checkpoint save(Optimizer& opt)
 {
   checkpoint c;
   opt.visit_state([&](std::string_view name, std::string_view key, auto values) {
-    c[std::string(name) + '/' + std::string(key)].assign(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+    c[std::string(name) + '/' + std::string(key)].assign(reinterpret_cast<const char*>(values.data()),
+                                                         values.size_bytes());
   });
   return c;
 }
@@ -106,13 +107,14 @@ std::vector<tensor<float>> live(Optimizer& opt, const Group& add_undecayed_group
 
 }  // namespace
 
-TEST_CASE("the names that there are")
+TEST_CASE("recipe_names: the ten recipes")
 {
-  const std::vector<std::string_view> expected{"sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam"};
+  const std::vector<std::string_view> expected{"sgd",     "sgds", "adam",     "adamw", "adams",
+                                               "amsgrad", "yogi", "adabound", "padam", "radam"};
   CHECK((gradus::recipe_names() == expected));
 }
 
-TEST_CASE("the hyperparameters that there are, with their defaults")
+TEST_CASE("recipe_hyperparameters: of each recipe, with their defaults")
 {
   using list = std::vector<gradus::named_number>;
   const auto of = [](std::string_view name) { return gradus::recipe_hyperparameters(name); };
@@ -126,10 +128,27 @@ TEST_CASE("the hyperparameters that there are, with their defaults")
   CHECK((of("adamw") == adam));
   adam.back().second = 1e-4;
   CHECK((of("adams") == adam));
-  CHECK((of("yogi") == list{{"lr", 1e-2}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-3}, {"weight_decay", 0}, {"initial_accumulator", 1e-6}}));
-  CHECK((of("adabound") == list{{"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"final_lr", 0.1}, {"gamma", 1e-3}}));
-  CHECK((of("padam") == list{{"lr", 0.1}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"partial", 0.25}}));
-  CHECK((of("radam") == list{{"lr", 1e-3}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"decoupled_weight_decay", 0}}));
+  CHECK((of("yogi") == list{{"lr", 1e-2},
+                            {"beta1", 0.9},
+                            {"beta2", 0.999},
+                            {"eps", 1e-3},
+                            {"weight_decay", 0},
+                            {"initial_accumulator", 1e-6}}));
+  CHECK((of("adabound") == list{{"lr", 1e-3},
+                                {"beta1", 0.9},
+                                {"beta2", 0.999},
+                                {"eps", 1e-8},
+                                {"weight_decay", 0},
+                                {"final_lr", 0.1},
+                                {"gamma", 1e-3}}));
+  CHECK((of("padam") ==
+         list{{"lr", 0.1}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}, {"partial", 0.25}}));
+  CHECK((of("radam") == list{{"lr", 1e-3},
+                             {"beta1", 0.9},
+                             {"beta2", 0.999},
+                             {"eps", 1e-8},
+                             {"weight_decay", 0},
+                             {"decoupled_weight_decay", 0}}));
   // And an optimizer that is given none has just these.
   for (const auto name : gradus::recipe_names())
     CHECK((gradus::any_optimizer<float>(name).hyperparameters() == of(name)));
@@ -180,15 +199,17 @@ TEST_CASE("groups start from the default group, not from each other")
   const auto a = opt.add_group({{"weight_decay", 0}});
   const auto b = opt.add_group({{"beta1", 0.5}});
   using list = std::vector<gradus::named_number>;
-  CHECK((opt.hyperparameters(a) == list{{"lr", 0.5}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}}));
-  CHECK((opt.hyperparameters(b) == list{{"lr", 0.5}, {"beta1", 0.5}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 1e-2}}));
+  CHECK((opt.hyperparameters(a) ==
+         list{{"lr", 0.5}, {"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 0}}));
+  CHECK((opt.hyperparameters(b) ==
+         list{{"lr", 0.5}, {"beta1", 0.5}, {"beta2", 0.999}, {"eps", 1e-8}, {"weight_decay", 1e-2}}));
   opt.set_hyperparameters({{"eps", 1}}, b);
   CHECK(opt.hyperparameters(b)[3].second == 1);
   CHECK(opt.hyperparameters(b)[1].second == 0.5);  // what is not named keeps its value
   CHECK(opt.hyperparameters()[3].second == 1e-8);
 }
 
-TEST_CASE("saved and gone on with in another, a run keeps its bits")
+TEST_CASE("visit_state: a run that is saved and goes on in another keeps its bits")
 {
   // AdamS has all kinds of state: arrays, counts, and sums in double beside arrays in float.
   for (const int cut : {0, 1, 6}) {
@@ -219,10 +240,11 @@ TEST_CASE("saved and gone on with in another, a run keeps its bits")
   }
 }
 
-TEST_CASE("in double too, on a backend that is named; removed and moved")
+TEST_CASE("double, and a backend that is named: tensors are removed and the optimizer moved")
 {
   std::vector<double> w{1, 2, 3}, v = w, g{1, -1, 0.5};
-  gradus::any_optimizer<double, gradus::backend::scalar> first("adams", {{"weight_decay", 0.5}}, gradus::backend::scalar{});
+  gradus::any_optimizer<double, gradus::backend::scalar> first("adams", {{"weight_decay", 0.5}},
+                                                               gradus::backend::scalar{});
   gradus::optimizer<gradus::adams, double, gradus::backend::scalar> typed({.weight_decay = 0.5});
   const auto h = first.add("w", w, g);
   typed.add("w", v, g);
@@ -246,12 +268,14 @@ TEST_CASE("in double too, on a backend that is named; removed and moved")
   CHECK(opt.step_count(opt.add("w", w, g)) == 3);
 }
 
-TEST_CASE("names that are typed wrong")
+TEST_CASE("names that are typed wrong are refused, and the nearest is named")
 {
   using any = gradus::any_optimizer<float>;
   const auto check = [&](const char* typed, const std::string& meant) {
-    const std::string message = "gradus: optimizer is \"" + std::string(typed) + "\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam" +
-                                (meant.empty() ? "" : " (\"" + meant + "\"?)");
+    const std::string message =
+        "gradus: optimizer is \"" + std::string(typed) +
+        "\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam" +
+        (meant.empty() ? "" : " (\"" + meant + "\"?)");
     CHECK_THROWS_WITH_AS(any{typed}, message.c_str(), std::invalid_argument);
     CHECK_THROWS_WITH_AS(gradus::recipe_hyperparameters(typed), message.c_str(), std::invalid_argument);
   };
@@ -268,20 +292,25 @@ TEST_CASE("names that are typed wrong")
   check("lion", "");
 
   CHECK_THROWS_WITH_AS(any("sgd", {{"momentun", 0.9}}),
-                       "gradus: hyperparameter of sgd is \"momentun\"; expected one of lr, momentum, dampening, nesterov, weight_decay (\"momentum\"?)",
+                       "gradus: hyperparameter of sgd is \"momentun\"; expected one of lr, momentum, dampening, "
+                       "nesterov, weight_decay (\"momentum\"?)",
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("adam", {{"weightdecay", 0.9}}),
-                       "gradus: hyperparameter of adam is \"weightdecay\"; expected one of lr, beta1, beta2, eps, weight_decay (\"weight_decay\"?)",
+                       "gradus: hyperparameter of adam is \"weightdecay\"; expected one of lr, beta1, beta2, eps, "
+                       "weight_decay (\"weight_decay\"?)",
                        std::invalid_argument);
-  CHECK_THROWS_WITH_AS(any("adam", {{"momentum", 0.9}}),
-                       "gradus: hyperparameter of adam is \"momentum\"; expected one of lr, beta1, beta2, eps, weight_decay", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(
+      any("adam", {{"momentum", 0.9}}),
+      "gradus: hyperparameter of adam is \"momentum\"; expected one of lr, beta1, beta2, eps, weight_decay",
+      std::invalid_argument);
 }
 
-TEST_CASE("hyperparameters by the names that other libraries have for them")
+TEST_CASE("hyperparameters by the names of other libraries are refused, and ours are named")
 {
   const auto check = [](const char* recipe, const char* elsewhere, const char* ours) {
     const std::string meant = "(\"" + std::string(ours) + "\"?)";
-    CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>(recipe, {{elsewhere, 0.5}}), doctest::Contains(meant.c_str()), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>(recipe, {{elsewhere, 0.5}}), doctest::Contains(meant.c_str()),
+                         std::invalid_argument);
   };
   for (const char* name : {"learning_rate", "learningRate", "Learning_Rate", "alpha", "eta", "step_size"})
     check("adam", name, "lr");
@@ -295,7 +324,7 @@ TEST_CASE("hyperparameters by the names that other libraries have for them")
   check("adamw", "weight_decay_rate", "weight_decay");
 }
 
-TEST_CASE("an algorithm that is not here is not taken for one that sounds like it")
+TEST_CASE("algorithms that gradus has not are refused, and none that sounds alike is named")
 {
   for (const char* name : {"nadam", "NAdam", "adagrad", "lion", "adan", "adamax", "sgdw"})
     CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>{name},
@@ -310,16 +339,24 @@ TEST_CASE("of two hyperparameters with one name the later counts, and both are c
 {
   using any = gradus::any_optimizer<float>;
   CHECK(any("adam", {{"lr", 0.5}, {"eps", 0}, {"lr", 0.25}}).lr() == 0.25);
-  CHECK_THROWS_WITH_AS(any("adam", {{"lr", -1}, {"lr", 0.25}}), "gradus: lr is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("adam", {{"lr", -1}, {"lr", 0.25}}), "gradus: lr is -1; expected a finite number >= 0",
+                       std::invalid_argument);
 }
 
-TEST_CASE("values out of range, and that they change nothing")
+TEST_CASE("values out of range are refused, and change nothing")
 {
   using any = gradus::any_optimizer<float>;
-  CHECK_THROWS_WITH_AS(any("adam", {{"beta2", 1}}), "gradus: beta2 is 1; expected a number in [0, 1)", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 0.5}}), "gradus: nesterov is 0.5; expected 0 or 1", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 1}}), doctest::Contains("gradus: nesterov is 1 with momentum 0"), std::invalid_argument);
-  CHECK_THROWS_WITH_AS(any("radam", {{"decoupled_weight_decay", -1}}), "gradus: decoupled_weight_decay is -1; expected 0 or 1", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("adam", {{"beta2", 1}}), "gradus: beta2 is 1; expected a number in [0, 1)",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 0.5}}), "gradus: nesterov is 0.5; expected 0 or 1",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("sgd", {{"nesterov", 1}}), doctest::Contains("gradus: nesterov is 1 with momentum 0"),
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("radam", {{"decoupled_weight_decay", -1}}),
+                       "gradus: decoupled_weight_decay is -1; expected 0 or 1", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(any("adam", {{"eps", 1e39}}),
+                       "gradus: eps is 1e+39; expected at most 3.40282347e+38, the largest float",
+                       std::invalid_argument);
 
   std::vector<float> w{1, 2, 3}, g{1, 1, 1};
   any opt("adam", {{"lr", 0.1}});
@@ -329,23 +366,32 @@ TEST_CASE("values out of range, and that they change nothing")
   const checkpoint state = save(opt);
   const auto numbers = opt.hyperparameters();
   // The first of the two is good, and yet nothing is taken over.
-  CHECK_THROWS_WITH_AS(opt.set_hyperparameters({{"lr", 0.5}, {"eps", -1}}), "gradus: eps is -1; expected a finite number >= 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(opt.add_group({{"lr", 0.5}, {"lrr", 1}}),
-                       "gradus: hyperparameter of adam is \"lrr\"; expected one of lr, beta1, beta2, eps, weight_decay (\"lr\"?)",
+  CHECK_THROWS_WITH_AS(opt.set_hyperparameters({{"lr", 0.5}, {"eps", -1}}),
+                       "gradus: eps is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(
+      opt.add_group({{"lr", 0.5}, {"lrr", 1}}),
+      "gradus: hyperparameter of adam is \"lrr\"; expected one of lr, beta1, beta2, eps, weight_decay (\"lr\"?)",
+      std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.step({.lr_scale = -1}), "gradus: lr_scale is -1; expected a finite number >= 0",
                        std::invalid_argument);
-  CHECK_THROWS_WITH_AS(opt.step({.lr_scale = -1}), "gradus: lr_scale is -1; expected a finite number >= 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(opt.state("w", "momentum_buffer"), "gradus: slot of tensor \"w\" is \"momentum_buffer\"; expected \"exp_avg\" or \"exp_avg_sq\"", std::invalid_argument);
-  CHECK_THROWS_WITH_AS(opt.add("w", w, g), "gradus: name is \"w\", which another tensor has; expected a name of its own", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.state("w", "momentum_buffer"),
+                       "gradus: slot of tensor \"w\" is \"momentum_buffer\"; expected \"exp_avg\" or \"exp_avg_sq\"",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.add("w", w, g),
+                       "gradus: name is \"w\", which another tensor has; expected a name of its own",
+                       std::invalid_argument);
   // Handles of another optimizer are known as such, whatever their types.
   any other("adam");
   const auto group = other.add_group({});
-  CHECK_THROWS_WITH_AS(opt.hyperparameters(group), "gradus: group is of another optimizer; expected one that add_group of this optimizer returned", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.hyperparameters(group),
+                       "gradus: group is of another optimizer; expected one that add_group of this optimizer returned",
+                       std::invalid_argument);
   CHECK((opt.hyperparameters() == numbers));
   CHECK((save(opt) == state));
   CHECK((w == before));
 }
 
-TEST_CASE("what was moved from says so, and state can be read through a const reference")
+TEST_CASE("an optimizer that was moved from refuses calls; a constant one shows its state")
 {
   std::vector<float> w(3, 1.0f), g(3, 0.5f);
   gradus::any_optimizer<float> opt("adam");
@@ -363,11 +409,12 @@ TEST_CASE("what was moved from says so, and state can be read through a const re
 
   gradus::optimizer<gradus::adam> typed;
   const auto moved = std::move(typed);
-  CHECK_THROWS_WITH_AS(typed.hyperparameters(), "gradus: this optimizer has been moved from; expected the one it was moved to",
+  CHECK_THROWS_WITH_AS(typed.hyperparameters(),
+                       "gradus: this optimizer has been moved from; expected the one it was moved to",
                        std::invalid_argument);
 }
 
-TEST_CASE("set_lr, report, padding, gradients that come later, several rebound at once: as of one chosen by type")
+TEST_CASE("set_lr, report, padding, rebind_gradients, rebind of several: as of one chosen by type")
 {
   std::vector<float> w(32, 0.0f), v, g(32, 0.0f), more(3, 1.0f), more_g(3, 0.5f);
   for (std::size_t i = 0; i < 10; ++i)
@@ -383,7 +430,9 @@ TEST_CASE("set_lr, report, padding, gradients that come later, several rebound a
     opt.set_padding(h, is_padding);
     opt.set_padding(h, [&](std::size_t i) { return is_padding(i); });
     const auto late = opt.add_spans("late", others, std::nullopt);
-    CHECK_THROWS_WITH_AS(opt.unfreeze(late), doctest::Contains("expected rebind_gradients(tensor, gradients) before it"), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(opt.unfreeze(late),
+                         doctest::Contains("expected rebind_gradients(tensor, gradients) before it"),
+                         std::invalid_argument);
     const auto group = opt.add_group({});
     opt.set_lr(0.125);
     opt.set_lr(2, group);
@@ -406,17 +455,20 @@ TEST_CASE("set_lr, report, padding, gradients that come later, several rebound a
   CHECK(w[10] == 0);
 }
 
-TEST_CASE("memory of another tensor, calls out of turn, an optimizer that was moved from or to itself")
+TEST_CASE("memory of another tensor, calls of a visitor, and calls after a move are refused")
 {
   std::vector<float> w(4, 1.0f), v(4, 1.0f), g(4, 0.5f);
   gradus::any_optimizer<float> opt("adam");
   const auto h = opt.add("w", w, g);
-  CHECK_THROWS_WITH_AS(opt.add("v", std::span(w).subspan(2), std::span(v).first(2)),
-                       "gradus: parameters of tensor \"v\" overlap the parameters of tensor \"w\"; expected memory of their own",
-                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(
+      opt.add("v", std::span(w).subspan(2), std::span(v).first(2)),
+      "gradus: parameters of tensor \"v\" overlap the parameters of tensor \"w\"; expected memory of their own",
+      std::invalid_argument);
   const auto meddle = [&](auto&&...) {
-    CHECK_THROWS_WITH_AS(opt.add("v", v, g), doctest::Contains("gradus: this optimizer is being visited"), std::invalid_argument);
-    CHECK_THROWS_WITH_AS(opt.step(), doctest::Contains("gradus: this optimizer is being visited"), std::invalid_argument);
+    CHECK_THROWS_WITH_AS(opt.add("v", v, g), doctest::Contains("gradus: this optimizer is being visited"),
+                         std::invalid_argument);
+    CHECK_THROWS_WITH_AS(opt.step(), doctest::Contains("gradus: this optimizer is being visited"),
+                         std::invalid_argument);
   };
   opt.visit_state(meddle);
   opt.visit_tensors(meddle);
@@ -484,7 +536,8 @@ TEST_CASE("an optimizer that was moved from is not saved")
   const auto check = [](auto opt) {
     const auto moved = std::move(opt);
     CHECK_NOTHROW(saved(moved));
-    CHECK_THROWS_WITH_AS(saved(opt), "gradus: this optimizer has been moved from; expected the one it was moved to", std::invalid_argument);
+    CHECK_THROWS_WITH_AS(saved(opt), "gradus: this optimizer has been moved from; expected the one it was moved to",
+                         std::invalid_argument);
   };
   check(gradus::any_optimizer<float>("adam"));
   check(gradus::optimizer<gradus::adam>());

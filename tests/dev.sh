@@ -35,6 +35,7 @@ for word in --help -h; do
 done
 expect 0 baseline test avx2 --help
 expect 0 compile_fail test --help
+expect 0 rules/decay test --help
 expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
 expect 0 'Images a step' demo --epochs 3 --help
@@ -53,6 +54,9 @@ expect 2 '"base"' test base
 expect 2 '"--fuz"' test --fuz
 expect 2 '"schedul"' test schedule schedul
 expect 2 'golden' test goldn
+expect 2 '"deca"' test deca
+expect 2 '"rules/"' test rules/
+expect 2 '"ules/decay"' test ules/decay
 expect 2 '--fuzz takes nothing else' test baseline --fuzz
 expect 2 '--all takes nothing else' test --all schedule
 expect 2 '"include"' format include
@@ -66,7 +70,7 @@ expect 2 'study report takes nothing else' study report --full
 expect 2 '""' test ''
 
 # And the stand-ins would have noticed.
-for words in bench "test schedule"; do
+for words in bench "test schedule" "test rules/decay" "test decay" "test rules"; do
   rm -f "$work/traces"
   "$source/dev" $words >/dev/null 2>&1 </dev/null && fault "./dev $words: passed without tools"
   [ -s "$work/traces" ] || fault "./dev $words: the stand-ins leave no traces"

@@ -191,8 +191,4 @@ TEST_CASE("the widths that this build compares")
 #endif
 }
 
-#else
-
-TEST_CASE("without xsimd there is no SIMD backend to test") {}
-
 #endif

@@ -3,11 +3,12 @@
 
 #include <cstddef>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include <gradus/checkpoint.hpp>
+
+#include "support/refusal.hpp"
 
 namespace support {
 
@@ -24,19 +25,6 @@ template <class Opt>
 gradus::load_report load_bytes(Opt& opt, std::string_view bytes, const gradus::load_options& o = {})
 {
   return gradus::load_from(opt, std::as_bytes(std::span(bytes.data(), bytes.size())), o);
-}
-
-// The sentence with which f refuses; empty if it does not.
-template <class F>
-std::string refusal(const F& f)
-{
-  try {
-    f();
-  }
-  catch (const std::invalid_argument& e) {
-    return e.what();
-  }
-  return {};
 }
 
 // A safetensors file of that header and data.

@@ -54,9 +54,9 @@ template <class F>
   CHECK_THROWS_WITH_AS(call(), ("gradus: " + sentence).c_str(), std::invalid_argument);
 }
 
-[[maybe_unused]] const std::string gaps =
-    " has gaps between its elements, or an order that is neither row-major nor column-major; expected elements that lie side by "
-    "side (a whole matrix, or a copy)";
+[[maybe_unused]] const std::string gaps = " has gaps between its elements, or an order that is neither row-major nor "
+                                          "column-major; expected elements that lie side by "
+                                          "side (a whole matrix, or a copy)";
 
 [[maybe_unused]] std::string shapes(const std::string& given, const std::string& expected)
 {
@@ -94,14 +94,16 @@ static_assert(parameters<decltype(std::declval<MatrixXf&>().array())> && paramet
 
 // temporaries that own, or may: a Ref of const copies what has no memory
 static_assert(!parameters<MatrixXf> && !gradients<const VectorXf> && !gradients<decltype(std::declval<sum>().eval())>);
-static_assert(!gradients<Ref<const MatrixXf>> && !gradients<Ref<const VectorXf>> && !gradients<Ref<const Eigen::ArrayXf>>);
+static_assert(!gradients<Ref<const MatrixXf>> && !gradients<Ref<const VectorXf>> &&
+              !gradients<Ref<const Eigen::ArrayXf>>);
 static_assert(gradients<Ref<const MatrixXf>&> && gradients<const Ref<const VectorXf>&>);
 // expressions, some of which declare data()
 static_assert(!gradients<sum> && !gradients<sum&> && !gradients<transposed<sum>> && !gradients<column<sum>>);
 static_assert(!gradients<decltype(2 * std::declval<VectorXf&>())> && !gradients<decltype(std::declval<sum>().array())>);
 
 static_assert(!orders_agree<row_major&, MatrixXf&> && !orders_agree<MatrixXf&, transposed<MatrixXf&>>);
-static_assert(orders_agree<MatrixXf&, transposed<row_major&>> && orders_agree<transposed<MatrixXf&>, transposed<MatrixXf&>>);
+static_assert(orders_agree<MatrixXf&, transposed<row_major&>> &&
+              orders_agree<transposed<MatrixXf&>, transposed<MatrixXf&>>);
 static_assert(!orders_agree<Map<row_major>, Ref<MatrixXf>> && orders_agree<VectorXf&, row_major&>);
 static_assert(!orders_agree<Eigen::Matrix<float, 2, 3, Eigen::RowMajor>&, const Eigen::Matrix<float, 2, 3>&>);
 static_assert(orders_agree<Eigen::RowVectorXf&, MatrixXf&> && !orders_agree<MatrixXf&, float (&)[2][3]>);
@@ -142,12 +144,14 @@ TEST_CASE("Eigen: matrices, maps, blocks and transposed matrices")
   CHECK(opt.gradients->data() == kept.data());
   check_refused([&] { opt.add(w, g.reshaped(3, 2)); }, shapes("3x2", "2x3"));
   check_refused([&] { opt.add(w, MatrixXf::Map(v.data(), 3, 2)); }, shapes("3x2", "2x3"));
-  check_refused([&] { opt.add(w.row(0), v.head(3)); },
-                "parameters has inner stride 2 and outer stride 1; expected elements that lie side by side (a whole matrix, or a "
-                "copy)");
-  check_refused([&] { opt.add(v.head(6), Map<VectorXf, 0, Eigen::InnerStride<>>(v.data(), 6, Eigen::InnerStride<>(2))); },
-                "gradients has inner stride 2 and outer stride 12; expected elements that lie side by side (a whole matrix, or a "
-                "copy)");
+  check_refused(
+      [&] { opt.add(w.row(0), v.head(3)); },
+      "parameters has inner stride 2 and outer stride 1; expected elements that lie side by side (a whole matrix, or a "
+      "copy)");
+  check_refused(
+      [&] { opt.add(v.head(6), Map<VectorXf, 0, Eigen::InnerStride<>>(v.data(), 6, Eigen::InnerStride<>(2))); },
+      "gradients has inner stride 2 and outer stride 12; expected elements that lie side by side (a whole matrix, or a "
+      "copy)");
 }
 
 TEST_CASE("Eigen: tensors and their maps")
@@ -180,7 +184,8 @@ TEST_CASE("xtensor: whole arrays, and views of parts from where the part begins"
   array a = xt::zeros<float>({3, 4}), b = a;
   columns_first c = a;
   matrix m = a;
-  static_assert(!gradients<decltype(a + b)> && !gradients<decltype(2 * a)&> && !gradients<decltype(xt::view(array(a), 1))>);
+  static_assert(!gradients<decltype(a + b)> && !gradients<decltype(2 * a)&> &&
+                !gradients<decltype(xt::view(array(a), 1))>);
   opt.add(a, b);
   CHECK(holds(opt, a.data(), 12));
   opt.add(a, m);
@@ -202,13 +207,15 @@ TEST_CASE("xtensor: whole arrays, and views of parts from where the part begins"
 
   check_refused([&] { opt.add(xt::view(a, xt::all(), 1), xt::view(b, xt::all(), 1)); }, "parameters" + gaps);
   check_refused([&] { opt.rebind({}, xt::view(a, 1), xt::view(c, 1)); }, "gradients" + gaps);
-  check_refused([&] { opt.add(a, c); }, "storage order of gradients is column-major; expected row-major, the order of its "
-                                        "parameters, or a copy in that order");
+  check_refused([&] { opt.add(a, c); },
+                "storage order of gradients is column-major; expected row-major, the order of its "
+                "parameters, or a copy in that order");
   array d = xt::zeros<float>({4, 3});
   check_refused([&] { opt.add(a, d); }, shapes("4x3", "3x4"));
   auto transposed = xt::transpose(m);
-  check_refused([&] { opt.add(d, transposed); }, "storage order of gradients is column-major; expected row-major, the order of its "
-                                                 "parameters, or a copy in that order");
+  check_refused([&] { opt.add(d, transposed); },
+                "storage order of gradients is column-major; expected row-major, the order of its "
+                "parameters, or a copy in that order");
 }
 
 #endif
@@ -224,7 +231,7 @@ TEST_CASE("Armadillo: vectors, matrices and cubes")
   fmat w(2, 3), g(2, 3), other(3, 2);
   fvec v(6);
   fcube cube(1, 2, 3);
-  static_assert(!gradients<decltype(w + g)> && !gradients<decltype(w.row(0))&> && !orders_agree<fmat&, float (&)[2][3]>);
+  static_assert(!gradients<decltype(w + g)> && !gradients<decltype(w.row(0))&> && !orders_agree<fmat&, float(&)[2][3]>);
   opt.add(w, g);
   CHECK(holds(opt, w.memptr(), 6));
   opt.add(w, v);
@@ -259,7 +266,8 @@ TEST_CASE("std::mdspan: where it is exhaustive, and in the same order")
   using rows = std::mdspan<float, extents>;
   using columns = std::mdspan<float, extents, std::layout_left>;
   using strided = std::mdspan<float, extents, std::layout_stride>;
-  static_assert(parameters<rows> && parameters<const rows&> && parameters<strided> && !parameters<std::mdspan<const float, extents>>);
+  static_assert(parameters<rows> && parameters<const rows&> && parameters<strided> &&
+                !parameters<std::mdspan<const float, extents>>);
   static_assert(gradients<std::mdspan<const float, std::extents<int, 2, 3>>>);
   static_assert(!orders_agree<rows, columns> && orders_agree<rows, strided>);
   static_assert(!orders_agree<std::mdspan<float, std::extents<int, 2, 3>>, columns>);
@@ -272,9 +280,10 @@ TEST_CASE("std::mdspan: where it is exhaustive, and in the same order")
     return strided(g, strided::mapping_type(extents(rows, columns), std::array<int, 2>{down, right}));
   };
   opt.add(rows(w, 2, 3), with(2, 3, 3, 1));
-  check_refused([&] { opt.add(rows(w, 2, 3), with(2, 3, 1, 2)); },
-                "storage order of gradients is column-major; expected row-major, the order of its parameters, or a copy in that "
-                "order");
+  check_refused(
+      [&] { opt.add(rows(w, 2, 3), with(2, 3, 1, 2)); },
+      "storage order of gradients is column-major; expected row-major, the order of its parameters, or a copy in that "
+      "order");
   check_refused([&] { opt.add(rows(w, 2, 2), with(2, 2, 3, 1)); }, "gradients" + gaps);
 }
 

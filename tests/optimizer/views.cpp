@@ -1,28 +1,33 @@
 // What `add` and `rebind` take, and how they see it. Other libraries' classes are played here by classes of the same
-// structure; tests/range_libraries.cpp has the real ones, where they are installed.
+// structure; views/libraries.cpp has the real ones, where they are installed.
 
 #include <doctest/doctest.h>
 
 #include <array>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <valarray>
 #include <vector>
 
 #include <gradus/gradus.hpp>
 
+#include "support/scene.hpp"
 #include "support/spans_only.hpp"
+#include "support/tensors.hpp"
 
 namespace {
 
 using front = spans_only<float>;
 using gradus::storage_order;
 using gradus::view_of;
+using support::scalar_optimizer, support::tensor;
 
 template <class R>
 constexpr bool parameters = view_of<R, float>;
@@ -150,7 +155,10 @@ struct mdspan {
   float* data_handle() const { return first; }
   const extents_type& extents() const { return e; }
   const mapping_type& mapping() const { return m; }
-  bool is_exhaustive() const { return (e.all[0] - 1) * m.all[0] + (e.all[1] - 1) * m.all[1] + 1 == e.all[0] * e.all[1]; }
+  bool is_exhaustive() const
+  {
+    return (e.all[0] - 1) * m.all[0] + (e.all[1] - 1) * m.all[1] + 1 == e.all[0] * e.all[1];
+  }
 };
 /// With an accessor that makes values up, such as one that scales them.
 struct scaled_mdspan : mdspan {
@@ -210,15 +218,18 @@ struct gradus::view_traits<image> {
 
 // ── what is a view ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-static_assert(parameters<std::vector<float>&> && gradients<const std::vector<float>&> && gradients<std::vector<float>&>);
+static_assert(parameters<std::vector<float>&> && gradients<const std::vector<float>&> &&
+              gradients<std::vector<float>&>);
 static_assert(parameters<std::array<float, 3>&> && parameters<float (&)[3]> && gradients<const float (&)[3]>);
 static_assert(parameters<std::span<float>&> && parameters<const std::span<float>&> && parameters<std::span<float, 3>>);
 static_assert(gradients<std::initializer_list<float>&> && gradients<const std::initializer_list<float>&>);
 
 // const, or of another type
-static_assert(!parameters<const std::vector<float>&> && !parameters<std::span<const float>> && !parameters<const float (&)[3]>);
+static_assert(!parameters<const std::vector<float>&> && !parameters<std::span<const float>> &&
+              !parameters<const float (&)[3]>);
 static_assert(!parameters<std::vector<double>&> && !gradients<std::vector<int>&> && !gradients<std::vector<bool>&>);
-static_assert(!parameters<std::string&> && !gradients<std::vector<float*>&> && !gradients<std::vector<std::vector<float>>&>);
+static_assert(!parameters<std::string&> && !gradients<std::vector<float*>&> &&
+              !gradients<std::vector<std::vector<float>>&>);
 static_assert(!parameters<std::span<volatile float>>);
 static_assert(view_of<std::vector<gradus::bfloat16>&, gradus::bfloat16> && !parameters<std::vector<gradus::bfloat16>&>);
 
@@ -229,7 +240,8 @@ static_assert(!parameters<std::valarray<float>&> && !gradients<std::valarray<flo
 static_assert(!parameters<by_rows&> && !gradients<by_rows&> && !parameters<scaled_mdspan&>);
 
 // temporaries: what owns its elements, or may
-static_assert(!parameters<std::vector<float>> && !gradients<const std::vector<float>> && !parameters<std::vector<float>&&>);
+static_assert(!parameters<std::vector<float>> && !gradients<const std::vector<float>> &&
+              !parameters<std::vector<float>&&>);
 static_assert(!parameters<std::array<float, 3>> && !gradients<std::initializer_list<float>> && !parameters<float[3]>);
 static_assert(!parameters<xtensor> && !parameters<armadillo> && !parameters<eigen_tensor<0>>);
 static_assert(!parameters<image> && !parameters<part> && parameters<part&>);
@@ -243,7 +255,8 @@ std::size_t length(W&& w)
 {
   return std::size(w);
 }
-static_assert(std::is_invocable_v<decltype([](auto&& w) -> decltype(length(w)) { return length(w); }), std::vector<float>&>);
+static_assert(
+    std::is_invocable_v<decltype([](auto&& w) -> decltype(length(w)) { return length(w); }), std::vector<float>&>);
 
 TEST_CASE("views: contiguous ranges of every kind, by address and length")
 {
@@ -285,9 +298,10 @@ TEST_CASE("views: C arrays of several dimensions are all of their elements")
   CHECK(holds(opt, &w[0][0], 12));
   CHECK(holds_gradients(opt, &g[0][0], 12));
   float other[4][3], cube[2][3][4], flat[24];
-  check_refused(opt, [&] { opt.add("w", w, other); },
-                "shape of gradients of tensor \"w\" is 4x3; expected 3x4, the shape of its parameters (a std::span(pointer, size) "
-                "has no shape)");
+  check_refused(
+      opt, [&] { opt.add("w", w, other); },
+      "shape of gradients of tensor \"w\" is 4x3; expected 3x4, the shape of its parameters (a std::span(pointer, "
+      "size) has no shape)");
   opt.add(cube, flat);
   CHECK(holds(opt, &cube[0][0][0], 24));
 }
@@ -300,7 +314,8 @@ TEST_CASE("views: matrices of the same length and of other rows and columns are 
   opt.add(a, same);
   CHECK(holds(opt, w, 6));
   CHECK(holds_gradients(opt, g, 6));
-  const std::string sentence = " is 3x2; expected 2x3, the shape of its parameters (a std::span(pointer, size) has no shape)";
+  const std::string sentence =
+      " is 3x2; expected 2x3, the shape of its parameters (a std::span(pointer, size) has no shape)";
   check_refused(opt, [&] { opt.add(a, other); }, "shape of gradients" + sentence);
   check_refused(opt, [&] { opt.add("w", a, other); }, "shape of gradients of tensor \"w\"" + sentence);
   check_refused(opt, [&] { opt.rebind({}, a, other); }, "shape of gradients" + sentence);
@@ -319,29 +334,35 @@ TEST_CASE("views: matrices of different storage orders are known by their types"
   using gradus::detail::orders_agree;
   static_assert(orders_agree<eigen<false>&, eigen<false>&> && !orders_agree<eigen<false>&, const eigen<true>&>);
   static_assert(orders_agree<eigen<false>&, eigen<true, true>&> && orders_agree<std::vector<float>&, eigen<true>&>);
-  static_assert(orders_agree<eigen<true>&, float (&)[2][3]> && !orders_agree<eigen<false>&, float (&)[2][3]>);
-  static_assert(orders_agree<eigen<false>&, float (&)[6]> && orders_agree<eigen<false>&, float (&)[1][6]>);
+  static_assert(orders_agree<eigen<true>&, float(&)[2][3]> && !orders_agree<eigen<false>&, float(&)[2][3]>);
+  static_assert(orders_agree<eigen<false>&, float(&)[6]> && orders_agree<eigen<false>&, float(&)[1][6]>);
   static_assert(!orders_agree<eigen_tensor<0>&, eigen_tensor<1>&> && orders_agree<eigen_tensor<1>&, image&>);
-  static_assert(!orders_agree<ordered_mdspan<false>, ordered_mdspan<true>> && orders_agree<ordered_mdspan<true>, mdspan>);
+  static_assert(!orders_agree<ordered_mdspan<false>, ordered_mdspan<true>> &&
+                orders_agree<ordered_mdspan<true>, mdspan>);
   static_assert(!orders_agree<armadillo&, image&> && orders_agree<armadillo&, eigen<false>&>);
 }
 
-TEST_CASE("views: different storage orders are refused where only the run tells, but not those of a single row or column")
+TEST_CASE(
+    "views: different storage orders are refused where only the run tells, but not those of a single row or column")
 {
   front opt;
   float w[6], g[6];
   const mdspan rows{w, {{2, 3}}, {{3, 1}}}, columns{g, {{2, 3}}, {{1, 2}}};
-  check_refused(opt, [&] { opt.add("w", rows, columns); },
-                "storage order of gradients of tensor \"w\" is column-major; expected row-major, the order of its parameters, or a "
-                "copy in that order");
-  check_refused(opt, [&] { opt.rebind({}, columns, rows); },
-                "storage order of gradients is row-major; expected column-major, the order of its parameters, or a copy in that "
-                "order");
+  check_refused(
+      opt, [&] { opt.add("w", rows, columns); },
+      "storage order of gradients of tensor \"w\" is column-major; expected row-major, the order of its parameters, or "
+      "a "
+      "copy in that order");
+  check_refused(
+      opt, [&] { opt.rebind({}, columns, rows); },
+      "storage order of gradients is row-major; expected column-major, the order of its parameters, or a copy in that "
+      "order");
   eigen<false> matrix{g, 2, 3};
   xtensor array{g, 0, {2, 3}, {3, 1}};
-  check_refused(opt, [&] { opt.add(rows, matrix); },
-                "storage order of gradients is column-major; expected row-major, the order of its parameters, or a copy in that "
-                "order");
+  check_refused(
+      opt, [&] { opt.add(rows, matrix); },
+      "storage order of gradients is column-major; expected row-major, the order of its parameters, or a copy in that "
+      "order");
   opt.add(columns, matrix);
   opt.add(rows, array);
   const mdspan row{w, {{1, 6}}, {{6, 1}}}, also_row{g, {{1, 6}}, {{1, 1}}};
@@ -353,8 +374,9 @@ TEST_CASE("views: gaps between elements are refused, the first element of a part
 {
   front opt;
   float all[12], g[12];
-  const std::string gaps = " has gaps between its elements, or an order that is neither row-major nor column-major; expected "
-                           "elements that lie side by side (a whole matrix, or a copy)";
+  const std::string gaps =
+      " has gaps between its elements, or an order that is neither row-major nor column-major; expected "
+      "elements that lie side by side (a whole matrix, or a copy)";
   SUBCASE("Eigen's blocks")
   {
     eigen<false> whole{all, 3, 4}, columns{all + 3, 3, 2}, rows{all, 2, 4, 1, 3}, single_row{all, 1, 4, 1, 3},
@@ -363,20 +385,26 @@ TEST_CASE("views: gaps between elements are refused, the first element of a part
     opt.add(columns, std::span(g, 6));
     CHECK(holds(opt, all + 3, 6));
     opt.add(element, std::span(g, 1));
-    check_refused(opt, [&] { opt.add(rows, std::span(g, 8)); },
-                  "parameters has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a "
-                  "copy)");
-    check_refused(opt, [&] { opt.add("w", std::span(g, 4), single_row); },
-                  "gradients of tensor \"w\" has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole "
-                  "matrix, or a copy)");
-    check_refused(opt, [&] { opt.rebind_gradients({}, single_row); },
-                  "gradients has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or a "
-                  "copy)");
+    check_refused(
+        opt, [&] { opt.add(rows, std::span(g, 8)); },
+        "parameters has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or "
+        "a "
+        "copy)");
+    check_refused(
+        opt, [&] { opt.add("w", std::span(g, 4), single_row); },
+        "gradients of tensor \"w\" has inner stride 1 and outer stride 3; expected elements that lie side by side (a "
+        "whole "
+        "matrix, or a copy)");
+    check_refused(
+        opt, [&] { opt.rebind_gradients({}, single_row); },
+        "gradients has inner stride 1 and outer stride 3; expected elements that lie side by side (a whole matrix, or "
+        "a "
+        "copy)");
   }
   SUBCASE("xtensor's views")
   {
-    xtensor row{all, 4, {4}, {1}}, column{all, 1, {3}, {4}}, rows{all, 4, {2, 4}, {4, 1}}, permuted{all, 0, {2, 3, 2}, {6, 1, 3}},
-        kept_axis{all, 8, {1, 4}, {0, 1}}, reversed{all, 11, {12}, {-1}};
+    xtensor row{all, 4, {4}, {1}}, column{all, 1, {3}, {4}}, rows{all, 4, {2, 4}, {4, 1}},
+        permuted{all, 0, {2, 3, 2}, {6, 1, 3}}, kept_axis{all, 8, {1, 4}, {0, 1}}, reversed{all, 11, {12}, {-1}};
     opt.add(row, std::span(g, 4));
     CHECK(holds(opt, all + 4, 4));
     opt.add(rows, std::span(g, 8));
@@ -420,13 +448,54 @@ TEST_CASE("views: shapes of tensors, arrays and spans of several dimensions, and
   CHECK(holds(opt, w, 24));
   check_refused(opt, [&] { opt.add(a, b); }, shapes("6x4", "4x6"));
   check_refused(opt, [&] { opt.add(t, a); }, shapes("4x6", "2x3x4"));
-  check_refused(opt, [&] { opt.add(ordered_mdspan<true>{w, {{{4, 6}}}}, ordered_mdspan<true>{g, {{{6, 4}}}}); },
-                shapes("6x4", "4x6"));
+  check_refused(
+      opt, [&] { opt.add(ordered_mdspan<true>{w, {{{4, 6}}}}, ordered_mdspan<true>{g, {{{6, 4}}}}); },
+      shapes("6x4", "4x6"));
   image i{std::vector<float>(6), 2, 3, 0}, j{std::vector<float>(6), 3, 2, 0};
   check_refused(opt, [&] { opt.add(i, j); }, shapes("3x2", "2x3"));
   const image& read_only = i;
   opt.add(i, read_only);
   CHECK(holds(opt, i.pixels.data(), 6));
+}
+
+namespace {
+
+// Eigen's block of a matrix, as far as gradus looks at it.
+struct eigen_block {
+  float* first;
+  std::size_t count;
+  std::ptrdiff_t inner_stride, outer_stride, inner_size, outer_size;
+
+  float* data() const { return first; }
+  std::size_t size() const { return count; }
+  std::ptrdiff_t innerStride() const { return inner_stride; }
+  std::ptrdiff_t outerStride() const { return outer_stride; }
+  std::ptrdiff_t innerSize() const { return inner_size; }
+  std::ptrdiff_t outerSize() const { return outer_size; }
+};
+
+}  // namespace
+
+TEST_CASE("add, rebind: elements that do not lie side by side are refused")
+{
+  std::vector<float> memory(12, 1.0f);
+  const eigen_block row{memory.data(), 4, 3, 1, 1, 4};
+  const eigen_block corner{memory.data(), 4, 1, 3, 2, 2};
+  const eigen_block column{memory.data(), 3, 1, 12, 3, 1};  // one column: where the next would begin is of no matter
+  const eigen_block matrix{memory.data() + 6, 6, 1, 3, 3, 2};
+  support::check_refused("gradus: parameters of tensor \"x\" has inner stride 3 and outer stride 1; expected elements "
+                         "that lie side by side (a whole matrix, or a copy)",
+                         [&](auto& s) { s.opt.add("x", row, s.spare_gradient); });
+  support::check_refused("gradus: parameters has inner stride 1 and outer stride 3; expected elements that lie side by "
+                         "side (a whole matrix, or a copy)",
+                         [&](auto& s) { s.opt.add(corner, s.spare_gradient); });
+  support::check_refused("gradus: gradients has inner stride 1 and outer stride 3; expected elements that lie side by "
+                         "side (a whole matrix, or a copy)",
+                         [&](auto& s) { s.opt.rebind(s.b, s.spare, corner); });
+  scalar_optimizer<gradus::sgd> opt;
+  std::vector<float> other(6, 1.0f), third(3, 1.0f);
+  CHECK_NOTHROW(opt.add(column, third));
+  CHECK_NOTHROW(opt.add(other, matrix));
 }
 
 // ── alignment ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -486,15 +555,45 @@ TEST_CASE("views: spans that come straight to an optimizer are refused too at an
   const auto bad = misaligned<float>(memory, 2, 2);
   std::vector<float> w(2), g(2);
   gradus::optimizer<gradus::sgd> opt;
-  CHECK_THROWS_WITH_AS(opt.add_spans("w", bad, g), ("gradus: " + not_aligned("parameters of tensor \"w\"", bad)).c_str(),
-                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.add_spans("w", bad, g),
+                       ("gradus: " + not_aligned("parameters of tensor \"w\"", bad)).c_str(), std::invalid_argument);
   const auto h = opt.add_spans("w", w, g);
-  CHECK_THROWS_WITH_AS(opt.rebind_spans(h, w, bad), ("gradus: " + not_aligned("gradients of tensor \"w\"", bad)).c_str(),
-                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.rebind_spans(h, w, bad),
+                       ("gradus: " + not_aligned("gradients of tensor \"w\"", bad)).c_str(), std::invalid_argument);
   CHECK(opt.parameter_count() == 2);
 }
 
 // ── the forms of add ────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("add: contiguous ranges of every kind are viewed, never copied")
+{
+  tensor<float> a(4, 1);
+  gradus::optimizer<gradus::adam> reference({.lr = 0.1});
+  const std::vector<float> start = a.weights;
+  reference.add(a.weights, a.gradients);
+  reference.step();
+  const auto check = [&](auto& weights, auto&& gradients) {
+    gradus::optimizer<gradus::adam> opt({.lr = 0.1});
+    opt.add(weights, gradients);
+    CHECK(opt.parameter_count() == 4);
+    opt.step();
+    CHECK(std::memcmp(std::data(weights), a.weights.data(), 4 * sizeof(float)) == 0);
+  };
+  std::vector<float> vector = start;
+  check(vector, std::as_const(a.gradients));
+  std::array<float, 4> array{start[0], start[1], start[2], start[3]};
+  const std::array<float, 4> const_array{a.gradients[0], a.gradients[1], a.gradients[2], a.gradients[3]};
+  check(array, const_array);
+  float c_array[] = {start[0], start[1], start[2], start[3]};
+  const float const_c_array[] = {a.gradients[0], a.gradients[1], a.gradients[2], a.gradients[3]};
+  check(c_array, const_c_array);
+  std::vector<float> memory = start;
+  std::span<float> span(memory);
+  check(span, std::span<const float>(a.gradients));  // a temporary view of memory that stays is welcome
+  memory = start;
+  std::span<float, 4> fixed(memory);
+  check(fixed, std::span<float>(a.gradients));
+}
 
 TEST_CASE("add: with and without a name, gradients and a group")
 {
@@ -530,8 +629,9 @@ TEST_CASE("add: with and without a name, gradients and a group")
   CHECK(opt.calls == 17);
   opt.rebind_gradients({}, std::as_const(g));
   CHECK(holds_gradients(opt, g.data(), 3));
-  for (const auto& nameless : {std::function<void()>([&] { opt.add("", w); }), std::function<void()>([&] { opt.add("", w, g); }),
-                               std::function<void()>([&] { opt.add("", w, group); })})
+  for (const auto& nameless :
+       {std::function<void()>([&] { opt.add("", w); }), std::function<void()>([&] { opt.add("", w, g); }),
+        std::function<void()>([&] { opt.add("", w, group); })})
     CHECK_THROWS_WITH_AS(nameless(), "gradus: name is \"\"; expected at least one character, or no name at all",
                          std::invalid_argument);
   CHECK(opt.calls == 18);

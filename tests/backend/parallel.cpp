@@ -1,0 +1,36 @@
+// A backend whose steps are cut into pieces, for an executor to run.
+
+#include <doctest/doctest.h>
+
+#include <gradus/backend/parallel.hpp>
+#include <gradus/gradus.hpp>
+
+#include "support/executor.hpp"
+
+namespace {
+
+using support::check_executor, support::same, support::train;
+
+// An engine's own: its calls in reverse order, to show that none relies on another.
+struct backwards {
+  static inline int runs = 0;
+  void run(std::size_t n, gradus::executor::work f) const
+  {
+    CHECK(n > 1);
+    ++runs;
+    while (n > 0)
+      f(--n);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the pieces in order, and by an executor of the caller's own")
+{
+  check_executor(gradus::executor::serial{});
+  check_executor(backwards{});
+  CHECK(backwards::runs > 0);  // the model is large enough to be cut
+  const gradus::adams adams{.weight_decay = 0.1};
+  CHECK(same(train(adams, gradus::default_backend{}),
+             train(adams, gradus::backend::parallel(gradus::backend::scalar{}, backwards{}))));
+}

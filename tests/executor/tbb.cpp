@@ -1,0 +1,10 @@
+// oneTBB as an executor.
+
+#include <doctest/doctest.h>
+
+#include <gradus/executor/tbb.hpp>
+#include <gradus/gradus.hpp>
+
+#include "support/executor.hpp"
+
+TEST_CASE("TBB gives the bits of one thread") { support::check_executor(gradus::executor::tbb{}); }

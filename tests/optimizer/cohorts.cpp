@@ -1,0 +1,335 @@
+// Which tensors step together: those of one group and one number of steps; and who takes part in a step.
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <gradus/gradus.hpp>
+
+#include "support/random.hpp"
+#include "support/state.hpp"
+#include "support/tensors.hpp"
+
+namespace {
+
+using support::same, support::save, support::scheduled, support::tensor, support::tensors;
+
+}  // namespace
+
+// ── aging_table ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+struct entry {
+  std::uint64_t key = 0, t = 0;
+  std::size_t members = 0, next = gradus::detail::no_place;
+  int note = 0;  // what a user of the table keeps in it
+};
+using table = gradus::detail::aging_table<entry>;
+using key = std::uint64_t;
+
+}  // namespace
+
+TEST_CASE("aging_table: one entry for each key and t, found again until the next purge")
+{
+  table all;
+  all.reserve(8);
+  const std::size_t a = all.join(key{1}, 0), b = all.join(key{1}, 5), c = all.join(key{2}, 0);
+  CHECK(a != b);
+  CHECK(a != c);
+  CHECK(all.join(key{1}, 0) == a);
+  CHECK(all[a].members == 2);
+  CHECK(all.live() == 3);
+  all[b].note = 7;
+  all.leave(b);
+  CHECK(all.live() == 2);
+  CHECK(all.join(key{1}, 5) == b);  // who leaves and comes back finds what it left
+  CHECK(all[b].note == 7);
+  all.leave(b);
+  all.purge();
+  const std::size_t again = all.join(key{1}, 5);
+  CHECK(again == b);  // its place is used again
+  CHECK(all[again].note == 0);
+  CHECK(all.live() == 3);
+}
+
+TEST_CASE("aging_table: entries age together, but for those without members")
+{
+  table all;
+  all.reserve(8);
+  const std::size_t young = all.join(key{1}, 0), old = all.join(key{1}, 10), left = all.join(key{1}, 20);
+  all[left].note = 7;
+  all.leave(left);
+  all.advance(3);
+  CHECK(all[all.join(key{1}, 23)].note == 0);  // it is not what was left three steps ago
+  CHECK(all[young].t == 3);
+  CHECK(all[old].t == 13);
+  CHECK(all.join(key{1}, 3) == young);
+  CHECK(all.join(key{1}, 13) == old);
+  const std::size_t newcomer = all.join(key{1}, 0);
+  CHECK(newcomer != young);
+  CHECK(all[newcomer].t == 0);
+  all.advance();
+  CHECK(all.join(key{1}, 1) == newcomer);
+  CHECK(all.join(key{1}, 4) == young);
+}
+
+TEST_CASE("aging_table: compact removes what has no members once that is most of it, and says where the others are")
+{
+  table all;
+  all.reserve(64);
+  std::vector<std::size_t> places;
+  for (std::uint64_t t = 0; t < 40; ++t)
+    places.push_back(all.join(key{3}, t));
+  for (std::uint64_t t = 0; t < 40; ++t)
+    if (t % 10 != 7)
+      all.leave(places[t]);
+  bool called = false;
+  all.compact([&](const auto& place) {
+    called = true;
+    for (std::uint64_t t = 7; t < 40; t += 10)
+      places[t] = place(places[t]);
+  });
+  CHECK(called);
+  CHECK(all.all().size() == 4);
+  CHECK(all.live() == 4);
+  for (std::uint64_t t = 7; t < 40; t += 10) {
+    CHECK(all[places[t]].t == t);
+    CHECK(all.join(key{3}, t) == places[t]);
+  }
+  all.compact([](const auto&) { FAIL("nothing has left"); });
+  all.clear();
+  CHECK(all.live() == 0);
+  CHECK(all.all().empty());
+}
+
+TEST_CASE("aging_table: as a plain list of groups would have it, whoever joins and leaves")
+{
+  support::random r(8);
+  table all;
+  all.reserve(64);
+  struct member {
+    std::uint64_t key, t;
+    std::size_t place;
+  };
+  std::vector<member> members;
+  const auto matches = [&] {
+    std::size_t groups = 0;
+    bool good = true;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      std::size_t alike = 0, before = 0;
+      for (std::size_t k = 0; k < members.size(); ++k)
+        if (members[k].key == members[i].key && members[k].t == members[i].t) {
+          ++alike;
+          before += k < i;
+          good = good && members[k].place == members[i].place;
+        }
+      groups += before == 0;
+      const entry& e = all[members[i].place];
+      good = good && e.key == members[i].key && e.t == members[i].t && e.members == alike;
+    }
+    return good && groups == all.live();
+  };
+  for (int step = 0; step < 2000; ++step) {
+    if (members.size() < 30 && r.chance(0.6)) {
+      const key k = r.below(4), t = members.empty() || r.chance(0.5) ? 0 : members[r.below(members.size())].t;
+      members.push_back({k, t, all.join(k, t)});
+    } else if (!members.empty()) {
+      const std::size_t i = r.below(members.size());
+      all.leave(members[i].place);
+      members.erase(members.begin() + std::ptrdiff_t(i));
+    }
+    if (r.chance(0.2))
+      all.compact([&](const auto& place) {
+        for (member& m : members)
+          m.place = place(m.place);
+      });
+    if (r.chance(0.2)) {
+      all.advance();
+      for (member& m : members)
+        ++m.t;
+    }
+    REQUIRE(matches());
+  }
+}
+
+// ── in an optimizer ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+TEST_CASE("add: a tensor that is added late has a bias correction of its own")
+{
+  // RAdam is the strictest: its steps before and after the sixth are of two kinds.
+  tensor<float> early(37, 1), late(21, 2), alone(21, 2);
+  gradus::optimizer<gradus::radam> opt({.lr = 0.01, .beta2 = 0.9}), fresh({.lr = 0.01, .beta2 = 0.9});
+  const auto first = opt.add(early.weights, early.gradients);
+  for (int t = 0; t < 4; ++t)
+    opt.step();
+  const auto second = opt.add(late.weights, late.gradients);
+  fresh.add(alone.weights, alone.gradients);
+  for (int t = 0; t < 12; ++t) {
+    late.compute(t);
+    alone.compute(t);
+    opt.step();
+    fresh.step();
+    CHECK(same(late.weights, alone.weights));
+  }
+  CHECK(opt.step_count(first) == 16);
+  CHECK(opt.step_count(second) == 12);
+}
+
+TEST_CASE("freeze: a frozen tensor stands still, its step count too")
+{
+  auto model = tensors<float>();
+  tensor<float> alone(4133, 2);
+  gradus::optimizer<gradus::radam> opt({.lr = 0.01, .beta2 = 0.9}), sole({.lr = 0.01, .beta2 = 0.9});
+  std::vector<gradus::tensor_handle> handles;
+  for (auto& x : model)
+    handles.push_back(opt.add(x.weights, x.gradients));
+  sole.add(alone.weights, alone.gradients);
+  int taken = 0;
+  for (int t = 0; t < 20; ++t) {
+    const bool out = t % 5 == 1 || (t > 6 && t < 10);
+    for (auto& x : model)
+      x.compute(t);
+    out ? opt.freeze(handles[1]) : opt.unfreeze(handles[1]);
+    if (out)
+      opt.freeze(handles[1]);  // again, without effect
+    const auto weights = model[1].weights;
+    const auto before = save(opt);
+    opt.step();
+    CHECK(opt.step_count(handles[0]) == std::uint64_t(t + 1));
+    if (out) {
+      CHECK(same(model[1].weights, weights));
+      auto after = save(opt);
+      for (const char* key : {"tensor1/exp_avg", "tensor1/exp_avg_sq", "tensor1/step"})
+        CHECK((after.at(key) == before.at(key)));
+      continue;
+    }
+    ++taken;
+    alone.compute(t);
+    sole.step();
+    CHECK(same(model[1].weights, alone.weights));
+  }
+  CHECK(opt.step_count(handles[1]) == std::uint64_t(taken));
+  CHECK(opt.parameter_count() == 5 + 4133 + 40);
+}
+
+TEST_CASE("freeze: where all tensors are frozen, a step moves nothing")
+{
+  tensor<float> a(9, 1);
+  const auto start = a.weights;
+  gradus::optimizer<gradus::adams> opt(scheduled);
+  const auto h = opt.add(a.weights, a.gradients);
+  opt.freeze(h);
+  const auto report = opt.step();
+  CHECK(report.applied);
+  CHECK(report.grad_norm == 0);
+  CHECK(report.mean_square == 0);
+  CHECK(same(a.weights, start));
+  CHECK(opt.step_count(h) == 0);
+  // The norm of no gradients is 0, and may be said.
+  CHECK_NOTHROW(opt.step({.grad_norm_sq = 0}));
+  CHECK(same(a.weights, start));
+}
+
+TEST_CASE("freeze, unfreeze: between two steps they change no bit")
+{
+  // Few elements and a strong decay, so that v̄'s last bits reach the weights.
+  auto model = tensors<float>({3, 2}), other = tensors<float>({3, 2});
+  auto strong = scheduled;
+  strong.weight_decay = 20;
+  gradus::optimizer<gradus::adams> opt(strong), reference(strong);
+  std::vector<gradus::tensor_handle> handles;
+  for (std::size_t i = 0; i < 2; ++i) {
+    handles.push_back(opt.add(model[i].weights, model[i].gradients));
+    reference.add(other[i].weights, other[i].gradients);
+  }
+  for (int t = 0; t < 20; ++t) {
+    for (auto* m : {&model, &other})
+      for (auto& x : *m)
+        x.compute(t);
+    if (t % 4 == 3) {
+      opt.freeze(handles[1]);
+      opt.unfreeze(handles[1]);
+    }
+    const auto report = opt.step();
+    CHECK(*report.mean_square == *reference.step().mean_square);
+  }
+  CHECK(same(model, other));
+}
+
+TEST_CASE("freeze, remove: however tensors come, pause and go, each has a step count of its own")
+{
+  support::random r(5);
+  const auto below = [&](std::size_t n) { return std::size_t(r.uniform(0, double(n))); };
+  constexpr std::size_t n = 40;
+  auto model = tensors<float>(std::vector<std::size_t>(n, 3)), alone = model;
+  gradus::optimizer<gradus::radam> opt({.lr = 0.01, .beta2 = 0.9});
+  std::vector<gradus::optimizer<gradus::radam>> each;
+  std::vector<gradus::tensor_handle> handles;
+  std::vector<bool> takes_part(n, true);
+  const auto group = opt.add_group({.lr = 0.02, .beta2 = 0.9});
+  for (std::size_t i = 0; i < n; ++i) {
+    each.emplace_back(opt.hyperparameters(i % 3 ? gradus::group_handle{} : group));
+    each.back().add(alone[i].weights, alone[i].gradients);
+    handles.push_back(opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients,
+                              i % 3 ? gradus::group_handle{} : group));
+  }
+  for (int t = 0; t < 60; ++t) {
+    for (std::size_t k = 0; k < 15; ++k) {
+      const std::size_t i = below(n);
+      if (below(4) == 0) {
+        opt.remove(handles[i], gradus::removed_state::kept);
+        handles[i] = opt.add("t" + std::to_string(i), model[i].weights, model[i].gradients);
+        takes_part[i] = true;
+      } else {
+        takes_part[i] ? opt.freeze(handles[i]) : opt.unfreeze(handles[i]);
+        takes_part[i] = !takes_part[i];
+      }
+    }
+    if (t % 10 == 5)  // all but a few, so that cohorts are done with
+      for (std::size_t i = 3; i < n; ++i) {
+        opt.freeze(handles[i]);
+        takes_part[i] = false;
+      }
+    opt.step();
+    for (std::size_t i = 0; i < n; ++i)
+      if (takes_part[i])
+        each[i].step();
+    CHECK(same(model, alone));
+  }
+}
+
+TEST_CASE("freeze, unfreeze: as fast among many step counts as among few")
+{
+  const auto seconds = [](std::size_t tensors) {
+    std::vector<float> w(tensors), g(tensors);
+    gradus::optimizer<gradus::sgd> opt;
+    std::vector<gradus::tensor_handle> handles;
+    for (std::size_t i = 0; i < tensors; ++i)
+      handles.push_back(opt.add(std::span(w).subspan(i, 1), std::span(g).subspan(i, 1)));
+    std::uint64_t age = 0;
+    opt.visit_state([&](std::string_view, std::string_view, auto values) {
+      if constexpr (std::is_same_v<typename decltype(values)::element_type, std::uint64_t>)
+        values[0] = age++;
+    });
+    double best = 1e9;
+    for (int k = 0; k < 3; ++k) {
+      const auto start = std::chrono::steady_clock::now();
+      for (std::size_t i = 0; i < 1000; ++i)
+        opt.freeze(handles[i]);
+      for (std::size_t i = 0; i < 1000; ++i)
+        opt.unfreeze(handles[i]);
+      best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    return best;
+  };
+  CHECK(seconds(24000) < 8 * seconds(1000));  // 24 where every cohort is looked at
+}

@@ -1,0 +1,26 @@
+// Which rules go together.
+
+#include <doctest/doctest.h>
+
+#include <gradus/rules/composition.hpp>
+
+namespace {
+
+namespace first_moment = gradus::first_moment;
+namespace second_moment = gradus::second_moment;
+namespace step_size = gradus::step_size;
+namespace decay = gradus::decay;
+
+}  // namespace
+
+TEST_CASE("step sizes and decays are served by the moments that they read, and by no others")
+{
+  static_assert(!gradus::step_size_is_served<second_moment::none, step_size::adaptive>);
+  static_assert(!gradus::step_size_is_served<second_moment::none, step_size::rectified>);
+  static_assert(gradus::step_size_is_served<second_moment::none, step_size::constant>);
+  static_assert(!gradus::scheduled_decay_is_served<second_moment::none, decay::scheduled>);
+  static_assert(gradus::scheduled_decay_is_served<second_moment::yogi, decay::scheduled>);
+  static_assert(!gradus::stable_decay_is_served<first_moment::ema, decay::stable>);
+  static_assert(!gradus::stable_decay_is_served<first_moment::none, decay::stable>);
+  static_assert(gradus::stable_decay_is_served<first_moment::momentum, decay::stable>);
+}

@@ -1,0 +1,142 @@
+// Second moments: the running statistic v of squared gradients.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <gradus/gradus.hpp>
+
+#include "support/random.hpp"
+#include "support/walk.hpp"
+
+namespace {
+
+using namespace gradus;
+using support::draw, support::walk;
+
+// The largest difference of v in 50 steps from a loop in double. \param next next(v, largest, g) moves v and its
+// maximum
+template <class T, class Rule, class Loop>
+double worst_difference(const Rule& rule, const Loop& next, double start = 0)
+{
+  constexpr std::size_t n = 37;
+  support::random r(21);
+  walk x(compose(0.01, first_moment::none{}, rule, step_size::constant{}, decay::none{}), std::vector<T>(n, T(1)));
+  std::vector<double> v(n, start), largest(n, start);
+  double worst = 0;
+  for (int t = 1; t <= 50; ++t) {
+    auto g = draw<T>(r, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i == 0 || (t > 25 && i % 3 == 0))
+        g[i] = 0;
+      next(v[i], largest[i], double(g[i]));
+    }
+    x.step(g);
+    for (std::size_t i = 0; i < n; ++i) {
+      worst = std::fmax(worst, std::fabs(double(x.slots[0][i]) - v[i]));
+      if constexpr (Rule::slots.size() > 1)
+        worst = std::fmax(worst, std::fabs(double(x.slots[1][i]) - largest[i]));
+    }
+  }
+  return worst;
+}
+
+template <class T>
+constexpr double rounding = sizeof(T) == 4 ? 1e-6 : 1e-15;
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("ema, ema_max: the equations, for beta2 from 0 to almost 1", T, float, double)
+{
+  for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20}) {
+    CAPTURE(beta2);
+    const auto next = [&](double& v, double& largest, double g) {
+      v = beta2 * v + (1 - beta2) * g * g;
+      largest = std::fmax(largest, v);
+    };
+    CHECK(worst_difference<T>(second_moment::ema{beta2}, next) < rounding<T>);
+    CHECK(worst_difference<T>(second_moment::ema_max{beta2}, next) < rounding<T>);
+  }
+}
+
+TEST_CASE_TEMPLATE("yogi: the equation, for beta2 from 0 to almost 1, and from every start", T, float, double)
+{
+  for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20})
+    for (const double start : {0.0, 1e-6, 0.5}) {
+      CAPTURE(beta2);
+      CAPTURE(start);
+      CHECK(worst_difference<T>(
+                second_moment::yogi{beta2, start},
+                [&](double& v, double&, double g) {
+                  const double sign = v > g * g ? 1 : v < g * g ? -1 : 0;
+                  v -= (1 - beta2) * sign * g * g;
+                },
+                start) < rounding<T>);
+    }
+}
+
+TEST_CASE_TEMPLATE("the first step from 0 gives (1 - beta2)g², and a zero gradient lets v fall, stay or be kept", T,
+                   float, double)
+{
+  const auto run = [](const auto& rule) {
+    walk x(compose(0.01, first_moment::none{}, rule, step_size::constant{}, decay::none{}), std::vector<T>{1, 1});
+    x.step({T(0.5), T(0)});
+    CHECK(x.slots.back()[0] == T(0.125));
+    CHECK(x.slots.back()[1] == 0);
+    x.step({T(0), T(0)});
+    CHECK(x.slots.back()[1] == 0);
+    return double(x.slots.back()[0]);
+  };
+  CHECK(run(second_moment::ema{0.5}) == 0.0625);
+  CHECK(run(second_moment::ema_max{0.5}) == 0.125);
+  CHECK(run(second_moment::yogi{0.5, 0}) == 0.125);
+}
+
+TEST_CASE_TEMPLATE("ema, ema_max, yogi: v is finite wherever (1 - beta2)g² is, and the weight moves on", T, float,
+                   double)
+{
+  // The square of the first overflows by itself, the last is near the end of what (1 − β₂)g² allows.
+  constexpr bool single = sizeof(T) == 4;
+  for (const double g : {single ? 2e19 : 2e154, single ? 5e20 : 4e155}) {
+    const auto check = [&](const char* name, const auto& second) {
+      CAPTURE(std::string(name));
+      CAPTURE(g);
+      using namespace gradus;
+      walk x(compose(0.01, first_moment::none{}, second, step_size::adaptive{}, decay::none{}),
+             std::vector<T>{T(1), T(1), T(1)});
+      x.step({T(g), T(-g), T(1)});
+      for (std::size_t i = 0; i < 2; ++i)
+        for (const auto& slot : x.slots)
+          CHECK(double(slot[i]) / g / g == doctest::Approx(0.001).epsilon(1e-5));
+      CHECK(double(x.weights[0]) == doctest::Approx(0.99));
+      CHECK(double(x.weights[1]) == doctest::Approx(1.01));
+      const auto before = x.weights;
+      x.step({T(g / 10), T(-g / 10), T(1)});
+      CHECK(x.weights[0] < before[0]);
+      CHECK(x.weights[1] > before[1]);
+    };
+    check("ema", second_moment::ema{});
+    check("ema_max", second_moment::ema_max{});
+    check("yogi", second_moment::yogi{});
+  }
+}
+
+TEST_CASE_TEMPLATE("yogi: v never falls below zero", T, float, double)
+{
+  support::random r(14);
+  for (const double beta2 : {0.0, 1e-9, 1e-7, 1e-3, 0.5}) {
+    walk x(compose(0.01, first_moment::none{}, second_moment::yogi{.beta2 = beta2}, step_size::constant{},
+                   decay::none{}),
+           std::vector<T>(1000, T(0)));
+    std::vector<T> g(1000);
+    for (std::size_t i = 0; i < 1000; ++i) {
+      g[i] = T(r.uniform(0.5, 1));
+      x.slots[0][i] = std::nextafter(g[i] * g[i], T(i % 2));  // the last number below the square, or the first above
+    }
+    x.step(g);
+    for (const T v : x.slots[0])
+      REQUIRE(v >= 0);
+  }
+}
