@@ -132,7 +132,7 @@ class optimizer
   optimizer() : optimizer(R{})
   {
     if constexpr (!requires { R::has_no_default; })
-      static_assert(!requires { requires R{}.rule().lr == 0; },
+      static_assert(!requires { requires(R{}.rule().lr == 0); },
                     "gradus: lr was not given, and the recipe's default of 0 would learn nothing; pass a recipe with an lr.");
   }
   /// Moves; handles then belong to the new optimizer, and every call on the old one fails.
