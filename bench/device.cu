@@ -1,10 +1,12 @@
 // Memory throughput of optimizers on a device, compared with a copy of the same number of bytes. For CUDA:
 //
-//     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include bench/device.cu -o device && ./device
+//     nvcc -std=c++20 -O3 -arch=native --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include bench/device.cu -o
+//     device && ./device
 //
 // The same file with OpenMP threads; it then also compares backend::thrust with the CPU backend that it uses:
 //
-//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ bench/device.cu -o device
+//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude
+//     -Ibackends/simd/include -Ibackends/thrust/include -x c++ bench/device.cu -o device
 //
 // The contenders are timed alternately, and the medians of their times and ratios are printed. `./device N` runs N
 // rounds.
@@ -85,7 +87,8 @@ struct contender {
 };
 
 /// The median of each contender's times, and of its ratios to the first contender in the same round.
-void race(const std::string& recipe, const std::string& shape, double bytes, std::vector<contender> contenders, int rounds)
+void race(const std::string& recipe, const std::string& shape, double bytes, std::vector<contender> contenders,
+          int rounds)
 {
   for (int round = 0; round < rounds; ++round)
     for (std::size_t i = 0; i < contenders.size(); ++i) {  // each round starts with a different contender
@@ -101,8 +104,8 @@ void race(const std::string& recipe, const std::string& shape, double bytes, std
     for (std::size_t i = 0; i < c.seconds.size(); ++i)
       ratios.push_back(contenders[0].seconds[i] / c.seconds[i]);
     const double seconds = median(c.seconds);
-    std::printf("%-8s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(), c.name,
-                seconds * 1e6, bytes / seconds * 1e-9, median(ratios), contenders[0].name);
+    std::printf("%-8s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(),
+                c.name, seconds * 1e6, bytes / seconds * 1e-9, median(ratios), contenders[0].name);
   }
   std::fflush(stdout);
 }
@@ -133,7 +136,10 @@ int main(int count, char** arguments)
     const char* name;
     std::size_t length, tensors;
   };
-  for (const shape& s : {shape{"65536", 1 << 16, 1}, {"1048576", 1 << 20, 1}, {"16777216", 1 << 24, 1}, {"1000x1000", 1'000'000, 1000}}) {
+  for (const shape& s : {shape{"65536", 1 << 16, 1},
+                         {"1048576", 1 << 20, 1},
+                         {"16777216", 1 << 24, 1},
+                         {"1000x1000", 1'000'000, 1000}}) {
     floats weights(s.length, 1), gradients(s.length, 0.001f);
     // Per weight, adamw reads four floats and writes three; adams reads the gradient twice. A copy of n bytes moves 2n
     // bytes.
@@ -141,7 +147,8 @@ int main(int count, char** arguments)
     const auto run = [&]<class Recipe>(const char* name, std::type_identity<Recipe>, std::size_t bytes) {
       std::vector<contender> contenders;
       contenders.push_back({"copy", [&, n = bytes * s.length / 2] { copy(to, from, n); }});
-      contenders.push_back({"backend::thrust", stepper<Recipe, gradus::backend::thrust>(weights, gradients, s.tensors)});
+      contenders.push_back({"backend::thrust",
+                            stepper<Recipe, gradus::backend::thrust>(weights, gradients, s.tensors)});
 #if !defined(BENCH_CUDA) && THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_OMP
       using cpu = gradus::backend::parallel<gradus::default_backend, gradus::executor::openmp>;
       contenders.insert(contenders.begin(), {"simd and OpenMP", stepper<Recipe, cpu>(weights, gradients, s.tensors)});

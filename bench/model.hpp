@@ -20,8 +20,7 @@ class buffer {
  public:
   explicit buffer(std::size_t n, bool unaligned = false)
       : memory_(static_cast<T*>(::operator new((n + 1) * sizeof(T), std::align_val_t(64)))), shift_(unaligned)
-  {
-  }
+  {}
   T* data() const noexcept { return memory_.get() + shift_; }
 
  private:

@@ -265,10 +265,11 @@ void put(const std::string& name, const shape& s, const F& f, bool threaded = fa
 }
 
 template <class T, class Recipe, class Backend>
-void put_step(const char* recipe_name, const Recipe& recipe, const std::string& where, const Backend& backend, const shape& s,
-              const variant& v = {})
+void put_step(const char* recipe_name, const Recipe& recipe, const std::string& where, const Backend& backend,
+              const shape& s, const variant& v = {})
 {
-  put("step/" + std::string(recipe_name) + "/" + v.name + "/" + where + "/" + precision<T>::name, s,
+  put(
+      "step/" + std::string(recipe_name) + "/" + v.name + "/" + where + "/" + precision<T>::name, s,
       [=](benchmark::State& state) { step<Recipe, T, Backend>(state, s, recipe, backend, v); },
       requires { backend.executor; });
 }
@@ -296,7 +297,8 @@ void put_traffic(const shape& s)
 {
   [&]<std::size_t... Slots>(std::index_sequence<Slots...>) {
     const auto one = [&](const char* variant, auto body) {
-      put("traffic/" + std::string(variant) + "/-/-/" + precision<T>::name, s, [=](benchmark::State& state) { body(state, s); });
+      put("traffic/" + std::string(variant) + "/-/-/" + precision<T>::name, s,
+          [=](benchmark::State& state) { body(state, s); });
     };
     (one((std::to_string(Slots) + "_slots/plain").c_str(), traffic<T, false, Slots>), ...);
     (one((std::to_string(Slots) + "_slots/prefetch").c_str(), traffic<T, true, Slots>), ...);
@@ -319,7 +321,8 @@ void put_backends_and_executors(const char* name, const shape& s)
 #endif
   if constexpr (std::is_same_v<T, float>) {
     const auto on_threads = [&](const char* executor_name, const auto& executor) {
-      put_step<T>(name, h, default_name + "/" + executor_name, gradus::backend::parallel(gradus::default_backend{}, executor), s);
+      put_step<T>(name, h, default_name + "/" + executor_name,
+                  gradus::backend::parallel(gradus::default_backend{}, executor), s);
     };
     static const gradus::executor::thread_pool pool;
     on_threads("thread_pool", pool);

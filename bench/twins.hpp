@@ -94,8 +94,8 @@ inline constexpr bool is = (std::is_same_v<Recipe, Any> || ...);
 template <class R>
 inline constexpr bool is_sgd = is<R, gradus::sgd, gradus::sgds>;
 template <class R>
-inline constexpr bool is_adam =
-    is<R, gradus::adam, gradus::adamw, gradus::adams, gradus::amsgrad, gradus::yogi, gradus::adabound, gradus::padam, gradus::radam>;
+inline constexpr bool is_adam = is<R, gradus::adam, gradus::adamw, gradus::adams, gradus::amsgrad, gradus::yogi,
+                                   gradus::adabound, gradus::padam, gradus::radam>;
 
 /// Whether a recipe has a twin. (A new recipe is measured without one until it is written here.)
 template <class R>
@@ -122,8 +122,7 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
       c.lost = h.lr * h.weight_decay * (1 - h.dampening) / (1 - h.momentum);
     else
       c.l2 = h.weight_decay;
-  }
-  else {
+  } else {
     const double bc1 = 1 - std::pow(h.beta1, t), bc2 = 1 - std::pow(h.beta2, t), root_bc2 = std::sqrt(bc2);
     c.numerator = h.lr * root_bc2 / bc1;
     c.eps = h.eps;
@@ -143,10 +142,10 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
     if constexpr (is<Recipe, gradus::radam>) {
       const double rho_inf = 2 / (1 - h.beta2) - 1, rho = rho_inf - 2 * t * (1 - bc2) / bc2, lr = h.lr / bc1;
       if (rho > 5) {
-        c.numerator = lr * std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) * root_bc2;
+        c.numerator = lr * std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) *
+                      root_bc2;
         c.hi = std::numeric_limits<double>::infinity();
-      }
-      else {
+      } else {
         c.numerator = c.lo = c.hi = lr;
         c.eps = 1;
       }
@@ -180,8 +179,10 @@ void step(const Recipe& h, const coefficients& c, float* theta, const float* g, 
   constexpr bool decoupled = is<Recipe, gradus::adamw, gradus::adams>;
   constexpr bool keeps_max = is<Recipe, gradus::amsgrad, gradus::padam>;
   constexpr bool clips = is<Recipe, gradus::adabound, gradus::radam>;
-  const reg b1 = all(h.beta1), c1 = all(1 - h.beta1), b2 = all(h.beta2), c2 = all(1 - h.beta2), minus_c2 = all(-(1 - h.beta2));
-  const reg wd = all(c.l2), lost = all(c.lost), numerator = all(c.numerator), eps = all(c.eps), lo = all(c.lo), hi = all(c.hi);
+  const reg b1 = all(h.beta1), c1 = all(1 - h.beta1), b2 = all(h.beta2), c2 = all(1 - h.beta2),
+            minus_c2 = all(-(1 - h.beta2));
+  const reg wd = all(c.l2), lost = all(c.lost), numerator = all(c.numerator), eps = all(c.eps), lo = all(c.lo),
+            hi = all(c.hi);
   float *const m = slot[0], *const v = slot[1], *const top = keeps_max ? slot[2] : nullptr;
   for (std::size_t i = 0; i < n; i += width) {
     reg w = load(theta + i), gi = load(g + i);

@@ -15,8 +15,10 @@ struct belief {
 
   static constexpr std::string_view kind = "belief";
   // Names and ranges of all members, for validation, checkpoints and choice by name.
-  static constexpr auto fields = gradus::fields(gradus::field{"beta2", &belief::beta2, gradus::range::zero_to_below_one},
-                                                gradus::field{"belief_eps", &belief::eps, gradus::range::at_least_zero});
+  static constexpr auto fields = gradus::fields(gradus::field{"beta2", &belief::beta2,
+                                                              gradus::range::zero_to_below_one},
+                                                gradus::field{"belief_eps", &belief::eps,
+                                                              gradus::range::at_least_zero});
   static constexpr std::array slots{gradus::slot{"exp_avg_var", gradus::slot::nonnegative}};  // 8-bit codes rely on it
   static constexpr std::size_t value_slot = 0;  // the slot that step sizes and a scheduled decay read
   static constexpr bool linear = false;         // not linear in g², so v̄ takes a second pass
@@ -48,7 +50,8 @@ template <class Backend, class Decay>
 std::vector<float> minimise(Decay decay)
 {
   std::vector<float> x(n, 0.0f), g(n);
-  gradus::optimizer opt(gradus::compose(0.02, gradus::first_moment::ema{}, belief{}, gradus::step_size::adaptive{}, decay),
+  gradus::optimizer opt(gradus::compose(0.02, gradus::first_moment::ema{}, belief{}, gradus::step_size::adaptive{},
+                                        decay),
                         Backend{});
   opt.add(x, g);
   for (int step = 0; step < 1000; ++step) {
@@ -77,7 +80,8 @@ bool check(Decay decay)
 int main()
 {
   using namespace gradus::decay;
-  const bool good[] = {check(none{}), check(l2{1e-3}), check(decoupled{1e-3}), check(independent{1e-6}), check(scheduled{1e-3})};
+  const bool good[] = {check(none{}), check(l2{1e-3}), check(decoupled{1e-3}), check(independent{1e-6}),
+                       check(scheduled{1e-3})};
   for (const bool g : good)
     if (!g)
       return 1;

@@ -4,7 +4,8 @@
 //
 // The same file with OpenMP threads instead of a GPU:
 //
-//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude -Ibackends/simd/include -Ibackends/thrust/include -x c++ examples/device_training.cu
+//     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude
+//     -Ibackends/simd/include -Ibackends/thrust/include -x c++ examples/device_training.cu
 
 #include <cmath>
 #include <cstdio>

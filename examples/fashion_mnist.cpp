@@ -293,7 +293,9 @@ class tensors {
         opt.add(name, weight, gradient, group);
       else {
         copy& c = copies_.emplace_back(copy{std::span(weight.data(), std::size_t(weight.size())),
-                                            std::span(gradient.data(), std::size_t(weight.size())), {}, {}});
+                                            std::span(gradient.data(), std::size_t(weight.size())),
+                                            {},
+                                            {}});
         c.short_weight.assign(c.weight.size(), {});
         c.short_gradient.assign(c.weight.size(), {});
         for (std::size_t i = 0; i < c.weight.size(); ++i)
@@ -342,8 +344,9 @@ double number(const std::vector<gradus::named_number>& hyperparameters, std::str
 /// their rows of curves.csv.
 std::string description(const options& o)
 {
-  return "epochs " + std::to_string(o.epochs) + ", batch " + std::to_string(o.batch) + ", images " + std::to_string(o.images) +
-         ", schedule " + o.schedule + ", precision " + o.precision + ", seed " + std::to_string(o.seed);
+  return "epochs " + std::to_string(o.epochs) + ", batch " + std::to_string(o.batch) + ", images " +
+         std::to_string(o.images) + ", schedule " + o.schedule + ", precision " + o.precision + ", seed " +
+         std::to_string(o.seed);
 }
 
 /// Loads a run and returns the number of its finished epochs.
@@ -352,7 +355,8 @@ int resume(gradus::any_optimizer<T>& opt, const options& o, std::string& rows)
 {
   gradus::load_report loaded = gradus::load(opt, o.resume, {.parameters = true});
   if (loaded.metadata["run"] != description(o))
-    throw std::runtime_error("--resume is " + o.resume + ", a run of " + loaded.metadata["run"] + "; expected one of " + description(o));
+    throw std::runtime_error("--resume is " + o.resume + ", a run of " + loaded.metadata["run"] + "; expected one of " +
+                             description(o));
   rows = loaded.metadata["rows"];
   return std::stoi(loaded.metadata["epoch"]);
 }
@@ -399,7 +403,8 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
     }
     result.test_error = test_error(net, test);
     std::ostringstream row;
-    row << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm << '\n';
+    row << name << ',' << epoch << ',' << result.loss << ',' << result.test_error << ',' << result.gradient_norm
+        << '\n';
     curves << row.str() << std::flush;
     rows += row.str();
     if (!o.save.empty())
@@ -517,7 +522,8 @@ int run(options o)
     std::printf("\nThe curves are in %s: fashion_mnist.png, fashion_mnist.svg and curves.csv.\n", o.output.c_str());
   else
     std::printf("\nThe curves are not drawn, as gnuplot is missing or failed (%s/gnuplot.log says which); "
-                "their numbers are in curves.csv there.\n", o.output.c_str());
+                "their numbers are in curves.csv there.\n",
+                o.output.c_str());
   if (above.empty())
     return 0;
   std::fprintf(stderr, "fashion_mnist: the test error of %s is above the %g %% that --require-test-error allows\n",
@@ -535,8 +541,7 @@ int main(int argc, char** argv)
   CLI11_PARSE(app, argc, argv);
   try {
     return run(o);
-  }
-  catch (const std::exception& e) {
+  } catch (const std::exception& e) {
     std::fprintf(stderr, "fashion_mnist: %s\n", e.what());
     return 1;
   }

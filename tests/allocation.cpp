@@ -37,10 +37,7 @@ void* allocate_or_throw(std::size_t size, std::size_t alignment = alignof(std::m
   throw std::bad_alloc();
 }
 // Not inlined: GCC 12 takes a free that it sees in a delete for a mistake.
-[[gnu::noinline]] void release(void* p) noexcept
-{
-  std::free(p);
-}
+[[gnu::noinline]] void release(void* p) noexcept { std::free(p); }
 
 }  // namespace
 
@@ -50,8 +47,14 @@ void* operator new(std::size_t n, std::align_val_t a) { return allocate_or_throw
 void* operator new[](std::size_t n, std::align_val_t a) { return allocate_or_throw(n, std::size_t(a)); }
 void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, alignof(std::max_align_t)); }
 void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, alignof(std::max_align_t)); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept { return allocate(n, std::size_t(a)); }
-void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept { return allocate(n, std::size_t(a)); }
+void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept
+{
+  return allocate(n, std::size_t(a));
+}
+void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept
+{
+  return allocate(n, std::size_t(a));
+}
 
 void operator delete(void* p) noexcept { release(p); }
 void operator delete[](void* p) noexcept { release(p); }
@@ -181,7 +184,9 @@ TEST_CASE("allocations are counted")
 {
   CHECK(allocations_in([] { ::operator delete(::operator new(1)); }) == 1);
   CHECK(allocations_in([] { ::operator delete[](::operator new[](1, std::nothrow)); }) == 1);
-  CHECK(allocations_in([] { ::operator delete(::operator new(1, std::align_val_t(64), std::nothrow), std::align_val_t(64)); }) == 1);
+  CHECK(allocations_in([] {
+          ::operator delete(::operator new(1, std::align_val_t(64), std::nothrow), std::align_val_t(64));
+        }) == 1);
   tensor a(3);
   gradus::optimizer<gradus::sgd> opt({.momentum = 0.5});
   CHECK(allocations_in([&] { opt.add(a.weights, a.gradients); }) > 0);
@@ -191,8 +196,8 @@ TEST_CASE("a step allocates nothing")
 {
   using namespace gradus;
   check_steps(sgd{.momentum = 0.9});
-  check_steps(adams{.weight_decay = 0.1});                                 // one pass
-  check_steps(compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, // two passes
+  check_steps(adams{.weight_decay = 0.1});                                  // one pass
+  check_steps(compose(1e-3, first_moment::ema{}, second_moment::ema_max{},  // two passes
                       step_size::adaptive{}, decay::scheduled{.weight_decay = 0.1}));
   check_steps(adams{.weight_decay = 0.1}, backend::parallel(backend::scalar{}, executor::serial{}));
 }
@@ -204,7 +209,8 @@ TEST_CASE("the engine layer allocates nothing")
   std::vector<float> m(5000), v(5000), top(5000);
   double mean_square = 0;
   bool good = true;
-  const auto rule = compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{}, decay::scheduled{});
+  const auto rule = compose(1e-3, first_moment::ema{}, second_moment::ema_max{}, step_size::adaptive{},
+                            decay::scheduled{});
   CHECK(allocations_in([&] {
           const default_backend backend;
           step_scalars k = make_step_scalars(rule, 1, 1.0, 0);
@@ -215,7 +221,9 @@ TEST_CASE("the engine layer allocates nothing")
           good = good && update_weights(backend, prepare<float>(rule, k), x.weights, x.gradients, {m, v, top});
           const auto one_pass = adams{}.rule();
           k = make_step_scalars(one_pass, 1, 1.0, 0);
-          k.mean_square = next_second_moment_sum<float>(one_pass.second_moment, 0.0, squared_norm(backend, std::span<const float>(x.gradients))) / k.bc2 / 5000;
+          k.mean_square = next_second_moment_sum<float>(one_pass.second_moment, 0.0,
+                                                        squared_norm(backend, std::span<const float>(x.gradients))) /
+                          k.bc2 / 5000;
           good = good && update(backend, prepare<float>(one_pass, k), x.weights, x.gradients, {m, v});
         }) == 0);
   CHECK(good);
@@ -277,14 +285,13 @@ namespace {
 std::vector<std::byte> bytes_of(const auto& opt, bool parameters)
 {
   std::vector<std::byte> all;
-  gradus::save_to(
-      opt,
-      [&](const void* p, std::size_t n) {
-        const auto* const bytes = static_cast<const std::byte*>(p);
-        all.insert(all.end(), bytes, bytes + n);
-        return true;
-      },
-      {.parameters = parameters});
+  gradus::save_to(opt,
+                  [&](const void* p, std::size_t n) {
+                    const auto* const bytes = static_cast<const std::byte*>(p);
+                    all.insert(all.end(), bytes, bytes + n);
+                    return true;
+                  },
+                  {.parameters = parameters});
   return all;
 }
 
@@ -341,7 +348,8 @@ void starve_every_member(Optimizer opt, const auto& raised, const auto& lowered)
   CHECK(starve(opt, [&] { gradus::load_from(opt, bytes); }) > 0);
   CHECK((bytes_of(opt, true) == bytes));
   for (std::size_t i = 0; i + 1 < w.size(); ++i)
-    CHECK(starve(opt, [&] { opt.remove(h[i], i % 3 ? gradus::removed_state::dropped : gradus::removed_state::kept); }) == 0);
+    CHECK(starve(opt,
+                 [&] { opt.remove(h[i], i % 3 ? gradus::removed_state::dropped : gradus::removed_state::kept); }) == 0);
   for (std::size_t i = 0; i + 1 < w.size(); ++i) {
     const std::string own = name(i);
     CHECK(starve(opt, [&] { h[i] = opt.add(own, w[i], g[i], group); }) > 0);
@@ -355,12 +363,16 @@ TEST_CASE("every member: where memory runs out, nothing has changed")
 {
   using namespace gradus;
   using backend = backend::scalar;
-  starve_every_member<optimizer<sgd, float, backend>, float, float>(optimizer<sgd, float, backend>(), sgd{.momentum = 0.5}, sgd{});
-  starve_every_member<optimizer<adams, double, backend>, double, double>(optimizer<adams, double, backend>(), adams{.lr = 0.1}, adams{});
+  starve_every_member<optimizer<sgd, float, backend>, float, float>(optimizer<sgd, float, backend>(),
+                                                                    sgd{.momentum = 0.5}, sgd{});
+  starve_every_member<optimizer<adams, double, backend>, double, double>(optimizer<adams, double, backend>(),
+                                                                         adams{.lr = 0.1}, adams{});
   using codes = precision<bfloat16, bfloat16, block8, float>;
-  starve_every_member<optimizer<adamw, codes, backend>, bfloat16, bfloat16>(optimizer<adamw, codes, backend>(), adamw{.lr = 0.1}, adamw{});
+  starve_every_member<optimizer<adamw, codes, backend>, bfloat16, bfloat16>(optimizer<adamw, codes, backend>(),
+                                                                            adamw{.lr = 0.1}, adamw{});
   const std::vector<named_number> raised{{"lr", 0.125}, {"momentum", 0.5}}, lowered{{"momentum", 0.0}};
-  starve_every_member<any_optimizer<float, backend>, float, float>(any_optimizer<float, backend>("sgd"), raised, lowered);
+  starve_every_member<any_optimizer<float, backend>, float, float>(any_optimizer<float, backend>("sgd"), raised,
+                                                                   lowered);
 }
 
 TEST_CASE("load: numbers of another precision, under memory pressure, are loaded whole or not at all")
@@ -398,7 +410,8 @@ TEST_CASE("a call that is not refused makes no sentence: rebinding and learning 
   for (const std::size_t at : {1000u, 1000u, 0u, 500u})
     CHECK(allocations_in([&] {
             for (std::size_t k = 0; k < 1000; ++k) {
-              const std::size_t i = at == 500 ? 999 - k : k;  // upwards where it moves down, or it would meet its neighbours
+              const std::size_t i = at == 500 ? 999 - k
+                                              : k;  // upwards where it moves down, or it would meet its neighbours
               opt.rebind(h[i], std::span(w).subspan(at + i, 1), std::span(g).subspan(at + i, 1));
               any.rebind(h2[i], std::span(w2).subspan(at + i, 1), std::span(g2).subspan(at + i, 1));
             }

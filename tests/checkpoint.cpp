@@ -74,9 +74,10 @@ struct model {
 std::map<std::string, std::string> entries_of(const std::string& bytes)
 {
   std::map<std::string, std::string> entries;
-  const auto header = gradus::safetensors::read_header("it", bytes.size(), [&](std::uint64_t at, void* to, std::size_t n) {
-    std::memcpy(to, bytes.data() + at, n);
-  });
+  const auto header = gradus::safetensors::read_header("it", bytes.size(),
+                                                       [&](std::uint64_t at, void* to, std::size_t n) {
+                                                         std::memcpy(to, bytes.data() + at, n);
+                                                       });
   for (const auto& [key, entry] : header.tensors)
     entries[std::string(key)] = std::string(entry.type->name) + ' ' + std::to_string(entry.elements);
   return entries;
@@ -92,7 +93,8 @@ std::vector<std::string> keys_of(const Opt& opt)
 
 // Loading refuses with a sentence that has all these parts in it, and changes nothing.
 template <class Opt>
-void check_refused(Opt& opt, const std::string& bytes, const std::vector<std::string>& parts, const gradus::load_options& o = {})
+void check_refused(Opt& opt, const std::string& bytes, const std::vector<std::string>& parts,
+                   const gradus::load_options& o = {})
 {
   const std::string before = checkpoint_of(opt);
   const std::string sentence = refusal([&] { load_bytes(opt, bytes, o); });
@@ -128,9 +130,10 @@ TEST_CASE("elements are aligned in the file")
 {
   model<optimizer<gradus::adams, float>> m(3, scheduled);
   const std::string bytes = checkpoint_of(m.opt);
-  const auto header = gradus::safetensors::read_header("it", bytes.size(), [&](std::uint64_t at, void* to, std::size_t n) {
-    std::memcpy(to, bytes.data() + at, n);
-  });
+  const auto header = gradus::safetensors::read_header("it", bytes.size(),
+                                                       [&](std::uint64_t at, void* to, std::size_t n) {
+                                                         std::memcpy(to, bytes.data() + at, n);
+                                                       });
   CHECK(header.data_start % 8 == 0);
   for (const auto& [key, entry] : header.tensors)
     CHECK(entry.begin % entry.type->bytes == 0);
@@ -144,8 +147,23 @@ TEST_CASE("names may have anything in them that is UTF-8")
       s += c;
     return s + std::string(1, '\0') + '\x7f';
   }();
-  const std::vector<std::string> names{"a", "a/exp_avg", "a/step", "/", "//", "", "\"", "\\", "\\u0041", "\"}\n", "__metadata__", all_controls,
-                                       "gewicht/\u00fc\u00e9", "\u5c64", "\U0001f9e0", "state/a/exp_avg", std::string(5000, 'x')};
+  const std::vector<std::string> names{"a",
+                                       "a/exp_avg",
+                                       "a/step",
+                                       "/",
+                                       "//",
+                                       "",
+                                       "\"",
+                                       "\\",
+                                       "\\u0041",
+                                       "\"}\n",
+                                       "__metadata__",
+                                       all_controls,
+                                       "gewicht/\u00fc\u00e9",
+                                       "\u5c64",
+                                       "\U0001f9e0",
+                                       "state/a/exp_avg",
+                                       std::string(5000, 'x')};
   const auto build = [&](std::vector<tensor<>>& tensors, optimizer<gradus::adam>& opt) {
     for (std::size_t i = 0; i < names.size(); ++i)
       tensors.emplace_back(i + 1, double(i));
@@ -175,9 +193,13 @@ TEST_CASE("hyperparameters come back to the bit")
 {
   support::random r(7);
   for (int i = 0; i < 200; ++i) {
-    gradus::adabound h{.lr = r.magnitude(1e-150, 1e150), .beta1 = r.uniform(), .beta2 = 1 - r.magnitude(1e-16, 1),
-                       .eps = i == 0 ? 5e-324 : r.magnitude(1e-300, 1), .weight_decay = i == 1 ? 1.7976931348623157e308 : r.uniform(),
-                       .final_lr = std::nextafter(0.1, 1), .gamma = r.magnitude(1e-9, 0.5)};
+    gradus::adabound h{.lr = r.magnitude(1e-150, 1e150),
+                       .beta1 = r.uniform(),
+                       .beta2 = 1 - r.magnitude(1e-16, 1),
+                       .eps = i == 0 ? 5e-324 : r.magnitude(1e-300, 1),
+                       .weight_decay = i == 1 ? 1.7976931348623157e308 : r.uniform(),
+                       .final_lr = std::nextafter(0.1, 1),
+                       .gamma = r.magnitude(1e-9, 0.5)};
     optimizer<gradus::adabound, double> saved(h), loaded;  // float does not hold them all
     saved.add_group({.lr = 0.1 + 0.2});
     loaded.add_group({});
@@ -187,8 +209,8 @@ TEST_CASE("hyperparameters come back to the bit")
   }
   // Of a composition too, where two rules have an eps; and yes or no.
   using namespace gradus;
-  optimizer c(compose(0.5, first_moment::ema{.beta1 = 0.25}, second_moment::ema{.beta2 = 0.75}, step_size::adaptive{.eps = 1e-3},
-                      decay::scheduled{.weight_decay = 0.125, .eps = 1e-5}));
+  optimizer c(compose(0.5, first_moment::ema{.beta1 = 0.25}, second_moment::ema{.beta2 = 0.75},
+                      step_size::adaptive{.eps = 1e-3}, decay::scheduled{.weight_decay = 0.125, .eps = 1e-5}));
   decltype(c) d(compose(0, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{}, decay::scheduled{}));
   load_bytes(d, checkpoint_of(c));
   CHECK(d.hyperparameters().lr == 0.5);
@@ -205,8 +227,8 @@ TEST_CASE("hyperparameters come back to the bit")
 TEST_CASE("fields of a rule of one's own come back, and a strict load counts none of them as a difference")
 {
   const auto composed = [](double alpha, bool plain, double beta1, double derived) {
-    return gradus::compose(0.01, own::blended{.inner = {.beta1 = beta1}, .alpha = alpha, .plain = plain}, own::deriving{{}, derived},
-                           gradus::step_size::adaptive{}, gradus::decay::none{});
+    return gradus::compose(0.01, own::blended{.inner = {.beta1 = beta1}, .alpha = alpha, .plain = plain},
+                           own::deriving{{}, derived}, gradus::step_size::adaptive{}, gradus::decay::none{});
   };
   using recipe = decltype(composed(0, false, 0, 0));
   model<optimizer<recipe>> saved(3, composed(0.5, true, 0.75, 2)), other(0, composed(0.99, false, 0.9, 3));
@@ -229,11 +251,17 @@ TEST_CASE("fields of a rule of one's own come back, and a strict load counts non
 
 TEST_CASE("numbers are written and read with a point, whatever the locale has")
 {
-  using gradus::detail::to_number, gradus::detail::to_number_by_strtod, gradus::detail::to_text, gradus::detail::to_text_by_printf;
+  using gradus::detail::to_number, gradus::detail::to_number_by_strtod, gradus::detail::to_text,
+      gradus::detail::to_text_by_printf;
   const auto compare = [] {
     support::random r(9);
     for (int i = 0; i < 4000; ++i) {
-      const double x = i == 0 ? 5e-324 : i == 1 ? 1.7976931348623157e308 : i == 2 ? 0.0 : i == 3 ? -0.0015 : i % 2 ? r.uniform(-2, 2) : r.any<double>();
+      const double x = i == 0   ? 5e-324
+                       : i == 1 ? 1.7976931348623157e308
+                       : i == 2 ? 0.0
+                       : i == 3 ? -0.0015
+                       : i % 2  ? r.uniform(-2, 2)
+                                : r.any<double>();
       if (!std::isfinite(x))
         continue;
       const std::string text = to_text(x), other = to_text_by_printf(x);
@@ -245,12 +273,15 @@ TEST_CASE("numbers are written and read with a point, whatever the locale has")
         REQUIRE(std::bit_cast<std::uint64_t>(*to_number_by_strtod(t)) == std::bit_cast<std::uint64_t>(x));
       }
     }
-    for (const char* text : {"", "-", "+1", " 1", "1 ", ".", "-.", "e5", "1e", "1e+", "1e-", "1.5.2", "0,5", "1.5e3x", "0x10", "1e400", "-1e400",
-                             "1e-400", "infinite", "1e99999999999999999999", "1_0", "--1", "1e--2"}) {
+    for (const char* text :
+         {"",    "-",     "+1",   " 1",     "1 ",   ".",     "-.",     "e5",     "1e",       "1e+",
+          "1e-", "1.5.2", "0,5",  "1.5e3x", "0x10", "1e400", "-1e400", "1e-400", "infinite", "1e99999999999999999999",
+          "1_0", "--1",   "1e--2"}) {
       CHECK_MESSAGE(!to_number_by_strtod(text), text);
       CHECK_MESSAGE(!to_number(text), text);
     }
-    for (const char* text : {"1", "1.", ".5", "-.5e1", "1E3", "1e+3", "001", "0e99999999999", "0.000000000000000000000000000000000000000001e42"})
+    for (const char* text : {"1", "1.", ".5", "-.5e1", "1E3", "1e+3", "001", "0e99999999999",
+                             "0.000000000000000000000000000000000000000001e42"})
       CHECK_MESSAGE(to_number_by_strtod(text) == to_number(text), text);
     CHECK(*to_number_by_strtod("-inf") == -INFINITY);
     CHECK(std::isnan(*to_number_by_strtod("nan")));
@@ -274,7 +305,8 @@ TEST_CASE("the caller's own metadata")
   CHECK((load_bytes(n.opt, bytes).metadata == std::map<std::string, std::string>{{"", "\"\n\u00e9"}, {"epoch", "3"}}));
   for (const auto& bad : std::vector<std::vector<std::pair<std::string, std::string>>>{
            {{"gradus/format", "2"}}, {{"a", "1"}, {"a", "2"}}, {{"\xff", "1"}}, {{"a", "\xff"}}})
-    CHECK(contains(refusal([&] { checkpoint_of(m.opt, {.metadata = bad}); }), "expected UTF-8, and each name once and not to begin with \"gradus/\""));
+    CHECK(contains(refusal([&] { checkpoint_of(m.opt, {.metadata = bad}); }),
+                   "expected UTF-8, and each name once and not to begin with \"gradus/\""));
 }
 
 TEST_CASE("a file that Python's safetensors has written, of eight steps of PyTorch's Adam with amsgrad")
@@ -380,14 +412,16 @@ TEST_CASE("a strict load lists every difference and changes nothing")
   opt.add("b", f.weights, f.gradients);
   opt.add("a", e.weights, e.gradients, g);
   opt.step();
-  check_refused(opt, checkpoint_of(saved, {}),
-                {"gradus: checkpoint and this optimizer differ in 9; expected the same (lenient = true loads what fits):",
-                 "\n  \"state/new/exp_avg\" is missing; expected 7 of F32", "\n  \"state/new/exp_avg_sq\" is missing; expected 7 of F32",
-                 "\n  \"state/new/step\" is missing; expected 1 of U64", "\n  \"state/b/exp_avg\" has 40 elements; expected 41",
-                 "\n  \"state/b/exp_avg_sq\" has 40 elements; expected 41", "\n  \"gradus/group_of/a\" is \"0\"; expected \"1\"",
-                 "\n  \"state/gone/exp_avg\" is in the file; expected nothing under this key",
-                 "\n  \"state/gone/exp_avg_sq\" is in the file; expected nothing under this key",
-                 "\n  \"state/gone/step\" is in the file; expected nothing under this key"});
+  check_refused(
+      opt, checkpoint_of(saved, {}),
+      {"gradus: checkpoint and this optimizer differ in 9; expected the same (lenient = true loads what fits):",
+       "\n  \"state/new/exp_avg\" is missing; expected 7 of F32",
+       "\n  \"state/new/exp_avg_sq\" is missing; expected 7 of F32",
+       "\n  \"state/new/step\" is missing; expected 1 of U64", "\n  \"state/b/exp_avg\" has 40 elements; expected 41",
+       "\n  \"state/b/exp_avg_sq\" has 40 elements; expected 41", "\n  \"gradus/group_of/a\" is \"0\"; expected \"1\"",
+       "\n  \"state/gone/exp_avg\" is in the file; expected nothing under this key",
+       "\n  \"state/gone/exp_avg_sq\" is in the file; expected nothing under this key",
+       "\n  \"state/gone/step\" is in the file; expected nothing under this key"});
 }
 
 TEST_CASE("of many differences a sentence lists the first ones and counts the others")
@@ -412,7 +446,8 @@ TEST_CASE("of many differences a sentence lists the first ones and counts the ot
     CHECK(contains(said, "differ in " + std::to_string(4 * n)));  // step and parameters, missing and surplus
     CHECK(lines == (4 * n <= 10 ? 4 * n : 11));
     CHECK(said.size() < 1200);
-    CHECK(contains(said, "and " + std::to_string(4 * n - 10) + " more, which load_report::differences of a lenient load lists"));
+    CHECK(contains(said, "and " + std::to_string(4 * n - 10) +
+                             " more, which load_report::differences of a lenient load lists"));
     CHECK(load_bytes(opt, bytes, {.lenient = true}).differences.size() == 4 * n);
     // Of types too.
     const std::string mistyped = refusal([&] { load_bytes(other, bytes); });
@@ -435,17 +470,20 @@ TEST_CASE("a hyperparameter that cannot be is refused with the file's name and t
   REQUIRE(std::fseek(file, long(at), SEEK_SET) == 0);
   std::fputs("\"1.9\"", file);
   std::fclose(file);
-  const std::string expected = std::string("gradus: checkpoint \"") + path + "\": group 0: beta1 is 1.9; expected a number in [0, 1)";
+  const std::string expected = std::string("gradus: checkpoint \"") + path +
+                               "\": group 0: beta1 is 1.9; expected a number in [0, 1)";
   CHECK(refusal([&] { gradus::load(n.opt, path); }) == expected);
   any_optimizer<float> named("adam");
   CHECK(refusal([&] { gradus::load(named, path, {.lenient = true}); }) == expected);
   // Of a composition's rule, and of one that objects by itself.
-  model<optimizer<gradus::sgd>> nesterov(0, gradus::sgd{.momentum = 0.5, .dampening = 0, .nesterov = true}), plain(0, gradus::sgd{.momentum = 0.5});
+  model<optimizer<gradus::sgd>> nesterov(0, gradus::sgd{.momentum = 0.5, .dampening = 0, .nesterov = true}),
+      plain(0, gradus::sgd{.momentum = 0.5});
   std::string changed = checkpoint_of(nesterov.opt);
   changed.replace(changed.find("dampening\":\"0\""), 14, "dampening\":\"1\"");
   CHECK(contains(refusal([&] { load_bytes(plain.opt, changed); }), "gradus: checkpoint: group 0: "));
   // And what is refused afterwards says nothing of a file.
-  CHECK(refusal([] { optimizer<gradus::adam> bad({.beta1 = 1.5}); }) == "gradus: beta1 is 1.5; expected a number in [0, 1)");
+  CHECK(refusal([] { optimizer<gradus::adam> bad({.beta1 = 1.5}); }) ==
+        "gradus: beta1 is 1.5; expected a number in [0, 1)");
   // A save names it too.
   CHECK(contains(refusal([&] { gradus::save(m.opt, path, {.metadata = {{"gradus/x", "1"}}}); }),
                  std::string("gradus: checkpoint \"") + path + "\": metadata has "));
@@ -460,15 +498,17 @@ TEST_CASE("a header over the format's limit: how many tensors it is of, and what
   opt.add(name, w, g);
   const std::string said = refusal([&] { gradus::save_to(opt, [](const void*, std::size_t) { return true; }); });
   CHECK(contains(said, "gradus: the checkpoint's header has 120000"));
-  CHECK(contains(said, " bytes, tensors 1; expected at most 100000000 bytes, the format's limit: add small tensors that lie side by side as one"));
+  CHECK(contains(said, " bytes, tensors 1; expected at most 100000000 bytes, the format's limit: add small tensors "
+                       "that lie side by side as one"));
 }
 
 TEST_CASE("what else a strict load refuses")
 {
   model<optimizer<gradus::adam>> m(2);
   model<optimizer<gradus::adam, double>> in_double(1);
-  check_refused(in_double.opt, checkpoint_of(m.opt), {"\"state/a/exp_avg\" is of type F32; expected F64, or convert = true",
-                                                      "\"parameters/b\" is of type F32; expected F64, or convert = true"});
+  check_refused(in_double.opt, checkpoint_of(m.opt),
+                {"\"state/a/exp_avg\" is of type F32; expected F64, or convert = true",
+                 "\"parameters/b\" is of type F32; expected F64, or convert = true"});
   model<optimizer<gradus::adamw>> other(1);
   check_refused(other.opt, checkpoint_of(m.opt), {"\"gradus/recipe\" is \"adam\"; expected \"adamw\""});
   model<optimizer<gradus::adam>> grouped(1);
@@ -478,8 +518,12 @@ TEST_CASE("what else a strict load refuses")
 
   // A momentum of 0 keeps no buffer, and another does: the program has to say which.
   model<optimizer<gradus::sgd>> with(2, gradus::sgd{.momentum = 0.5}), without(2);
-  check_refused(without.opt, checkpoint_of(with.opt), {"\"gradus/group/0/momentum\" is 0.5; expected 0, as here", "\"state/a/momentum_buffer\" is in the file"});
-  check_refused(with.opt, checkpoint_of(without.opt), {"\"gradus/group/0/momentum\" is 0; expected a number > 0, as here", "\"state/a/momentum_buffer\" is missing"});
+  check_refused(without.opt, checkpoint_of(with.opt),
+                {"\"gradus/group/0/momentum\" is 0.5; expected 0, as here",
+                 "\"state/a/momentum_buffer\" is in the file"});
+  check_refused(with.opt, checkpoint_of(without.opt),
+                {"\"gradus/group/0/momentum\" is 0; expected a number > 0, as here",
+                 "\"state/a/momentum_buffer\" is missing"});
   without.opt.set_hyperparameters({.momentum = 0.9});
   load_bytes(without.opt, checkpoint_of(with.opt));
   CHECK(without.opt.hyperparameters().momentum == 0.5);
@@ -565,7 +609,7 @@ TEST_CASE("adding a layer, reordering and regrouping keep every other state")
   }
   CHECK(surplus == 5);  // two slots, step, sum and parameters of c
   CHECK(missing == 5);
-  CHECK(groups == 2);   // how many there are, and b's
+  CHECK(groups == 2);  // how many there are, and b's
 
   // v̄ is that of the moments, over those who are there now.
   const auto step = opt.step();
@@ -643,7 +687,8 @@ TEST_CASE("from recipe to recipe: what they share is taken over, and what starts
 
 namespace {
 
-// What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding shows.
+// What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding
+// shows.
 struct mixed {
   using value_type = short_number;
   std::vector<short_number> parameters{{0x3f80}, {0xc000}};  // 1, −2
@@ -670,13 +715,25 @@ struct mixed {
     visit(std::string_view(), std::string_view("seed"), std::span(&self.seed, 1));
   }
   template <class Visit>
-  void visit_state(Visit&& visit) { visit_all(*this, visit); }
+  void visit_state(Visit&& visit)
+  {
+    visit_all(*this, visit);
+  }
   template <class Visit>
-  void visit_state(Visit&& visit) const { visit_all(*this, visit); }
+  void visit_state(Visit&& visit) const
+  {
+    visit_all(*this, visit);
+  }
   template <class Visit>
-  void visit_tensors(Visit&& visit) { visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part); }
+  void visit_tensors(Visit&& visit)
+  {
+    visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part);
+  }
   template <class Visit>
-  void visit_tensors(Visit&& visit) const { visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part); }
+  void visit_tensors(Visit&& visit) const
+  {
+    visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part);
+  }
 };
 
 }  // namespace
@@ -715,13 +772,25 @@ struct elsewhere {
     visit(std::string_view("w"), std::string_view("step"), std::span(&self.step, 1));
   }
   template <class Visit>
-  void visit_state(Visit&& visit) { visit_all(*this, visit); }
+  void visit_state(Visit&& visit)
+  {
+    visit_all(*this, visit);
+  }
   template <class Visit>
-  void visit_state(Visit&& visit) const { visit_all(*this, visit); }
+  void visit_state(Visit&& visit) const
+  {
+    visit_all(*this, visit);
+  }
   template <class Visit>
-  void visit_tensors(Visit&& visit) { visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part); }
+  void visit_tensors(Visit&& visit)
+  {
+    visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part);
+  }
   template <class Visit>
-  void visit_tensors(Visit&& visit) const { visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part); }
+  void visit_tensors(Visit&& visit) const
+  {
+    visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part);
+  }
 };
 
 }  // namespace
@@ -765,9 +834,12 @@ TEST_CASE("a device's memory goes piece by piece")
 TEST_CASE("slots of any type, and master weights that go with the parameters")
 {
   const mixed saved;
-  CHECK((entries_of(checkpoint_of(saved)) == std::map<std::string, std::string>{
-    {"parameters/w", "BF16 2"}, {"state//seed", "U64 1"}, {"state/w/exp_avg", "U8 2"}, {"state/w/exp_avg_scale", "F32 1"},
-    {"state/w/master", "F32 2"}, {"state/w/step", "U64 1"}}));
+  CHECK((entries_of(checkpoint_of(saved)) == std::map<std::string, std::string>{{"parameters/w", "BF16 2"},
+                                                                                {"state//seed", "U64 1"},
+                                                                                {"state/w/exp_avg", "U8 2"},
+                                                                                {"state/w/exp_avg_scale", "F32 1"},
+                                                                                {"state/w/master", "F32 2"},
+                                                                                {"state/w/step", "U64 1"}}));
   const auto fresh = [] {
     mixed m;
     m.parameters = {{0}, {0}};
@@ -816,8 +888,8 @@ namespace {
 
 using adams_model = model<optimizer<gradus::adams, double>>;
 
-// A checkpoint of four steps with these sums of a, b and c, which may be far from the true ones, so that a step shows who
-// uses them.
+// A checkpoint of four steps with these sums of a, b and c, which may be far from the true ones, so that a step shows
+// who uses them.
 std::string with_sums(const std::array<double, 3>& sums, std::uint64_t is_of_model = 0, bool freezes_c = false)
 {
   adams_model m(4, scheduled);
@@ -1022,7 +1094,8 @@ void check_broken_state_resumes(double gradient, const gradus::step_options& o, 
   m.opt.step(o);
   m.b.gradients[7] = T(0.5);
   for (const bool lenient : {false, true}) {
-    CHECK(refusal([&] { CHECK(load_bytes(n.opt, checkpoint_of(m.opt), {.lenient = lenient}).differences.empty()); }) == "");
+    CHECK(refusal([&] { CHECK(load_bytes(n.opt, checkpoint_of(m.opt), {.lenient = lenient}).differences.empty()); }) ==
+          "");
     n.a = m.a, n.b = m.b, n.c = m.c;
     n.opt.rebind(n.ha, n.a.weights, n.a.gradients);
     n.opt.rebind(n.hb, n.b.weights, n.b.gradients);
@@ -1044,9 +1117,11 @@ TEST_CASE("hyperparameters that are too large for the type here are refused, and
   for (const double lr : {1e39, 1e300}) {
     model<optimizer<gradus::adam, double>> saved(1, gradus::adam{.lr = lr});
     model<optimizer<gradus::adam>> opt(0);
-    check_refused(opt.opt, checkpoint_of(saved.opt), {"lr is 1e+", "expected at most 3.40282347e+38, the largest float"}, {.convert = true});
+    check_refused(opt.opt, checkpoint_of(saved.opt),
+                  {"lr is 1e+", "expected at most 3.40282347e+38, the largest float"}, {.convert = true});
     model<any_optimizer<float>> any(0, "adam");
-    check_refused(any.opt, checkpoint_of(saved.opt), {"lr is 1e+", "expected at most 3.40282347e+38, the largest float"}, {.convert = true});
+    check_refused(any.opt, checkpoint_of(saved.opt),
+                  {"lr is 1e+", "expected at most 3.40282347e+38, the largest float"}, {.convert = true});
   }
 }
 
@@ -1060,8 +1135,10 @@ TEST_CASE("what saves loads: a run that is broken by infinite, NaN or overflowin
       check_broken_state_resumes<optimizer<R, double>>(bad, {});
     });
     const auto composed = gradus::compose(0.01, gradus::first_moment::none{}, gradus::second_moment::ema{.beta2 = 0.9},
-                                          gradus::step_size::rectified{}, gradus::decay::scheduled{.weight_decay = 0.1, .eps = 1e-8});
-    check_broken_state_resumes<optimizer<std::remove_const_t<decltype(composed)>, double>>(bad, {.max_grad_norm = 1}, composed);
+                                          gradus::step_size::rectified{},
+                                          gradus::decay::scheduled{.weight_decay = 0.1, .eps = 1e-8});
+    check_broken_state_resumes<optimizer<std::remove_const_t<decltype(composed)>, double>>(bad, {.max_grad_norm = 1},
+                                                                                           composed);
     check_broken_state_resumes<optimizer<gradus::adams, gradus::precision<float, float, gradus::block8>>>(
         bad == 1e200 ? infinity : bad, {}, scheduled);
   }
@@ -1129,8 +1206,10 @@ TEST_CASE("numbers converted between floating-point types are rounded to nearest
     if (i % 4 == 3)
       x = double(float(x)) * (1 + 0x1p-24);  // a tie, where it is not a denormal
     const float expected = float(x), found = converted(f64, x, f32, 0.0f);
-    REQUIRE((std::isnan(x) ? std::isnan(found) : std::bit_cast<std::uint32_t>(found) == std::bit_cast<std::uint32_t>(expected)));
-    REQUIRE((std::isnan(expected) || std::bit_cast<std::uint64_t>(converted(f32, expected, f64, 0.0)) == std::bit_cast<std::uint64_t>(double(expected))));
+    REQUIRE((std::isnan(x) ? std::isnan(found)
+                           : std::bit_cast<std::uint32_t>(found) == std::bit_cast<std::uint32_t>(expected)));
+    REQUIRE((std::isnan(expected) || std::bit_cast<std::uint64_t>(converted(f32, expected, f64, 0.0)) ==
+                                         std::bit_cast<std::uint64_t>(double(expected))));
     // bfloat16: float's upper half, its lower half added to round it.
     const auto bits = std::bit_cast<std::uint32_t>(expected);
     const auto upper = std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
@@ -1145,7 +1224,9 @@ TEST_CASE("numbers converted between floating-point types are rounded to nearest
       REQUIRE(std::isnan(x));
       continue;
     }
-    const double magnitude = exponent == 31 ? INFINITY : exponent ? std::ldexp(1024 + fraction, int(exponent) - 25) : std::ldexp(fraction, -24);
+    const double magnitude = exponent == 31 ? INFINITY
+                             : exponent     ? std::ldexp(1024 + fraction, int(exponent) - 25)
+                                            : std::ldexp(fraction, -24);
     REQUIRE(double(x) == (bits & 0x8000 ? -magnitude : magnitude));
     REQUIRE(std::signbit(x) == (bits >= 0x8000));
     REQUIRE(converted(f32, x, f16, std::uint16_t{}) == sixteen);
@@ -1169,7 +1250,9 @@ TEST_CASE("a stream that fails: a sentence, and nothing changed before anything 
 {
   model<optimizer<gradus::adam>> m(3), n(1);
   int calls = 0;
-  const std::string sentence = refusal([&] { gradus::save_to(m.opt, [&](const void*, std::size_t) { return ++calls < 3; }); });
+  const std::string sentence = refusal([&] {
+    gradus::save_to(m.opt, [&](const void*, std::size_t) { return ++calls < 3; });
+  });
   CHECK(contains(sentence, "gradus: write returned false for "));
   CHECK(calls == 3);
 

@@ -1,5 +1,5 @@
-// What the compiler's flags may change: rounding, and nothing else. Compiled once without such flags and once for each of
-// them (CMakeLists.txt); `record FILE` writes what all recipes give, `compare FILE` holds another build against it.
+// What the compiler's flags may change: rounding, and nothing else. Compiled once without such flags and once for each
+// of them (CMakeLists.txt); `record FILE` writes what all recipes give, `compare FILE` holds another build against it.
 
 #include <bit>
 #include <cstdint>
@@ -26,7 +26,8 @@ void fail(const char* what, const char* recipe, double seen, double expected)
 template <class T>
 bool near(T seen, T expected, double tolerance)
 {
-  const double difference = double(seen) - double(expected), bound = tolerance * (1 + (expected < 0 ? -double(expected) : double(expected)));
+  const double difference = double(seen) - double(expected),
+               bound = tolerance * (1 + (expected < 0 ? -double(expected) : double(expected)));
   return gradus::is_finite(seen) && difference <= bound && -difference <= bound;
 }
 
@@ -75,9 +76,11 @@ std::vector<T> walk(Backend backend)
 template <class T, class Recipe>
 void walks(const char* recipe, std::FILE* file, bool record)
 {
-  const std::vector<T> scalar = walk<T, Recipe>(gradus::backend::scalar{}), packed = walk<T, Recipe>(gradus::default_backend{});
+  const std::vector<T> scalar = walk<T, Recipe>(gradus::backend::scalar{}),
+                       packed = walk<T, Recipe>(gradus::default_backend{});
   std::vector<T> expected = scalar;
-  if (record ? std::fwrite(expected.data(), sizeof(T), n, file) != n : std::fread(expected.data(), sizeof(T), n, file) != n)
+  if (record ? std::fwrite(expected.data(), sizeof(T), n, file) != n
+             : std::fread(expected.data(), sizeof(T), n, file) != n)
     fail("the file", recipe, 0, 0);
   for (const auto* w : {&scalar, &packed})
     for (std::size_t i = 0; i < n; ++i)
@@ -85,7 +88,8 @@ void walks(const char* recipe, std::FILE* file, bool record)
         return fail(w == &scalar ? "scalar" : "packed", recipe, double((*w)[i]), double(expected[i]));
 }
 
-// One weight of 1 under gradients of one size, by Padam, whose pow is made of differences that are zero to an algebraist.
+// One weight of 1 under gradients of one size, by Padam, whose pow is made of differences that are zero to an
+// algebraist.
 template <class T>
 void one_weight(double partial, double gradient, int steps, double expected, double tolerance)
 {
@@ -93,7 +97,8 @@ void one_weight(double partial, double gradient, int steps, double expected, dou
   const auto run = [&](auto backend) {
     std::vector<T> w(65, T(1)), g(65, T(gradient)), m(65), v(65), largest(65);
     for (int t = 1; t <= steps; ++t)
-      if (!gradus::update(backend, gradus::prepare<T>(rule, gradus::make_step_scalars(rule, std::uint64_t(t), 1)), w, g, {m, v, largest}))
+      if (!gradus::update(backend, gradus::prepare<T>(rule, gradus::make_step_scalars(rule, std::uint64_t(t), 1)), w, g,
+                          {m, v, largest}))
         return fail("lengths", "padam", 0, 0);
     for (const T x : w)
       if (!near(x, T(expected), tolerance))
@@ -109,7 +114,8 @@ void large_gradient(const char* recipe)
 {
   constexpr auto rule = Recipe{.lr = 0.1}.rule();
   const auto run = [&](auto backend) {
-    std::vector<T> w(65, T(1)), g(65, sizeof(T) == 4 ? T(3e19) : T(3e154)), m(65), v(65, T(gradus::initial_value(rule, 1))), largest(65);
+    std::vector<T> w(65, T(1)), g(65, sizeof(T) == 4 ? T(3e19) : T(3e154)), m(65),
+        v(65, T(gradus::initial_value(rule, 1))), largest(65);
     const auto formula = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, 1, 1));
     bool fits;
     if constexpr (rule.slots == 2)

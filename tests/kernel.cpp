@@ -228,7 +228,8 @@ TEST_CASE("SGD with momentum 0 takes an empty slot, and leaves one that is there
   CHECK(slot == untouched);
   // A momentum that is not 0 needs its slot.
   const auto moving = gradus::sgd{.momentum = 0.9}.rule();
-  CHECK_FALSE(gradus::update(backend, gradus::prepare<float>(moving, gradus::make_step_scalars(moving, 1, 1)), x.ours, x.gradients, {}));
+  CHECK_FALSE(gradus::update(backend, gradus::prepare<float>(moving, gradus::make_step_scalars(moving, 1, 1)), x.ours,
+                             x.gradients, {}));
   CHECK(support::first_difference(x.ours, x.theirs) == -1);
 }
 
@@ -313,9 +314,12 @@ TEST_CASE("formulas can be copied as bytes, and nothing in the engine layer thro
       static_assert(noexcept(gradus::make_step_scalars(rule, 1, 1.0, 0.0)));
       static_assert(noexcept(gradus::prepare<T>(rule, gradus::step_scalars{})));
       static_assert(noexcept(gradus::initial_value(rule, 0)));
-      static_assert(noexcept(gradus::update(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
-      static_assert(noexcept(gradus::update_moments(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
-      static_assert(noexcept(gradus::update_weights(backend, std::declval<const prepared&>(), span(), gradient_span(), slots())));
+      static_assert(noexcept(gradus::update(backend, std::declval<const prepared&>(), span(), gradient_span(),
+                                            slots())));
+      static_assert(noexcept(gradus::update_moments(backend, std::declval<const prepared&>(), span(), gradient_span(),
+                                                    slots())));
+      static_assert(noexcept(gradus::update_weights(backend, std::declval<const prepared&>(), span(), gradient_span(),
+                                                    slots())));
       static_assert(noexcept(gradus::squared_norm(backend, gradient_span())));
       static_assert(noexcept(gradus::sum(backend, gradient_span())));
       static_assert(noexcept(gradus::add_squared_norm(backend, gradient_span(), std::declval<gradus::exact_sum&>())));
@@ -339,9 +343,11 @@ TEST_CASE_TEMPLATE("the sum of the second moments follows from the gradients' no
   double sum = 0;
   for (std::uint64_t t = 1; t <= 1000; ++t) {
     x.draw_gradients(r);
-    REQUIRE(gradus::update(backend, gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, 1, 0), 0.3), x.ours, x.gradients, x.state()));
+    REQUIRE(gradus::update(backend, gradus::prepare<T>(rule, gradus::make_step_scalars(rule, t, 1, 0), 0.3), x.ours,
+                           x.gradients, x.state()));
     sum = gradus::next_second_moment_sum<T>(rule.second_moment, sum,
                                             gradus::squared_norm(backend, std::span<const T>(x.gradients)), 0.3);
   }
-  CHECK(sum == doctest::Approx(gradus::sum(backend, std::span<const T>(x.slots[1]))).epsilon(sizeof(T) == 4 ? 1e-5 : 1e-12));
+  CHECK(sum ==
+        doctest::Approx(gradus::sum(backend, std::span<const T>(x.slots[1]))).epsilon(sizeof(T) == 4 ? 1e-5 : 1e-12));
 }

@@ -1,5 +1,6 @@
-// Two units of one program, compiled from this file with different flags and linked in both orders (CMakeLists.txt): each
-// has the code that its flags ask for. MIXED_PLAIN is the one with exceptions, OpenMP (where it is found) and without
+// Two units of one program, compiled from this file with different flags and linked in both orders (CMakeLists.txt):
+// each has the code that its flags ask for. MIXED_PLAIN is the one with exceptions, OpenMP (where it is found) and
+// without
 // -funsafe-math-optimizations; it has main, and looks at both.
 
 #include <cstddef>
@@ -54,8 +55,7 @@ int main()
   bool caught = false;
   try {
     one_step(-1);
-  }
-  catch (const std::invalid_argument&) {
+  } catch (const std::invalid_argument&) {
     caught = true;
   }
   check(caught, "a unit with exceptions sees the exception");

@@ -1,6 +1,6 @@
-// A program built with -fno-exceptions -fno-rtti works as any other; so does one built with -ffast-math as well, but for
-// rounding. Without doctest, which needs exceptions. With the argument `refuse` or `handled` it makes a call that is
-// refused, and run_refused.cmake looks at how it ends.
+// A program built with -fno-exceptions -fno-rtti works as any other; so does one built with -ffast-math as well, but
+// for rounding. Without doctest, which needs exceptions. With the argument `refuse` or `handled` it makes a call that
+// is refused, and run_refused.cmake looks at how it ends.
 
 #include <bit>
 #include <cmath>
@@ -36,8 +36,8 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b)
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
-// How far an optimizer is from a textbook's loop in double after 100 steps, relative to 0.1 + |w|. With `scheduled`, the
-// decay is AdamS's, else there is none.
+// How far an optimizer is from a textbook's loop in double after 100 steps, relative to 0.1 + |w|. With `scheduled`,
+// the decay is AdamS's, else there is none.
 template <class T, class Recipe>
 double worst_difference(const Recipe& recipe, bool scheduled)
 {

@@ -19,10 +19,7 @@ const double pi = std::acos(-1.0);
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
-doctest::Approx about(double x)
-{
-  return doctest::Approx(x).epsilon(1e-13).scale(1);
-}
+doctest::Approx about(double x) { return doctest::Approx(x).epsilon(1e-13).scale(1); }
 
 // CosineAnnealingWarmRestarts, which finds its period by walking there from 0.
 double torch_warm_restarts(double t, double t_0, double t_mult, double eta_min)
@@ -66,8 +63,10 @@ TEST_CASE("multi_step: gamma to the number of milestones passed")
   CHECK(multi_step{.milestones = {0}, .gamma = 0.5}(0) == 0.5);
 
   check_refuses_t(s);
-  CHECK_THROWS_WITH_AS((multi_step{.milestones = {1}, .gamma = -1}(0)), "gradus: gamma is -1; expected a finite number >= 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS((multi_step{.milestones = {1, -2}}(0)), "gradus: milestones is -2; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS((multi_step{.milestones = {1}, .gamma = -1}(0)),
+                       "gradus: gamma is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS((multi_step{.milestones = {1, -2}}(0)),
+                       "gradus: milestones is -2; expected a finite number >= 0", std::invalid_argument);
 }
 
 TEST_CASE("cosine: CosineAnnealingLR, and then the end")
@@ -86,8 +85,10 @@ TEST_CASE("cosine: CosineAnnealingLR, and then the end")
   CHECK(cosine{.t_max = 0.25}(0.125) == about(0.5));
 
   check_refuses_t(s);
-  CHECK_THROWS_WITH_AS(cosine{.t_max = 0}(0), "gradus: t_max is 0; expected a finite number > 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS((cosine{.t_max = 1, .eta_min = -0.5}(0)), "gradus: eta_min is -0.5; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(cosine{.t_max = 0}(0), "gradus: t_max is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((cosine{.t_max = 1, .eta_min = -0.5}(0)),
+                       "gradus: eta_min is -0.5; expected a finite number >= 0", std::invalid_argument);
 }
 
 TEST_CASE("cosine_warm_restarts: CosineAnnealingWarmRestarts")
@@ -98,13 +99,16 @@ TEST_CASE("cosine_warm_restarts: CosineAnnealingWarmRestarts")
     if (restart > 0)
       CHECK(s(restart - 1e-3) < 1e-6);
   }
-  for (const auto& r : {cosine_warm_restarts{14, 2, 0}, {14, 2, 0.1}, {14, 1, 0.1}, {10, 1.5, 0}, {0.3, 3, 0}, {1, 1.0625, 0.5}})
+  for (const auto& r :
+       {cosine_warm_restarts{14, 2, 0}, {14, 2, 0.1}, {14, 1, 0.1}, {10, 1.5, 0}, {0.3, 3, 0}, {1, 1.0625, 0.5}})
     for (int i = 0; i < 2000; ++i) {
       const double t = 0.25 * i;
       const double expected = torch_warm_restarts(t, r.t_0, r.t_mult, r.eta_min);
       // A sum of many inexact periods may put a restart a hair before or after t.
-      const bool near_restart = std::fabs(torch_warm_restarts(t + 1e-9, r.t_0, r.t_mult, r.eta_min) - expected) > 1e-3 ||
-                                (t > 0 && std::fabs(torch_warm_restarts(t - 1e-9, r.t_0, r.t_mult, r.eta_min) - expected) > 1e-3);
+      const bool near_restart = std::fabs(torch_warm_restarts(t + 1e-9, r.t_0, r.t_mult, r.eta_min) - expected) >
+                                    1e-3 ||
+                                (t > 0 && std::fabs(torch_warm_restarts(t - 1e-9, r.t_0, r.t_mult, r.eta_min) -
+                                                    expected) > 1e-3);
       if (r.t_mult == int(r.t_mult) && r.t_0 == int(r.t_0))
         CHECK(r(t) == about(expected));
       else if (!near_restart)
@@ -114,9 +118,12 @@ TEST_CASE("cosine_warm_restarts: CosineAnnealingWarmRestarts")
   CHECK(cosine_warm_restarts{.t_0 = 10}(25) == about(0.5));
 
   check_refuses_t(s);
-  CHECK_THROWS_WITH_AS(cosine_warm_restarts{.t_0 = 0}(0), "gradus: t_0 is 0; expected a finite number > 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS((cosine_warm_restarts{.t_0 = 1, .t_mult = 0.5}(0)), "gradus: t_mult is 0.5; expected a finite number >= 1", std::invalid_argument);
-  CHECK_THROWS_WITH_AS((cosine_warm_restarts{.t_0 = 1, .eta_min = not_a_number}(0)), "gradus: eta_min is nan; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(cosine_warm_restarts{.t_0 = 0}(0), "gradus: t_0 is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((cosine_warm_restarts{.t_0 = 1, .t_mult = 0.5}(0)),
+                       "gradus: t_mult is 0.5; expected a finite number >= 1", std::invalid_argument);
+  CHECK_THROWS_WITH_AS((cosine_warm_restarts{.t_0 = 1, .eta_min = not_a_number}(0)),
+                       "gradus: eta_min is nan; expected a finite number >= 0", std::invalid_argument);
 }
 
 TEST_CASE("cosine_warm_restarts finds its period at once, however many came before")
@@ -139,10 +146,11 @@ TEST_CASE("cosine_warm_restarts finds its period at once, however many came befo
 TEST_CASE("cosine_warm_restarts ends for every input in range, and stays within [eta_min, 1]")
 {
   const double denormal = std::numeric_limits<double>::denorm_min(), largest = std::numeric_limits<double>::max();
-  const double lengths[] = {denormal, 3 * denormal, 1e-320, 2.3e-308, 1e-300, 1e-151, 1e-149, 1e-20, 1,
+  const double lengths[] = {denormal, 3 * denormal, 1e-320, 2.3e-308, 1e-300, 1e-151, 1e-149, 1e-20,  1,
                             14,       1e18,         1e100,  1e119,    1e122,  1e200,  1e300,  largest};
   const auto start = std::chrono::steady_clock::now();
-  for (const double t_mult : {1.0, 1 + 0x1p-52, 1 + 1e-15, 1 + 1e-13, 1 + 1e-9, 1.001, 1.5, 2.0, 1e5 + 0.1, 1e100, 1e130, 1e200, 1e308, largest})
+  for (const double t_mult : {1.0, 1 + 0x1p-52, 1 + 1e-15, 1 + 1e-13, 1 + 1e-9, 1.001, 1.5, 2.0, 1e5 + 0.1, 1e100,
+                              1e130, 1e200, 1e308, largest})
     for (const double t_0 : lengths)
       for (const double t : lengths) {
         CAPTURE(t_mult);
@@ -212,8 +220,10 @@ TEST_CASE("linear_warmup: LinearLR up to 1")
   CHECK(from(4) == 1);
 
   check_refuses_t(s);
-  CHECK_THROWS_WITH_AS(linear_warmup{.t_warmup = 0}(0), "gradus: t_warmup is 0; expected a finite number > 0", std::invalid_argument);
-  CHECK_THROWS_WITH_AS((linear_warmup{.t_warmup = 1, .start_factor = 2}(0)), "gradus: start_factor is 2; expected a number in [0, 1]", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(linear_warmup{.t_warmup = 0}(0), "gradus: t_warmup is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((linear_warmup{.t_warmup = 1, .start_factor = 2}(0)),
+                       "gradus: start_factor is 2; expected a number in [0, 1]", std::invalid_argument);
 }
 
 TEST_CASE("product: all see the same t")
@@ -233,12 +243,14 @@ TEST_CASE("sequence: the second counts from 0 again")
   for (int t = 0; t < 250; ++t)
     CHECK(s(t) == about(t < 5 ? t / 5.0 : t < 200 ? (1 + std::cos(pi * (t - 5) / 195)) / 2 : 0));
   CHECK(s(5) == 1);
-  const sequence three(linear_warmup{.t_warmup = 2}, 2, sequence([](double) { return 1.0; }, 10, multi_step{.milestones = {1}, .gamma = 0.5}));
+  const sequence three(linear_warmup{.t_warmup = 2}, 2,
+                       sequence([](double) { return 1.0; }, 10, multi_step{.milestones = {1}, .gamma = 0.5}));
   CHECK(three(1) == 0.5);
   CHECK(three(11.5) == 1);
   CHECK(three(12.5) == 1);
   CHECK(three(13) == 0.5);
 
   check_refuses_t(s);
-  CHECK_THROWS_WITH_AS(sequence(cosine{}, -1, cosine{}), "gradus: until is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS(sequence(cosine{}, -1, cosine{}), "gradus: until is -1; expected a finite number >= 0",
+                       std::invalid_argument);
 }

@@ -1,6 +1,6 @@
-// A second oracle: every optimizer written down plainly, as a textbook has it, in double and sharing nothing with gradus,
-// against gradus::optimizer on random problems: hyperparameters, shapes, groups, schedules, clipping, tensors that join
-// late or sit out some steps.
+// A second oracle: every optimizer written down plainly, as a textbook has it, in double and sharing nothing with
+// gradus, against gradus::optimizer on random problems: hyperparameters, shapes, groups, schedules, clipping, tensors
+// that join late or sit out some steps.
 
 #include <doctest/doctest.h>
 
@@ -145,8 +145,8 @@ void adabound(model& all, double lr_scale)
       const double g = x.g[i] + x.h.weight_decay * x.theta[i];
       x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * g;
       x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * g * g;
-      const double step_size =
-          x.h.lr * lr_scale * std::sqrt(1 - std::pow(x.h.beta2, x.t)) / (1 - std::pow(x.h.beta1, x.t));
+      const double step_size = x.h.lr * lr_scale * std::sqrt(1 - std::pow(x.h.beta2, x.t)) /
+                               (1 - std::pow(x.h.beta1, x.t));
       x.theta[i] -= std::clamp(step_size / (std::sqrt(x.v[i]) + x.h.eps), lower, upper) * x.m[i];
     }
   }
@@ -163,8 +163,8 @@ void padam(model& all, double lr_scale)
       x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * g;
       x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * g * g;
       x.v_max[i] = std::max(x.v_max[i], x.v[i]);
-      const double step_size =
-          x.h.lr * lr_scale * std::sqrt(1 - std::pow(x.h.beta2, x.t)) / (1 - std::pow(x.h.beta1, x.t));
+      const double step_size = x.h.lr * lr_scale * std::sqrt(1 - std::pow(x.h.beta2, x.t)) /
+                               (1 - std::pow(x.h.beta1, x.t));
       x.theta[i] -= step_size * x.m[i] / std::pow(std::sqrt(x.v_max[i]) + x.h.eps, 2 * x.h.partial);
     }
   }
@@ -199,16 +199,26 @@ void radam(model& all, double lr_scale)
 
 void step(std::string_view name, model& all, double lr_scale)
 {
-  if (name == "sgd") return sgd(all, lr_scale, false);
-  if (name == "sgds") return sgd(all, lr_scale, true);
-  if (name == "adam") return adam(all, lr_scale, decay::l2, false);
-  if (name == "adamw") return adam(all, lr_scale, decay::decoupled, false);
-  if (name == "amsgrad") return adam(all, lr_scale, decay::l2, true);
-  if (name == "adams") return adams(all, lr_scale);
-  if (name == "yogi") return yogi(all, lr_scale);
-  if (name == "adabound") return adabound(all, lr_scale);
-  if (name == "padam") return padam(all, lr_scale);
-  if (name == "radam") return radam(all, lr_scale);
+  if (name == "sgd")
+    return sgd(all, lr_scale, false);
+  if (name == "sgds")
+    return sgd(all, lr_scale, true);
+  if (name == "adam")
+    return adam(all, lr_scale, decay::l2, false);
+  if (name == "adamw")
+    return adam(all, lr_scale, decay::decoupled, false);
+  if (name == "amsgrad")
+    return adam(all, lr_scale, decay::l2, true);
+  if (name == "adams")
+    return adams(all, lr_scale);
+  if (name == "yogi")
+    return yogi(all, lr_scale);
+  if (name == "adabound")
+    return adabound(all, lr_scale);
+  if (name == "padam")
+    return padam(all, lr_scale);
+  if (name == "radam")
+    return radam(all, lr_scale);
   FAIL("the textbook knows no ", std::string(name));
 }
 
@@ -249,11 +259,16 @@ Recipe recipe_of(const hyperparameters& h)
     r.beta2 = h.beta2;
     r.eps = h.eps;
   }
-  if constexpr (requires { r.initial_accumulator; }) r.initial_accumulator = h.initial_accumulator;
-  if constexpr (requires { r.final_lr; }) r.final_lr = h.final_lr;
-  if constexpr (requires { r.gamma; }) r.gamma = h.gamma;
-  if constexpr (requires { r.partial; }) r.partial = h.partial;
-  if constexpr (requires { r.decoupled_weight_decay; }) r.decoupled_weight_decay = h.decoupled_weight_decay;
+  if constexpr (requires { r.initial_accumulator; })
+    r.initial_accumulator = h.initial_accumulator;
+  if constexpr (requires { r.final_lr; })
+    r.final_lr = h.final_lr;
+  if constexpr (requires { r.gamma; })
+    r.gamma = h.gamma;
+  if constexpr (requires { r.partial; })
+    r.partial = h.partial;
+  if constexpr (requires { r.decoupled_weight_decay; })
+    r.decoupled_weight_decay = h.decoupled_weight_decay;
   return r;
 }
 
@@ -275,7 +290,10 @@ struct machine_of final : machine<T> {
   {
     tensors.push_back(opt.add(weights, gradients, opt.add_group(recipe_of<Recipe>(h))));
   }
-  void sit_out(std::size_t tensor, bool out) override { out ? opt.freeze(tensors[tensor]) : opt.unfreeze(tensors[tensor]); }
+  void sit_out(std::size_t tensor, bool out) override
+  {
+    out ? opt.freeze(tensors[tensor]) : opt.unfreeze(tensors[tensor]);
+  }
   gradus::step_report step(const gradus::step_options& o) override { return opt.step(o); }
 };
 
@@ -308,10 +326,10 @@ double worst_difference(machine<T>& ours, std::string_view recipe, std::uint64_t
   std::vector<hyperparameters> groups(1 + r.below(3));
   for (auto& h : groups)
     h = draw_hyperparameters(r, recipe);
-  const std::size_t late = r.chance(0.3) ? r.below(tensors) : 0;     // the last so many join at step 8
-  const std::size_t idler = r.chance(0.3) ? r.below(tensors) : 99;   // sits out steps 15 to 19, unless it is alone
-  const std::optional<double> max_norm =
-      r.chance(0.3) ? std::optional(gradient_size * r.magnitude(0.1, 10)) : std::nullopt;
+  const std::size_t late = r.chance(0.3) ? r.below(tensors) : 0;    // the last so many join at step 8
+  const std::size_t idler = r.chance(0.3) ? r.below(tensors) : 99;  // sits out steps 15 to 19, unless it is alone
+  const std::optional<double> max_norm = r.chance(0.3) ? std::optional(gradient_size * r.magnitude(0.1, 10))
+                                                       : std::nullopt;
   const double grad_scale = r.chance(0.5) ? 1 : r.uniform(0.1, 2);
 
   textbook::model model;

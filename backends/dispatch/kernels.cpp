@@ -28,8 +28,7 @@ template <class Kernel>
 {
   using T = typename Kernel::value_type;
   const Kernel own = *static_cast<const Kernel*>(kernel);
-  default_backend{}.sweep(own, static_cast<T*>(theta), static_cast<const T*>(g),
-                          static_cast<T* const*>(slots), n);
+  default_backend{}.sweep(own, static_cast<T*>(theta), static_cast<const T*>(g), static_cast<T* const*>(slots), n);
 }
 
 template <class Term, class T>
@@ -46,7 +45,7 @@ constexpr auto sweeps = [] {
 }();
 
 constexpr dispatch_table::sum_function page_sums[] = {&sum<square_term, float>, &sum<square_term, double>,
-                                                       &sum<plain_term, float>, &sum<plain_term, double>};
+                                                      &sum<plain_term, float>, &sum<plain_term, double>};
 
 }  // namespace
 GRADUS_CLOSE_NAMESPACE
@@ -54,6 +53,7 @@ GRADUS_CLOSE_NAMESPACE
 #define GRADUS_DISPATCH_TABLE GRADUS_JOIN(gradus_dispatch_, GRADUS_ISA_NAME)
 extern "C" {
 extern const gradus::dispatch_table GRADUS_DISPATCH_TABLE;
-constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME), gradus::detail::dispatch_layout(),
-                                                            gradus::sweeps.data(), gradus::page_sums};
+constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME),
+                                                             gradus::detail::dispatch_layout(), gradus::sweeps.data(),
+                                                             gradus::page_sums};
 }

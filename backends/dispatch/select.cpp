@@ -18,7 +18,8 @@ const gradus::dispatch_table* gradus::gradus_dispatch_table(int set) noexcept
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &gradus_dispatch_avx2_fma : nullptr;
   case instruction_set::avx512:
     return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl")
                ? &gradus_dispatch_avx512
                : nullptr;
   }

@@ -106,7 +106,9 @@ struct eigen final : peer {
   {
     const plain_coefficients c = next();
     for (std::size_t k = 0; k < x.s.tensors; ++k) {
-      const auto map = [&](float* p) { return Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>(p, Eigen::Index(x.s.size)); };
+      const auto map = [&](float* p) {
+        return Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>(p, Eigen::Index(x.s.size));
+      };
       auto theta = map(x.parameters(k)), g = map(x.gradients(k)), first = map(m(k)), second = map(v(k));
       first = c.beta1 * first + (1 - c.beta1) * g;
       second = c.beta2 * second + (1 - c.beta2) * g.square();

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-void PLAIN_LOOP(const plain_coefficients& coefficients, float* __restrict theta, const float* __restrict g, float* __restrict m,
-                float* __restrict v, std::size_t n)
+void PLAIN_LOOP(const plain_coefficients& coefficients, float* __restrict theta, const float* __restrict g,
+                float* __restrict m, float* __restrict v, std::size_t n)
 {
   const plain_coefficients c = coefficients;
   for (std::size_t i = 0; i < n; ++i) {

@@ -21,7 +21,8 @@ struct raw {
 }  // namespace
 
 /// Views the memory of another implementation's model.
-extern "C" raw* torch_raw_open(std::size_t tensors, std::size_t size, float* const* theta, float* const* g, double weight_decay)
+extern "C" raw* torch_raw_open(std::size_t tensors, std::size_t size, float* const* theta, float* const* g,
+                               double weight_decay)
 {
   const c10::InferenceMode guard;
   raw* const r = new raw;

@@ -88,8 +88,7 @@ class dense final : public layer {
  public:
   dense(task& owner, random_numbers& random, const std::string& name, Index inputs, Index outputs)
       : inputs_(inputs), outputs_(outputs), affine_(owner, random, name, inputs, outputs, true)
-  {
-  }
+  {}
   void forward(const matrix& x, matrix& y, mode) override
   {
     const Eigen::Map<const matrix> flat(x.data(), x.size() / inputs_, inputs_);
@@ -116,8 +115,7 @@ class convolution final : public layer {
   convolution(task& owner, random_numbers& random, const std::string& name, shape in, Index outputs, bool biased)
       : in_(in), outputs_(outputs), affine_(owner, random, name, 9 * in.channels, outputs, biased),
         padded_(std::size_t((in.height + 2) * (in.width + 2) * in.channels)), d_padded_(padded_.size())
-  {
-  }
+  {}
   void forward(const matrix& x, matrix& y, mode) override
   {
     y.resize(x.rows(), outputs_);
@@ -195,23 +193,26 @@ class convolution final : public layer {
 class batch_norm final : public layer {
  public:
   batch_norm(task& owner, numbers& buffers, const std::string& name, Index channels)
-      : owner_(owner), buffers_(buffers), channels_(channels), scale_(owner.add_tensor(name + ".weight", std::size_t(channels))),
+      : owner_(owner), buffers_(buffers), channels_(channels),
+        scale_(owner.add_tensor(name + ".weight", std::size_t(channels))),
         shift_(owner.add_tensor(name + ".bias", std::size_t(channels))), running_(buffers.size())
   {
     std::fill_n(owner.parameters.begin() + std::ptrdiff_t(scale_), channels, 1.0f);
-    buffers.resize(running_ + std::size_t(channels), 0.0f);  // means
+    buffers.resize(running_ + std::size_t(channels), 0.0f);        // means
     buffers.resize(buffers.size() + std::size_t(channels), 1.0f);  // variances
   }
   void forward(const matrix& x, matrix& y, mode m) override
   {
-    row running_mean(buffers_.data() + running_, channels_), running_variance(running_mean.data() + channels_, channels_);
+    row running_mean(buffers_.data() + running_, channels_),
+        running_variance(running_mean.data() + channels_, channels_);
     Eigen::ArrayXf variance;
     if (m == mode::evaluation) {
       mean_ = running_mean;
       variance = running_variance;
     } else {
       mean_ = sum(x.rows(), [&](Index i) { return x.row(i).transpose().array(); }) / float(x.rows());
-      variance = sum(x.rows(), [&](Index i) { return (x.row(i).transpose().array() - mean_).square(); }) / float(x.rows());
+      variance = sum(x.rows(), [&](Index i) { return (x.row(i).transpose().array() - mean_).square(); }) /
+                 float(x.rows());
     }
     if (m == mode::training) {
       running_mean += 0.1f * (mean_ - running_mean);
@@ -228,7 +229,8 @@ class batch_norm final : public layer {
   {
     const auto normalised = [&](Index i) { return (x.row(i).transpose().array() - mean_) * inverse_deviation_; };
     const Eigen::ArrayXf d_shift = sum(x.rows(), [&](Index i) { return dy.row(i).transpose().array(); });
-    const Eigen::ArrayXf d_scale = sum(x.rows(), [&](Index i) { return dy.row(i).transpose().array() * normalised(i); });
+    const Eigen::ArrayXf d_scale = sum(x.rows(),
+                                       [&](Index i) { return dy.row(i).transpose().array() * normalised(i); });
     of(owner_.gradients, shift_) += d_shift;
     of(owner_.gradients, scale_) += d_scale;
     if (!dx)
@@ -237,7 +239,8 @@ class batch_norm final : public layer {
     const Eigen::ArrayXf slope = of(owner_.parameters, scale_) * inverse_deviation_;
     dx->resize(x.rows(), x.cols());
     for (Index i = 0; i < x.rows(); ++i)
-      dx->row(i).transpose().array() = slope * (dy.row(i).transpose().array() - d_shift / n - normalised(i) * (d_scale / n));
+      dx->row(i).transpose().array() = slope *
+                                       (dy.row(i).transpose().array() - d_shift / n - normalised(i) * (d_scale / n));
   }
 
  private:
@@ -283,7 +286,7 @@ class max_pool final : public layer {
   void forward(const matrix& x, matrix& y, mode) override
   {
     y.resize(x.rows() / in_.rows() * out_rows(), in_.channels);
-    for_squares(y.rows(), [&](Index o, const Index (&i)[4]) {
+    for_squares(y.rows(), [&](Index o, const Index(&i)[4]) {
       y.row(o) = x.row(i[0]).cwiseMax(x.row(i[1])).cwiseMax(x.row(i[2])).cwiseMax(x.row(i[3]));
     });
   }
@@ -294,7 +297,7 @@ class max_pool final : public layer {
     dx->resize(x.rows(), x.cols());
     if (in_.height % 2 != 0 || in_.width % 2 != 0)
       dx->setZero();
-    for_squares(y.rows(), [&](Index o, const Index (&i)[4]) {
+    for_squares(y.rows(), [&](Index o, const Index(&i)[4]) {
       for (const Index k : i) {  // the first of equals takes all
         dx->row(k) = (x.row(k).array() == y.row(o).array()).select(dy.row(o), 0.0f);
         dy.row(o) -= dx->row(k);
@@ -405,8 +408,9 @@ class images final : public task {
   double step_gradients(std::size_t step) override
   {
     const std::size_t first = step * std::size_t(batch_);
-    fill(train_, batch_, [&](Index j) { return order_[first + std::size_t(j)]; },
-         [&](Index j) { return moves_[first + std::size_t(j)]; });
+    fill(
+        train_, batch_, [&](Index j) { return order_[first + std::size_t(j)]; },
+        [&](Index j) { return moves_[first + std::size_t(j)]; });
     std::fill(gradients.begin(), gradients.end(), 0.0f);
     return add_gradients(mode::training, 1);
   }

@@ -21,8 +21,8 @@ struct language_config {
   std::size_t train = 200'000, test = 60'000;  ///< characters: the text's first, and those that follow them
   std::size_t window = 35;                     ///< characters that a step's gradients go back over
   std::size_t embedding = 64, hidden = 128, layers = 2;
-  float dropout = 0.1f;                        ///< part of the non-recurrent connections that a step leaves out
-  std::size_t probe = 70;                      ///< characters of each stream that probe_gradients() reads
+  float dropout = 0.1f;    ///< part of the non-recurrent connections that a step leaves out
+  std::size_t probe = 70;  ///< characters of each stream that probe_gradients() reads
 };
 
 /// The training text is cut into `batch` streams that are read side by side, `window` characters a step; the state is
@@ -172,10 +172,7 @@ class language_model final : public task {
     output_bias_ = add_tensor("output.bias", v);
   }
 
-  static map at(numbers& in, std::size_t begin, Index rows, Index cols)
-  {
-    return {in.data() + begin, rows, cols};
-  }
+  static map at(numbers& in, std::size_t begin, Index rows, Index cols) { return {in.data() + begin, rows, cols}; }
 
   /// Multiplies x by factors that are 0 or 1 / (1 - dropout), each step's and each place's own.
   void drop(matrix& x, matrix& mask, std::uint64_t place) const
@@ -224,8 +221,7 @@ class language_model final : public task {
         z.leftCols(3 * h) = z.leftCols(3 * h).array().logistic();
         z.rightCols(h) = z.rightCols(h).array().tanh();
         const auto i = z.leftCols(h).array(), f = z.middleCols(h, h).array(), o = z.middleCols(2 * h, h).array();
-        a.c.middleRows(r + streams, streams) =
-            f * a.c.middleRows(r, streams).array() + i * z.rightCols(h).array();
+        a.c.middleRows(r + streams, streams) = f * a.c.middleRows(r, streams).array() + i * z.rightCols(h).array();
         a.tanh_c.middleRows(r, streams) = a.c.middleRows(r + streams, streams).array().tanh();
         a.h.middleRows(r + streams, streams) = o * a.tanh_c.middleRows(r, streams).array();
       }

@@ -50,8 +50,8 @@ struct run {
   std::uint64_t seed = 0;
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(run, model, optimizer, lr, weight_decay, schedule, milestones, t_0, t_mult, epochs, images,
-                                   batch, seed)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(run, model, optimizer, lr, weight_decay, schedule, milestones, t_0, t_mult, epochs,
+                                   images, batch, seed)
 
 run read_run(const std::string& file)
 {
@@ -66,9 +66,13 @@ run read_run(const std::string& file)
     if (!all_keys.contains(key))
       throw std::runtime_error(file + " has the key " + key + "; expected only those of " + all_keys.dump());
     const json& like = all_keys[key];
-    if (like.is_number_integer() ? !value.is_number_integer() || value < 1 : like.is_number() ? !value.is_number() : value.type() != like.type())
+    if (like.is_number_integer() ? !value.is_number_integer() || value < 1
+        : like.is_number()       ? !value.is_number()
+                                 : value.type() != like.type())
       throw std::runtime_error(file + ": " + key + " is " + value.dump() + "; expected " +
-                               (like.is_number_integer() ? "an integer of at least 1" : like.is_number() ? "a number" : "a value like " + like.dump()));
+                               (like.is_number_integer() ? "an integer of at least 1"
+                                : like.is_number()       ? "a number"
+                                                         : "a value like " + like.dump()));
   }
   const run r = description.get<run>();
   return r;
@@ -125,7 +129,8 @@ template <class Opt>
 void add_tensors(Opt& opt, study::task& task)
 {
   for (const study::tensor& t : task.tensors)
-    opt.add(t.name, std::span(task.parameters).subspan(t.begin, t.size), std::span(task.gradients).subspan(t.begin, t.size));
+    opt.add(t.name, std::span(task.parameters).subspan(t.begin, t.size),
+            std::span(task.gradients).subspan(t.begin, t.size));
 }
 
 // ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,7 +246,8 @@ void train(const run& r, study::task& task, Opt& opt, const json& about, log_fil
   if (std::filesystem::exists(state)) {
     gradus::load_report loaded = gradus::load(opt, state, {.parameters = true});
     if (loaded.metadata["run"] != json(r).dump())
-      throw std::runtime_error(state + " is the state of the run " + loaded.metadata["run"] + "; expected " + json(r).dump());
+      throw std::runtime_error(state + " is the state of the run " + loaded.metadata["run"] + "; expected " +
+                               json(r).dump());
     epoch = std::stoi(loaded.metadata["epoch"]);
     seconds_before = std::stod(loaded.metadata["seconds"]);
     log.restart(loaded.metadata["log"]);
@@ -381,7 +387,8 @@ int main(int argc, char** argv)
     CLI::App* c = app.add_subcommand(name, what);
     c->add_option("--log", log, "Written: JSON, an object a line")->required();
     c->add_option("--data", where.data, "Folder of Fashion-MNIST's four .gz files")->capture_default_str();
-    c->add_option("--text", where.text, "The language model's: plain, or that of Debian's bible-kjv-text")->capture_default_str();
+    c->add_option("--text", where.text, "The language model's: plain, or that of Debian's bible-kjv-text")
+        ->capture_default_str();
     return c;
   };
   CLI::App* const training = command("run", "Train, or go on where --state ends");

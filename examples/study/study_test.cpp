@@ -99,8 +99,7 @@ std::string error_of(const std::function<void()>& f)
 {
   try {
     f();
-  }
-  catch (const std::exception& e) {
+  } catch (const std::exception& e) {
     return e.what();
   }
   return "none";
@@ -288,7 +287,8 @@ TEST_CASE("batch normalisation remembers the means of training, and only of trai
 
 TEST_CASE("each epoch shifts, mirrors and orders the images anew, the same for the same seed")
 {
-  study::images t("mlp", fashion_mnist::usual_folder, 512, 128, 3), same("mlp", fashion_mnist::usual_folder, 512, 128, 3);
+  study::images t("mlp", fashion_mnist::usual_folder, 512, 128, 3),
+      same("mlp", fashion_mnist::usual_folder, 512, 128, 3);
   const auto loss_of = [](study::images& of, std::size_t epoch) {
     of.start_epoch(epoch);
     return of.step_gradients(1);

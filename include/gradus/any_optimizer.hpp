@@ -47,14 +47,14 @@ template <class T, class Backend = default_backend>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
  public:
-  using precision_type = precision_of<T>;  ///< the number types
-  using value_type = typename precision_type::compute_type;  ///< of the arithmetic
-  using state_type = typename precision_type::state_type;  ///< of the moments
-  using parameters_span = std::span<typename precision_type::parameter_type>;  ///< a tensor's weights
+  using precision_type = precision_of<T>;                                          ///< the number types
+  using value_type = typename precision_type::compute_type;                        ///< of the arithmetic
+  using state_type = typename precision_type::state_type;                          ///< of the moments
+  using parameters_span = std::span<typename precision_type::parameter_type>;      ///< a tensor's weights
   using gradients_span = std::span<const typename precision_type::gradient_type>;  ///< a tensor's gradients
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
-  using numbers = std::span<const named_number>;  ///< hyperparameters
+  using numbers = std::span<const named_number>;            ///< hyperparameters
   using number_list = std::initializer_list<named_number>;  ///< hyperparameters, {{"lr", 1e-3}, …}
 
   /// \param recipe_name      one of `recipe_names()`
@@ -72,8 +72,7 @@ class any_optimizer
   /// The same with a list: any_optimizer<float>("adamw", {{"lr", 1e-3}}).
   any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
       : any_optimizer(recipe_name, span_of(hyperparameters), backend)
-  {
-  }
+  {}
 
   /// Moves; the members of `other` then fail until it is assigned to.
   any_optimizer(any_optimizer&& other) noexcept : self_(std::exchange(other.self_, nullptr)) {}
@@ -106,7 +105,10 @@ class any_optimizer
   void set_lr(double lr, group_handle g = {}) { model_of().set_lr(lr, g); }
 
   /// Fails as set_hyperparameters would, and changes nothing.
-  void check_hyperparameters(numbers changed, group_handle g = {}) const { model_of().check_hyperparameters(changed, g); }
+  void check_hyperparameters(numbers changed, group_handle g = {}) const
+  {
+    model_of().check_hyperparameters(changed, g);
+  }
   /// Copies bytes to or from a device's memory, for visitors of state that take device memory.
   void copy_memory(void* to, const void* from, std::size_t bytes) const
     requires(optimizer<sgd, T, Backend>::on_device)
@@ -119,8 +121,8 @@ class any_optimizer
   group_handle group_at(std::size_t index) const { return model_of().group_at(index); }
 
   /// Adds a tensor by its spans; `add` forwards here. Without gradients it starts frozen.
-  tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters, std::optional<gradients_span> gradients,
-                          std::optional<group_handle> in = {})
+  tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters,
+                          std::optional<gradients_span> gradients, std::optional<group_handle> in = {})
   {
     return model_of().add_spans(tensor_name, parameters, gradients, in);
   }
@@ -133,7 +135,10 @@ class any_optimizer
   /// Points several tensors at new memory at once; they may take each other's places.
   void rebind_spans(std::span<const rebinding> all) { model_of().rebind_spans(all); }
   /// Points a tensor at new gradients of the same length.
-  void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients) { model_of().rebind_gradients_spans(h, gradients); }
+  void rebind_gradients_spans(const tensor_handle& h, gradients_span gradients)
+  {
+    model_of().rebind_gradients_spans(h, gradients);
+  }
   /// Freezes a tensor: steps skip it; its weights, state and step count stay unchanged.
   void freeze(const tensor_handle& h) { model_of().freeze(h); }
   /// Lets a frozen tensor take part in steps again.
@@ -172,7 +177,9 @@ class any_optimizer
   template <class Visitor>
   void visit_state(Visitor&& visit) const
   {
-    auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) { visit(n, k, std::span<const X>(x)); };
+    auto readonly = [&]<class X>(std::string_view n, std::string_view k, std::span<X> x) {
+      visit(n, k, std::span<const X>(x));
+    };
     model_of().visit_state(visitor(readonly));
   }
   /// Calls visit(tensor, parameters, group, takes_part) for each tensor; `takes_part`, a bool&, may be changed.
@@ -230,8 +237,7 @@ class any_optimizer
 
     template <class Visitor>
     explicit visitor_of(Visitor& v) : visit(const_cast<std::remove_const_t<Visitor>*>(&v)), calls(call<Visitor, X>...)
-    {
-    }
+    {}
     template <class Y>
     void operator()(std::string_view name, std::string_view key, std::span<Y> values) const
     {
@@ -260,7 +266,8 @@ class any_optimizer
   using visitor = typename decltype(visitor_type())::type;
 
   struct tensor_visitor {
-    virtual void operator()(std::string_view tensor_name, parameters_span parameters, std::size_t group, bool& takes_part) = 0;
+    virtual void operator()(std::string_view tensor_name, parameters_span parameters, std::size_t group,
+                            bool& takes_part) = 0;
 
    protected:
     ~tensor_visitor() = default;
@@ -269,7 +276,10 @@ class any_optimizer
   struct tensor_visitor_of final : tensor_visitor {
     Visit& visit;
     explicit tensor_visitor_of(Visit& v) : visit(v) {}
-    void operator()(std::string_view n, parameters_span w, std::size_t g, bool& takes_part) override { visit(n, w, g, takes_part); }
+    void operator()(std::string_view n, parameters_span w, std::size_t g, bool& takes_part) override
+    {
+      visit(n, w, g, takes_part);
+    }
   };
 
   struct base {
@@ -285,7 +295,8 @@ class any_optimizer
     virtual void copy_memory(void*, const void*, std::size_t) const = 0;
     virtual std::size_t group_count() const = 0;
     virtual group_handle group_at(std::size_t) const = 0;
-    virtual tensor_handle add_spans(std::string_view, parameters_span, std::optional<gradients_span>, std::optional<group_handle>) = 0;
+    virtual tensor_handle add_spans(std::string_view, parameters_span, std::optional<gradients_span>,
+                                    std::optional<group_handle>) = 0;
     virtual void rebind_spans(std::span<const rebinding>) = 0;
     virtual void rebind_gradients_spans(const tensor_handle&, gradients_span) = 0;
     virtual void freeze(const tensor_handle&) = 0;
@@ -310,7 +321,8 @@ class any_optimizer
   struct model final : base {
     optimizer<Recipe, T, Backend> opt;
 
-    model(std::string_view recipe_name, const Recipe& recipe, Backend backend) : base(recipe_name), opt(recipe, backend) {}
+    model(std::string_view recipe_name, const Recipe& recipe, Backend backend) : base(recipe_name), opt(recipe, backend)
+    {}
     std::vector<named_number> hyperparameters(group_handle g) const override
     {
       return detail::to_numbers(opt.hyperparameters(g));
@@ -327,7 +339,8 @@ class any_optimizer
     {
       opt.check_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed));
     }
-    void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from, [[maybe_unused]] std::size_t bytes) const override
+    void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from,
+                     [[maybe_unused]] std::size_t bytes) const override
     {
       if constexpr (optimizer<Recipe, T, Backend>::on_device)
         opt.copy_memory(to, from, bytes);
@@ -336,7 +349,8 @@ class any_optimizer
     void set_lr(double lr, group_handle g) override { opt.set_lr(lr, g); }
     std::size_t group_count() const override { return opt.group_count(); }
     group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
-    tensor_handle add_spans(std::string_view n, parameters_span w, std::optional<gradients_span> g, std::optional<group_handle> in) override
+    tensor_handle add_spans(std::string_view n, parameters_span w, std::optional<gradients_span> g,
+                            std::optional<group_handle> in) override
     {
       return opt.add_spans(n, w, g, in);
     }

@@ -1,13 +1,14 @@
 #pragma once
 /// \file
-/// Checkpoints: saves an optimizer to a safetensors file and loads it again, bit for bit. docs/checkpoint.md has the layout.
+/// Checkpoints: saves an optimizer to a safetensors file and loads it again, bit for bit. docs/checkpoint.md has the
+/// layout.
 ///
 ///     gradus::save(opt, "run.safetensors", {.parameters = true});
 ///     gradus::load(opt, "run.safetensors");  // after adding the same tensors, in any order
 ///
-/// Works with `optimizer` of any recipe, precision and backend, and with `any_optimizer`. A save replaces the file as a whole
-/// or not at all. A load checks everything that it needs from a file before it changes anything. The options and the report
-/// are in checkpoint/options.hpp.
+/// Works with `optimizer` of any recipe, precision and backend, and with `any_optimizer`. A save replaces the file as a
+/// whole or not at all. A load checks everything that it needs from a file before it changes anything. The options and
+/// the report are in checkpoint/options.hpp.
 
 #include <cstddef>
 #include <cstdint>
@@ -57,15 +58,16 @@ void save(const Opt& opt, const std::string& path, const save_options& o = {})
   file.commit();
 }
 
-/// Saves an optimizer to anywhere. Calls write(const void* bytes, std::size_t count) with one piece after the other; write
-/// returns whether it succeeded.
+/// Saves an optimizer to anywhere. Calls write(const void* bytes, std::size_t count) with one piece after the other;
+/// write returns whether it succeeded.
 /// \throws std::invalid_argument  if write returns false, and for a name that is not UTF-8
 template <resumable Opt, class Write>
 void save_to(const Opt& opt, Write&& write, const save_options& o = {})
 {
   const auto put = [&](const void* bytes, std::size_t count) {
     if (!write(bytes, count))
-      detail::fail("write returned false for " + std::to_string(count) + " bytes of a checkpoint; expected them to be written");
+      detail::fail("write returned false for " + std::to_string(count) +
+                   " bytes of a checkpoint; expected them to be written");
   };
   const std::string header = detail::header_of(opt, o);
   put(header.data(), header.size());
@@ -74,11 +76,12 @@ void save_to(const Opt& opt, Write&& write, const save_options& o = {})
                          [&](const std::string&, auto values) { detail::put_values(opt, values, staging, put); });
 }
 
-/// Loads a file that `save` or another program wrote into the tensors that have been added. Names decide which goes where.
+/// Loads a file that `save` or another program wrote into the tensors that have been added. Names decide which goes
+/// where.
 ///
-/// By default a load is strict: it refuses a file with another recipe, other groups, tensors or types, and lists the first ten
-/// differences. A load that refuses has changed nothing. There is one exception: if the file becomes unreadable half-way, after
-/// all checks, part of the state may already be loaded.
+/// By default a load is strict: it refuses a file with another recipe, other groups, tensors or types, and lists the
+/// first ten differences. A load that refuses has changed nothing. There is one exception: if the file becomes
+/// unreadable half-way, after all checks, part of the state may already be loaded.
 /// \throws std::invalid_argument  for a file that is damaged, does not fit or cannot be read
 template <resumable Opt>
 load_report load(Opt& opt, const std::string& path, const load_options& o = {})
@@ -98,7 +101,9 @@ load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 template <resumable Opt, class Read>
 load_report load_from(Opt& opt, std::uint64_t size, Read&& read, const load_options& o = {})
 {
-  auto call = [&read](std::uint64_t offset, void* bytes, std::size_t count) -> bool { return read(offset, bytes, count); };
+  auto call = [&read](std::uint64_t offset, void* bytes, std::size_t count) -> bool {
+    return read(offset, bytes, count);
+  };
   return detail::load_checkpoint(opt, "checkpoint",
                                  {size, &call,
                                   [](void* self, std::uint64_t offset, void* bytes, std::size_t count) {

@@ -42,7 +42,8 @@
 #if __has_builtin(__arithmetic_fence)
 #define GRADUS_ROUNDED_BY GRADUS_BY_FENCE
 #endif
-#elif !defined(__clang__) && __GNUC__ >= 12 && !defined(__ASSOCIATIVE_MATH__) && defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ == 0
+#elif !defined(__clang__) && __GNUC__ >= 12 && !defined(__ASSOCIATIVE_MATH__) && defined(__FLT_EVAL_METHOD__) &&       \
+    __FLT_EVAL_METHOD__ == 0
 #define GRADUS_ROUNDED_BY GRADUS_BY_NOTHING
 #endif
 #if !defined(GRADUS_ROUNDED_BY)

@@ -76,25 +76,16 @@ inline std::string number_text(double x, int digits)
 }
 
 /// A number as text for error messages, with 9 digits.
-inline std::string show(double x)
-{
-  return number_text(x, 9);
-}
+inline std::string show(double x) { return number_text(x, 9); }
 
-inline std::string quote(std::string_view text)
-{
-  return '"' + std::string(text) + '"';
-}
+inline std::string quote(std::string_view text) { return '"' + std::string(text) + '"'; }
 
 }  // namespace detail
 
 /// Reports an error as gradus does; call it from a rule's or recipe's `validate()`.
 /// \param sentence  names the argument, its value and what was expected
 /// \throws std::invalid_argument, or aborts without exceptions
-[[noreturn]] inline void refuse(const std::string& sentence)
-{
-  detail::fail(sentence);
-}
+[[noreturn]] inline void refuse(const std::string& sentence) { detail::fail(sentence); }
 
 GRADUS_CLOSE_NAMESPACE
 

@@ -23,9 +23,9 @@
 ///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale, mean_square));
 ///
 /// If not scheduled_in_one_pass, pass 0 and call update_moments, add the value slots of all tensors to an exact_sum
-/// with add_sum, correct it likewise, prepare again with that v̄, and call update_weights. Where there are several sums,
-/// because β₂ or t differ (if not scheduled_in_one_pass: the group or t), correct each, add them to an exact_sum, and
-/// divide its value by the number of parameters. All this gives the bits of gradus::optimizer.
+/// with add_sum, correct it likewise, prepare again with that v̄, and call update_weights. Where there are several
+/// sums, because β₂ or t differ (if not scheduled_in_one_pass: the group or t), correct each, add them to an exact_sum,
+/// and divide its value by the number of parameters. All this gives the bits of gradus::optimizer.
 
 #include <array>
 #include <concepts>
@@ -52,8 +52,9 @@ struct slot_spans {
     requires(sizeof...(X) > 0 && (std::convertible_to<X, std::span<T>> && ...))
   constexpr slot_spans(X&&... spans) noexcept
   {
-    static_assert(sizeof...(X) == N, "gradus: the rule keeps another number of slots than spans were given; expected one for "
-                                     "each: the first moment's, then the second moment's.");
+    static_assert(sizeof...(X) == N,
+                  "gradus: the rule keeps another number of slots than spans were given; expected one for "
+                  "each: the first moment's, then the second moment's.");
     if constexpr (sizeof...(X) == N)
       all = {std::span<T>(spans)...};
   }
@@ -87,9 +88,10 @@ bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, 
 /// \param slots       updated; each as long as the parameters. With momentum 0 its slot is ignored and may be empty
 /// \return false, with nothing changed, if the lengths differ
 template <class Backend, class F, class S, class P, class D, class T>
-[[nodiscard]] bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
-            std::type_identity_t<std::span<const T>> gradients,
-            const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+[[nodiscard]] bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula,
+                          std::type_identity_t<std::span<T>> parameters,
+                          std::type_identity_t<std::span<const T>> gradients,
+                          const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::whole>(backend, formula, parameters, gradients, slots);
 }
@@ -97,18 +99,20 @@ template <class Backend, class F, class S, class P, class D, class T>
 /// The first half of a step in two passes, for a decay that needs the second moment of the whole model: updates only
 /// the slots. Parameters and result as for `update`.
 template <class Backend, class F, class S, class P, class D, class T>
-[[nodiscard]] bool update_moments(const Backend& backend, const prepared<F, S, P, D, T>& formula,
-                    std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
-                    const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+[[nodiscard]] bool update_moments(
+    const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
+    std::type_identity_t<std::span<const T>> gradients,
+    const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::moments>(backend, formula, parameters, gradients, slots);
 }
 
 /// The second half: updates only the parameters and reads the slots. Parameters and result as for `update`.
 template <class Backend, class F, class S, class P, class D, class T>
-[[nodiscard]] bool update_weights(const Backend& backend, const prepared<F, S, P, D, T>& formula,
-                    std::type_identity_t<std::span<T>> parameters, std::type_identity_t<std::span<const T>> gradients,
-                    const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
+[[nodiscard]] bool update_weights(
+    const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
+    std::type_identity_t<std::span<const T>> gradients,
+    const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::weights>(backend, formula, parameters, gradients, slots);
 }

@@ -80,13 +80,16 @@ struct engine_of<Parts, Backend> {
 template <class Recipe, class T = float, class Backend = default_backend>
 class optimizer
     : public range_front<optimizer<Recipe, T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
-  static_assert(detail::gives_composition<Recipe>, "gradus: the recipe of an optimizer is sgd, adam, …, the result of compose(lr, …), or an aggregate "
-                                "of your own whose rule() returns one.");
-  static_assert(detail::listed<Recipe> || !recipe<Recipe>,
-                "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
-                "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
-  static_assert(backend_type_of<Backend>, "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
-                                          "or your own class with sweep, and accumulate or page_sum, like backend::scalar.");
+  static_assert(detail::gives_composition<Recipe>,
+                "gradus: the recipe of an optimizer is sgd, adam, …, the result of compose(lr, …), or an aggregate "
+                "of your own whose rule() returns one.");
+  static_assert(
+      detail::listed<Recipe> || !recipe<Recipe>,
+      "gradus: the recipe has members that its `fields` does not list (or lists one name twice); list each: static "
+      "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
+  static_assert(backend_type_of<Backend>,
+                "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
+                "or your own class with sweep, and accumulate or page_sum, like backend::scalar.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
   using model = detail::model<Recipe, T, Backend>;
@@ -126,14 +129,18 @@ class optimizer
 
   /// An optimizer whose default group has these hyperparameters.
   /// \throws std::invalid_argument for a hyperparameter that is out of range
-  explicit optimizer(Recipe hyperparameters, Backend backend = Backend()) : engine_(backend) { add_group(hyperparameters); }
+  explicit optimizer(Recipe hyperparameters, Backend backend = Backend()) : engine_(backend)
+  {
+    add_group(hyperparameters);
+  }
   /// An optimizer with the recipe's default hyperparameters.
   template <class R = Recipe>  // a template, so that the class can be instantiated for a recipe without defaults
   optimizer() : optimizer(R{})
   {
     if constexpr (!requires { R::has_no_default; })
-      static_assert(!requires { requires(R{}.rule().lr == 0); },
-                    "gradus: lr was not given, and the recipe's default of 0 would learn nothing; pass a recipe with an lr.");
+      static_assert(
+          !requires { requires(R{}.rule().lr == 0); },
+          "gradus: lr was not given, and the recipe's default of 0 would learn nothing; pass a recipe with an lr.");
   }
   /// Moves; handles then belong to the new optimizer, and every call on the old one fails.
   optimizer(optimizer&&) noexcept = default;
@@ -301,7 +308,8 @@ class optimizer
     begin_change();
     tensor& x = checked(h);
     if (!x.has_gradients)
-      detail::fail("tensor " + detail::quote(x.name) + " has no gradients; expected rebind_gradients(tensor, gradients) before unfreeze(tensor)");
+      detail::fail("tensor " + detail::quote(x.name) +
+                   " has no gradients; expected rebind_gradients(tensor, gradients) before unfreeze(tensor)");
     x.is_frozen = false;
     parts_.update_membership(x);
   }
@@ -327,8 +335,9 @@ class optimizer
     begin_change();
     tensor& x = checked(h);
     if (is_padding.size().value_or(x.size) != x.size)
-      detail::fail("size of the padding mask of tensor " + detail::quote(x.name) + " is " + std::to_string(*is_padding.size()) + "; expected " +
-           std::to_string(x.size) + ", the size of its parameters");
+      detail::fail("size of the padding mask of tensor " + detail::quote(x.name) + " is " +
+                   std::to_string(*is_padding.size()) + "; expected " + std::to_string(x.size) +
+                   ", the size of its parameters");
     std::vector<unsigned char> mask(x.size);  // filled before anything changes, because is_padding may throw
     std::size_t count = 0;
     for (std::size_t i = 0; i < x.size; ++i) {
@@ -528,7 +537,8 @@ class optimizer
   {
     check_not_moved_from();
     if (visits_.any())
-      detail::fail("this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned");
+      detail::fail(
+          "this optimizer is being visited; expected no change to it until visit_state or visit_tensors has returned");
   }
   /// Called before the parts change, or step counts or sums are read, because a device may have newer ones.
   void begin_change()
@@ -549,7 +559,10 @@ class optimizer
       detail::fail("group is of another optimizer; expected one that add_group of this optimizer returned");
     return g.key().index;
   }
-  group_handle group_at_place(std::size_t index) const { return group_handle(detail::handle_key{owner_.value(), index, 0}); }
+  group_handle group_at_place(std::size_t index) const
+  {
+    return group_handle(detail::handle_key{owner_.value(), index, 0});
+  }
 
   void check_handle(const tensor_handle& h) const
   {
@@ -568,7 +581,8 @@ class optimizer
     return parts_.table[h.key().index];
   }
 
-  void check_memory(std::string_view name, parameters_span parameters, const std::optional<gradients_span>& gradients) const
+  void check_memory(std::string_view name, parameters_span parameters,
+                    const std::optional<gradients_span>& gradients) const
   {
     parts_.table.check_memory(name, parameters, gradients);
     if (parameters.size() > 0)
@@ -598,14 +612,16 @@ class optimizer
     parts_.reserve_one();
     engine_.reserve(parts_.table.all().size() + 1, parts_.table.pages() + page_count(n));
   }
-  tensor_handle attach(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients) noexcept
+  tensor_handle attach(std::size_t index, parameters_span parameters,
+                       const std::optional<gradients_span>& gradients) noexcept
   {
     const detail::handle_key key = parts_.table.attach(index, parameters, gradients, owner_.value());
     parts_.update_membership(parts_.table[index]);
     return tensor_handle(key);
   }
   /// Adds a tensor that was removed with its state kept.
-  tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients, std::size_t g)
+  tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients,
+                          std::size_t g)
   {
     tensor& x = parts_.table[index];
     reserve_one(x.size);
@@ -634,7 +650,7 @@ class optimizer
       names += (names.empty() ? "" : " or ") + detail::quote(model::slot_list[k].name);
     }
     detail::fail("slot of tensor " + detail::quote(name) + " is " + detail::quote(slot_name) + "; expected " +
-         (names.empty() ? "none, because the tensor has no state" : names));
+                 (names.empty() ? "none, because the tensor has no state" : names));
   }
 
   detail::owner_number owner_;

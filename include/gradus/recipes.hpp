@@ -26,7 +26,8 @@ struct sgd {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::momentum{momentum, dampening, nesterov}, second_moment::none{}, step_size::constant{}, decay::l2{weight_decay});
+    return compose(lr, first_moment::momentum{momentum, dampening, nesterov}, second_moment::none{},
+                   step_size::constant{}, decay::l2{weight_decay});
   }
 };
 
@@ -46,7 +47,8 @@ struct sgds {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::momentum{momentum, dampening, nesterov}, second_moment::none{}, step_size::constant{}, decay::stable{weight_decay});
+    return compose(lr, first_moment::momentum{momentum, dampening, nesterov}, second_moment::none{},
+                   step_size::constant{}, decay::stable{weight_decay});
   }
 };
 
@@ -66,7 +68,8 @@ struct adam {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::adaptive{eps}, decay::l2{weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::adaptive{eps},
+                   decay::l2{weight_decay});
   }
 };
 
@@ -86,7 +89,8 @@ struct adamw {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::adaptive{eps}, decay::decoupled{weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::adaptive{eps},
+                   decay::decoupled{weight_decay});
   }
 };
 
@@ -107,7 +111,8 @@ struct adams {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::adaptive{eps}, decay::scheduled{weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::adaptive{eps},
+                   decay::scheduled{weight_decay});
   }
 };
 
@@ -127,7 +132,8 @@ struct amsgrad {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema_max{beta2}, step_size::adaptive{eps}, decay::l2{weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema_max{beta2}, step_size::adaptive{eps},
+                   decay::l2{weight_decay});
   }
 };
 
@@ -149,7 +155,8 @@ struct yogi {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1, initial_accumulator}, second_moment::yogi{beta2, initial_accumulator}, step_size::adaptive{eps}, decay::l2{weight_decay});
+    return compose(lr, first_moment::ema{beta1, initial_accumulator}, second_moment::yogi{beta2, initial_accumulator},
+                   step_size::adaptive{eps}, decay::l2{weight_decay});
   }
 };
 
@@ -172,7 +179,8 @@ struct adabound {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::bounded{eps, final_lr, gamma}, decay::l2{weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::bounded{eps, final_lr, gamma},
+                   decay::l2{weight_decay});
   }
 };
 
@@ -189,11 +197,13 @@ struct padam {
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::lr(&padam::lr), hyper::beta1(&padam::beta1),
                                                 hyper::beta2(&padam::beta2), hyper::eps(&padam::eps),
-                                                hyper::weight_decay(&padam::weight_decay), hyper::partial(&padam::partial));
+                                                hyper::weight_decay(&padam::weight_decay),
+                                                hyper::partial(&padam::partial));
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema_max{beta2}, step_size::partially_adaptive{eps, partial}, decay::l2{weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema_max{beta2},
+                   step_size::partially_adaptive{eps, partial}, decay::l2{weight_decay});
   }
 };
 
@@ -215,7 +225,8 @@ struct radam {
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
-    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::rectified{eps}, decay::l2_or_decoupled{weight_decay, decoupled_weight_decay});
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::rectified{eps},
+                   decay::l2_or_decoupled{weight_decay, decoupled_weight_decay});
   }
 };
 

@@ -151,7 +151,8 @@ struct sequence {
   Second second;  ///< from `until` on
 
   /// \throws std::invalid_argument if the change is negative, infinite or NaN
-  sequence(First before, double change, Second after) : first(std::move(before)), until(change), second(std::move(after))
+  sequence(First before, double change, Second after)
+      : first(std::move(before)), until(change), second(std::move(after))
   {
     gradus::detail::check("until", until, range::at_least_zero);
   }

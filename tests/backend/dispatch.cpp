@@ -29,10 +29,7 @@ constexpr std::string_view names[] = {"neon", "", ""};
 constexpr std::string_view names[] = {"baseline", "avx2_fma", "avx512"};
 #endif
 
-bool is_fused(const dispatch& d)
-{
-  return std::string_view(d.name()) != "baseline";
-}
+bool is_fused(const dispatch& d) { return std::string_view(d.name()) != "baseline"; }
 
 std::vector<dispatch> all_of_this_machine()
 {
@@ -62,14 +59,15 @@ TEST_CASE_TEMPLATE("every instruction set gives the bits that are recorded for i
   const auto expected = support::expected_hashes();
   for (const dispatch& d : all_of_this_machine())
     for_each_recipe_rule([&](std::string_view name, const auto& rule) {
-      const std::string key =
-          std::string(is_fused(d) ? "fused " : "unfused ") + std::string(name) + (sizeof(T) == 4 ? " float" : " double");
+      const std::string key = std::string(is_fused(d) ? "fused " : "unfused ") + std::string(name) +
+                              (sizeof(T) == 4 ? " float" : " double");
       CHECK_MESSAGE(expected.at(key) == support::fingerprint_of<T>(d, rule), std::string(d.name()), ": ", key);
     });
 }
 
-TEST_CASE_TEMPLATE("every instruction set has the bits of this build's scalar backend, or the other family's, at any length", T,
-                   float, double)
+TEST_CASE_TEMPLATE(
+    "every instruction set has the bits of this build's scalar backend, or the other family's, at any length", T, float,
+    double)
 {
   for_each_recipe_rule([&](std::string_view name, const auto& rule) {
     for (const std::size_t length : {1u, 3u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 33u, 64u, 4095u, 4097u}) {

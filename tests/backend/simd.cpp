@@ -56,7 +56,9 @@ struct engine {
   std::string name;
   std::size_t slots;
   std::array<double, 3> initial_values;
-  std::function<bool(gradus::pass, std::uint64_t t, double lr_scale, std::span<T>, std::span<const T>, const std::span<T>*)> step;
+  std::function<bool(gradus::pass, std::uint64_t t, double lr_scale, std::span<T>, std::span<const T>,
+                     const std::span<T>*)>
+      step;
 };
 
 template <class T, class Backend, class Rule>
@@ -101,7 +103,10 @@ std::vector<T> run(const engine<T>& e, const problem& p, bool in_two_passes)
   for (std::uint64_t t = 1; t <= 5; ++t) {
     const T infinity = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
     for (T& g : gradients.elements())
-      g = p.nonfinite && r.chance(0.1) ? (r.chance(0.5) ? nan : r.chance(0.5) ? infinity : -infinity) : support::awkward<T>(r);
+      g = p.nonfinite && r.chance(0.1) ? (r.chance(0.5)   ? nan
+                                          : r.chance(0.5) ? infinity
+                                                          : -infinity)
+                                       : support::awkward<T>(r);
     // A schedule may end in 0: such a step subtracts zeros, whose signs show.
     const double lr_scale = t == 4 ? 0 : 1.0 / double(t);
     const auto step = [&](gradus::pass pass) {
@@ -136,13 +141,13 @@ void compare(const std::vector<T>& expected, const engine<T>& e, const problem& 
 {
   for (const bool in_two_passes : {false, true}) {
     const std::ptrdiff_t at = support::first_difference(expected, run(e, p, in_two_passes));
-    CHECK_MESSAGE(at == -1, e.name, std::string(in_two_passes ? " in two passes" : ""), ", length ", p.length, ", seed ", p.seed,
-                  ": element ", at, " of weights, slots and guards");
+    CHECK_MESSAGE(at == -1, e.name, std::string(in_two_passes ? " in two passes" : ""), ", length ", p.length,
+                  ", seed ", p.seed, ": element ", at, " of weights, slots and guards");
   }
 }
 
-TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or in two, and touches nothing else", T, float,
-                   double)
+TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or in two, and touches nothing else", T,
+                   float, double)
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
     const std::string name(rule_name);

@@ -1,5 +1,5 @@
-// What the Thrust backend adds: ranges in Thrust's memory, the caller's policy. That every optimizer runs over it, with the
-// same bits, is for the suites that are compiled with support/thrust_under_test.hpp.
+// What the Thrust backend adds: ranges in Thrust's memory, the caller's policy. That every optimizer runs over it, with
+// the same bits, is for the suites that are compiled with support/thrust_under_test.hpp.
 
 #include <doctest/doctest.h>
 
@@ -23,10 +23,7 @@ namespace {
 
 constexpr std::size_t length = 150'001;  // enough for several pieces
 
-float start(std::size_t i)
-{
-  return float(i % 19) * 0.1f - 0.9f;
-}
+float start(std::size_t i) { return float(i % 19) * 0.1f - 0.9f; }
 
 template <class Optimizer, class W, class G>
 void train(Optimizer& opt, W& weights, G& gradients)

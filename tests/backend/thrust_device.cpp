@@ -1,5 +1,5 @@
-// The path that an optimizer takes over a GPU's memory, on Thrust's host systems: the bits are the scalar backend's. That
-// whole suites run over it is support/thrust_under_test.hpp's matter.
+// The path that an optimizer takes over a GPU's memory, on Thrust's host systems: the bits are the scalar backend's.
+// That whole suites run over it is support/thrust_under_test.hpp's matter.
 
 #include <doctest/doctest.h>
 
@@ -44,9 +44,9 @@ bool same(const std::vector<T>& a, const std::vector<T>& b)
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-// Some steps of several tensors: one that begins anywhere but at a whole pack, an empty one, one longer than a block, one in
-// a group of its own, one added late. Gradients that are not finite, clipping, a moving lr. All weights at the end, and the
-// state's bytes.
+// Some steps of several tensors: one that begins anywhere but at a whole pack, an empty one, one longer than a block,
+// one in a group of its own, one added late. Gradients that are not finite, clipping, a moving lr. All weights at the
+// end, and the state's bytes.
 template <class T, class Backend, class Rule>
 std::vector<unsigned char> train(const Rule& rule)
 {
@@ -69,11 +69,13 @@ std::vector<unsigned char> train(const Rule& rule)
   const auto group = opt.add_group(other);
   const auto part = [&](std::size_t k) {
     const std::size_t skipped = k == 0 ? 1 : 0;  // of the first tensor, weights and gradients are not aligned
-    return std::pair(std::span<P>(weights[k].data() + skipped, sizes[k]), std::span<const G>(gradients[k].data() + skipped, sizes[k]));
+    return std::pair(std::span<P>(weights[k].data() + skipped, sizes[k]),
+                     std::span<const G>(gradients[k].data() + skipped, sizes[k]));
   };
   gradus::tensor_handle handles[tensors];
   const auto add = [&](std::size_t k) {
-    handles[k] = opt.add("w" + std::to_string(k), part(k).first, part(k).second, k == 2 ? group : gradus::group_handle{});
+    handles[k] = opt.add("w" + std::to_string(k), part(k).first, part(k).second,
+                         k == 2 ? group : gradus::group_handle{});
   };
   for (std::size_t k = 0; k + 1 < tensors; ++k)
     add(k);
@@ -130,8 +132,9 @@ bool same_as_scalar(const Rule& rule)
 
 TEST_CASE("every optimizer has the bits of the scalar backend")
 {
-  support::for_each_composition(
-      [](std::string_view name, const auto& rule) { CHECK_MESSAGE(same_as_scalar<float>(rule), name); });
+  support::for_each_composition([](std::string_view name, const auto& rule) {
+    CHECK_MESSAGE(same_as_scalar<float>(rule), name);
+  });
 }
 
 TEST_CASE("and so it has in double and in fewer bytes")
@@ -226,10 +229,11 @@ TEST_CASE("a scheduled decay's sums are shared where, and only where, a given no
 
 namespace {
 
-// Steps with those options on a device and on the scalar backend: the same reports, weights and state. f(gradients, t) fills
-// in the gradients of step t, the options say how it is taken.
+// Steps with those options on a device and on the scalar backend: the same reports, weights and state. f(gradients, t)
+// fills in the gradients of step t, the options say how it is taken.
 template <class T, class Recipe, class F>
-void check_steps_same_as_scalar(const Recipe& recipe, const std::vector<gradus::step_options>& steps, const F& fill, double weight = 1)
+void check_steps_same_as_scalar(const Recipe& recipe, const std::vector<gradus::step_options>& steps, const F& fill,
+                                double weight = 1)
 {
   using P = typename gradus::precision_of<T>::parameter_type;
   using G = typename gradus::precision_of<T>::gradient_type;
@@ -245,8 +249,8 @@ void check_steps_same_as_scalar(const Recipe& recipe, const std::vector<gradus::
     for (const auto& o : steps) {
       fill(gradients, t++);
       const auto r = opt.step(o);
-      for (const double x : {double(r.applied), r.grad_norm.value_or(-1), r.mean_square.value_or(-1), r.decay_factor.value_or(-1),
-                             double(r.decay_clamped)})
+      for (const double x : {double(r.applied), r.grad_norm.value_or(-1), r.mean_square.value_or(-1),
+                             r.decay_factor.value_or(-1), double(r.decay_clamped)})
         seen.push_back(x);
     }
     std::vector<unsigned char> state(reinterpret_cast<const unsigned char*>(weights.data()),
@@ -281,16 +285,21 @@ TEST_CASE("a norm whose square is out of a double's range is the scalar backend'
       }
   }
   // And one that is infinite, of infinite gradients.
-  const auto fill = [](auto& g, int t) { g[7] = t == 1 ? 1e200 : 0.5, g[8999] = t == 1 ? std::numeric_limits<double>::infinity() : 0.5; };
+  const auto fill = [](auto& g, int t) {
+    g[7] = t == 1 ? 1e200 : 0.5, g[8999] = t == 1 ? std::numeric_limits<double>::infinity() : 0.5;
+  };
   const gradus::step_options o{.max_grad_norm = 1, .skip_nonfinite = true};
   check_steps_same_as_scalar<double>(gradus::adams{}, {o, o, o}, fill);
 }
 
 TEST_CASE("a finite gradient that would make something infinite is skipped, as by the scalar backend")
 {
-  const auto check = [](auto type, const auto& recipe, double gradient, gradus::step_options o = {}, double weight = 1) {
+  const auto check = [](auto type, const auto& recipe, double gradient, gradus::step_options o = {},
+                        double weight = 1) {
     using T = typename decltype(type)::type;
-    const auto fill = [&](auto& g, int t) { g[8000] = number<std::remove_cvref_t<decltype(g[0])>>(t == 1 ? gradient : 0.5); };
+    const auto fill = [&](auto& g, int t) {
+      g[8000] = number<std::remove_cvref_t<decltype(g[0])>>(t == 1 ? gradient : 0.5);
+    };
     o.skip_nonfinite = true;
     check_steps_same_as_scalar<T>(recipe, {o, o, o}, fill, weight);
   };
@@ -359,8 +368,10 @@ TEST_CASE("a mean that is given, and a model's size, are the scalar backend's")
   };
   const double infinity = std::numeric_limits<double>::infinity();
   check_steps_same_as_scalar<float>(recipe, {plain, skipping(mean), plain, skipping(norm_and_mean), plain}, spoilt);
-  check_steps_same_as_scalar<float>(recipe, {norm, skipping({.grad_norm_sq = infinity}), norm, skipping({.grad_norm_sq = 1e50}), norm}, spoilt);
-  check_steps_same_as_scalar<float>(recipe, {part, skipping({.grad_norm_sq = 1e50}), part, skipping(mean), part}, spoilt);
+  check_steps_same_as_scalar<float>(
+      recipe, {norm, skipping({.grad_norm_sq = infinity}), norm, skipping({.grad_norm_sq = 1e50}), norm}, spoilt);
+  check_steps_same_as_scalar<float>(recipe, {part, skipping({.grad_norm_sq = 1e50}), part, skipping(mean), part},
+                                    spoilt);
   const auto two_passes = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
                                           gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
   check_steps_same_as_scalar<float>(two_passes, {plain, mean, mean_clipped, plain}, fill);
@@ -394,8 +405,10 @@ TEST_CASE("many tensors, and long ones: sums of sums of sums")
     gradus::optimizer<gradus::adams, float, device> opt;
     gradus::optimizer<gradus::adams, float> twin;
     for (std::size_t k = 0; k < tensors; ++k) {
-      opt.add(std::span(weights.data() + k * length, length), std::span<const float>(gradients.data() + k * length, length));
-      twin.add(std::span(twin_weights.data() + k * length, length), std::span<const float>(gradients.data() + k * length, length));
+      opt.add(std::span(weights.data() + k * length, length),
+              std::span<const float>(gradients.data() + k * length, length));
+      twin.add(std::span(twin_weights.data() + k * length, length),
+               std::span<const float>(gradients.data() + k * length, length));
     }
     for (int t = 0; t < 2; ++t) {
       const auto report = opt.step(), expected = twin.step();
@@ -490,8 +503,8 @@ TEST_CASE("where memory runs out, nothing has changed")
 
 namespace {
 
-// What an engine's pool may be: of one place, so never default-constructed; its addresses aligned to what it is asked for,
-// which is bytes, and no more; and in trouble when it is handed something back.
+// What an engine's pool may be: of one place, so never default-constructed; its addresses aligned to what it is asked
+// for, which is bytes, and no more; and in trouble when it is handed something back.
 struct stubborn_allocator : thrust::device_malloc_allocator<unsigned char> {
   using base = thrust::device_malloc_allocator<unsigned char>;
   std::size_t off;
@@ -526,9 +539,10 @@ TEST_CASE("of allocators and policies little is asked, but 16-byte alignment")
   CHECK(same(weights, twin_weights));
 
   gradus::optimizer<gradus::adams, float, backend> opt({}, backend(fixed_policy(), stubborn_allocator(4)));
-  CHECK_THROWS_WITH_AS(opt.add(weights, gradients),
-                       "gradus: allocator returned an address that is 4 more than a multiple of 16; expected a multiple of 16",
-                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(
+      opt.add(weights, gradients),
+      "gradus: allocator returned an address that is 4 more than a multiple of 16; expected a multiple of 16",
+      std::invalid_argument);
   CHECK(opt.parameter_count() == 0);
 }
 

@@ -1,5 +1,6 @@
-// What a GPU does, held against the scalar backend. thrust_cuda.sh compiles it with nvcc (-x cu) and runs it; without a GPU
-// it then finds only that CUDA's errors come out as documented. Compiled as C++, it runs on one of Thrust's systems for CPUs.
+// What a GPU does, held against the scalar backend. thrust_cuda.sh compiles it with nvcc (-x cu) and runs it; without a
+// GPU it then finds only that CUDA's errors come out as documented. Compiled as C++, it runs on one of Thrust's systems
+// for CPUs.
 
 #include <doctest/doctest.h>
 
@@ -65,8 +66,8 @@ struct outcome {
   std::vector<gradus::step_report> reports;
 };
 
-// Some steps of five tensors: one that begins between two packs, an empty one, one longer than a block, one in a group of its
-// own; clipped or not, one of them refused.
+// Some steps of five tensors: one that begins between two packs, an empty one, one longer than a block, one in a group
+// of its own; clipped or not, one of them refused.
 template <class T, class Backend, class Recipe>
 outcome<gradus::detail::parameter_of<T>> train(const Recipe& recipe)
 {
@@ -108,10 +109,7 @@ outcome<gradus::detail::parameter_of<T>> train(const Recipe& recipe)
   return o;
 }
 
-bool near(double a, double b, double tolerance)
-{
-  return std::fabs(a - b) <= tolerance * (1e-3 + std::fabs(b));
-}
+bool near(double a, double b, double tolerance) { return std::fabs(a - b) <= tolerance * (1e-3 + std::fabs(b)); }
 
 // Prints how many weights differ at all: on CUDA where pow does, elsewhere none may.
 template <class T, class Recipe>
@@ -134,7 +132,8 @@ void check_same_as_scalar(const std::string& name, const Recipe& recipe, double 
     CHECK(near(a.decay_factor.value_or(0), b.decay_factor.value_or(0), 1e-12));
     CHECK(a.decay_clamped == b.decay_clamped);
   }
-  std::printf("%-24s %zu of %zu weights differ in bits from the scalar backend's\n", name.c_str(), different, got.weights.size());
+  std::printf("%-24s %zu of %zu weights differ in bits from the scalar backend's\n", name.c_str(), different,
+              got.weights.size());
   CHECK_MESSAGE(far == 0, name);
 #if !defined(GRADUS_TEST_CUDA)
   CHECK_MESSAGE(different == 0, name);
@@ -159,13 +158,16 @@ TEST_CASE("every recipe, as on a CPU")
   check_same_as_scalar<double>("adams, double", gradus::adams{.weight_decay = 0.1}, 1e-12);
   using masters = precision<bfloat16, bfloat16, float, float>;
   check_same_as_scalar<masters>("adamw, bfloat16, masters", gradus::adamw{}, 1e-2);
-  check_same_as_scalar<precision<float, float, bfloat16>>("adams, bfloat16 moments", gradus::adams{.weight_decay = 0.1}, 1e-2);
+  check_same_as_scalar<precision<float, float, bfloat16>>("adams, bfloat16 moments", gradus::adams{.weight_decay = 0.1},
+                                                          1e-2);
 #endif
-  check_same_as_scalar<precision<float, float, gradus::block8>>("adams, 8-bit moments", gradus::adams{.weight_decay = 0.1}, 1e-2);
+  check_same_as_scalar<precision<float, float, gradus::block8>>("adams, 8-bit moments",
+                                                                gradus::adams{.weight_decay = 0.1}, 1e-2);
 }
 
 #if defined(GRADUS_TEST_CUDA)
-TEST_CASE("replayed with a moving lr, a captured graph goes on as steps do; it is as long for a thousand tensors as for one")
+TEST_CASE(
+    "replayed with a moving lr, a captured graph goes on as steps do; it is as long for a thousand tensors as for one")
 {
   NEEDS_A_DEVICE;
   std::size_t nodes[2] = {};
@@ -231,9 +233,10 @@ TEST_CASE("memory of the host is refused, unless the device reaches it")
   if (reaches)
     opt.add("w", weights, host);
   else {
-    CHECK_THROWS_WITH_AS(opt.add("w", weights, host),
-                         "gradus: gradients of tensor \"w\" is in host memory; expected memory that the device can access",
-                         std::invalid_argument);
+    CHECK_THROWS_WITH_AS(
+        opt.add("w", weights, host),
+        "gradus: gradients of tensor \"w\" is in host memory; expected memory that the device can access",
+        std::invalid_argument);
     CHECK(opt.parameter_count() == 0);
   }
 }

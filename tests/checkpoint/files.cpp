@@ -1,4 +1,5 @@
-// Files: whatever happens to a save, a kill or a full disk, the old file is there or the new one; and files of any size.
+// Files: whatever happens to a save, a kill or a full disk, the old file is there or the new one; and files of any
+// size.
 
 #include <doctest/doctest.h>
 
@@ -117,7 +118,8 @@ TEST_CASE("two hundred kills at random moments of a save")
     if (child == 0)
       for (int i = 0;; ++i)
         gradus::save((i % 2 ? even : odd).opt, path, o);
-    usleep(useconds_t(r.uniform(0, one_save < 1e4 ? 3 * one_save : 3e4)));  // it may be in the first save, or a later one
+    usleep(useconds_t(r.uniform(0,
+                                one_save < 1e4 ? 3 * one_save : 3e4)));  // it may be in the first save, or a later one
     REQUIRE(kill(child, SIGKILL) == 0);
     int status = 0;
     REQUIRE(waitpid(child, &status, 0) == child);
@@ -149,14 +151,16 @@ TEST_CASE("a disk that is full, at any byte")
   for (int k = 0; k < 20; ++k) {
     const std::size_t room = k == 0 ? 0 : k == 1 ? after.size() - 1 : k == 2 ? after.size() : r.below(after.size());
     CHECK(in_child([&] {
-      std::signal(SIGXFSZ, SIG_IGN);
-      const rlimit limit{room, room};
-      setrlimit(RLIMIT_FSIZE, &limit);
-      const std::string said = refusal([&] { gradus::save(next.opt, path, {.parameters = true}); });
-      if (room == after.size())
-        return said.empty() ? 0 : 1;
-      return contains(said, "could not be written: File too large; expected room and the right to write there") ? 0 : 2;
-    }) == 0);
+            std::signal(SIGXFSZ, SIG_IGN);
+            const rlimit limit{room, room};
+            setrlimit(RLIMIT_FSIZE, &limit);
+            const std::string said = refusal([&] { gradus::save(next.opt, path, {.parameters = true}); });
+            if (room == after.size())
+              return said.empty() ? 0 : 1;
+            return contains(said, "could not be written: File too large; expected room and the right to write there")
+                       ? 0
+                       : 2;
+          }) == 0);
     CHECK(content(path) == (k >= 2 ? after : before));
     CHECK(here.files() == 1);
   }
@@ -171,7 +175,8 @@ TEST_CASE("a disk that is full, at any byte")
     gradus::save(old.opt, mounted / "run", {.parameters = true});  // 240 kB: one, but not a second
     const std::string was = content(mounted / "run");
     const std::string said = refusal([&] { gradus::save(next.opt, mounted / "run", {.parameters = true}); });
-    const bool good = contains(said, "could not be written: No space left on device") && content(mounted / "run") == was && mounted.files() == 1;
+    const bool good = contains(said, "could not be written: No space left on device") &&
+                      content(mounted / "run") == was && mounted.files() == 1;
     umount(mounted.path.c_str());
     return good ? 0 : 1;
   });
@@ -191,16 +196,23 @@ TEST_CASE("paths that cannot be written")
         "gradus: path is \"" + here / "folder" + "\", a folder; expected a file that can be written");
   CHECK(refusal([&] { gradus::load(m.opt, here / "folder"); }) ==
         "gradus: path is \"" + here / "folder" + "\", a folder; expected a file that can be read");
-  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "nowhere/run"); }),
-                 "run.partial could not be created: No such file or directory; expected room and the right to write there"));
-  CHECK(refusal([&] { gradus::save(m.opt, ""); }) == "gradus: path is \"\", which is no name; expected a file that can be written");
-  CHECK(refusal([&] { gradus::load(m.opt, ""); }) == "gradus: path is \"\", which is no name; expected a file that can be read");
+  CHECK(contains(
+      refusal([&] { gradus::save(m.opt, here / "nowhere/run"); }),
+      "run.partial could not be created: No such file or directory; expected room and the right to write there"));
+  CHECK(refusal([&] { gradus::save(m.opt, ""); }) ==
+        "gradus: path is \"\", which is no name; expected a file that can be written");
+  CHECK(refusal([&] { gradus::load(m.opt, ""); }) ==
+        "gradus: path is \"\", which is no name; expected a file that can be read");
   const std::string with_zero = here / std::string("a\0b", 3);
-  CHECK(contains(refusal([&] { gradus::save(m.opt, with_zero); }), "/a\", followed by a zero byte; expected a file that can be written"));
-  CHECK(contains(refusal([&] { gradus::load(m.opt, with_zero); }), "/a\", followed by a zero byte; expected a file that can be read"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, with_zero); }),
+                 "/a\", followed by a zero byte; expected a file that can be written"));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, with_zero); }),
+                 "/a\", followed by a zero byte; expected a file that can be read"));
   CHECK_FALSE(fs::exists(here / "a"));
-  CHECK(contains(refusal([&] { gradus::load(m.opt, here / "missing"); }), ", No such file or directory; expected a file that can be read"));
-  CHECK(contains(refusal([&] { gradus::save(m.opt, here / std::string(300, 'x')); }), ", File name too long; expected a file that can be written"));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, here / "missing"); }),
+                 ", No such file or directory; expected a file that can be read"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / std::string(300, 'x')); }),
+                 ", File name too long; expected a file that can be written"));
 
   // A pipe: nobody is waited for.
   REQUIRE(mkfifo((here / "pipe").c_str(), 0600) == 0);
@@ -213,7 +225,8 @@ TEST_CASE("paths that cannot be written")
   fs::create_directory(here / "locked");
   gradus::save(m.opt, here / "locked/run");
   const std::string before = content(here / "locked/run");
-  fs::permissions(here / "locked", fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(here / "locked",
+                  fs::perms::owner_read | fs::perms::owner_exec | fs::perms::others_read | fs::perms::others_exec);
   const int status = in_child([&] {
     if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
       return 77;
@@ -250,7 +263,8 @@ TEST_CASE("links are followed, and a file's permissions stay")
   CHECK(here.files() == 3);
 
   fs::create_symlink("nothing", here / "dangling");
-  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "dangling"); }), "a link that leads nowhere; expected a file that can be written"));
+  CHECK(contains(refusal([&] { gradus::save(m.opt, here / "dangling"); }),
+                 "a link that leads nowhere; expected a file that can be written"));
   fs::create_symlink("round", here / "round");
   CHECK(contains(refusal([&] { gradus::save(m.opt, here / "round"); }), "a link that leads nowhere"));
 }
@@ -310,7 +324,8 @@ TEST_CASE("what has the partial file's name and is no partial file is left alone
   }
 }
 
-TEST_CASE("a new file has the permissions that the umask gives, whatever was left behind, and a replaced one keeps its own")
+TEST_CASE(
+    "a new file has the permissions that the umask gives, whatever was left behind, and a replaced one keeps its own")
 {
   const folder here("modes");
   const std::string path = here / "run", partial = path + ".partial";
@@ -355,11 +370,11 @@ TEST_CASE("a name as long as the file system takes, or nearly")
     CHECK(here.files() == 1);
     // A killed process's partial file is gone after the next save, whatever it is called.
     CHECK(in_child([&] {
-      gradus::replaced_file file(path);
-      file.write("x", 1);
-      std::raise(SIGKILL);
-      return 0;
-    }) == -SIGKILL);
+            gradus::replaced_file file(path);
+            file.write("x", 1);
+            std::raise(SIGKILL);
+            return 0;
+          }) == -SIGKILL);
     CHECK(here.files() == 2);
     gradus::save(m.opt, path);
     CHECK(here.files() == 1);
@@ -435,11 +450,13 @@ TEST_CASE("a file of more than 4 GiB, most of it a hole")
   const std::string path = here / "run";
   model m(0, 4);
   const std::uint64_t hole = (std::uint64_t(5) << 30) + 8;
-  const auto entry = [&](const char* key, const char* type, std::uint64_t elements, std::uint64_t begin, std::uint64_t end) {
-    return std::string(",\"") + key + "\":{\"dtype\":\"" + type + "\",\"shape\":[" + std::to_string(elements) + "],\"data_offsets\":[" +
-           std::to_string(begin) + ',' + std::to_string(end) + "]}";
+  const auto entry = [&](const char* key, const char* type, std::uint64_t elements, std::uint64_t begin,
+                         std::uint64_t end) {
+    return std::string(",\"") + key + "\":{\"dtype\":\"" + type + "\",\"shape\":[" + std::to_string(elements) +
+           "],\"data_offsets\":[" + std::to_string(begin) + ',' + std::to_string(end) + "]}";
   };
-  const std::string header = support::file_of("{\"__metadata__\":{\"gradus/format\":\"1\"}" + entry("other", "U8", hole, 0, hole) +
+  const std::string header = support::file_of("{\"__metadata__\":{\"gradus/format\":\"1\"}" +
+                                              entry("other", "U8", hole, 0, hole) +
                                               entry("state/w/step", "U64", 1, hole, hole + 8) +
                                               entry("state/w/exp_avg", "F32", 4, hole + 8, hole + 24) +
                                               entry("state/w/exp_avg_sq", "F32", 4, hole + 24, hole + 40) + "}");
@@ -456,7 +473,8 @@ TEST_CASE("a file of more than 4 GiB, most of it a hole")
   CHECK(m.opt.state("w", "exp_avg")[3] == 4);
   CHECK(m.opt.state("w", "exp_avg_sq")[0] == 5);
   CHECK(contains(support::checkpoint_of(m.opt), std::string(reinterpret_cast<const char*>(&steps), 8)));
-  CHECK(contains(refusal([&] { gradus::load(m.opt, path); }), "\"other\" is in the file; expected nothing under this key"));
+  CHECK(contains(refusal([&] { gradus::load(m.opt, path); }),
+                 "\"other\" is in the file; expected nothing under this key"));
   fs::resize_file(path, fs::file_size(path) - 1);
   CHECK(contains(refusal([&] { gradus::load(m.opt, path, {.lenient = true}); }), "in order and within the"));
 }
@@ -465,7 +483,8 @@ TEST_CASE("a tensor of more than 2^31 elements")
 {
   // Memory that is never touched costs nothing: the parameters go through a stream that looks at their ends alone.
   const std::size_t n = (std::size_t(1) << 31) + 5;
-  void* const memory = mmap(nullptr, 2 * n * sizeof(float), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const memory = mmap(nullptr, 2 * n * sizeof(float), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
     std::printf("no address space for 2^31 elements: not tried\n");
     return;
@@ -478,19 +497,19 @@ TEST_CASE("a tensor of more than 2^31 elements")
     std::uint64_t written = 0;
     float last = 0;
     std::string header;
-    gradus::save_to(
-        opt,
-        [&](const void* bytes, std::size_t count) {
-          if (header.empty())
-            header.assign(static_cast<const char*>(bytes), count);
-          std::memcpy(&last, static_cast<const char*>(bytes) + count - 4, 4);
-          written += count;
-          return true;
-        },
-        {.parameters = true});
+    gradus::save_to(opt,
+                    [&](const void* bytes, std::size_t count) {
+                      if (header.empty())
+                        header.assign(static_cast<const char*>(bytes), count);
+                      std::memcpy(&last, static_cast<const char*>(bytes) + count - 4, 4);
+                      written += count;
+                      return true;
+                    },
+                    {.parameters = true});
     CHECK(written == header.size() + 8 + 4 * n);
     CHECK(last == 7);
-    CHECK(contains(header, "\"parameters/w\":{\"dtype\":\"F32\",\"shape\":[2147483653],\"data_offsets\":[8,8589934620]}"));
+    CHECK(contains(header,
+                   "\"parameters/w\":{\"dtype\":\"F32\",\"shape\":[2147483653],\"data_offsets\":[8,8589934620]}"));
     gradus::load_from(opt, written, [&](std::uint64_t offset, void* to, std::size_t count) {
       if (offset + count <= header.size())
         std::memcpy(to, header.data() + offset, count);

@@ -1,4 +1,5 @@
-// Files that are damaged, or made to do damage: a sentence, and an optimizer as it was. The sanitizers look on in one build.
+// Files that are damaged, or made to do damage: a sentence, and an optimizer as it was. The sanitizers look on in one
+// build.
 
 #include <doctest/doctest.h>
 
@@ -69,7 +70,8 @@ std::string with_length(std::string bytes, std::uint64_t length)
 // One of many ways to damage a file.
 std::string mutate(std::string bytes, support::random& r)
 {
-  const std::size_t length = static_cast<unsigned char>(bytes[0]) | std::size_t(static_cast<unsigned char>(bytes[1])) << 8;
+  const std::size_t length = static_cast<unsigned char>(bytes[0]) | std::size_t(static_cast<unsigned char>(bytes[1]))
+                                                                        << 8;
   const std::size_t header = length > 0 && length <= bytes.size() - 8 ? 8 + length : bytes.size();
   const auto at = [&] { return r.chance(0.9) ? r.below(header) : r.below(bytes.size()); };
   const auto digits = [&](const std::string& put) {  // in some number's place
@@ -85,21 +87,31 @@ std::string mutate(std::string bytes, support::random& r)
     return with_length(bytes.substr(0, i) + put + bytes.substr(i), header - 8 + put.size());
   };
   const auto any_key = [&] {
-    const char* const keys[] = {"\"state/a/step\"", "\"__metadata__\"", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "\"gradus/format\"", "\"F32\""};
+    const char* const keys[] = {"\"state/a/step\"", "\"__metadata__\"",  "\"dtype\"", "\"shape\"",
+                                "\"data_offsets\"", "\"gradus/format\"", "\"F32\""};
     return std::string(keys[r.below(std::size(keys))]);
   };
   switch (r.below(14)) {
   case 0: bytes[at()] ^= char(1 << r.below(8)); return bytes;
-  case 1: for (std::size_t n = 1 + r.below(8); n > 0; --n) bytes[at()] = char(r.below(256)); return bytes;
+  case 1:
+    for (std::size_t n = 1 + r.below(8); n > 0; --n)
+      bytes[at()] = char(r.below(256));
+    return bytes;
   case 2: return bytes.substr(0, r.below(bytes.size()));
   case 3: return bytes + std::string(1 + r.below(20), char(r.below(256)));
   case 4: return with_length(bytes, r.any<double>() > 0 ? r.below(1000) : std::uint64_t(r.magnitude(1, 1.8e19)));
   case 5: return digits(std::to_string(std::uint64_t(r.magnitude(1, 1.8e19))));
-  case 6: return digits(r.chance(0.5) ? "-1" : r.chance(0.5) ? "18446744073709551615" : r.chance(0.5) ? "18446744073709551616" : "9223372036854775807");
+  case 6:
+    return digits(r.chance(0.5)   ? "-1"
+                  : r.chance(0.5) ? "18446744073709551615"
+                  : r.chance(0.5) ? "18446744073709551616"
+                                  : "9223372036854775807");
   case 7: return digits(r.chance(0.5) ? "1e3" : r.chance(0.5) ? "1.0" : r.chance(0.5) ? "007" : "null");
-  case 8: return insert(std::string(1 + r.below(3000), "[{\"(-\\"[r.below(6)]), 8 + r.below(header - 8));  // deep, and deeper
-  case 9: {  // one entry twice
-    const std::size_t from = bytes.find("},\"", r.below(header)), to = from < header ? bytes.find("},\"", from + 1) : header;
+  case 8:
+    return insert(std::string(1 + r.below(3000), "[{\"(-\\"[r.below(6)]), 8 + r.below(header - 8));  // deep, and deeper
+  case 9: {                                                                                          // one entry twice
+    const std::size_t from = bytes.find("},\"", r.below(header)),
+                      to = from < header ? bytes.find("},\"", from + 1) : header;
     return to < header ? insert(bytes.substr(from + 1, to - from), from + 1) : bytes;
   }
   case 10: {  // a piece cut out
@@ -109,9 +121,16 @@ std::string mutate(std::string bytes, support::random& r)
   case 11: {  // two keys exchanged
     const std::string x = any_key(), y = any_key();
     const std::size_t i = bytes.find(x, r.below(header));
-    return i < header ? with_length(bytes.substr(0, i) + y + bytes.substr(i + x.size()), header - 8 - x.size() + y.size()) : bytes;
+    return i < header
+               ? with_length(bytes.substr(0, i) + y + bytes.substr(i + x.size()), header - 8 - x.size() + y.size())
+               : bytes;
   }
-  case 12: return insert(r.chance(0.5) ? "\\ud800" : r.chance(0.5) ? "\\u00" : r.chance(0.5) ? "\\udc00\\ud800" : "\xc3", 8 + r.below(header - 8));
+  case 12:
+    return insert(r.chance(0.5)   ? "\\ud800"
+                  : r.chance(0.5) ? "\\u00"
+                  : r.chance(0.5) ? "\\udc00\\ud800"
+                                  : "\xc3",
+                  8 + r.below(header - 8));
   default: return insert(std::string(1, char(r.below(256))), 8 + r.below(header - 8));
   }
 }
@@ -171,8 +190,10 @@ TEST_CASE("what is wrong with a header is said")
   check("", "checkpoint: size is 0; expected at least the 8 bytes of the header's length");
   check("1234567", "size is 7; expected at least the 8 bytes");
   check(with_length(std::string(8, '\0'), 1), "the header's length is 1; expected at most 0");
-  check(with_length(std::string(20, ' '), std::uint64_t(-1)), "the header's length is 18446744073709551615; expected at most 12");
-  check(with_length(std::string(20, ' '), std::uint64_t(-8)), "the header's length is 18446744073709551608; expected at most 12");
+  check(with_length(std::string(20, ' '), std::uint64_t(-1)),
+        "the header's length is 18446744073709551615; expected at most 12");
+  check(with_length(std::string(20, ' '), std::uint64_t(-8)),
+        "the header's length is 18446744073709551608; expected at most 12");
   check(file_of(""), "header, byte 0: expected '{' as the header's first character");
   check(file_of(" {}"), "expected '{' as the header's first character");
   check(file_of("{"), "header, byte 1: expected '\"'");
@@ -198,20 +219,27 @@ TEST_CASE("what is wrong with a header is said")
   check(entry("\"shape\":[1,]"), "expected a whole number without sign or leading zeros");
   check(entry("\"shape\":[18446744073709551616]"), "expected a number below 2^64");
   check(entry("\"shape\":[4294967296,4294967296]"), "expected a shape of fewer than 2^64 bytes");
-  check(entry("\"shape\":[9223372036854775808]," + offsets + ",\"dtype\":\"F32\""), "expected a shape of fewer than 2^64 bytes");
-  check(entry(type + ",\"shape\":[7]," + offsets), "expected as many bytes for tensor \"a\" as its dtype and shape take");
-  check(entry(type + "," + shape + ",\"data_offsets\":[8,0]"), "expected data_offsets of tensor \"a\" in order and within the 8 bytes there are");
+  check(entry("\"shape\":[9223372036854775808]," + offsets + ",\"dtype\":\"F32\""),
+        "expected a shape of fewer than 2^64 bytes");
+  check(entry(type + ",\"shape\":[7]," + offsets),
+        "expected as many bytes for tensor \"a\" as its dtype and shape take");
+  check(entry(type + "," + shape + ",\"data_offsets\":[8,0]"),
+        "expected data_offsets of tensor \"a\" in order and within the 8 bytes there are");
   check(entry(type + "," + shape + ",\"data_offsets\":[1,9]"), "in order and within the 8 bytes there are");
-  check(entry(type + ",\"shape\":[2,3],\"data_offsets\":[0,6]"), "the tensors end at byte 6 of the data; expected 8, the file's end");
-  check(entry(type + ",\"shape\":[6],\"data_offsets\":[2,8]"), "a tensor's bytes begin at 2; expected 0, where the one before it ends");
+  check(entry(type + ",\"shape\":[2,3],\"data_offsets\":[0,6]"),
+        "the tensors end at byte 6 of the data; expected 8, the file's end");
+  check(entry(type + ",\"shape\":[6],\"data_offsets\":[2,8]"),
+        "a tensor's bytes begin at 2; expected 0, where the one before it ends");
   const std::string ab = type + "," + shape + "," + offsets;
-  check(file_of("{\"a\":{" + ab + "},\"b\":{" + ab + "}}", "12345678"), "a tensor's bytes begin at 0; expected 8, where the one before it ends");
+  check(file_of("{\"a\":{" + ab + "},\"b\":{" + ab + "}}", "12345678"),
+        "a tensor's bytes begin at 0; expected 8, where the one before it ends");
   check(file_of("{\"a\":{" + ab + "},\"a\":{" + ab + "}}", "12345678"), "expected the tensor \"a\" once");
   check(file_of("{\"a\":{" + ab + "},\"\\u0061\":{" + ab + "}}", "12345678"), "expected the tensor \"a\" once");
   check(file_of("{\"__metadata__\":{},\"__metadata__\":{}}"), "expected \"__metadata__\" once");
   check(file_of("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}"), "expected the metadata \"a\" once");
   check(file_of("{\"__metadata__\":{\"a\":1}}"), "expected '\"'");
-  check(file_of("{\"__metadata__\":{\"gradus/format\":\"2\"}}"), "format is \"2\"; expected \"1\": another version of gradus wrote it");
+  check(file_of("{\"__metadata__\":{\"gradus/format\":\"2\"}}"),
+        "format is \"2\"; expected \"1\": another version of gradus wrote it");
   check(file_of("{}"), "\"gradus/format\" is missing; expected a file that gradus wrote");
   for (const char* deep : {"[", "{", "{\"a\":", "{\"a\":[", "\"", "\\"}) {
     std::string all = "{\"a\":";
@@ -226,11 +254,14 @@ TEST_CASE("what safetensors allows and gradus does not write is read")
   std::vector<float> w(2), g(2);
   gradus::optimizer<gradus::sgd> opt({.lr = 0.5});
   opt.add("w", w, g);
-  const std::string metadata = R"("__metadata__" : {"gradus/format":"1", "gradus/recipe":"sgd", "gradus/groups":"1", "gradus/group/0/lr":"1e0",
+  const std::string metadata =
+      R"("__metadata__" : {"gradus/format":"1", "gradus/recipe":"sgd", "gradus/groups":"1", "gradus/group/0/lr":"1e0",
     "gradus/group/0/momentum":"0", "gradus/group/0/dampening":"0", "gradus/group/0/nesterov":"0", "gradus/group/0/weight_decay":"0"})";
   // White space, escapes, fields and tensors in any order, scalars and shapes of several dimensions.
-  const std::string json = " \t\r\n\"\\u0070arameters\\/w\" :{ \"data_offsets\": [ 8 , 16 ] , \"shape\" : [ 1 ,2, 1 ],\"dtype\":\"F32\" } ,\n"
-                           "\"state/w/step\":{\"dtype\":\"U64\",\"shape\":[],\"data_offsets\":[0,8]} , " + metadata + "}    ";
+  const std::string json = " \t\r\n\"\\u0070arameters\\/w\" :{ \"data_offsets\": [ 8 , 16 ] , \"shape\" : [ 1 ,2, 1 "
+                           "],\"dtype\":\"F32\" } ,\n"
+                           "\"state/w/step\":{\"dtype\":\"U64\",\"shape\":[],\"data_offsets\":[0,8]} , " +
+                           metadata + "}    ";
   const float values[] = {3, 4};
   const std::uint64_t step = 7;
   std::string data(16, '\0');
@@ -252,20 +283,24 @@ TEST_CASE("a tensor of a type that is not known needs only its offsets, unless i
   std::vector<float> w(2), g(2);
   gradus::optimizer<gradus::sgd> opt({.lr = 0.5});
   opt.add("w", w, g);
-  const std::string start = "{\"__metadata__\":{\"gradus/format\":\"1\"},\"state/w/step\":{\"dtype\":\"U64\",\"shape\":[1],\"data_offsets\":[0,8]}";
+  const std::string start = "{\"__metadata__\":{\"gradus/format\":\"1\"},\"state/w/"
+                            "step\":{\"dtype\":\"U64\",\"shape\":[1],\"data_offsets\":[0,8]}";
   const std::string seven("\7\0\0\0\0\0\0\0", 8);
   const auto foreign = [&](const std::string& key, const std::string& type, const std::string& offsets) {
     return start + ",\"" + key + "\":{\"dtype\":\"" + type + "\",\"shape\":[3],\"data_offsets\":" + offsets + "}}";
   };
-  for (const char* type : {"C64", "C128", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "", "\\\"\\u00e9"})
+  for (const char* type :
+       {"C64", "C128", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "", "\\\"\\u00e9"})
     for (const std::size_t bytes : {0u, 1u, 2u, 24u}) {
-      const std::string file = file_of(foreign("other", type, "[8," + std::to_string(8 + bytes) + "]"), seven + std::string(bytes, 'x'));
+      const std::string file = file_of(foreign("other", type, "[8," + std::to_string(8 + bytes) + "]"),
+                                       seven + std::string(bytes, 'x'));
       const auto report = support::load_bytes(opt, file, {.lenient = true});
       CHECK(report.differences.back().what == gradus::load_difference::surplus);
       CHECK(report.differences.back().key == "other");
       gradus::optimizer<gradus::sgd> strict({.lr = 0.5});
       strict.add("w", w, g);
-      CHECK(contains(support::refusal([&] { support::load_bytes(strict, file); }), "\"other\" is in the file; expected nothing under this key"));
+      CHECK(contains(support::refusal([&] { support::load_bytes(strict, file); }),
+                     "\"other\" is in the file; expected nothing under this key"));
     }
   // Its bytes still have a place of their own.
   const auto refused = [&](const std::string& offsets, const std::string& part) {
@@ -275,7 +310,8 @@ TEST_CASE("a tensor of a type that is not known needs only its offsets, unless i
   refused("[8,15]", "in order and within the 14 bytes there are");
   refused("[9,14]", "begin at 9; expected 8");
   refused("[8,13]", "end at byte 13 of the data; expected 14");
-  // What is wanted as floats is of another type, however many bytes it has; nor are master weights or moments made of it.
+  // What is wanted as floats is of another type, however many bytes it has; nor are master weights or moments made of
+  // it.
   for (const char* type : {"C64", "F4", ""}) {
     gradus::optimizer<gradus::sgd> wants({.lr = 0.5});
     wants.add("w", w, g);
@@ -284,7 +320,8 @@ TEST_CASE("a tensor of a type that is not known needs only its offsets, unless i
     for (const bool convert : {false, true}) {
       const auto report = support::load_bytes(wants, file, {.lenient = true, .convert = convert});
       CHECK(report.differences.back().what == gradus::load_difference::mistyped);
-      CHECK(report.differences.back().sentence == "\"parameters/w\" is of type \"" + std::string(type) + "\"; expected F32");
+      CHECK(report.differences.back().sentence ==
+            "\"parameters/w\" is of type \"" + std::string(type) + "\"; expected F32");
       CHECK((w == std::vector<float>{1, 2}));
     }
   }
@@ -295,9 +332,10 @@ TEST_CASE("counts and sums that no run can have reached")
   model m;
   const std::string good = support::checkpoint_of(m.opt);
   const auto check = [&](const std::string& key, auto value, const std::string& part) {
-    const auto header = gradus::safetensors::read_header("it", good.size(), [&](std::uint64_t at, void* to, std::size_t n) {
-      std::memcpy(to, good.data() + at, n);
-    });
+    const auto header = gradus::safetensors::read_header("it", good.size(),
+                                                         [&](std::uint64_t at, void* to, std::size_t n) {
+                                                           std::memcpy(to, good.data() + at, n);
+                                                         });
     std::string bytes = good;
     std::memcpy(bytes.data() + header.data_start + header.tensors.at(key).begin, &value, 8);
     for (const bool lenient : {false, true})

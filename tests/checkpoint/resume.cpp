@@ -1,5 +1,5 @@
-// Nothing is lost: a run that is saved at any step and gone on with in another process ends with the same bytes as one that
-// never stopped. The first test case saves, the second, which ctest runs as a process of its own, resumes.
+// Nothing is lost: a run that is saved at any step and gone on with in another process ends with the same bytes as one
+// that never stopped. The first test case saves, the second, which ctest runs as a process of its own, resumes.
 
 #include <doctest/doctest.h>
 
@@ -52,8 +52,10 @@ void for_each_optimizer(const F& f)
   in_precisions("padam", padam{.lr = 0.05, .weight_decay = 0.01, .partial = 0.125});
   in_precisions("radam", radam{.lr = 0.01, .beta2 = 0.95, .weight_decay = 0.1, .decoupled_weight_decay = true});
   f("sgd_without_state", sgd{.lr = 0.05}, float{}, default_backend{});
-  f("composed", compose(0.01, first_moment::ema{}, second_moment::ema_max{.beta2 = 0.99}, step_size::adaptive{},
-                        decay::scheduled{.weight_decay = 0.01, .eps = 1e-30}), float{}, default_backend{});
+  f("composed",
+    compose(0.01, first_moment::ema{}, second_moment::ema_max{.beta2 = 0.99}, step_size::adaptive{},
+            decay::scheduled{.weight_decay = 0.01, .eps = 1e-30}),
+    float{}, default_backend{});
 }
 
 template <class X>
@@ -151,7 +153,8 @@ struct shared_run : run<Recipe, T, Backend> {
       double norm_sq = 0;
       for (auto* x : {&this->tensors[0], &this->tensors[2]})
         for (std::size_t i = 0; i < x->weights.size(); ++i) {
-          x->gradients[i] = as<typename run<Recipe, T, Backend>::gradient>(value(x->weights[i]) + std::sin(double(i) + 0.1 * t));
+          x->gradients[i] = as<typename run<Recipe, T, Backend>::gradient>(value(x->weights[i]) +
+                                                                           std::sin(double(i) + 0.1 * t));
           norm_sq += value(x->gradients[i]) * value(x->gradients[i]);
         }
       this->opt.step({.grad_norm_sq = t % 2 ? std::optional(norm_sq) : std::nullopt});
@@ -193,9 +196,9 @@ int resume_from_stops(const std::string& name, const Recipe& recipe)
     CHECK((report.parameters && report.settings && report.differences.empty() && report.afresh.empty()));
     resumed.go(stop, last_step);
     std::string bytes;
-    gradus::save_to(
-        resumed.opt, [&](const void* p, std::size_t n) { return bytes.append(static_cast<const char*>(p), n), true; },
-        {.parameters = true});
+    gradus::save_to(resumed.opt,
+                    [&](const void* p, std::size_t n) { return bytes.append(static_cast<const char*>(p), n), true; },
+                    {.parameters = true});
     CHECK_MESSAGE(bytes == expected, name, " resumed at ", stop);
   }
   return int(std::size(stops));
@@ -207,7 +210,8 @@ TEST_CASE("runs save themselves")
 {
   std::filesystem::create_directories(folder);
   int cases = 0;
-  for_each_optimizer([&]<class Recipe, class T, class Backend>(const std::string& name, const Recipe& recipe, T, Backend) {
+  for_each_optimizer([&]<class Recipe, class T, class Backend>(const std::string& name, const Recipe& recipe, T,
+                                                               Backend) {
     cases += save_at_stops<run<Recipe, T, Backend>>(name, recipe);
     if constexpr (std::is_same_v<Recipe, gradus::adams>)
       cases += save_at_stops<shared_run<Recipe, T, Backend>>(name + "_shared", recipe);
@@ -218,7 +222,8 @@ TEST_CASE("runs save themselves")
 TEST_CASE("runs resume, and end with the same bytes")
 {
   int cases = 0;
-  for_each_optimizer([&]<class Recipe, class T, class Backend>(const std::string& name, const Recipe& recipe, T, Backend) {
+  for_each_optimizer([&]<class Recipe, class T, class Backend>(const std::string& name, const Recipe& recipe, T,
+                                                               Backend) {
     cases += resume_from_stops<run<Recipe, T, Backend>>(name, recipe);
     if constexpr (std::is_same_v<Recipe, gradus::adams>)
       cases += resume_from_stops<shared_run<Recipe, T, Backend>>(name + "_shared", recipe);

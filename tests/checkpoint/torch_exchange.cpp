@@ -1,6 +1,6 @@
-// The gradus half of torch_exchange.py: torch_exchange RECIPE MOMENTUM IN OUT FROM TO goes on with a run that is in the file
-// IN, from step FROM to step TO, and saves it in OUT. Without IN ("-") it starts one. And torch_exchange PRECISION OUT makes
-// a run of amsgrad in that precision, saves it in OUT, and its moments as plain floats in OUT.NAME.SLOT.
+// The gradus half of torch_exchange.py: torch_exchange RECIPE MOMENTUM IN OUT FROM TO goes on with a run that is in the
+// file IN, from step FROM to step TO, and saves it in OUT. Without IN ("-") it starts one. And torch_exchange PRECISION
+// OUT makes a run of amsgrad in that precision, saves it in OUT, and its moments as plain floats in OUT.NAME.SLOT.
 
 #include <cmath>
 #include <cstdio>
@@ -54,7 +54,8 @@ struct plain_moments {
 template <class Parameter, class State, class Master>
 void run_in(const std::string& path)
 {
-  gradus::optimizer<gradus::amsgrad, gradus::precision<Parameter, Parameter, State, Master>> opt({.lr = 0.01, .beta2 = 0.9});
+  gradus::optimizer<gradus::amsgrad, gradus::precision<Parameter, Parameter, State, Master>> opt({.lr = 0.01,
+                                                                                                  .beta2 = 0.9});
   std::vector<Parameter> w(700), gw(700), b(12), gb(12);
   opt.add("w", w, gw);
   opt.add("b", b, gb);
@@ -96,8 +97,7 @@ try {
     opt.step();
   }
   gradus::save(opt, argv[4], {.parameters = true});
-}
-catch (const std::exception& e) {
+} catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;
 }

@@ -1,4 +1,5 @@
-// What optimizers, backends and the engine layer are given that they do not take, one a case; without a case, what they do.
+// What optimizers, backends and the engine layer are given that they do not take, one a case; without a case, what they
+// do.
 
 #include <array>
 #include <cstddef>

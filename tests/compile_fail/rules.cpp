@@ -32,14 +32,19 @@ struct first {
 #endif
 #if defined(CASE_FIELDS_OF_ONE_NAME)
   double other_rate = 0.5;
-  static constexpr auto fields = gradus::fields(gradus::field{"rate", &first::decay_rate, gradus::range::zero_to_below_one},
-                                                gradus::field{"rate", &first::other_rate, gradus::range::zero_to_below_one});
+  static constexpr auto fields = gradus::fields(gradus::field{"rate", &first::decay_rate,
+                                                              gradus::range::zero_to_below_one},
+                                                gradus::field{"rate", &first::other_rate,
+                                                              gradus::range::zero_to_below_one});
 #elif defined(CASE_FIELD_WITH_A_SLASH)
-  static constexpr auto fields = gradus::fields(gradus::field{"a/b", &first::decay_rate, gradus::range::zero_to_below_one});
+  static constexpr auto fields = gradus::fields(gradus::field{"a/b", &first::decay_rate,
+                                                              gradus::range::zero_to_below_one});
 #elif defined(CASE_FIELD_WITH_A_SPACE)
-  static constexpr auto fields = gradus::fields(gradus::field{"decay rate", &first::decay_rate, gradus::range::zero_to_below_one});
+  static constexpr auto fields = gradus::fields(gradus::field{"decay rate", &first::decay_rate,
+                                                              gradus::range::zero_to_below_one});
 #elif !defined(CASE_FIRST_WITHOUT_FIELDS)
-  static constexpr auto fields = gradus::fields(gradus::field{"rate", &first::decay_rate, gradus::range::zero_to_below_one});
+  static constexpr auto fields = gradus::fields(gradus::field{"rate", &first::decay_rate,
+                                                              gradus::range::zero_to_below_one});
 #endif
 #if !defined(CASE_FIRST_WITHOUT_KIND)
   static constexpr std::string_view kind = "first";

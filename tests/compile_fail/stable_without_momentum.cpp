@@ -6,5 +6,5 @@ using first_moment = gradus::first_moment::momentum;
 using first_moment = gradus::first_moment::ema;
 #endif
 
-gradus::optimizer opt(gradus::compose(1e-3, first_moment{}, gradus::second_moment::none{}, gradus::step_size::constant{},
-                                      gradus::decay::stable{}));
+gradus::optimizer opt(gradus::compose(1e-3, first_moment{}, gradus::second_moment::none{},
+                                      gradus::step_size::constant{}, gradus::decay::stable{}));

@@ -30,6 +30,7 @@ int main()
       gradients[j] = 2 * weights[j];
     opt.step();
   }
-  std::printf("gradus %d.%d.%d: %g\n", GRADUS_VERSION_MAJOR, GRADUS_VERSION_MINOR, GRADUS_VERSION_PATCH, double(weights[9]));
+  std::printf("gradus %d.%d.%d: %g\n", GRADUS_VERSION_MAJOR, GRADUS_VERSION_MINOR, GRADUS_VERSION_PATCH,
+              double(weights[9]));
   return std::fabs(weights[9]) < 0.05f ? 0 : i + k + t + x + name + value + 1;
 }

@@ -24,8 +24,7 @@ inline countdown training;
 
 template <class W, class G>
 void compute(const W&, G&)
-{
-}
+{}
 
 /// A class that views.md teaches gradus to view.
 namespace my {

@@ -14,8 +14,7 @@ inline constexpr gradus::schedule::cosine schedule{.t_max = 3};
 
 template <class W, class G>
 void compute(const W&, G&)
-{
-}
+{}
 
 #if defined(__CUDACC__)
 inline cudaStream_t stream;

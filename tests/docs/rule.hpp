@@ -15,9 +15,10 @@
 template <class Rule, class Decay, class T>
 void instantiate()
 {
-  gradus::optimizer opt(
-      gradus::compose(1e-3, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{}, Decay{.weight_decay = 0.1}));
-  gradus::optimizer<std::remove_cvref_t<decltype(opt.hyperparameters())>, T, gradus::backend::thrust> of_device(opt.hyperparameters());
+  gradus::optimizer opt(gradus::compose(1e-3, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{},
+                                        Decay{.weight_decay = 0.1}));
+  gradus::optimizer<std::remove_cvref_t<decltype(opt.hyperparameters())>, T, gradus::backend::thrust> of_device(
+      opt.hyperparameters());
   of_device.step();
 }
 #else
@@ -53,8 +54,8 @@ std::vector<float> train(const Recipe& recipe, Backend backend)
 template <class Rule, class Decay, class T>
 bool good(const char* precision)
 {
-  const auto recipe =
-      gradus::compose(1e-2, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{}, Decay{.weight_decay = 1e-3});
+  const auto recipe = gradus::compose(1e-2, gradus::first_moment::ema{}, Rule{}, gradus::step_size::adaptive{},
+                                      Decay{.weight_decay = 1e-3});
   const auto x = train<T>(recipe, gradus::backend::scalar{}), y = train<T>(recipe, gradus::default_backend{});
   double far = 0;
   for (const float w : x)
@@ -62,7 +63,8 @@ bool good(const char* precision)
   const bool same = std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
   if (same && far < 0.35)  // 0.3 and more at first
     return true;
-  std::printf("%s, %s: largest distance %g, %s bits\n", precision, std::string(Decay::kind).c_str(), far, same ? "the same" : "DIFFERENT");
+  std::printf("%s, %s: largest distance %g, %s bits\n", precision, std::string(Decay::kind).c_str(), far,
+              same ? "the same" : "DIFFERENT");
   return false;
 }
 #endif
@@ -83,7 +85,8 @@ int faults_under()
   return !good<Rule, Decay, float>("float") + !good<Rule, Decay, double>("double") +
          !good<Rule, Decay, precision<float, float, bfloat16>>("precision<float, float, bfloat16>") +
          !good<Rule, Decay, precision<float, float, block8>>("precision<float, float, block8>") +
-         !good<Rule, Decay, precision<bfloat16, bfloat16, float, float>>("precision<bfloat16, bfloat16, float, float>") +
+         !good<Rule, Decay, precision<bfloat16, bfloat16, float, float>>(
+             "precision<bfloat16, bfloat16, float, float>") +
          !good<Rule, Decay, precision<bfloat16>>("precision<bfloat16>");
 #endif
 }

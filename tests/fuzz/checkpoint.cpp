@@ -1,5 +1,5 @@
-// Any bytes at all, loaded as a checkpoint: a libFuzzer target. Refused or loaded, an optimizer must be usable after it, and
-// one that refused, unchanged. `./dev test --fuzz` runs it; the first files of the corpus are written here.
+// Any bytes at all, loaded as a checkpoint: a libFuzzer target. Refused or loaded, an optimizer must be usable after
+// it, and one that refused, unchanged. `./dev test --fuzz` runs it; the first files of the corpus are written here.
 
 #include <cstddef>
 #include <cstdint>
@@ -36,7 +36,9 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv)
 {
   for (int i = 1; i < *argc; ++i)
     if (const std::filesystem::path corpus = (*argv)[i]; std::filesystem::is_directory(corpus)) {
-      const auto put = [&](const char* name, const std::string& bytes) { std::ofstream(corpus / name, std::ios::binary) << bytes; };
+      const auto put = [&](const char* name, const std::string& bytes) {
+        std::ofstream(corpus / name, std::ios::binary) << bytes;
+      };
       const model<> m(3), longer(3, 9);
       const model<double> in_double(3);
       put("whole", support::checkpoint_of(m.opt));
@@ -44,8 +46,12 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv)
       put("double", support::checkpoint_of(in_double.opt));
       put("state", support::checkpoint_of(m.opt, {}));
       put("empty", support::file_of("{}"));
-      put("escapes", support::file_of(R"({"__metadata__":{"gradus/format":"1","\ud83e\udde0\u00e9\\\/\b":"\t\n\f\r\""}})"));
-      put("spaces", support::file_of("{ \"x\" : { \"shape\" : [ 2 , 2 ] ,\t\"dtype\" : \"BF16\" , \"data_offsets\" : [ 0 , 8 ] } }  ", "12345678"));
+      put("escapes",
+          support::file_of(R"({"__metadata__":{"gradus/format":"1","\ud83e\udde0\u00e9\\\/\b":"\t\n\f\r\""}})"));
+      put("spaces",
+          support::file_of(
+              "{ \"x\" : { \"shape\" : [ 2 , 2 ] ,\t\"dtype\" : \"BF16\" , \"data_offsets\" : [ 0 , 8 ] } }  ",
+              "12345678"));
     }
   return 0;
 }
@@ -55,7 +61,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const std::string whole = support::checkpoint_of(model<>(3).opt);
   static model<> m(3);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(data, size));
-  const gradus::load_options modes[] = {{}, {.lenient = true}, {.parameters = false, .settings = false, .lenient = true, .convert = true}};
+  const gradus::load_options modes[] = {{},
+                                        {.lenient = true},
+                                        {.parameters = false, .settings = false, .lenient = true, .convert = true}};
   for (const gradus::load_options& o : modes) {
     const bool refused = !support::refusal([&] { gradus::load_from(m.opt, bytes, o); }).empty();
     if (refused) {

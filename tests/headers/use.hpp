@@ -1,9 +1,11 @@
 #pragma once
-// Templates are only half compiled by an include; these are instantiated after the poison, and run: poisoned.cpp is a program.
+// Templates are only half compiled by an include; these are instantiated after the poison, and run: poisoned.cpp is a
+// program.
 template class gradus::optimizer<gradus::adams, float>;
 template class gradus::any_optimizer<double>;
 template void gradus::save(const gradus::any_optimizer<double>&, const std::string&, const gradus::save_options&);
-template gradus::load_report gradus::load(gradus::optimizer<gradus::adams, float>&, const std::string&, const gradus::load_options&);
+template gradus::load_report gradus::load(gradus::optimizer<gradus::adams, float>&, const std::string&,
+                                          const gradus::load_options&);
 
 // The user's macros are the user's still.
 static_assert(sizeof(T) == sizeof(double) && A + min(2, 1) + abs(-1) == 3 && PI > 3);

@@ -130,7 +130,8 @@ finding differences(operation o, Expected&& expected)
   std::array<T, width> result;
   finding f;
   for (std::size_t i = 0; i < in.a.size(); i += width) {
-    gradus::store(result.data(), evaluate<V>(o, gradus::load<V>(&in.a[i]), gradus::load<V>(&in.b[i]), gradus::load<V>(&in.c[i])));
+    gradus::store(result.data(),
+                  evaluate<V>(o, gradus::load<V>(&in.a[i]), gradus::load<V>(&in.b[i]), gradus::load<V>(&in.c[i])));
     for (std::size_t k = 0; k < width; ++k) {
       const T a = in.a[i + k], b = in.b[i + k], c = in.c[i + k], e = expected(a, b, c);
       if (hands_on(o) ? support::bits(result[k]) == support::bits(e) : support::same_bits(result[k], e))
@@ -196,8 +197,8 @@ TEST_CASE_TEMPLATE("fma is fused where GRADUS_FUSED says so, and rounded twice w
 
 namespace {
 
-// How far pow(x, y) for x ≥ 0 is from the exact power, in units of the exact power's last place; infinity stands for the
-// number after the largest.
+// How far pow(x, y) for x ≥ 0 is from the exact power, in units of the exact power's last place; infinity stands for
+// the number after the largest.
 template <class T>
 double error_of_pow(T x, T y)
 {
@@ -207,7 +208,9 @@ double error_of_pow(T x, T y)
   if (std::isnan(result) || std::isnan(exact))
     return std::isnan(result) && std::isnan(exact) ? 0 : std::numeric_limits<double>::infinity();
   const long double end = std::ldexp(1.0L, limits::max_exponent);
-  const int exponent = exact > 0 && exact < end ? std::ilogb(exact) + 1 : exact > 0 ? limits::max_exponent : limits::min_exponent;
+  const int exponent = exact > 0 && exact < end ? std::ilogb(exact) + 1
+                       : exact > 0              ? limits::max_exponent
+                                                : limits::min_exponent;
   const long double unit = std::ldexp(1.0L, std::max(exponent, limits::min_exponent) - limits::digits);
   return double(std::fabs(std::min<long double>(result, end) - std::min(exact, end)) / unit);
 }
@@ -229,7 +232,9 @@ TEST_CASE_TEMPLATE("pow is as exact as it says", T, float, double)
     double& highest = std::fabs(double(y) * std::log2(double(x))) <= 100 ? worst_of_moderate : worst;
     highest = std::max(highest, error);
   };
-  const auto towards = [&](T x, double exponent_of_result) { try_one(x, T(exponent_of_result / std::log2(double(x)))); };
+  const auto towards = [&](T x, double exponent_of_result) {
+    try_one(x, T(exponent_of_result / std::log2(double(x))));
+  };
   for (int i = 0; i < 20000; ++i) {
     try_one(std::fabs(r.any<T>()), r.any<T>());
     try_one(T(r.magnitude(1e-12, 1e3)), T(r.uniform()));  // what Padam asks for
@@ -244,8 +249,8 @@ TEST_CASE_TEMPLATE("pow is as exact as it says", T, float, double)
     towards(T(r.uniform(1, 1000) * double(limits::denorm_min())), wanted);
     try_one(T(r.uniform(1, 1e6) * double(limits::denorm_min())), T(r.uniform(-1, 1)));
   }
-  std::printf("pow of %s: %.2f ulp, %.2f where the logarithm is at most 100\n", sizeof(T) == 4 ? "float" : "double", worst,
-              worst_of_moderate);
+  std::printf("pow of %s: %.2f ulp, %.2f where the logarithm is at most 100\n", sizeof(T) == 4 ? "float" : "double",
+              worst, worst_of_moderate);
   CHECK(worst_of_moderate < 1);
 }
 
@@ -261,8 +266,8 @@ TEST_CASE_TEMPLATE("pow has IEEE 754's special cases, and is NaN for what is bel
     for (const T y : numbers) {
       const T result = gradus::pow(x, y), expected = x < 0 && y != 0 ? limits::quiet_NaN() : std::pow(std::fabs(x), y);
       const bool exact = std::isnan(expected) || std::isinf(expected) || expected == 0 || expected == 1 || y == 1;
-      CHECK_MESSAGE((exact ? support::same_bits(result, expected) : error_of_pow(x, y) < 3), "pow(", hexadecimal(x), ", ",
-                    hexadecimal(y), ") is ", hexadecimal(result), ", expected ", hexadecimal(expected));
+      CHECK_MESSAGE((exact ? support::same_bits(result, expected) : error_of_pow(x, y) < 3), "pow(", hexadecimal(x),
+                    ", ", hexadecimal(y), ") is ", hexadecimal(result), ", expected ", hexadecimal(expected));
     }
 }
 

@@ -19,7 +19,8 @@ bits_of<T> bits(T x)
   return std::bit_cast<bits_of<T>>(x);
 }
 
-// −0 is not 0. One NaN is as good as another: IEEE 754 leaves open which of two is handed on, and compilers swap operands.
+// −0 is not 0. One NaN is as good as another: IEEE 754 leaves open which of two is handed on, and compilers swap
+// operands.
 template <class T>
 bool same_bits(T a, T b)
 {

@@ -17,7 +17,8 @@ template <class Opt>
 std::string checkpoint_of(const Opt& opt, const gradus::save_options& o = {.parameters = true})
 {
   std::string bytes;
-  gradus::save_to(opt, [&](const void* p, std::size_t n) { return bytes.append(static_cast<const char*>(p), n), true; }, o);
+  gradus::save_to(
+      opt, [&](const void* p, std::size_t n) { return bytes.append(static_cast<const char*>(p), n), true; }, o);
   return bytes;
 }
 
@@ -36,9 +37,6 @@ inline std::string file_of(const std::string& json, const std::string& data = {}
   return bytes + json + data;
 }
 
-inline bool contains(std::string_view text, std::string_view part)
-{
-  return text.find(part) != std::string_view::npos;
-}
+inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 }  // namespace support

@@ -1,6 +1,6 @@
 #pragma once
-// The optimizers that tests of the engine layer run: the ten recipes, each with all it can do switched on, their variants,
-// and the scheduled decay over every second moment.
+// The optimizers that tests of the engine layer run: the ten recipes, each with all it can do switched on, their
+// variants, and the scheduled decay over every second moment.
 
 #include <string_view>
 
@@ -28,8 +28,8 @@ void for_each_composition(F&& f)
   run("padam_pow", padam{.lr = 0.05, .weight_decay = 0.01, .partial = 0.3});
   run("radam", radam{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.01});
   run("radam_decoupled", radam{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.1, .decoupled_weight_decay = true});
-  run("amsgrad_scheduled", compose(0.01, first_moment::ema{}, second_moment::ema_max{.beta2 = 0.99}, step_size::adaptive{},
-                                   decay::scheduled{.weight_decay = 0.01}));
+  run("amsgrad_scheduled", compose(0.01, first_moment::ema{}, second_moment::ema_max{.beta2 = 0.99},
+                                   step_size::adaptive{}, decay::scheduled{.weight_decay = 0.01}));
   run("yogi_scheduled", compose(0.01, first_moment::ema{.initial_accumulator = 1e-6}, second_moment::yogi{.beta2 = 0.9},
                                 step_size::adaptive{.eps = 1e-3}, decay::scheduled{.weight_decay = 0.01}));
 }

@@ -2,8 +2,8 @@
 // Long trajectories at the engine layer, as hashes of their bits; and the hashes recorded in bits/expected.txt.
 //
 // Nothing in them comes from the C library, whose pow differs in the last bit between versions and processors: the bias
-// corrections are made by multiplication. Nor does the problem have a product that is rounded and feeds a sum, which some
-// compilers would fuse: the ranges of the random numbers are powers of two wide.
+// corrections are made by multiplication. Nor does the problem have a product that is rounded and feeds a sum, which
+// some compilers would fuse: the ranges of the random numbers are powers of two wide.
 
 #include <array>
 #include <cinttypes>
@@ -54,7 +54,8 @@ inline double bias_correction(double beta, std::uint64_t t)
 
 // The weights at every fiftieth step and at the last, then the state. The recorded ones have these lengths.
 template <class T, class Backend, class Rule>
-std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t length = 1037, std::uint64_t steps = 300)
+std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t length = 1037,
+                           std::uint64_t steps = 300)
 {
   random r(2023);
   std::vector<T> weights(length), gradients(length), curvature(length), noise(length + steps);
@@ -82,8 +83,8 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
       k.bc2 = bias_correction(rule.second_moment.beta2, t);
     bool done = true;
     if constexpr (Rule::scheduled_in_one_pass) {
-      second_moment_sum = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
-                                                            gradus::squared_norm(backend, std::span<const T>(gradients)), 0.75);
+      second_moment_sum = gradus::next_second_moment_sum<T>(
+          rule.second_moment, second_moment_sum, gradus::squared_norm(backend, std::span<const T>(gradients)), 0.75);
       k.mean_square = second_moment_sum / k.bc2 / double(length);
     } else if constexpr (Rule::scheduled) {
       const auto moments = gradus::prepare<T>(rule, k, 0.75);
@@ -116,7 +117,8 @@ std::string fingerprint_of_sums(const Backend& backend)
     std::vector<T> x(length);
     for (T& e : x)
       e = T(r.uniform(-1, 1));
-    const double sums[] = {gradus::squared_norm(backend, std::span<const T>(x)), gradus::sum(backend, std::span<const T>(x))};
+    const double sums[] = {gradus::squared_norm(backend, std::span<const T>(x)),
+                           gradus::sum(backend, std::span<const T>(x))};
     f.add(std::span<const double>(sums));
     gradus::add_squared_norm(backend, std::span<const T>(x), squares);
     gradus::add_sum(backend, std::span<const T>(x), plain);

@@ -50,10 +50,14 @@ inline file read(const std::string& path)
     words >> word;
     if (word == "problem") {
       while (words >> word >> value) {
-        if (word == "seed") f.problem.seed = std::stoull(value);
-        if (word == "sizes") f.problem.sizes = split<std::size_t>(value);
-        if (word == "steps") f.problem.steps = std::stoi(value);
-        if (word == "drops") f.problem.drops = split<int>(value);
+        if (word == "seed")
+          f.problem.seed = std::stoull(value);
+        if (word == "sizes")
+          f.problem.sizes = split<std::size_t>(value);
+        if (word == "steps")
+          f.problem.steps = std::stoi(value);
+        if (word == "drops")
+          f.problem.drops = split<int>(value);
       }
     } else if (word == "case") {
       f.cases.emplace_back();

@@ -24,7 +24,8 @@ class german {
       // A folder of this process's own: other tests run at the same time.
       const std::filesystem::path folder = std::filesystem::current_path() / ("locales_" + std::to_string(getpid()));
       std::filesystem::create_directories(folder);
-      const std::string command = "localedef --no-archive -i de_DE -f UTF-8 '" + (folder / "de_DE.UTF-8").string() + "' >/dev/null 2>&1";
+      const std::string command = "localedef --no-archive -i de_DE -f UTF-8 '" + (folder / "de_DE.UTF-8").string() +
+                                  "' >/dev/null 2>&1";
       if (std::system(command.c_str()) == 0) {
         setenv("LOCPATH", folder.c_str(), 1);
         is_there_ = set();

@@ -77,7 +77,8 @@ struct heavy_ball {
   double friction = 0.1;
 
   static constexpr std::string_view kind = "heavy_ball";
-  static constexpr auto fields = gradus::fields(gradus::field{"friction", &heavy_ball::friction, gradus::range::zero_to_one});
+  static constexpr auto fields = gradus::fields(gradus::field{"friction", &heavy_ball::friction,
+                                                              gradus::range::zero_to_one});
   static constexpr std::array slots{gradus::slot{"velocity", gradus::slot::any_sign}};
   GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
   GRADUS_HOST_DEVICE double gain() const noexcept { return 1 / friction; }
@@ -148,7 +149,8 @@ struct spelled_power {
 
   static constexpr std::string_view kind = "spelled_power";
   static constexpr bool reads_second_moment = true;
-  static constexpr auto fields = gradus::fields(gradus::hyper::eps(&spelled_power::eps), gradus::hyper::partial(&spelled_power::partial));
+  static constexpr auto fields = gradus::fields(gradus::hyper::eps(&spelled_power::eps),
+                                                gradus::hyper::partial(&spelled_power::partial));
 
   template <class T>
   struct formula {
@@ -168,7 +170,8 @@ struct spelled_power {
 
 inline auto spelled_out() noexcept
 {
-  return gradus::compose(0.01, gradus::first_moment::ema{}, spelled_maximum{}, spelled_power{}, gradus::decay::decoupled{});
+  return gradus::compose(0.01, gradus::first_moment::ema{}, spelled_maximum{}, spelled_power{},
+                         gradus::decay::decoupled{});
 }
 inline auto built_in() noexcept
 {

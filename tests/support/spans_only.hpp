@@ -17,8 +17,8 @@ class spans_only : public gradus::range_front<spans_only<Parameter, Gradient, Ba
   std::optional<gradus::group_handle> group;
   int calls = 0;
 
-  gradus::tensor_handle add_spans(std::string_view n, std::span<Parameter> w, std::optional<std::span<const Gradient>> g,
-                                  std::optional<gradus::group_handle> in)
+  gradus::tensor_handle add_spans(std::string_view n, std::span<Parameter> w,
+                                  std::optional<std::span<const Gradient>> g, std::optional<gradus::group_handle> in)
   {
     name = n;
     group = in;

@@ -1,7 +1,7 @@
 #pragma once
-// Included before all else (-include), it puts the Thrust backend in the default backend's place: so test suites that know
-// nothing of Thrust run over it unchanged. The environment's GRADUS_TEST_SYSTEM names one of Thrust's host systems: one
-// program, compiled once, serves all. Compiled by nvcc, it is CUDA.
+// Included before all else (-include), it puts the Thrust backend in the default backend's place: so test suites that
+// know nothing of Thrust run over it unchanged. The environment's GRADUS_TEST_SYSTEM names one of Thrust's host
+// systems: one program, compiled once, serves all. Compiled by nvcc, it is CUDA.
 
 #include <cstdlib>
 #include <string_view>
@@ -20,7 +20,8 @@
 // Where a test's weights and gradients lie.
 #define GRADUS_TEST_DEVICE_VECTOR
 template <class Backend, class T>
-using vector_for = std::conditional_t<requires { typename Backend::memory_type; }, thrust::device_vector<T>, std::vector<T>>;
+using vector_for =
+    std::conditional_t<requires { typename Backend::memory_type; }, thrust::device_vector<T>, std::vector<T>>;
 
 GRADUS_OPEN_NAMESPACE
 

@@ -69,7 +69,8 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
 }
 
 /// Fails for an unknown name, and suggests the known name that was probably meant, if one is near.
-[[noreturn]] inline void fail_unknown(const std::string& what, std::string_view given, const std::vector<std::string_view>& known)
+[[noreturn]] inline void fail_unknown(const std::string& what, std::string_view given,
+                                      const std::vector<std::string_view>& known)
 {
   std::string name(given);  // in lower case
   for (char& c : name)
@@ -91,7 +92,8 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
   }
   if (!synonym && !nearest.empty() && 3 * edit_distance(name, nearest) <= nearest.size() + 1)
     meant = nearest;
-  detail::fail(what + " is " + detail::quote(given) + "; expected one of " + all + (meant.empty() ? "" : " (" + detail::quote(meant) + "?)"));
+  detail::fail(what + " is " + detail::quote(given) + "; expected one of " + all +
+               (meant.empty() ? "" : " (" + detail::quote(meant) + "?)"));
 }
 
 /// A recipe's hyperparameters as a list.
@@ -99,7 +101,8 @@ template <class Recipe>
 std::vector<named_number> to_numbers(Recipe recipe)
 {
   std::vector<named_number> all;
-  for_each_hyperparameter(recipe, [&](std::string_view name, auto value, range) { all.emplace_back(name, double(value)); });
+  for_each_hyperparameter(recipe,
+                          [&](std::string_view name, auto value, range) { all.emplace_back(name, double(value)); });
   return all;
 }
 /// A recipe with some hyperparameters replaced. Fails for an unknown name or a value out of range.

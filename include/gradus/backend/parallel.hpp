@@ -4,7 +4,8 @@
 ///
 ///     #include <gradus/executor/thread_pool.hpp>
 ///     #include <gradus/gradus.hpp>
-///     gradus::optimizer opt(gradus::adamw{}, gradus::backend::parallel(gradus::default_backend{}, gradus::executor::thread_pool(8)));
+///     gradus::optimizer opt(gradus::adamw{}, gradus::backend::parallel(gradus::default_backend{},
+///     gradus::executor::thread_pool(8)));
 ///
 /// An executor has one member, `run(n, work)`. It calls work(k) once for each k in [0, n), in any order, on any
 /// threads, and returns when all calls have returned. `work` is small, copyable and never throws. Steps give the same
@@ -28,8 +29,7 @@ class work {
   template <class F>
   explicit work(const F& f) noexcept
       : self_(&f), call_([](const void* self, std::size_t k) noexcept { (*static_cast<const F*>(self))(k); })
-  {
-  }
+  {}
   /// Runs piece k.
   void operator()(std::size_t k) const noexcept { call_(self_, k); }
 
@@ -61,8 +61,9 @@ namespace backend {
 /// \tparam Executor  executor::thread_pool, executor::openmp, executor::tbb, or your own
 template <class Cpu, class Executor>
 struct parallel : Cpu {
-  static_assert(runs_work<Executor>, "gradus: the executor of backend::parallel has no run(std::size_t n, gradus::executor::work) "
-                                     "const, which calls work(k) for each k below n and returns when all have returned.");
+  static_assert(runs_work<Executor>,
+                "gradus: the executor of backend::parallel has no run(std::size_t n, gradus::executor::work) "
+                "const, which calls work(k) for each k below n and returns when all have returned.");
   Executor executor;  ///< runs the pieces of each step
 
   /// From a backend and an executor, both copied or moved in.

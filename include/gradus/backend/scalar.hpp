@@ -18,7 +18,8 @@ struct scalar {
   /// Applies a kernel to n elements. Inlined, because passing the kernel would store it piecewise and load it back in
   /// packs, which stalls.
   template <class Kernel, class Theta, class G, class Slot>
-  GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
+  GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots,
+                           std::size_t n) const noexcept
   {
     Slot slot[Kernel::slots + 1];
     for (std::size_t k = 0; k < Kernel::slots; ++k)

@@ -26,7 +26,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// An error message lists this many differences and counts the others, because a model may have a hundred thousand tensors.
+/// An error message lists this many differences and counts the others, because a model may have a hundred thousand
+/// tensors.
 inline constexpr std::size_t most_differences_shown = 10;
 
 /// A checkpoint's header, and how the optimizer differs from it.
@@ -36,22 +37,23 @@ class comparison {
   /// \param where_from  the beginning of every error message
   comparison(std::string where_from, const byte_source& bytes, const load_options& o)
       : where(std::move(where_from)), source(bytes), options(o),
-        header(safetensors::read_header(
-            where, source.size, [this](std::uint64_t offset, void* to, std::size_t count) { read(offset, to, count); }))
+        header(safetensors::read_header(where, source.size, [this](std::uint64_t offset, void* to, std::size_t count) {
+          read(offset, to, count);
+        }))
   {
     for (const auto& [name, value] : header.metadata)
       if (!name.starts_with(metadata_prefix))
         report.metadata.emplace(name, value);
     const auto first = header.tensors.lower_bound(parameters_prefix);
-    report.parameters =
-        options.parameters.value_or(first != header.tensors.end() && first->first.starts_with(parameters_prefix));
+    report.parameters = options.parameters.value_or(first != header.tensors.end() &&
+                                                    first->first.starts_with(parameters_prefix));
     report.settings = options.settings;
     const auto format = metadata(metadata_key("format"));
     if (!format)
       differ(load_difference::missing, metadata_key("format"), "is missing; expected a file that gradus wrote");
     else if (*format != checkpoint_format)
-      fail(where + ": format is " + safetensors::json_string(*format) + "; expected \"" + std::string(checkpoint_format) +
-           "\": another version of gradus wrote it");
+      fail(where + ": format is " + safetensors::json_string(*format) + "; expected \"" +
+           std::string(checkpoint_format) + "\": another version of gradus wrote it");
   }
 
   const std::string where;     ///< the beginning of every error message
@@ -96,15 +98,16 @@ class comparison {
       differ(load_difference::misshapen, key,
              "has " + std::to_string(e.elements) + " elements; expected " + std::to_string(elements));
     else if (e.type != &type && !converts)
-      differ(load_difference::mistyped, key, "is of type " + type_of(e) + "; expected " + std::string(type.name) +
-                                                 (e.is_float() && type.is_float ? ", or convert = true" : ""));
+      differ(load_difference::mistyped, key,
+             "is of type " + type_of(e) + "; expected " + std::string(type.name) +
+                 (e.is_float() && type.is_float ? ", or convert = true" : ""));
     else
       return &e;
     return nullptr;
   }
 
-  /// Compares the recipe and each group's hyperparameters with the optimizer's. Returns the hyperparameters to set, or an empty
-  /// list if the optimizer keeps its own.
+  /// Compares the recipe and each group's hyperparameters with the optimizer's. Returns the hyperparameters to set, or
+  /// an empty list if the optimizer keeps its own.
   std::vector<number_list> compare_settings(const std::string& recipe, const std::vector<number_list>& present)
   {
     const bool same_recipe = compare(load_difference::recipe, metadata_key("recipe"), recipe);
@@ -124,8 +127,9 @@ class comparison {
           differ(load_difference::missing, key, "is missing; expected a number");
         // With a momentum of 0 there is no buffer. Momentum decides which state exists, so the program must set it.
         else if ((name == "momentum" || name == "first_moment.momentum") && (value == 0) != (*number == 0)) {
-          differ(load_difference::groups, key, "is " + to_text(*number) + "; expected " + (value == 0 ? "0" : "a number > 0") +
-                                                   ", as here, where no buffer is kept for a momentum of 0: set it before");
+          differ(load_difference::groups, key,
+                 "is " + to_text(*number) + "; expected " + (value == 0 ? "0" : "a number > 0") +
+                     ", as here, where no buffer is kept for a momentum of 0: set it before");
           report.settings = false;
         } else
           value = *number;
@@ -148,7 +152,8 @@ class comparison {
     for (std::size_t i = 0; i < shown; ++i)
       all += "\n  " + report.differences[i].sentence;
     if (shown < count)
-      all += "\n  and " + std::to_string(count - shown) + " more, which load_report::differences of a lenient load lists";
+      all += "\n  and " + std::to_string(count - shown) +
+             " more, which load_report::differences of a lenient load lists";
     fail(where + " and this optimizer differ in " + std::to_string(count) +
          "; expected the same (lenient = true loads what fits):" + all);
   }

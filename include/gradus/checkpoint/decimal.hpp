@@ -18,8 +18,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// to_number for standard libraries without it, such as libc++ before version 20. It gives strtod the digits as a whole number
-/// with an exponent, because strtod would expect the locale's decimal point.
+/// to_number for standard libraries without it, such as libc++ before version 20. It gives strtod the digits as a whole
+/// number with an exponent, because strtod would expect the locale's decimal point.
 inline std::optional<double> to_number_by_strtod(std::string_view text)
 {
   std::size_t at = text.starts_with('-') ? 1 : 0;

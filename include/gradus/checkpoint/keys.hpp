@@ -20,7 +20,8 @@ inline constexpr std::string_view parameters_prefix = "parameters/";
 /// The beginning of the keys of our own metadata; the caller's metadata must not begin so.
 inline constexpr std::string_view metadata_prefix = "gradus/";
 
-/// The key of a slot. Slots have no slash in their names, so the last slash ends the tensor's name, which may contain slashes.
+/// The key of a slot. Slots have no slash in their names, so the last slash ends the tensor's name, which may contain
+/// slashes.
 inline std::string state_key(std::string_view tensor, std::string_view slot)
 {
   return "state/" + std::string(tensor) + '/' + std::string(slot);

@@ -31,20 +31,20 @@ namespace detail {
 
 /// The plan of one load.
 ///
-/// The caller first adds what the optimizer has. Then `finish` accepts the file or refuses it. After that the plan says and
-/// reads what to load, by the order of adding.
+/// The caller first adds what the optimizer has. Then `finish` accepts the file or refuses it. After that the plan says
+/// and reads what to load, by the order of adding.
 class load_plan {
  public:
   /// Reads the file's header, and refuses a damaged one.
   /// \param where  the beginning of every error message
   load_plan(std::string where, const byte_source& source, const memory_writer& memory, const load_options& o)
       : file_(std::move(where), source, o), values_(file_.where, source, file_.header.data_start, memory)
-  {
-  }
+  {}
 
   // ── adding what the optimizer has ──────────────────────────────────────────────────────────────────────────────────
 
-  /// Adds the recipe and each group's hyperparameters. Returns the hyperparameters to set, or an empty list if none are loaded.
+  /// Adds the recipe and each group's hyperparameters. Returns the hyperparameters to set, or an empty list if none are
+  /// loaded.
   std::vector<number_list> add_settings(const std::string& recipe, const std::vector<number_list>& present)
   {
     has_one_group_ = present.size() == 1 && file_.metadata(metadata_key("groups")) == "1";
@@ -57,10 +57,12 @@ class load_plan {
     if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
       states_.push_back({std::string(tensor), slots_.size()});
     const std::string key = state_key(tensor, slot);
-    // A file of another precision may lack two slots: the parameters replace master weights, and the seed stays as it is.
+    // A file of another precision may lack two slots: the parameters replace master weights, and the seed stays as it
+    // is.
     const bool other_precision = file_.options.convert && !file_.header.tensors.contains(key) &&
                                  ((slot == "master" && file_.report.parameters) || (slot == "seed" && tensor.empty()));
-    slots_.push_back({std::string(slot), &type, elements, other_precision ? nullptr : file_.claim(key, type, elements), {}});
+    slots_.push_back(
+        {std::string(slot), &type, elements, other_precision ? nullptr : file_.claim(key, type, elements), {}});
     if (slots_.back().from)
       check_count(key, slots_.back());
   }
@@ -83,7 +85,8 @@ class load_plan {
     const safetensors::entry* parameters = nullptr;
     if (file_.report.parameters && elements > 0) {
       parameters = file_.claim(parameters_key(tensor), type, elements);
-      // If the file has master weights and the optimizer has none, they become the parameters, because they are more exact.
+      // If the file has master weights and the optimizer has none, they become the parameters, because they are more
+      // exact.
       const auto master = file_.header.tensors.find(state_key(tensor, "master"));
       if (file_.options.convert && parameters && master != file_.header.tensors.end() && !master->second.claimed &&
           master->second.elements == elements && master->second.is_float()) {
@@ -115,7 +118,10 @@ class load_plan {
   bool takes_part(std::size_t tensor) const { return tensors_[tensor].takes_part; }
 
   /// Reads a tensor's parameters, if they are loaded.
-  void read_parameters(std::size_t tensor, void* to) { values_.read(tensors_[tensor].parameters, *tensors_[tensor].type, to); }
+  void read_parameters(std::size_t tensor, void* to)
+  {
+    values_.read(tensors_[tensor].parameters, *tensors_[tensor].type, to);
+  }
 
   /// Reads a slot, if it is loaded.
   void read_slot(std::size_t slot, void* to)
@@ -157,10 +163,7 @@ class load_plan {
 
   /// Whether tensors that shared β₂ still do: with the file's groups, with one group there and here, or with a whole
   /// model's sum, of which there is only one.
-  bool same_groups() const noexcept
-  {
-    return file_.report.settings || sum_is_of_model_ || has_one_group_;
-  }
+  bool same_groups() const noexcept { return file_.report.settings || sum_is_of_model_ || has_one_group_; }
 
   /// Refuses counts and sums that no run can reach, because a step computes with them.
   void check_count(const std::string& key, planned_slot& s)
@@ -190,9 +193,10 @@ class load_plan {
     sum_is_of_model_ = sum_is_of_model_ || (of_model && count == 1);
   }
 
-  /// Decides whether a tensor's state, the slots from `begin` to `end`, is loaded. It is loaded whole or not at all, because
-  /// moments are useless without the step count that corrects their bias. Three slots are exceptions: a maximum can start
-  /// at any step, a sum can be recomputed, and master weights go with the parameters, from which they can be made.
+  /// Decides whether a tensor's state, the slots from `begin` to `end`, is loaded. It is loaded whole or not at all,
+  /// because moments are useless without the step count that corrects their bias. Three slots are exceptions: a maximum
+  /// can start at any step, a sum can be recomputed, and master weights go with the parameters, from which they can be
+  /// made.
   void decide(const std::string& tensor, std::size_t begin, std::size_t end)
   {
     const auto is_sum = [](const planned_slot& s) { return s.slot.starts_with("exp_avg_sq_sum"); };
@@ -200,7 +204,8 @@ class load_plan {
     load_report& report = file_.report;
     bool whole = true;
     for (std::size_t i = begin; i < end; ++i)
-      whole = whole && (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || is_sum(slots_[i]) || is_master(slots_[i]));
+      whole = whole &&
+              (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || is_sum(slots_[i]) || is_master(slots_[i]));
     for (std::size_t i = begin; i < end; ++i) {
       planned_slot& s = slots_[i];
       if (is_master(s) && report.parameters) {

@@ -43,7 +43,8 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
     plan.add_state(tensor, slot, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
   };
   present.visit_state(in_place(add));
-  present.visit_tensors([&]<class X>(std::string_view tensor, std::span<X> parameters, std::size_t group, bool takes_part) {
+  present.visit_tensors([&]<class X>(std::string_view tensor, std::span<X> parameters, std::size_t group,
+                                     bool takes_part) {
     plan.add_tensor(tensor, group, takes_part, safetensors::dtype_of<std::remove_const_t<X>>(), parameters.size());
   });
   plan.finish();

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The options of `save` and `load`, and the report of `load`. The parts below checkpoint.hpp need them, so they are here.
+/// The options of `save` and `load`, and the report of `load`. The parts below checkpoint.hpp need them, so they are
+/// here.
 
 #include <map>
 #include <optional>
@@ -16,7 +17,7 @@ GRADUS_OPEN_NAMESPACE
 
 /// What `save` writes besides the optimizer's state.
 struct save_options {
-  bool parameters = false;                                         ///< also save the parameters; one file then resumes a run
+  bool parameters = false;  ///< also save the parameters; one file then resumes a run
   std::vector<std::pair<std::string, std::string>> metadata = {};  ///< your own strings (epoch, seeds, …), in UTF-8
 };
 
@@ -46,10 +47,10 @@ struct load_difference {
 
 /// What `load` did.
 struct load_report {
-  std::vector<load_difference> differences = {};     ///< all differences; none after a strict load
-  std::vector<std::string> afresh = {};              ///< tensors ("name") and slots ("name/slot") whose state was not loaded
-  bool parameters = false;                           ///< whether parameters were loaded
-  bool settings = false;                             ///< whether hyperparameters and frozen tensors were loaded
+  std::vector<load_difference> differences = {};  ///< all differences; none after a strict load
+  std::vector<std::string> afresh = {};  ///< tensors ("name") and slots ("name/slot") whose state was not loaded
+  bool parameters = false;               ///< whether parameters were loaded
+  bool settings = false;                 ///< whether hyperparameters and frozen tensors were loaded
   std::map<std::string, std::string> metadata = {};  ///< your own strings, as given to `save`
 };
 

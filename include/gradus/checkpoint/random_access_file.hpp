@@ -106,7 +106,10 @@ class random_access_file {
   bool seek(std::int64_t offset, int from) noexcept { return _fseeki64(file_.get(), offset, from) == 0; }
   std::int64_t tell() noexcept { return _ftelli64(file_.get()); }
 #else
-  bool seek(std::int64_t offset, int from) noexcept { return std::fseek(file_.get(), static_cast<long>(offset), from) == 0; }
+  bool seek(std::int64_t offset, int from) noexcept
+  {
+    return std::fseek(file_.get(), static_cast<long>(offset), from) == 0;
+  }
   std::int64_t tell() noexcept { return std::ftell(file_.get()); }
 #endif
   struct closer {

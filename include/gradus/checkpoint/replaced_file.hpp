@@ -2,9 +2,9 @@
 /// \file
 /// Replaces a file as a whole or not at all.
 ///
-/// On POSIX systems the new file is flushed to the disk and takes the old file's place in one move, so one of the two survives
-/// a kill or a power cut at any moment. On other systems nothing is flushed, and a kill between two moves can leave only the
-/// new file, under its temporary name.
+/// On POSIX systems the new file is flushed to the disk and takes the old file's place in one move, so one of the two
+/// survives a kill or a power cut at any moment. On other systems nothing is flushed, and a kill between two moves can
+/// leave only the new file, under its temporary name.
 
 #include <cerrno>
 #include <cstddef>
@@ -23,11 +23,11 @@ GRADUS_OPEN_NAMESPACE
 
 /// Writes a new file under the name PATH.partial; `commit` renames it to PATH.
 ///
-/// A symbolic link is followed, and its target is replaced. The new file gets the old file's permissions, or, if there was no
-/// old file, the permissions that the umask allows. Without `commit` the partial file is deleted. If a process was killed and
-/// left a partial file, the same user's next save to that path deletes it. Of two saves to one path at the same time, one is
-/// refused. If PATH.partial is anything else, or too long a name, the partial file is called .gradus-….partial, in the same
-/// folder.
+/// A symbolic link is followed, and its target is replaced. The new file gets the old file's permissions, or, if there
+/// was no old file, the permissions that the umask allows. Without `commit` the partial file is deleted. If a process
+/// was killed and left a partial file, the same user's next save to that path deletes it. Of two saves to one path at
+/// the same time, one is refused. If PATH.partial is anything else, or too long a name, the partial file is called
+/// .gradus-….partial, in the same folder.
 class replaced_file {
  public:
   /// Creates the partial file. Refuses a path that cannot be written, and anything but a regular file or a link to one.
@@ -111,7 +111,8 @@ class replaced_file {
 
  private:
 #if GRADUS_POSIX
-  /// Creates and locks the partial file, which no other process may have. \param mode  its permissions, before the umask
+  /// Creates and locks the partial file, which no other process may have. \param mode  its permissions, before the
+  /// umask
   int create(unsigned mode)
   {
     const std::size_t slash = path_.rfind('/'), name = slash == std::string::npos ? 0 : slash + 1;
@@ -154,7 +155,8 @@ class replaced_file {
     }
   }
 
-  /// Deletes the partial file of a process that was killed. Returns false if it is something else, and leaves that alone.
+  /// Deletes the partial file of a process that was killed. Returns false if it is something else, and leaves that
+  /// alone.
   bool remove_left_behind()
   {
     struct stat found = {};

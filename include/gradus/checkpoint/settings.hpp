@@ -39,15 +39,17 @@ std::string recipe_of(const Opt& opt)
   }
 }
 
-/// Calls f(name, field, range) for each hyperparameter of a recipe. A composition's rules prefix the names, as in "decay.eps".
+/// Calls f(name, field, range) for each hyperparameter of a recipe. A composition's rules prefix the names, as in
+/// "decay.eps".
 template <class Recipe, class F>
 void for_each_number(Recipe& recipe, const F& f)
 {
   for_each_hyperparameter(recipe, [&](std::string_view name, auto& field, range r) { f(std::string(name), field, r); });
   if constexpr (requires { recipe.first_moment, recipe.second_moment, recipe.step_size, recipe.decay; }) {
     const auto rule = [&](const std::string& prefix, auto& part) {
-      for_each_hyperparameter(
-          part, [&](std::string_view name, auto& field, range r) { f(prefix + std::string(name), field, r); });
+      for_each_hyperparameter(part, [&](std::string_view name, auto& field, range r) {
+        f(prefix + std::string(name), field, r);
+      });
     };
     rule("first_moment.", recipe.first_moment);
     rule("second_moment.", recipe.second_moment);

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Moves values between a checkpoint and the optimizer's memory, which may be on a device. Values that go to or come from a
-/// device, or are converted, pass through a buffer piece by piece.
+/// Moves values between a checkpoint and the optimizer's memory, which may be on a device. Values that go to or come
+/// from a device, or are converted, pass through a buffer piece by piece.
 
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +44,8 @@ struct in_place {
 
 /// Calls put(bytes, count) for the bytes of a span: once if they are in host memory, else piece by piece.
 template <class Opt, class X, class Put>
-void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vector<unsigned char>& staging, const Put& put)
+void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vector<unsigned char>& staging,
+                const Put& put)
 {
   if constexpr (is_on_device<Opt>) {
     staging.resize(staging_bytes);
@@ -58,7 +59,8 @@ void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vecto
     put(values.data(), values.size_bytes());
 }
 
-/// A checkpoint's bytes, in a file or elsewhere. read(self, offset, bytes, count) returns whether it could read all of them.
+/// A checkpoint's bytes, in a file or elsewhere. read(self, offset, bytes, count) returns whether it could read all of
+/// them.
 struct byte_source {
   std::uint64_t size;
   void* self;
@@ -90,8 +92,7 @@ class value_reader {
   /// \param data_start  the offset of the first tensor's first byte
   value_reader(std::string where, const byte_source& source, std::uint64_t data_start, const memory_writer& memory)
       : where_(std::move(where)), source_(source), data_start_(data_start), memory_(memory)
-  {
-  }
+  {}
 
   /// Allocates the buffers that `read` needs for this entry, so that `read` allocates nothing. A null entry needs none.
   void reserve(const safetensors::entry* e, const safetensors::dtype& type)
@@ -132,7 +133,8 @@ class value_reader {
       }
     }
     if (!good)
-      fail(where_ + ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again");
+      fail(where_ +
+           ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again");
   }
 
  private:

@@ -25,7 +25,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Calls f(key, span) for each array that is saved, in the order of the file. Larger elements come first, so all are aligned.
+/// Calls f(key, span) for each array that is saved, in the order of the file. Larger elements come first, so all are
+/// aligned.
 template <class Opt, class F>
 void for_each_saved(const Opt& opt, bool parameters, const F& f)
 {
@@ -49,8 +50,9 @@ std::string header_of(const Opt& opt, const save_options& o)
 {
   safetensors::header_writer header;
   header.metadata(metadata_key("format"), checkpoint_format);
-  header.metadata(metadata_key("version"), std::to_string(GRADUS_VERSION_MAJOR) + '.' + std::to_string(GRADUS_VERSION_MINOR) +
-                                               '.' + std::to_string(GRADUS_VERSION_PATCH));
+  header.metadata(metadata_key("version"), std::to_string(GRADUS_VERSION_MAJOR) + '.' +
+                                               std::to_string(GRADUS_VERSION_MINOR) + '.' +
+                                               std::to_string(GRADUS_VERSION_PATCH));
   header.metadata(metadata_key("recipe"), recipe_of(opt));
   header.metadata(metadata_key("groups"), std::to_string(opt.group_count()));
   for (std::size_t g = 0; g < opt.group_count(); ++g)
@@ -78,8 +80,8 @@ std::string header_of(const Opt& opt, const save_options& o)
   if (bytes.size() - 8 > safetensors::longest_header) {
     std::size_t tensors = 0;
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool) { ++tensors; });
-    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " + std::to_string(tensors) +
-         "; expected at most " + std::to_string(safetensors::longest_header) +
+    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " +
+         std::to_string(tensors) + "; expected at most " + std::to_string(safetensors::longest_header) +
          " bytes, the format's limit: add small tensors that lie side by side as one, " +
          "give shorter names, or save to several files from several optimizers");
   }

@@ -41,8 +41,7 @@ class thread_pool {
   /// \throws std::invalid_argument for arguments out of range; std::system_error if the system cannot start that many
   explicit thread_pool(unsigned threads = 0, std::chrono::microseconds spin = std::chrono::microseconds(50))
       : pool_(std::make_shared<pool>(checked(threads), checked(spin)))
-  {
-  }
+  {}
   /// Shares the pool; also serves as move constructor.
   thread_pool(const thread_pool&) noexcept = default;
   /// Shares the pool; also serves as move assignment.
@@ -101,8 +100,8 @@ class thread_pool {
   // The number of forks between the program's first process and this one.
   static inline std::atomic<unsigned> forks{0};
 #if defined(__unix__) || defined(__APPLE__)
-  static inline const bool watches_forks =
-      ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); }) == 0;
+  static inline const bool watches_forks = ::pthread_atfork(nullptr, nullptr,
+                                                            [] { forks.fetch_add(1, std::memory_order_relaxed); }) == 0;
 #endif
 
   static inline constinit thread_local bool inside = false;  // whether this thread runs work of any pool
@@ -224,7 +223,8 @@ class thread_pool {
     const std::chrono::microseconds spin;
     std::atomic<crew*> current{nullptr};
 
-    pool(unsigned n, std::chrono::microseconds s) : count(n), spin(n > std::thread::hardware_concurrency() ? s.zero() : s)
+    pool(unsigned n, std::chrono::microseconds s)
+        : count(n), spin(n > std::thread::hardware_concurrency() ? s.zero() : s)
     {
       current = hire().release();
     }

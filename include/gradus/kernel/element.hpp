@@ -26,7 +26,10 @@ struct number {
   friend GRADUS_HOST_DEVICE bool operator>(number a, number b) noexcept { return a.x > b.x; }
   friend GRADUS_HOST_DEVICE bool operator<(number a, number b) noexcept { return a.x < b.x; }
   friend GRADUS_HOST_DEVICE bool operator==(number a, number b) noexcept { return a.x == b.x; }
-  friend GRADUS_HOST_DEVICE number fma(number a, number b, number c) noexcept { return number(gradus::fma(a.x, b.x, c.x)); }
+  friend GRADUS_HOST_DEVICE number fma(number a, number b, number c) noexcept
+  {
+    return number(gradus::fma(a.x, b.x, c.x));
+  }
   friend GRADUS_HOST_DEVICE number sqrt(number a) noexcept { return number(gradus::sqrt(a.x)); }
   friend GRADUS_HOST_DEVICE number abs(number a) noexcept { return number(gradus::abs(a.x)); }
   friend GRADUS_HOST_DEVICE number rounded(number a) noexcept { return number(gradus::rounded(a.x)); }

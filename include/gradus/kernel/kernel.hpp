@@ -51,14 +51,18 @@ struct prepared {
 /// \param k  from make_step_scalars
 /// \param grad_scale  factor on each gradient, such as 1/loss scale or a clip factor
 template <class T, class F, class S, class P, class D>
-GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const step_scalars& k, double grad_scale = 1) noexcept
+GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const step_scalars& k,
+                                                   double grad_scale = 1) noexcept
 {
   bool idle = false;
   if constexpr (requires { rule.first_moment.idle(); })
     idle = rule.first_moment.idle();
-  return {rule.first_moment.template prepare<T>(k), rule.second_moment.template prepare<T>(k),
-          rule.step_size.template prepare<T>(k),    rule.decay.template prepare<T>(k),
-          T(grad_scale),                            idle};
+  return {rule.first_moment.template prepare<T>(k),
+          rule.second_moment.template prepare<T>(k),
+          rule.step_size.template prepare<T>(k),
+          rule.decay.template prepare<T>(k),
+          T(grad_scale),
+          idle};
 }
 
 /// The whole update in one pass, or one of its halves, for decays that need the moments of the whole model first.
@@ -119,8 +123,7 @@ struct kernel {
 #else
         theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
 #endif
-      }
-      else
+      } else
         theta = fma(-a, d, kept);
     }
   }
@@ -140,7 +143,8 @@ struct kernel {
 /// Applies a kernel to the V::size elements that start at i (one element for a plain number). The loop body of every
 /// backend. Arrays of the compute type come as pointers, others as `readable`, `stochastic` or `mirrored` (arrays.hpp).
 template <class V, class Kernel, class Theta, class G, class Slot>
-GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, const Slot* slots, std::size_t i) noexcept
+GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, const Slot* slots,
+                                        std::size_t i) noexcept
 {
   V slot[Kernel::slots + 1];
   for (std::size_t k = 0; k < Kernel::slots; ++k)
@@ -170,15 +174,24 @@ void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& 
   backend.sweep(kernel<Pass, prepared<F, S, P, D, T>>{c}, theta, g, slots, n);
 }
 
+using some_kernel = kernel<pass::whole, decltype(prepare<float>(std::declval<some_composition>(), step_scalars{}))>;
+
+template <class B>
+concept runs_kernels = requires(const B& b, float* theta, const float* g, float* const* slots, std::size_t n) {
+  b.sweep(some_kernel{}, theta, g, slots, n);
+};
+template <class B>
+concept sums_pages = requires(const B& b, const float* x, std::size_t n) { b.page_sum(square_term{}, x, n); } ||
+                     requires(const B& b, double (&partial)[page_lanes], const float* x, std::size_t n) {
+                       b.accumulate(square_term{}, partial, x, n);
+                     };
+
 }  // namespace detail
 
 /// A backend: runs a kernel over arrays (`sweep`) and sums them (`accumulate` or `page_sum`), as backend::scalar does;
 /// or has its own memory (`memory_type`), as Thrust's does.
 template <class B>
-concept backend_type_of = requires { typename B::memory_type; } || (requires(const B& b, float* p, const float* q, float* const* s) {
-  b.sweep(kernel<pass::whole, decltype(prepare<float>(std::declval<detail::some_composition>(), step_scalars{}))>{}, p, q, s, std::size_t());
-} && (requires(const B& b, double (&sums)[page_lanes], const float* q) { b.accumulate(square_term{}, sums, q, std::size_t()); } ||
-      requires(const B& b, const float* q) { b.page_sum(square_term{}, q, std::size_t()); }));
+concept backend_type_of = requires { typename B::memory_type; } || (detail::runs_kernels<B> && detail::sums_pages<B>);
 
 /// The start value of slot k of a composition, 0 ≤ k < slots.
 template <class F, class S, class P, class D>
@@ -187,8 +200,7 @@ double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcep
   if (k < F::slots.size()) {
     if constexpr (requires { rule.first_moment.initial_value(k); })
       return rule.first_moment.initial_value(k);
-  }
-  else if constexpr (requires { rule.second_moment.initial_value(k); })
+  } else if constexpr (requires { rule.second_moment.initial_value(k); })
     return rule.second_moment.initial_value(k - F::slots.size());
   return 0;
 }
@@ -196,7 +208,8 @@ double initial_value(const composition<F, S, P, D>& rule, std::size_t k) noexcep
 namespace detail {
 
 template <class T>
-GRADUS_HOST_DEVICE double next_second_moment_sum_by_beta(double beta2, double sum, double grad_norm_sq, double grad_scale) noexcept
+GRADUS_HOST_DEVICE double next_second_moment_sum_by_beta(double beta2, double sum, double grad_norm_sq,
+                                                         double grad_scale) noexcept
 {
   const double scale = double(T(grad_scale));
   return std::fma(double(T(1 - beta2)), scale * scale * grad_norm_sq, double(T(beta2)) * sum);
@@ -211,7 +224,8 @@ GRADUS_HOST_DEVICE double next_second_moment_sum_by_beta(double beta2, double su
 /// \param grad_norm_sq  ‖g‖² of the raw gradients
 /// \param grad_scale  factor on each gradient
 template <class T, class SecondMoment>
-[[nodiscard]] GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum, double grad_norm_sq, double grad_scale = 1) noexcept
+[[nodiscard]] GRADUS_HOST_DEVICE double next_second_moment_sum(const SecondMoment& rule, double sum,
+                                                               double grad_norm_sq, double grad_scale = 1) noexcept
 {
   static_assert(SecondMoment::linear, "gradus: this second moment is not linear in g²; sum its value slot instead.");
   return detail::next_second_moment_sum_by_beta<T>(rule.beta(), sum, grad_norm_sq, grad_scale);

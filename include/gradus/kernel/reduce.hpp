@@ -21,10 +21,7 @@ inline constexpr std::size_t page_size = 4096;  ///< elements in a page
 inline constexpr std::size_t page_lanes = 32;   ///< partial sums in a page
 
 /// The number of pages of n elements.
-constexpr std::size_t page_count(std::size_t n) noexcept
-{
-  return n / page_size + (n % page_size != 0);
-}
+constexpr std::size_t page_count(std::size_t n) noexcept { return n / page_size + (n % page_size != 0); }
 
 /// Adds x² to a partial sum.
 struct square_term {

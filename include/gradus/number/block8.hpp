@@ -113,7 +113,8 @@ GRADUS_HOST_DEVICE inline float scale_of_block(std::uint32_t largest) noexcept
 
 /// The code of one element of such a block.
 template <bool Signed>
-GRADUS_HOST_DEVICE std::uint8_t encode_one(const dynamic_map<Signed>& map, float x, std::uint32_t largest, std::uint32_t random) noexcept
+GRADUS_HOST_DEVICE std::uint8_t encode_one(const dynamic_map<Signed>& map, float x, std::uint32_t largest,
+                                           std::uint32_t random) noexcept
 {
   if (largest < 0x00800000u || largest >= 0x7f800000u)
     return std::uint8_t(largest < 0x00800000u ? 0u : dynamic_map<Signed>::last);

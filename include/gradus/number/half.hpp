@@ -34,7 +34,10 @@ struct GRADUS_MAY_ALIAS bfloat16 {
     bits = std::uint16_t((u & 0x7f800000u) == 0x7f800000u ? special : (u + random) >> 16);
   }
   /// Exact.
-  GRADUS_HOST_DEVICE explicit operator float() const noexcept { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
+  GRADUS_HOST_DEVICE explicit operator float() const noexcept
+  {
+    return std::bit_cast<float>(std::uint32_t(bits) << 16);
+  }
 };
 
 /// IEEE binary16: from 6e-8 to 65504, 11 significant bits. May alias other 16-bit types with the same bits.
@@ -67,18 +70,21 @@ struct GRADUS_MAY_ALIAS float16 {
     const std::uint32_t a = (bits & 0x7fffu), shifted = a << 13;
     const std::uint32_t normal = shifted + 0x38000000u;
     // A subnormal's bits with the exponent of 2⁻¹⁴ give a value that is 2⁻¹⁴ too large.
-    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(shifted + 0x38800000u) - 0x1p-14f);
+    const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(shifted + 0x38800000u) -
+                                                                 0x1p-14f);
     const std::uint32_t special = shifted + 0x70000000u;
     const std::uint32_t magnitude = a >= 0x7c00u ? special : a < 0x400u ? subnormal : normal;
     return std::bit_cast<float>(magnitude | (std::uint32_t(bits & 0x8000u) << 16));
   }
 
  private:
-  GRADUS_HOST_DEVICE void finish(std::uint32_t u, std::uint32_t a, std::uint32_t subnormal, std::uint32_t normal) noexcept
+  GRADUS_HOST_DEVICE void finish(std::uint32_t u, std::uint32_t a, std::uint32_t subnormal,
+                                 std::uint32_t normal) noexcept
   {
     const std::uint32_t finite = a < 0x38800000u ? subnormal : normal;
     const std::uint32_t large = a > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    bits = std::uint16_t((a >= 0x477ff000u && (a >= 0x47800000u || finite >= 0x7c00u) ? large : finite) | ((u >> 16) & 0x8000u));
+    bits = std::uint16_t((a >= 0x477ff000u && (a >= 0x47800000u || finite >= 0x7c00u) ? large : finite) |
+                         ((u >> 16) & 0x8000u));
   }
 };
 
@@ -87,15 +93,9 @@ template <class T>
 concept short_float = __is_same(T, bfloat16) || __is_same(T, float16);
 
 /// Whether x is neither infinite nor NaN.
-GRADUS_HOST_DEVICE inline bool is_finite(bfloat16 x) noexcept
-{
-  return (x.bits & 0x7f80u) != 0x7f80u;
-}
+GRADUS_HOST_DEVICE inline bool is_finite(bfloat16 x) noexcept { return (x.bits & 0x7f80u) != 0x7f80u; }
 /// Whether x is neither infinite nor NaN.
-GRADUS_HOST_DEVICE inline bool is_finite(float16 x) noexcept
-{
-  return (x.bits & 0x7c00u) != 0x7c00u;
-}
+GRADUS_HOST_DEVICE inline bool is_finite(float16 x) noexcept { return (x.bits & 0x7c00u) != 0x7c00u; }
 
 /// Converts n elements to float.
 template <short_float S>

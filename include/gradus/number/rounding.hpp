@@ -38,7 +38,8 @@ constexpr std::uint64_t hash(std::string_view name) noexcept
 }
 
 /// The key of the noise of one tensor in one step. \param steps  the tensor's step count before this step
-GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, std::uint64_t seed, std::uint64_t steps) noexcept
+GRADUS_HOST_DEVICE constexpr std::uint64_t noise_key(std::uint64_t name_hash, std::uint64_t seed,
+                                                     std::uint64_t steps) noexcept
 {
   return mix(name_hash + mix(mix(seed) + steps));
 }
@@ -65,7 +66,8 @@ struct noise {
     moved.first += std::uint32_t(i);
     return moved;
   }
-  static constexpr std::uint32_t weyl = 0x9e3779b1u, multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
+  static constexpr std::uint32_t weyl = 0x9e3779b1u,
+                                 multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
   GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
   {
     std::uint32_t x = (first + std::uint32_t(i)) * weyl + a;
@@ -80,7 +82,8 @@ template <class F>
 inline void for_noise_ranges(std::uint64_t begin, std::uint64_t end, const F& f) noexcept
 {
   while (begin < end) {
-    const std::uint64_t left = (std::uint64_t(1) << 32) - std::uint32_t(begin), next = end - begin < left ? end : begin + left;
+    const std::uint64_t left = (std::uint64_t(1) << 32) - std::uint32_t(begin),
+                        next = end - begin < left ? end : begin + left;
     f(std::size_t(begin), std::size_t(next));
     begin = next;
   }

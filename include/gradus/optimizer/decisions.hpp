@@ -64,7 +64,8 @@ GRADUS_HOST_DEVICE bool underflows(const square_sum& s, double scale, double gra
 /// Σv after a step, from Σv before it and ‖g‖², by next_second_moment_sum (kernel.hpp). Correct even if ‖g‖² or the
 /// square of the scale is out of a double's range, as long as their product is not.
 template <class T>
-GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(double beta2, double sum, const square_sum& s, double scale) noexcept
+GRADUS_INLINE GRADUS_HOST_DEVICE inline double next_sum(double beta2, double sum, const square_sum& s,
+                                                        double scale) noexcept
 {
   const double square = scale * scale;
   if (s.unit == 1 && square >= 0x1p-900 && square <= 0x1p900)
@@ -144,8 +145,9 @@ GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std:
   if constexpr (requires { typename F::idle_form; }) {
     if (c.idle_first_moment) {
       using idle = prepared<typename F::idle_form, S, P, D, T>;
-      return element_overflows(kernel<pass::whole, idle>{{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false}}, theta, g,
-                               slot + F::slots.size());
+      return element_overflows(
+          kernel<pass::whole, idle>{{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false}}, theta, g,
+          slot + F::slots.size());
     }
   }
   return element_overflows(kernel<pass::whole, prepared<F, S, P, D, T>>{c}, theta, g, slot);

@@ -43,7 +43,8 @@ typename Model::group checked_group(const typename Model::recipe_type& hyperpara
   double most = 0;
   for_each_number(hyperparameters, rule, [&](std::string_view name, double value) {
     if (value > largest<T>)
-      fail(std::string(name) + " is " + show(value) + "; expected at most " + show(largest<T>) + ", the largest " + name_of<T>);
+      fail(std::string(name) + " is " + show(value) + "; expected at most " + show(largest<T>) + ", the largest " +
+           name_of<T>);
     most = value > most ? value : most;
   });
   return {hyperparameters, rule, most <= most_tame};
@@ -60,14 +61,15 @@ void check_coefficients(const Group& group, double lr_scale, T)
   constexpr double most = largest<T>;
   const double lr = rule.lr * lr_scale;
   if (!(lr <= most))
-    fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " + show(most) + as);
+    fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " +
+         show(most) + as);
   // Bias corrections are largest in the first step, or grow until the last, so these two steps are checked.
   for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
     if (!coefficients_are_finite<T>(rule, t, lr_scale)) {
       if constexpr (requires { rule.decay.weight_decay; })
         if (!(lr * rule.decay.weight_decay <= most))
-          fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
-               "; expected a product of at most " + show(most) + as);
+          fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " +
+               show(lr_scale) + "; expected a product of at most " + show(most) + as);
       fail("lr is " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
            "; expected hyperparameters that give coefficients of at most " + show(most) + as);
     }

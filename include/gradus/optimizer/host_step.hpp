@@ -52,7 +52,8 @@ class host_step {
     const norm_of_step norm = measure(p, o);
     if (norm.known)
       report.grad_norm = root_of(norm.squares, o.grad_scale);
-    const verdict decided = judge<value_type>(norm, o.grad_scale, o.max_grad_norm.value_or(no_limit<double>()), o.skip_nonfinite);
+    const verdict decided = judge<value_type>(norm, o.grad_scale, o.max_grad_norm.value_or(no_limit<double>()),
+                                              o.skip_nonfinite);
     if (decided.underflows && decided.applied && !o.skip_nonfinite)
       refuse_to_clip(o, *report.grad_norm);
     report.applied = decided.applied && !decided.underflows;
@@ -92,8 +93,8 @@ class host_step {
   [[noreturn]] static void refuse_to_clip(const step_options& o, double norm)
   {
     fail("max_grad_norm is " + detail::show(*o.max_grad_norm) + " and the gradients' norm " + detail::show(norm) +
-         "; expected a clipping factor of at least " + detail::show(smallest_normal<value_type>) + ", the smallest normal " +
-         name_of<value_type> + " (skip_nonfinite = true skips such steps)");
+         "; expected a clipping factor of at least " + detail::show(smallest_normal<value_type>) +
+         ", the smallest normal " + name_of<value_type> + " (skip_nonfinite = true skips such steps)");
   }
 
   // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -108,8 +109,7 @@ class host_step {
       // A given norm may be infinite by overflow although all gradients are finite.
       if (o.skip_nonfinite && !is_finite(*o.grad_norm_sq))
         norm.gradients_are_finite = gradients_are_finite(p);
-    }
-    else if (measures<model::one_pass>(o)) {
+    } else if (measures<model::one_pass>(o)) {
       norm.known = true;
       norm.squares = sum_squares(p);
     }
@@ -118,7 +118,9 @@ class host_step {
 
   square_sum sum_squares(const Parts& p) noexcept
   {
-    sum_pages(p, false, [this](const item& x, std::size_t i, std::size_t n) { return page_sum<square_term>(backend_, x.gradients + i, n); });
+    sum_pages(p, false, [this](const item& x, std::size_t i, std::size_t n) {
+      return page_sum<square_term>(backend_, x.gradients + i, n);
+    });
     const double plain = total(p);
     if constexpr (std::is_same_v<gradient_type, double>)
       if (const double unit = unit_for(plain); unit != 1) {
@@ -242,7 +244,9 @@ class host_step {
     const bool is_one = sums.entries().live() == 1;
     return sums.advance<value_type>(
         p.cohorts.all(),
-        [&](const second_moment_sums::entry& e, std::size_t) { return is_one ? norm.squares : square_sum{total(p, e), norm.squares.unit}; },
+        [&](const second_moment_sums::entry& e, std::size_t) {
+          return is_one ? norm.squares : square_sum{total(p, e), norm.squares.unit};
+        },
         scale, counted);
   }
 

@@ -66,10 +66,7 @@ struct step_report {
 namespace detail {
 
 /// Whether the step clips gradients. An infinite limit only measures their norm.
-inline bool clips(const step_options& o) noexcept
-{
-  return o.max_grad_norm && is_finite(*o.max_grad_norm);
-}
+inline bool clips(const step_options& o) noexcept { return o.max_grad_norm && is_finite(*o.max_grad_norm); }
 
 /// Fails for options that are invalid for every optimizer. \tparam T  of the arithmetic
 template <class T>
@@ -80,14 +77,15 @@ void check_options(const step_options& o)
     fail("grad_scale is " + show(o.grad_scale) + "; expected a finite number > 0");
   if constexpr (sizeof(T) < sizeof(double))
     if (o.grad_scale < smallest_normal<T> || o.grad_scale > largest<T>)
-      fail("grad_scale is " + show(o.grad_scale) + "; expected a number from " + show(smallest_normal<T>) + " to " + show(largest<T>) +
-           ", the range of " + name_of<T>);
+      fail("grad_scale is " + show(o.grad_scale) + "; expected a number from " + show(smallest_normal<T>) + " to " +
+           show(largest<T>) + ", the range of " + name_of<T>);
   if (o.max_grad_norm && (is_nan(*o.max_grad_norm) || *o.max_grad_norm <= 0))
     fail("max_grad_norm is " + show(*o.max_grad_norm) + "; expected a number > 0 (infinity only measures)");
   if (o.grad_norm_sq && (*o.grad_norm_sq < 0 || (is_nan(*o.grad_norm_sq) && !o.skip_nonfinite)))
     fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected the sum of the squares of all raw gradients");
   if (o.grad_norm_sq && !is_finite(*o.grad_norm_sq) && clips(o) && !o.skip_nonfinite)
-    fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected a finite number with max_grad_norm, which divides by its root; "
+    fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
+         "; expected a finite number with max_grad_norm, which divides by its root; "
          "leave it out to have it computed, or set skip_nonfinite");
   if (o.mean_square && !contains(range::at_least_zero, *o.mean_square))
     fail("mean_square is " + show(*o.mean_square) + "; expected " + expectation(range::at_least_zero));

@@ -14,6 +14,18 @@
 
 GRADUS_OPEN_NAMESPACE
 
+namespace detail {
+
+template <class Mask>
+concept index_mask = requires(const Mask& mask) { static_cast<bool>(mask(std::size_t())); };
+template <class Mask>
+concept mask_range = requires(const Mask& mask) {
+  static_cast<bool>(mask[std::size_t()]);
+  std::size(mask);
+};
+
+}  // namespace detail
+
 /// Says which elements of a tensor are padding. Converts from a function of an index, or from a range of bool with one
 /// element per element of the tensor. It views the function or range, which must outlive it.
 ///
@@ -22,15 +34,18 @@ class padding_mask {
  public:
   /// Views a function object or a range of bool.
   template <class Mask>
-    requires(!std::is_function_v<Mask> && (requires(const Mask& m) { static_cast<bool>(m(std::size_t())); } ||
-                                           requires(const Mask& m) { static_cast<bool>(m[std::size_t()]); std::size(m); }))
+    requires(!std::is_function_v<Mask> && (detail::index_mask<Mask> || detail::mask_range<Mask>))
   padding_mask(const Mask& mask) noexcept : mask_(std::addressof(mask))
   {
-    if constexpr (requires { static_cast<bool>(mask(std::size_t())); })
-      call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))(i)); };
+    if constexpr (detail::index_mask<Mask>)
+      call_ = [](const padding_mask& m, std::size_t i) {
+        return static_cast<bool>((*static_cast<const Mask*>(m.mask_))(i));
+      };
     else {
       size_ = static_cast<std::size_t>(std::size(mask));
-      call_ = [](const padding_mask& m, std::size_t i) { return static_cast<bool>((*static_cast<const Mask*>(m.mask_))[i]); };
+      call_ = [](const padding_mask& m, std::size_t i) {
+        return static_cast<bool>((*static_cast<const Mask*>(m.mask_))[i]);
+      };
     }
   }
   /// Stores a pointer to a function.

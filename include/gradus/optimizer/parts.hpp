@@ -186,9 +186,10 @@ struct parts {
       if (o.mean_square)
         return;
       if (Model::one_pass && o.grad_norm_sq && sums.entries().live() > 1)
-        fail("grad_norm_sq is " + show(*o.grad_norm_sq) +
-             "; expected none, because a scheduled decay needs the norm of each tensor if tensors differ in beta2 or in "
-             "the number of steps taken; leave it out to have it computed");
+        fail(
+            "grad_norm_sq is " + show(*o.grad_norm_sq) +
+            "; expected none, because a scheduled decay needs the norm of each tensor if tensors differ in beta2 or in "
+            "the number of steps taken; leave it out to have it computed");
       if (o.model_size && *o.model_size != elements)
         check_model_size(o);
     }
@@ -203,12 +204,14 @@ struct parts {
     if (!Model::one_pass)
       refuse("this second moment's mean does not follow from a norm; give mean_square of the whole model instead");
     if (!o.grad_norm_sq)
-      refuse("the norm of this part is not the whole model's; also give the whole model's grad_norm_sq, or give mean_square instead");
+      refuse("the norm of this part is not the whole model's; also give the whole model's grad_norm_sq, or give "
+             "mean_square instead");
     if (sums.is_of_model() && sums.all_known())
       return;
     for (const tensor& x : table.all())
       if (x.active && steps_of(x) > 0)
-        refuse("the whole model's sum of second moments is known only if model_size was given from the first step on, with "
+        refuse("the whole model's sum of second moments is known only if model_size was given from the first step on, "
+               "with "
                "the same tensors; give mean_square instead");
   }
 

@@ -45,8 +45,8 @@ auto gradients_of(const typename Model::work_item& x, std::size_t i) noexcept
 /// One pass over elements begin … end of a tensor; begin is a multiple of the page size.
 /// \param key  selects the tensor's random bits in this step
 template <pass Pass, class Model, class Backend>
-void sweep(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x, std::uint64_t key,
-           std::size_t begin, std::size_t end) noexcept
+void sweep(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x,
+           std::uint64_t key, std::size_t begin, std::size_t end) noexcept
 {
   constexpr std::size_t slots = Model::slots;
   if constexpr (std::is_same_v<typename Model::state_type, block8>)
@@ -68,7 +68,8 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
           state[k] = x.state[k].at(key, k, first);
-      run<Pass>(backend, prepared, parameters_of<Model>(x, key, first), gradients_of<Model>(x, first), state.data(), last - first);
+      run<Pass>(backend, prepared, parameters_of<Model>(x, key, first), gradients_of<Model>(x, first), state.data(),
+                last - first);
     };
     if constexpr (Model::precision_type::stochastic)
       for_noise_ranges(begin, end, run_part);
@@ -80,8 +81,8 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
 /// The sum of the next second moments over a page, which are computed but not stored. For moments that are stored
 /// rounded, because weights are divided by the unrounded values.
 template <class Model, class Backend>
-double page_sum_of_next_moments(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x,
-                                std::size_t begin, std::size_t n) noexcept
+double page_sum_of_next_moments(const Backend& backend, const typename Model::formula& prepared,
+                                const typename Model::work_item& x, std::size_t begin, std::size_t n) noexcept
 {
   constexpr std::size_t slots = Model::slots;
   return decoded_page_sum<plain_term>(backend, n, [&](std::size_t i, float* to, std::size_t m) {
@@ -89,8 +90,10 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
     float* pointers[slots + 1] = {};
     for (std::size_t k = 0; k < slots; ++k)
       if (x.state[k])
-        x.state[k].from(begin + i).read(pointers[k] = k == Model::formula::value_slot ? to : decoded[k], m, Model::slot_list[k]);
-    run<pass::moments>(backend, prepared, parameters_of<Model>(x, 0, begin + i), gradients_of<Model>(x, begin + i), pointers, m);
+        x.state[k].from(begin + i).read(pointers[k] = k == Model::formula::value_slot ? to : decoded[k], m,
+                                        Model::slot_list[k]);
+    run<pass::moments>(backend, prepared, parameters_of<Model>(x, 0, begin + i), gradients_of<Model>(x, begin + i),
+                       pointers, m);
   });
 }
 

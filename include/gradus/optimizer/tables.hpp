@@ -90,8 +90,7 @@ class interval_set {
       if (x.begin < begin) {
         around.begin = largest(around.begin, largest(x.end, x.left == no_place ? 0 : nodes_[x.left].last));
         t = x.right;
-      }
-      else {
+      } else {
         around.end = x.begin;
         t = x.left;
       }
@@ -158,7 +157,8 @@ class interval_set {
         p = is_right ? newest_ : after;
       }
     }
-    for (std::size_t t = p == no_place ? root_ : no_place; t != no_place; t = is_right ? nodes_[t].right : nodes_[t].left) {
+    for (std::size_t t = p == no_place ? root_ : no_place; t != no_place;
+         t = is_right ? nodes_[t].right : nodes_[t].left) {
       p = t;
       is_right = is_before(t, i);
     }

@@ -77,7 +77,8 @@ class tensor_table {
   /// Whether the handle's tensor is in the table and not removed.
   bool has(const handle_key& key) const noexcept
   {
-    return key.index < tensors_.size() && tensors_[key.index].generation == key.generation && tensors_[key.index].attached;
+    return key.index < tensors_.size() && tensors_[key.index].generation == key.generation &&
+           tensors_[key.index].attached;
   }
 
   /// The name for a new tensor: `name`, or if that is empty, the next free one of "tensor0", "tensor1", ….
@@ -95,7 +96,8 @@ class tensor_table {
   /// Fails for memory that does not suit one tensor: different sizes, null, misaligned, gradients over parameters.
   void check_memory(std::string_view name, parameters_span parameters, const optional_gradients& gradients) const
   {
-    const std::size_t n = parameters.size(), most = std::size_t(PTRDIFF_MAX) / sizeof(typename Model::value_type) - elements_;
+    const std::size_t n = parameters.size(),
+                      most = std::size_t(PTRDIFF_MAX) / sizeof(typename Model::value_type) - elements_;
     const auto of = [&] { return " of tensor " + quote(name); };
     if (gradients && gradients->size() != n)
       fail("size of gradients" + of() + " is " + std::to_string(gradients->size()) + "; expected " + std::to_string(n) +
@@ -120,8 +122,8 @@ class tensor_table {
   static void check_length(const tensor& x, parameters_span parameters)
   {
     if (parameters.size() != x.size)
-      fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) + "; expected " +
-           std::to_string(x.size) + ", the size of its state");
+      fail("size of parameters of tensor " + quote(x.name) + " is " + std::to_string(parameters.size()) +
+           "; expected " + std::to_string(x.size) + ", the size of its state");
   }
 
   /// Fails if the parameters overlap another tensor's memory, or the gradients another tensor's parameters.
@@ -164,7 +166,8 @@ class tensor_table {
   void reserve_name(const std::string& name) { names_.emplace(name, free_place()); }
 
   /// Binds a tensor to memory. \return the contents of its handle
-  handle_key attach(std::size_t index, parameters_span parameters, const optional_gradients& gradients, std::uint64_t owner) noexcept
+  handle_key attach(std::size_t index, parameters_span parameters, const optional_gradients& gradients,
+                    std::uint64_t owner) noexcept
   {
     tensor& x = tensors_[index];
     const place p = place_of(parameters), g = place_of(gradients);
@@ -275,7 +278,8 @@ class tensor_table {
         tensor& x = moved(k);
         x.attached = true;
         if (!done)
-          put(k, place_of(parameters_span(x.parameters, x.size)), place_of(gradients_span(x.gradients, x.gradients ? x.size : 0)));
+          put(k, place_of(parameters_span(x.parameters, x.size)),
+              place_of(gradients_span(x.gradients, x.gradients ? x.size : 0)));
       }
     }
   };

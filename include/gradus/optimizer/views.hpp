@@ -96,8 +96,8 @@ void check_alignment(const char* argument, std::string_view tensor, std::span<El
 {
   const auto address = reinterpret_cast<std::uintptr_t>(elements.data());
   if (!elements.empty() && address % alignof(Element) != 0)
-    detail::fail("address of " + (argument + of_tensor(tensor)) + " is " + std::to_string(address) + "; expected a multiple of " +
-         std::to_string(alignof(Element)) + ", the alignment of its elements");
+    detail::fail("address of " + (argument + of_tensor(tensor)) + " is " + std::to_string(address) +
+                 "; expected a multiple of " + std::to_string(alignof(Element)) + ", the alignment of its elements");
 }
 
 template <class Element, class Backend, class R>
@@ -112,11 +112,10 @@ std::span<Element> as_span(const char* argument, std::string_view tensor, R& ran
         if constexpr (requires { traits::layout(range); })
           layout = traits::layout(range);
         detail::fail(argument + of_tensor(tensor) + " has " + layout +
-             "; expected elements that lie side by side (a whole matrix, or a copy)");
+                     "; expected elements that lie side by side (a whole matrix, or a copy)");
       }
     elements = {traits::data(range), static_cast<std::size_t>(traits::size(range))};
-  }
-  else
+  } else
     elements = {Backend::data(range), static_cast<std::size_t>(std::size(range))};
   check_alignment(argument, tensor, elements);
   return elements;
@@ -133,11 +132,12 @@ void check_shapes([[maybe_unused]] std::string_view tensor, [[maybe_unused]] con
       return;
     if (!given.same_extents(expected))
       detail::fail("shape of gradients" + of_tensor(tensor) + " is " + given.text() + "; expected " + expected.text() +
-           ", the shape of its parameters (a std::span(pointer, size) has no shape)");
-    if (given.order() != expected.order() && given.order() != storage_order::any && expected.order() != storage_order::any) {
+                   ", the shape of its parameters (a std::span(pointer, size) has no shape)");
+    if (given.order() != expected.order() && given.order() != storage_order::any &&
+        expected.order() != storage_order::any) {
       const auto name = [](storage_order o) { return o == storage_order::row_major ? "row-major" : "column-major"; };
-      detail::fail(std::string("storage order of gradients") + of_tensor(tensor) + " is " + name(given.order()) + "; expected " +
-           name(expected.order()) + ", the order of its parameters, or a copy in that order");
+      detail::fail(std::string("storage order of gradients") + of_tensor(tensor) + " is " + name(given.order()) +
+                   "; expected " + name(expected.order()) + ", the order of its parameters, or a copy in that order");
     }
   }
 }
@@ -316,13 +316,15 @@ class range_front {
   {
     constexpr bool viewable = detail::viewable<W, Parameter, Backend>;
     constexpr bool stays = detail::outlives_call<W>;
-    static_assert(viewable,
-                  "gradus: parameters must be a writable contiguous range of the optimizer's precision T (std::vector<T>, "
-                  "std::span<T>, an Eigen matrix of T, …), not const and not of another type; for other memory pass "
-                  "std::span(pointer, size).");
-    static_assert(!viewable || stays,
-                  "gradus: parameters is a temporary container, or may be one, whose elements are gone after this call; pass "
-                  "a variable, or std::span(pointer, size) for memory that stays.");
+    static_assert(
+        viewable,
+        "gradus: parameters must be a writable contiguous range of the optimizer's precision T (std::vector<T>, "
+        "std::span<T>, an Eigen matrix of T, …), not const and not of another type; for other memory pass "
+        "std::span(pointer, size).");
+    static_assert(
+        !viewable || stays,
+        "gradus: parameters is a temporary container, or may be one, whose elements are gone after this call; pass "
+        "a variable, or std::span(pointer, size) for memory that stays.");
     return viewable && stays;
   }
   template <class G>
@@ -330,13 +332,15 @@ class range_front {
   {
     constexpr bool viewable = detail::viewable<G, const Gradient, Backend>;
     constexpr bool stays = detail::outlives_call<G>;
-    static_assert(viewable,
-                  "gradus: gradients must be a contiguous range of the optimizer's precision T (std::vector<T>, "
-                  "std::span<const T>, an Eigen matrix of T, …), not of another type and not an expression; for other memory "
-                  "pass std::span(pointer, size).");
-    static_assert(!viewable || stays,
-                  "gradus: gradients is a temporary container, or may be one, whose elements are gone after this call; pass a "
-                  "variable, or std::span(pointer, size) for memory that stays.");
+    static_assert(
+        viewable,
+        "gradus: gradients must be a contiguous range of the optimizer's precision T (std::vector<T>, "
+        "std::span<const T>, an Eigen matrix of T, …), not of another type and not an expression; for other memory "
+        "pass std::span(pointer, size).");
+    static_assert(
+        !viewable || stays,
+        "gradus: gradients is a temporary container, or may be one, whose elements are gone after this call; pass a "
+        "variable, or std::span(pointer, size) for memory that stays.");
     return viewable && stays;
   }
   template <class W, class G>
@@ -348,10 +352,11 @@ class range_front {
       return false;
     else {
       constexpr bool agree = detail::orders_agree<W, G>;
-      static_assert(agree,
-                    "gradus: parameters and gradients have different storage orders, one row-major and the other "
-                    "column-major, which would pair elements wrongly; pass matrices of the same order, such as a copy of a "
-                    "transposed gradient.");
+      static_assert(
+          agree,
+          "gradus: parameters and gradients have different storage orders, one row-major and the other "
+          "column-major, which would pair elements wrongly; pass matrices of the same order, such as a copy of a "
+          "transposed gradient.");
       return agree;
     }
   }
@@ -368,20 +373,20 @@ class range_front {
   }
 
   template <class W, class G>
-  tensor_handle add_pair(std::string_view name, std::remove_reference_t<W>& parameters, std::remove_reference_t<G>& gradients,
-                         std::optional<group_handle> group)
+  tensor_handle add_pair(std::string_view name, std::remove_reference_t<W>& parameters,
+                         std::remove_reference_t<G>& gradients, std::optional<group_handle> group)
   {
     if constexpr (accepts_pair<W, G>()) {
       const auto w = writable(name, parameters);
       const auto g = readable(name, gradients);
       detail::check_shapes(name, parameters, gradients);
       return self().add_spans(name, w, g, group);
-    }
-    else
+    } else
       return {};
   }
   template <class W>
-  tensor_handle add_alone(std::string_view name, std::remove_reference_t<W>& parameters, std::optional<group_handle> group)
+  tensor_handle add_alone(std::string_view name, std::remove_reference_t<W>& parameters,
+                          std::optional<group_handle> group)
   {
     if constexpr (accepts_parameters<W>())
       return self().add_spans(name, writable(name, parameters), std::nullopt, group);

@@ -27,7 +27,10 @@ class visit_count {
   /// Counts one visitor during its lifetime.
   class visit {
    public:
-    explicit visit(visit_count& count) noexcept : count_(count) { count_.value_.fetch_add(1, std::memory_order_relaxed); }
+    explicit visit(visit_count& count) noexcept : count_(count)
+    {
+      count_.value_.fetch_add(1, std::memory_order_relaxed);
+    }
     visit(const visit&) = delete;
     ~visit() { count_.value_.fetch_sub(1, std::memory_order_relaxed); }
 

@@ -46,7 +46,8 @@ struct composition {
   /// Whether a step needs v̄ and one pass is enough, because v̄ follows from the gradient norm.
   static constexpr bool scheduled_in_one_pass = [] {
     if constexpr (is_good && scheduled)
-      return SecondMoment::linear && !requires(const Decay& d) { d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); };
+      return SecondMoment::linear &&
+             !requires(const Decay& d) { d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); };
     else
       return false;
   }();
@@ -54,13 +55,13 @@ struct composition {
   /// As `compose`. Ranges are checked where an optimizer takes the composition.
   constexpr composition(double learning_rate, FirstMoment f, SecondMoment s, StepSize p, Decay d) noexcept
       : lr(learning_rate), first_moment(f), second_moment(s), step_size(p), decay(d)
-  {
-  }
+  {}
   /// Does not compile, because lr has no default.
   template <class Lr = void>
   constexpr composition() noexcept
   {
-    static_assert(!std::is_void_v<Lr>, "gradus: lr was not given: a composition has no default; take what compose(lr, …) returns.");
+    static_assert(!std::is_void_v<Lr>,
+                  "gradus: lr was not given: a composition has no default; take what compose(lr, …) returns.");
   }
 
   /// Itself.
@@ -97,10 +98,12 @@ template <class First, class... Rest>
   requires(sizeof...(Rest) != 4 || !std::is_convertible_v<First, double>)
 constexpr auto compose(const First&, const Rest&...) noexcept
 {
-  static_assert(sizeof...(Rest) == 4, "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
-                                      "step_size, decay); where there is no decay, decay::none{}.");
-  static_assert(sizeof...(Rest) != 4, "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
-                                      "second_moment, step_size, decay).");
+  static_assert(sizeof...(Rest) == 4,
+                "gradus: compose takes a learning rate and four rules: compose(lr, first_moment, second_moment, "
+                "step_size, decay); where there is no decay, decay::none{}.");
+  static_assert(sizeof...(Rest) != 4,
+                "gradus: compose takes the learning rate first, a number: compose(lr, first_moment, "
+                "second_moment, step_size, decay).");
   return detail::some_composition(0, {}, {}, {}, {});
 }
 
@@ -116,7 +119,8 @@ concept gives_composition = requires(const R& r) { composition_is_good(r.rule())
 /// An aggregate that an optimizer can be made from: `rule()` returns a valid composition, and `fields` lists its
 /// members.
 template <class R>
-concept recipe = detail::gives_composition<R> && decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
+concept recipe = detail::gives_composition<R> &&
+                 decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
 
 /// The scalars of step t for the rules of a composition.
 /// \param rule  a recipe's `rule()`
@@ -124,7 +128,8 @@ concept recipe = detail::gives_composition<R> && decltype(detail::composition_is
 /// \param lr_scale  a schedule's factor on lr, ≥ 0
 /// \param mean_square  v̄ for a scheduled decay; 0 if all gradients so far were 0
 template <class F, class S, class P, class D>
-GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale, double mean_square) noexcept
+GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
+                                                  double mean_square) noexcept
 {
   step_scalars k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
   k.bc1 = rule.first_moment.correction(k.t);
@@ -137,11 +142,13 @@ GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>&
 }
 /// The same for decays that do not need v̄.
 template <class F, class S, class P, class D>
-GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale) noexcept
+GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t,
+                                                  double lr_scale) noexcept
 {
-  static_assert(!reads_mean_square<D>,
-                "gradus: this decay is scheduled by the mean of the second moment over the whole model, and without it nothing "
-                "would decay; pass it as make_step_scalars's fourth argument.");
+  static_assert(
+      !reads_mean_square<D>,
+      "gradus: this decay is scheduled by the mean of the second moment over the whole model, and without it nothing "
+      "would decay; pass it as make_step_scalars's fourth argument.");
   return make_step_scalars(rule, t, lr_scale, 0);
 }
 

@@ -27,7 +27,9 @@ concept has_slots = requires {
   requires std::is_same_v<std::remove_cvref_t<decltype(*R::slots.data())>, slot>;
 };
 template <class R>
-concept has_correction = requires(const R& r) { { r.correction(1.0) } -> std::convertible_to<double>; };
+concept has_correction = requires(const R& r) {
+  { r.correction(1.0) } -> std::convertible_to<double>;
+};
 template <class R>
 concept has_prepare = requires(const R& r) {
   r.template prepare<float>(step_scalars{});
@@ -39,7 +41,9 @@ concept updates_with_gradient = requires(const R& r, double* slots) {
   { r.template prepare<double>(step_scalars{}).direction(slots, 1.0) } -> std::convertible_to<double>;
 };
 template <class R>
-concept updates_with_direction = requires(const R& r, double* slots) { r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0); };
+concept updates_with_direction = requires(const R& r, double* slots) {
+  r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0);
+};
 template <class R>
 concept says_what_it_keeps = R::slots.size() == 0 || requires {
   R::slots[R::value_slot];
@@ -92,7 +96,8 @@ constexpr bool slot_names_are_good() noexcept
     if (names[i].find('/') != names[i].npos)
       return false;
     for (std::size_t k = 0; k < n; ++k)  // block8 keeps a slot's scales under "NAME_scale"
-      if (k != i && names[k].starts_with(names[i]) && (names[k] == names[i] || names[k].substr(names[i].size()) == "_scale"))
+      if (k != i && names[k].starts_with(names[i]) &&
+          (names[k] == names[i] || names[k].substr(names[i].size()) == "_scale"))
         return false;
   }
   return true;
@@ -117,22 +122,23 @@ constexpr bool field_names_are_good() noexcept
     return true;
 }
 template <class R>
-concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) && field_names_are_good<R>();  // a composition's rules list theirs
+concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) &&
+                 field_names_are_good<R>();  // a composition's rules list theirs
 
 }  // namespace detail
 
 /// Rule for the direction d: has `kind`, `slots`, `correction(t)`, and `prepare<T>(step_scalars)`, whose formula has
 /// `update(slots, g)` and `direction(slots, g)`; also `fields`, if it has hyperparameters. See CONTRIBUTING.md.
 template <class F>
-concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detail::has_correction<F> && detail::has_prepare<F> &&
-                            detail::updates_with_gradient<F> && detail::listed<F>;
+concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detail::has_correction<F> &&
+                            detail::has_prepare<F> && detail::updates_with_gradient<F> && detail::listed<F>;
 
 /// Rule for the second moment v: as above, but the formula has `update(slots, g, d)`. A rule with slots also has
 /// `value_slot`, whose slot is nonnegative, and `linear`; if `linear` is true, also `beta()`.
 template <class S>
-concept second_moment_rule = detail::has_kind<S> && detail::has_slots<S> && detail::has_correction<S> && detail::has_prepare<S> &&
-                             detail::updates_with_direction<S> && detail::says_what_it_keeps<S> && detail::value_is_nonnegative<S>() &&
-                             detail::listed<S>;
+concept second_moment_rule = detail::has_kind<S> && detail::has_slots<S> && detail::has_correction<S> &&
+                             detail::has_prepare<S> && detail::updates_with_direction<S> &&
+                             detail::says_what_it_keeps<S> && detail::value_is_nonnegative<S>() && detail::listed<S>;
 
 /// Rule for the step size a(v): has `kind`, `reads_second_moment`, and `prepare<T>(step_scalars)`, which returns a
 /// function of v.
@@ -164,16 +170,21 @@ concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment
 
 /// The decay D can have `gain()` from the first moment F, or needs none.
 template <class F, class D>
-concept stable_decay_is_served =
-    !requires { requires D::reads_gain; } || requires(const F& f) { { f.gain() } -> std::convertible_to<double>; };
+concept stable_decay_is_served = !requires { requires D::reads_gain; } || requires(const F& f) {
+  { f.gain() } -> std::convertible_to<double>;
+};
 
 /// The step size P can have `beta()` from the second moment S, or does not read step_scalars::beta2 (rectified does).
 template <class S, class P>
-concept beta_is_served = !requires { requires P::reads_beta; } || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
+concept beta_is_served = !requires { requires P::reads_beta; } || requires(const S& s) {
+  { s.beta() } -> std::convertible_to<double>;
+};
 
 /// The second moment S has the `beta()` that a `linear` one needs, or is not linear.
 template <class S>
-concept linearity_is_served = !S::linear || requires(const S& s) { { s.beta() } -> std::convertible_to<double>; };
+concept linearity_is_served = !S::linear || requires(const S& s) {
+  { s.beta() } -> std::convertible_to<double>;
+};
 
 namespace detail {
 
@@ -187,37 +198,71 @@ constexpr bool check_rules() noexcept
     static_assert(condition, "gradus: " sentence); \
     return false;                                  \
   } else
-#define GRADUS_REFUSE_RULE(R, place, family, members)                                                                          \
-  GRADUS_REFUSE(has_kind<R>, "the " place " of a composition is no rule: it has no `kind`; " family)                           \
-  GRADUS_REFUSE(lists_its_fields<R>, "the " place " has members that its `fields` does not list (or no `fields`); list each: " \
-                                     "static constexpr auto fields = gradus::fields(gradus::field{\"alpha\", &rule::alpha, gradus::range::zero_to_one}).") \
-  GRADUS_REFUSE(field_names_are_good<R>(), "the " place " lists two fields of one name, or a name that is empty or has a space, a slash or an equals sign.") members
-  GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).",
-    GRADUS_REFUSE(has_slots<F>, "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
-    GRADUS_REFUSE(has_correction<F>, "the first moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
-    GRADUS_REFUSE(has_prepare<F>, "the first moment has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
-    GRADUS_REFUSE(updates_with_gradient<F>, "the first rule's formula has no `update(V* slots, V g)` and `direction(const V* slots, V g)` of any value type V, as a first moment has (rules stand in the order first moment, second moment, step size, decay)."))
-  GRADUS_REFUSE_RULE(S, "second rule", "expected one of second_moment (none, ema, ema_max, yogi, or your own).",
-    GRADUS_REFUSE(has_slots<S>, "the second rule is a second moment, and this has no `slots`; expected a std::array of gradus::slot, or one of second_moment (rules stand in the order first moment, second moment, step size, decay).")
-    GRADUS_REFUSE(has_correction<S>, "the second moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
-    GRADUS_REFUSE(has_prepare<S>, "the second moment has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
-    GRADUS_REFUSE(updates_with_direction<S>, "the second rule's formula has no `update(V* slots, V g, V d)` of any value type V, as a second moment has (rules stand in the order first moment, second moment, step size, decay).")
-    GRADUS_REFUSE(says_what_it_keeps<S>, "the second moment has slots and no `value_slot` (which of them step sizes read as v) or no `linear`.")
-    GRADUS_REFUSE(value_is_nonnegative<S>(), "the second moment's value slot is slot::any_sign; expected slot::nonnegative, as step sizes take its root.")
-    GRADUS_REFUSE(linearity_is_served<S>, "the second moment is `linear` and has no `beta()`, by which its sum follows from the gradient's norm."))
-  GRADUS_REFUSE_RULE(P, "third rule", "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified, or your own).",
-    GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
-    GRADUS_REFUSE(gives_a_step<P>, "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function of v (rules stand in the order first moment, second moment, step size, decay)."))
-  GRADUS_REFUSE_RULE(D, "fourth rule", "expected one of decay (none, l2, decoupled, independent, scheduled, stable, or your own).",
-    GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::step_scalars&) const`, which gives its formula, a trivially copyable struct.")
-    GRADUS_REFUSE(acts_as_decay<D>, "the fourth rule is a decay, and this is another rule, or its formula has none of `gradient(V g, V theta)`, `decrement(V theta)` and `weights(V theta)` (rules stand in the order first moment, second moment, step size, decay).")
-    GRADUS_REFUSE(says_its_rate<D>, "the decay reads the mean square and has no `double rate(const gradus::step_scalars&) const`, or no `double eps`, which a step's report shows."))
-  GRADUS_REFUSE((slot_names_are_good<F, S>()), "two slots of a composition have one name, or one has a name that checkpoints use otherwise; expected names without a slash, each once (and none that is another's with _scale).")
+#define GRADUS_REFUSE_RULE(R, place, family)                                                                           \
+  GRADUS_REFUSE(has_kind<R>, "the " place " of a composition is no rule: it has no `kind`; " family)                   \
+  GRADUS_REFUSE(lists_its_fields<R>,                                                                                   \
+                "the " place " has members that its `fields` does not list (or no `fields`); list each: static "       \
+                "constexpr auto fields = gradus::fields(gradus::field{\"alpha\", &rule::alpha, "                       \
+                "gradus::range::zero_to_one}).")                                                                       \
+  GRADUS_REFUSE(field_names_are_good<R>(),                                                                             \
+                "the " place " lists two fields of one name, or a name that is empty or has a space, a slash or an "   \
+                "equals sign.")
+  GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).")
+  GRADUS_REFUSE(has_slots<F>,
+                "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or "
+                "one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE(has_correction<F>,
+                "the first moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
+  GRADUS_REFUSE(has_prepare<F>, "the first moment has no `prepare<T>(const gradus::step_scalars&) const`, which gives "
+                                "its formula, a trivially copyable struct.")
+  GRADUS_REFUSE(
+      updates_with_gradient<F>,
+      "the first rule's formula has no `update(V* slots, V g)` and `direction(const V* slots, V g)` of any value type "
+      "V, as a first moment has (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE_RULE(S, "second rule", "expected one of second_moment (none, ema, ema_max, yogi, or your own).")
+  GRADUS_REFUSE(has_slots<S>,
+                "the second rule is a second moment, and this has no `slots`; expected a std::array of gradus::slot, "
+                "or one of second_moment (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE(has_correction<S>,
+                "the second moment has no `correction(t)`; expected 1 - beta^t of a moving average from 0, or 1.")
+  GRADUS_REFUSE(has_prepare<S>, "the second moment has no `prepare<T>(const gradus::step_scalars&) const`, which gives "
+                                "its formula, a trivially copyable struct.")
+  GRADUS_REFUSE(updates_with_direction<S>,
+                "the second rule's formula has no `update(V* slots, V g, V d)` of any value type V, as a second moment "
+                "has (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE(says_what_it_keeps<S>,
+                "the second moment has slots and no `value_slot` (which of them step sizes read as v) or no `linear`.")
+  GRADUS_REFUSE(
+      value_is_nonnegative<S>(),
+      "the second moment's value slot is slot::any_sign; expected slot::nonnegative, as step sizes take its root.")
+  GRADUS_REFUSE(linearity_is_served<S>,
+                "the second moment is `linear` and has no `beta()`, by which its sum follows from the gradient's norm.")
+  GRADUS_REFUSE_RULE(
+      P, "third rule",
+      "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified, or your own).")
+  GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::step_scalars&) const`, which gives its "
+                                "formula, a trivially copyable struct.")
+  GRADUS_REFUSE(gives_a_step<P>,
+                "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function "
+                "of v (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE_RULE(D, "fourth rule",
+                     "expected one of decay (none, l2, decoupled, independent, scheduled, stable, or your own).")
+  GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::step_scalars&) const`, which gives its "
+                                "formula, a trivially copyable struct.")
+  GRADUS_REFUSE(acts_as_decay<D>, "the fourth rule is a decay, and this is another rule, or its formula has none of "
+                                  "`gradient(V g, V theta)`, `decrement(V theta)` and `weights(V theta)` (rules stand "
+                                  "in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE(says_its_rate<D>, "the decay reads the mean square and has no `double rate(const "
+                                  "gradus::step_scalars&) const`, or no `double eps`, which a step's report shows.")
+  GRADUS_REFUSE((slot_names_are_good<F, S>()),
+                "two slots of a composition have one name, or one has a name that checkpoints use otherwise; expected "
+                "names without a slash, each once (and none that is another's with _scale).")
   GRADUS_REFUSE((step_size_is_served<S, P>),
                 "this step size divides by the root of a second moment, and second_moment::none keeps none; "
                 "take second_moment::ema (or another), or step_size::constant.")
-  GRADUS_REFUSE((beta_is_served<S, P>), "this step size is computed from beta2, and the second moment has no `double beta() const`; "
-                                        "add it, or take step_size::adaptive.")
+  GRADUS_REFUSE((beta_is_served<S, P>),
+                "this step size is computed from beta2, and the second moment has no `double beta() const`; "
+                "add it, or take step_size::adaptive.")
   GRADUS_REFUSE((scheduled_decay_is_served<S, D>),
                 "decay::scheduled divides by the mean of the second moment, and second_moment::none keeps none; "
                 "take second_moment::ema (or another), or decay::stable for SGD.")

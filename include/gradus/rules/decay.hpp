@@ -126,7 +126,8 @@ struct scheduled {
   double eps = 0;              ///< ≥ 0; added to v̄
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::weight_decay(&scheduled::weight_decay), hyper::eps(&scheduled::eps));
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&scheduled::weight_decay),
+                                                hyper::eps(&scheduled::eps));
   static constexpr std::string_view kind = "scheduled";  ///< the rule's name in checkpoints
   static constexpr bool reads_mean_square = true;        ///< needs v̄, and so a second moment
 
@@ -168,8 +169,9 @@ struct l2_or_decoupled {
   bool decoupled_weight_decay = false;  ///< true: `decoupled`, false: `l2`
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::weight_decay(&l2_or_decoupled::weight_decay),
-                                                hyper::decoupled_weight_decay(&l2_or_decoupled::decoupled_weight_decay));
+  static constexpr auto fields = gradus::fields(
+      hyper::weight_decay(&l2_or_decoupled::weight_decay),
+      hyper::decoupled_weight_decay(&l2_or_decoupled::decoupled_weight_decay));
   static constexpr std::string_view kind = "l2_or_decoupled";  ///< the rule's name in checkpoints
 
   /// Both formulas; the one that is off has λ = 0 or s = 0.

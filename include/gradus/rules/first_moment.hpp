@@ -32,8 +32,7 @@ struct none {
     /// Nothing to update.
     template <class V>
     GRADUS_HOST_DEVICE void update(V*, V) const noexcept
-    {
-    }
+    {}
     /// d = g.
     template <class V>
     GRADUS_HOST_DEVICE V direction(const V*, V g) const noexcept
@@ -59,7 +58,8 @@ struct momentum {
   static constexpr std::string_view kind = "momentum";                         ///< the rule's name in checkpoints
   static constexpr std::array slots{slot{"momentum_buffer", slot::any_sign}};  ///< b, from 0
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::momentum(&momentum::momentum), hyper::dampening(&momentum::dampening),
+  static constexpr auto fields = gradus::fields(hyper::momentum(&momentum::momentum),
+                                                hyper::dampening(&momentum::dampening),
                                                 hyper::nesterov(&momentum::nesterov));
   /// No bias correction.
   GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
@@ -103,8 +103,9 @@ struct momentum {
   void validate() const
   {
     if (nesterov && !(momentum > 0 && dampening == 0))
-      detail::fail("nesterov is 1 with momentum " + detail::show(momentum) + " and dampening " + detail::show(dampening) +
-           "; expected momentum > 0 and dampening = 0: set them so, or nesterov = false");
+      detail::fail("nesterov is 1 with momentum " + detail::show(momentum) + " and dampening " +
+                   detail::show(dampening) +
+                   "; expected momentum > 0 and dampening = 0: set them so, or nesterov = false");
   }
 };
 
@@ -116,7 +117,8 @@ struct ema {
   static constexpr std::string_view kind = "ema";                      ///< the rule's name in checkpoints
   static constexpr std::array slots{slot{"exp_avg", slot::any_sign}};  ///< m, from initial_accumulator
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::beta1(&ema::beta1), hyper::initial_accumulator(&ema::initial_accumulator));
+  static constexpr auto fields = gradus::fields(hyper::beta1(&ema::beta1),
+                                                hyper::initial_accumulator(&ema::initial_accumulator));
   /// 1 − β₁ᵗ.
   GRADUS_HOST_DEVICE double correction(double t) const noexcept { return one_minus_power(beta1, t); }
   /// m₀.

@@ -78,9 +78,10 @@ struct field_list;
 /// One hyperparameter of the aggregate A: a `double` or `bool` member with its name and range.
 template <class A, class X>
 struct field {
-  static_assert(std::is_same_v<X, double> || std::is_same_v<X, bool>, "gradus: a hyperparameter is a double or a bool.");
+  static_assert(std::is_same_v<X, double> || std::is_same_v<X, bool>,
+                "gradus: a hyperparameter is a double or a bool.");
   std::string_view name;  ///< its name in checkpoints and on command lines, without a slash
-  X A::*member;           ///< the member of A
+  X A::* member;          ///< the member of A
   range values;           ///< the values that it may take
 
   /// The member's size.
@@ -106,10 +107,10 @@ field(std::string_view, X A::*, range) -> field<A, X>;
 /// A member of the aggregate A that is a rule itself; its hyperparameters are listed as A's.
 template <class A, class X>
 struct fields_of {
-  X A::*member;  ///< the member of A
+  X A::* member;  ///< the member of A
 
   /// From a pointer to the member.
-  constexpr explicit fields_of(X A::*m) noexcept : member(m) {}
+  constexpr explicit fields_of(X A::* m) noexcept : member(m) {}
   /// The member's size.
   static constexpr std::size_t bytes = sizeof(X), alignment = alignof(X);  ///< the member's alignment
   /// Calls f(name, member, range) for each of the inner rule's hyperparameters.
@@ -148,8 +149,7 @@ struct field_list<> {
   /// Calls f(name, member, range) for each member.
   template <class A, class Visit>
   constexpr void visit(A&, const Visit&) const
-  {
-  }
+  {}
   /// Whether is(name) holds for one of the names.
   template <class F>
   constexpr bool any_name(const F&) const
@@ -168,7 +168,8 @@ struct field_list<First, Rest...> {
                                count = 1 + sizeof...(Rest);  ///< the number of listed members
   /// How many of the listed members belong to A itself, not to its base.
   template <class A>
-  static constexpr std::size_t count_of = std::is_same_v<typename First::owner, A> + field_list<Rest...>::template count_of<A>;
+  static constexpr std::size_t count_of = std::is_same_v<typename First::owner, A> +
+                                          field_list<Rest...>::template count_of<A>;
   /// Whether a member is listed.
   template <class Member>
   constexpr bool has(Member m) const noexcept
@@ -204,7 +205,8 @@ struct field_list<First, Rest...> {
 ///
 ///     struct mine {
 ///       double alpha = 0.5;
-///       static constexpr auto fields = gradus::fields(gradus::field{"alpha", &mine::alpha, gradus::range::zero_to_one});
+///       static constexpr auto fields = gradus::fields(gradus::field{"alpha", &mine::alpha,
+///       gradus::range::zero_to_one});
 ///
 /// A member that is a rule is listed as gradus::fields_of(&mine::inner). A rule that derives from another inherits its
 /// list.
@@ -225,7 +227,7 @@ struct named {
   range values;           ///< the values that it may take
   /// The field of this name and range for a member.
   template <class A, class X>
-  constexpr field<A, X> operator()(X A::*member) const noexcept
+  constexpr field<A, X> operator()(X A::* member) const noexcept
   {
     return {name, member, values};
   }
@@ -268,7 +270,8 @@ constexpr bool lists_all() noexcept
     return std::is_empty_v<A>;
   else if constexpr (A::fields.count == 0)
     return std::is_empty_v<A>;
-  else if constexpr (A::fields.has_one_twice() || (sizeof(A) - A::fields.bytes >= alignof(A) && sizeof(A) - A::fields.end(0) >= alignof(A)))
+  else if constexpr (A::fields.has_one_twice() ||
+                     (sizeof(A) - A::fields.bytes >= alignof(A) && sizeof(A) - A::fields.end(0) >= alignof(A)))
     return false;
   else if constexpr (std::is_aggregate_v<A> && sizeof(A) > A::fields.bytes) {
     constexpr std::size_t own = A::fields.template count_of<A>, with_base = own + (own < A::fields.count);

@@ -32,8 +32,7 @@ struct none {
     /// Nothing to update.
     template <class V>
     GRADUS_HOST_DEVICE void update(V*, V, V) const noexcept
-    {
-    }
+    {}
   };
   /// The formula of one step.
   template <class T>
@@ -121,7 +120,8 @@ struct yogi {
   double initial_accumulator = 1e-6;  ///< v₀ ≥ 0; the torch_optimizer package's default
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::beta2(&yogi::beta2), hyper::initial_accumulator(&yogi::initial_accumulator));
+  static constexpr auto fields = gradus::fields(hyper::beta2(&yogi::beta2),
+                                                hyper::initial_accumulator(&yogi::initial_accumulator));
   static constexpr std::string_view kind = "yogi";                           ///< the rule's name in checkpoints
   static constexpr std::array slots{slot{"exp_avg_sq", slot::nonnegative}};  ///< v, from initial_accumulator
   static constexpr std::size_t value_slot = 0;                               ///< v

@@ -27,9 +27,10 @@ struct slot {
     requires(std::is_convertible_v<const Name&, std::string_view>)
   constexpr slot(const Name& its_name) noexcept : name(its_name), is_nonnegative(true)
   {
-    static_assert(sizeof(Name) == 0,
-                  "gradus: a slot says which values it keeps: slot{name, slot::any_sign}, or slot{name, slot::nonnegative} for "
-                  "what is never below zero.");
+    static_assert(
+        sizeof(Name) == 0,
+        "gradus: a slot says which values it keeps: slot{name, slot::any_sign}, or slot{name, slot::nonnegative} for "
+        "what is never below zero.");
   }
   constexpr slot(const slot&) = default;             ///< copies
   constexpr slot& operator=(const slot&) = default;  ///< copies

@@ -110,7 +110,8 @@ struct bounded {
   double gamma = 1e-3;    ///< γ in (0, 1): how fast the bounds close
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::eps(&bounded::eps), hyper::final_lr(&bounded::final_lr), hyper::gamma(&bounded::gamma));
+  static constexpr auto fields = gradus::fields(hyper::eps(&bounded::eps), hyper::final_lr(&bounded::final_lr),
+                                                hyper::gamma(&bounded::gamma));
   static constexpr std::string_view kind = "bounded";  ///< the rule's name in checkpoints
   static constexpr bool reads_second_moment = true;    ///< needs a second moment
 
@@ -119,8 +120,7 @@ struct bounded {
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const step_scalars& k) const noexcept
   {
     const double final_step = k.lr == 0 ? 0 : final_lr * k.lr_scale;
-    return {ratio_of<T>(k.lr * std::sqrt(k.bc2) / k.bc1, eps),
-            T(final_step * (1 - 1 / std::fma(gamma, k.t, 1.0))),
+    return {ratio_of<T>(k.lr * std::sqrt(k.bc2) / k.bc1, eps), T(final_step * (1 - 1 / std::fma(gamma, k.t, 1.0))),
             T(final_step * (1 + 1 / (gamma * k.t)))};
   }
 };
@@ -131,7 +131,8 @@ struct partially_adaptive {
   double partial = 0.25;  ///< p in [0, 0.5]; the default is the authors' class's
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(hyper::eps(&partially_adaptive::eps), hyper::partial(&partially_adaptive::partial));
+  static constexpr auto fields = gradus::fields(hyper::eps(&partially_adaptive::eps),
+                                                hyper::partial(&partially_adaptive::partial));
   static constexpr std::string_view kind = "partially_adaptive";  ///< the rule's name in checkpoints
   static constexpr bool reads_second_moment = true;               ///< needs a second moment
 

@@ -17,7 +17,10 @@ namespace detail {
 
 /// Host memory, aligned to a cache line. (xsimd's aligned allocator needs exceptions.)
 struct host_memory {
-  static void* allocate(std::size_t bytes) noexcept { return ::operator new(bytes, std::align_val_t(64), std::nothrow); }
+  static void* allocate(std::size_t bytes) noexcept
+  {
+    return ::operator new(bytes, std::align_val_t(64), std::nothrow);
+  }
   static void release(void* p, std::size_t) noexcept { ::operator delete(p, std::align_val_t(64)); }
   template <class T>
   static void fill(T* p, std::size_t n, T value) noexcept
@@ -33,7 +36,8 @@ template <class T, class Memory = host_memory>
 class array_memory {
  public:
   array_memory() = default;
-  array_memory(std::size_t length, T value, Memory memory = Memory()) : array_memory()  // so that a throw below releases
+  array_memory(std::size_t length, T value, Memory memory = Memory())
+      : array_memory()  // so that a throw below releases
   {
     if (length == 0)
       return;
@@ -42,7 +46,8 @@ class array_memory {
 #if GRADUS_EXCEPTIONS
       throw std::bad_alloc();
 #else
-      detail::fail("size of parameters is " + std::to_string(length) + "; expected as much memory for each slot of state");
+      detail::fail("size of parameters is " + std::to_string(length) +
+                   "; expected as much memory for each slot of state");
 #endif
     }
     memory_ = memory;

@@ -30,26 +30,29 @@ GRADUS_OPEN_NAMESPACE
 ///                    them; void: no master weights
 template <class Parameter, class Gradient = Parameter, class State = float, class Master = void>
 struct precision {
-  using parameter_type = Parameter;  ///< of the weights
-  using gradient_type = Gradient;    ///< of the gradients
-  using state_type = State;          ///< of the moments
-  using master_type = Master;        ///< float or void
+  using parameter_type = Parameter;                                                  ///< of the weights
+  using gradient_type = Gradient;                                                    ///< of the gradients
+  using state_type = State;                                                          ///< of the moments
+  using master_type = Master;                                                        ///< float or void
   using compute_type = std::conditional_t<__is_same(State, double), double, float>;  ///< of the arithmetic
 
   static constexpr bool has_master = !__is_same(Master, void);  ///< whether there are master weights
   /// Whether parameters, gradients and state are all stored in the compute type.
-  static constexpr bool uniform =
-      __is_same(Parameter, compute_type) && __is_same(Gradient, compute_type) && __is_same(State, compute_type);
+  static constexpr bool uniform = __is_same(Parameter, compute_type) && __is_same(Gradient, compute_type) &&
+                                  __is_same(State, compute_type);
   /// Whether something is rounded stochastically; results then depend on a seed.
   static constexpr bool stochastic = !__is_same(State, compute_type) || (short_float<Parameter> && !has_master);
 
-  static_assert(real<State> || __is_same(State, bfloat16) || __is_same(State, block8),
-                "gradus: the state of a precision is float, double, bfloat16 or block8 (float16 cannot hold the squares of "
-                "small gradients).");
-  static_assert(__is_same(Parameter, compute_type) || (short_float<Parameter> && __is_same(compute_type, float)),
-                "gradus: the parameters of a precision are bfloat16, float16 or float; or double, with state in double.");
-  static_assert(__is_same(Gradient, compute_type) || (short_float<Gradient> && __is_same(compute_type, float)),
-                "gradus: the gradients of a precision are bfloat16, float16 or float; or double, with state in double.");
+  static_assert(
+      real<State> || __is_same(State, bfloat16) || __is_same(State, block8),
+      "gradus: the state of a precision is float, double, bfloat16 or block8 (float16 cannot hold the squares of "
+      "small gradients).");
+  static_assert(
+      __is_same(Parameter, compute_type) || (short_float<Parameter> && __is_same(compute_type, float)),
+      "gradus: the parameters of a precision are bfloat16, float16 or float; or double, with state in double.");
+  static_assert(
+      __is_same(Gradient, compute_type) || (short_float<Gradient> && __is_same(compute_type, float)),
+      "gradus: the gradients of a precision are bfloat16, float16 or float; or double, with state in double.");
   static_assert(!has_master || (__is_same(Master, float) && short_float<Parameter>),
                 "gradus: the master weights of a precision are float, and its parameters bfloat16 or float16.");
 };

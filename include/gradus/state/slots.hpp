@@ -67,7 +67,8 @@ template <class S, class Memory = host_memory>
 class slot_memory {
  public:
   slot_memory() = default;
-  slot_memory(std::size_t n, double value, const slot&, Memory memory = Memory()) : values_(n, convert(value), memory) {}
+  slot_memory(std::size_t n, double value, const slot&, Memory memory = Memory()) : values_(n, convert(value), memory)
+  {}
 
   slot_view<S> view() const noexcept { return {values_.get()}; }
   static std::size_t bytes(std::size_t n) noexcept { return n * sizeof(S); }
@@ -93,10 +94,13 @@ class slot_memory<block8, Memory> {
  public:
   slot_memory() = default;
   slot_memory(std::size_t n, double value, const slot& s, Memory memory = Memory())
-      : codes_(n, std::uint8_t(value == 0 ? 0u : s.is_nonnegative ? dynamic_map<false>::last : dynamic_map<true>::last), memory),
+      : codes_(n,
+               std::uint8_t(value == 0         ? 0u
+                            : s.is_nonnegative ? dynamic_map<false>::last
+                                               : dynamic_map<true>::last),
+               memory),
         scales_(blocks(n), float(value), memory)
-  {
-  }
+  {}
 
   slot_view<block8> view() const noexcept { return {codes_.get(), scales_.get()}; }
   static std::size_t bytes(std::size_t n) noexcept { return n + blocks(n) * sizeof(float); }
@@ -140,7 +144,8 @@ double decoded_page_sum(const Backend& backend, std::size_t n, const Read& read)
 template <class Term, class Backend, short_float S>
 double page_sum(const Backend& backend, const S* x, std::size_t n) noexcept
 {
-  return detail::decoded_page_sum<Term>(backend, n, [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
+  return detail::decoded_page_sum<Term>(backend, n,
+                                        [x](std::size_t i, float* to, std::size_t m) { decode(x + i, to, m); });
 }
 
 GRADUS_CLOSE_NAMESPACE

@@ -22,9 +22,10 @@ struct dtype {
 };
 
 /// All element types that the reader knows.
-inline constexpr dtype dtypes[] = {{"F32", 4, true}, {"F64", 8, true}, {"BF16", 2, true}, {"F16", 2, true}, {"U64", 8},
-                                   {"I64", 8},       {"U32", 4},       {"I32", 4},        {"U16", 2},       {"I16", 2},
-                                   {"U8", 1},        {"I8", 1},        {"BOOL", 1},       {"F8_E4M3", 1},   {"F8_E5M2", 1}};
+inline constexpr dtype dtypes[] = {{"F32", 4, true}, {"F64", 8, true}, {"BF16", 2, true}, {"F16", 2, true},
+                                   {"U64", 8},       {"I64", 8},       {"U32", 4},        {"I32", 4},
+                                   {"U16", 2},       {"I16", 2},       {"U8", 1},         {"I8", 1},
+                                   {"BOOL", 1},      {"F8_E4M3", 1},   {"F8_E5M2", 1}};
 
 /// The length of `dtypes`.
 inline constexpr std::size_t dtype_count = sizeof dtypes / sizeof dtypes[0];

@@ -1,7 +1,8 @@
 #pragma once
 /// \file
-/// The header of a safetensors file, as data and as bytes to write. A file is eight bytes with the header's length, the header
-/// in JSON, and the tensors' bytes side by side; all numbers are little-endian. (https://github.com/huggingface/safetensors)
+/// The header of a safetensors file, as data and as bytes to write. A file is eight bytes with the header's length, the
+/// header in JSON, and the tensors' bytes side by side; all numbers are little-endian.
+/// (https://github.com/huggingface/safetensors)
 
 #include <bit>
 #include <cstdint>
@@ -19,7 +20,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace safetensors {
 
-static_assert(std::endian::native == std::endian::little, "gradus: checkpoints are little-endian, and so must the machine be.");
+static_assert(std::endian::native == std::endian::little,
+              "gradus: checkpoints are little-endian, and so must the machine be.");
 
 /// The format's limit on the length of a header, in bytes.
 inline constexpr std::uint64_t longest_header = 100'000'000;
@@ -61,11 +63,13 @@ class header_writer {
   {
     const std::uint64_t end = data_size_ + elements * type.bytes;
     tensors_ += ',' + json_string(key) + R"(:{"dtype":")" + std::string(type.name) + R"(","shape":[)" +
-                std::to_string(elements) + R"(],"data_offsets":[)" + std::to_string(data_size_) + ',' + std::to_string(end) + "]}";
+                std::to_string(elements) + R"(],"data_offsets":[)" + std::to_string(data_size_) + ',' +
+                std::to_string(end) + "]}";
     data_size_ = end;
   }
 
-  /// All bytes that precede the data. Their number is a multiple of 8, so elements aligned in the data are aligned in the file.
+  /// All bytes that precede the data. Their number is a multiple of 8, so elements aligned in the data are aligned in
+  /// the file.
   std::string finish() const
   {
     std::string json = R"({"__metadata__":{)" + metadata_ + '}' + tensors_ + '}';

@@ -22,7 +22,9 @@ namespace safetensors {
 class json_reader {
  public:
   /// \param where  the beginning of every error message
-  json_reader(std::string where, char* begin, char* end) : where_(std::move(where)), begin_(begin), at_(begin), end_(end) {}
+  json_reader(std::string where, char* begin, char* end)
+      : where_(std::move(where)), begin_(begin), at_(begin), end_(end)
+  {}
 
   /// Rejects the input at the current byte. \p expected says what should have been there.
   [[noreturn]] void refuse(const std::string& expected) const
@@ -142,7 +144,9 @@ class json_reader {
   {
     const char c = at_ != end_ ? *at_++ : '\0';
     switch (c) {
-    case '"': case '\\': case '/': *out++ = c; return out;
+    case '"':
+    case '\\':
+    case '/': *out++ = c; return out;
     case 'b': *out++ = '\b'; return out;
     case 'f': *out++ = '\f'; return out;
     case 'n': *out++ = '\n'; return out;

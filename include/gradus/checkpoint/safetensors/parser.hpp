@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Reads and checks the header of a safetensors file, whatever its bytes are. Memory use is a small multiple of the header's
-/// length, which must fit into the file.
+/// Reads and checks the header of a safetensors file, whatever its bytes are. Memory use is a small multiple of the
+/// header's length, which must fit into the file.
 
 #include <cstddef>
 #include <cstdint>
@@ -33,8 +33,7 @@ class header_parser {
   header_parser(std::string where, header& result, std::uint64_t data_size)
       : where_(std::move(where)), result_(result), data_size_(data_size),
         json_(where_, result.text.data(), result.text.data() + result.text.size())
-  {
-  }
+  {}
 
   /// Parses and checks the whole text.
   void parse()
@@ -113,8 +112,8 @@ class header_parser {
     if (!has_type || !has_shape || !has_offsets)
       json_.refuse("dtype, shape and data_offsets of tensor " + json_string(key));
     if (e.begin > e.end || e.end > data_size_)
-      json_.refuse("data_offsets of tensor " + json_string(key) + " in order and within the " + std::to_string(data_size_) +
-                   " bytes there are");
+      json_.refuse("data_offsets of tensor " + json_string(key) + " in order and within the " +
+                   std::to_string(data_size_) + " bytes there are");
     if (e.type && times(e.elements, e.type->bytes) != e.end - e.begin)
       json_.refuse("as many bytes for tensor " + json_string(key) + " as its dtype and shape take");
     return e;
@@ -130,8 +129,8 @@ class header_parser {
     std::uint64_t at = 0;
     for (const auto& [begin, end] : pieces) {
       if (begin != at)
-        detail::fail(where_ + ": a tensor's bytes begin at " + std::to_string(begin) + "; expected " + std::to_string(at) +
-                     ", where the one before it ends");
+        detail::fail(where_ + ": a tensor's bytes begin at " + std::to_string(begin) + "; expected " +
+                     std::to_string(at) + ", where the one before it ends");
       at = end;
     }
     if (at != data_size_)
@@ -154,7 +153,8 @@ template <class Read>
 header read_header(const std::string& where, std::uint64_t size, const Read& read)
 {
   if (size < 8)
-    detail::fail(where + ": size is " + std::to_string(size) + "; expected at least the 8 bytes of the header's length");
+    detail::fail(where + ": size is " + std::to_string(size) +
+                 "; expected at least the 8 bytes of the header's length");
   unsigned char bytes[8];
   read(0, bytes, sizeof bytes);
   std::uint64_t length = 0;

@@ -28,7 +28,8 @@ inline std::size_t utf8_length(const char* p, const char* end) noexcept
   if (a >= 0xe0 && a < 0xf0)  // neither overlong nor a surrogate
     return continues(1) && continues(2) && !(a == 0xe0 && b < 0xa0) && !(a == 0xed && b >= 0xa0) ? 3 : 0;
   if (a >= 0xf0 && a < 0xf5)  // neither overlong nor beyond U+10FFFF
-    return continues(1) && continues(2) && continues(3) && !(a == 0xf0 && b < 0x90) && !(a == 0xf4 && b >= 0x90) ? 4 : 0;
+    return continues(1) && continues(2) && continues(3) && !(a == 0xf0 && b < 0x90) && !(a == 0xf4 && b >= 0x90) ? 4
+                                                                                                                 : 0;
   return 0;
 }
 
@@ -45,7 +46,8 @@ inline bool is_utf8(std::string_view text) noexcept
   return true;
 }
 
-/// The text as a JSON string, with its quotes. Each byte that is not UTF-8 becomes a question mark; check with is_utf8 first.
+/// The text as a JSON string, with its quotes. Each byte that is not UTF-8 becomes a question mark; check with is_utf8
+/// first.
 inline std::string json_string(std::string_view text)
 {
   std::string json = "\"";

@@ -36,7 +36,7 @@ concept eigen_matrix = requires(R& r) {
   r.data();
   r.size();
   r.innerStride() + r.outerStride() + r.innerSize() + r.outerSize();
-} && !requires { requires (unsigned(R::Flags) & 0x40u) == 0; };
+} && !requires { requires(unsigned(R::Flags) & 0x40u) == 0; };
 
 /// Eigen's TensorMap, the only one of its tensors that is constructed from a pointer.
 template <class R>
@@ -52,9 +52,9 @@ concept eigen_tensor = requires(R& r) {
   R::Layout;
   R::NumIndices;
 } || (eigen_tensor_map<R> && requires {
-  R::Layout;
-  R::NumIndices;
-});
+                         R::Layout;
+                         R::NumIndices;
+                       });
 
 /// xtensor's containers, adaptors and strided views; data() + data_offset() is the first element.
 template <class R>
@@ -167,7 +167,8 @@ struct known_view<R, view_kind::c_array> {
 
 /// Eigen's matrices, and its `Ref<const X>`, which may own a copy because it converts from expressions without memory.
 template <class R>
-concept eigen_owner = std::is_same_v<typename R::PlainObject, R> || std::is_convertible_v<typename R::ConstantReturnType, R>;
+concept eigen_owner = std::is_same_v<typename R::PlainObject, R> ||
+                      std::is_convertible_v<typename R::ConstantReturnType, R>;
 
 template <class R>
 struct known_view<R, view_kind::eigen_matrix> {
@@ -210,7 +211,7 @@ struct any_index {
 template <class R>
 struct known_view<R, view_kind::eigen_tensor> {
   static constexpr bool is_view = eigen_tensor_map<R>;
-  static constexpr storage_order order = std::size_t(R::NumIndices) < 2    ? storage_order::any
+  static constexpr storage_order order = std::size_t(R::NumIndices) < 2     ? storage_order::any
                                          : static_cast<int>(R::Layout) == 1 ? storage_order::row_major
                                                                             : storage_order::column_major;
 

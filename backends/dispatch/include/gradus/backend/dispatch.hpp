@@ -29,14 +29,15 @@ namespace gradus {
 /// bytes.
 struct dispatch_table {
   /// Applies the kernel to n elements.
-  using sweep_function = void (*)(const void* kernel, void* theta, const void* g, const void* slots, std::size_t n) noexcept;
+  using sweep_function = void (*)(const void* kernel, void* theta, const void* g, const void* slots,
+                                  std::size_t n) noexcept;
   /// The sum of one page.
   using sum_function = double (*)(const void* x, std::size_t n) noexcept;
 
-  const char* name;                ///< of the instruction set
-  std::uint64_t layout;            ///< equal in a header and a component that belong together
-  const sweep_function* sweeps;    ///< in the order of for_each_dispatched_kernel
-  const sum_function* page_sums;   ///< squares of float, squares of double, sums of float, sums of double
+  const char* name;               ///< of the instruction set
+  std::uint64_t layout;           ///< equal in a header and a component that belong together
+  const sweep_function* sweeps;   ///< in the order of for_each_dispatched_kernel
+  const sum_function* page_sums;  ///< squares of float, squares of double, sums of float, sums of double
 };
 
 /// The table of an instruction set, or null if the component was not compiled for it or the machine does not have it.
@@ -69,7 +70,9 @@ constexpr std::size_t dispatch_index() noexcept
 {
   std::size_t index = 0;
   bool found = false;
-  for_each_dispatched_kernel([&]<class K>(std::type_identity<K>) { index += !(found = found || std::is_same_v<K, Kernel>); });
+  for_each_dispatched_kernel([&]<class K>(std::type_identity<K>) {
+    index += !(found = found || std::is_same_v<K, Kernel>);
+  });
   return index;
 }
 inline constexpr std::size_t dispatched_kernels = dispatch_index<void>();
@@ -112,9 +115,11 @@ class dispatch {
   explicit dispatch(instruction_set set) : table_(gradus_dispatch_table(int(set)))
   {
     if (!table_)
-      detail::fail("instruction_set is " + show(set) + "; expected one that this machine has, the widest being " + show(widest()));
+      detail::fail("instruction_set is " + show(set) + "; expected one that this machine has, the widest being " +
+                   show(widest()));
     if (table_->layout != detail::dispatch_layout())
-      detail::fail("the linked gradus::dispatch is of another version than the header; expected both from one installation");
+      detail::fail(
+          "the linked gradus::dispatch is of another version than the header; expected both from one installation");
   }
 
   /// Whether the machine has an instruction set and the component was compiled for it.
@@ -128,9 +133,10 @@ class dispatch {
   void sweep(const Kernel& kernel, T* theta, const T* g, T* const* slots, std::size_t n) const noexcept
   {
     constexpr std::size_t index = detail::dispatch_index<Kernel>();
-    static_assert(index < detail::dispatched_kernels,
-                  "gradus: backend::dispatch runs the ten recipes, each in one pass, and this is another composition; take "
-                  "backend::simd and build with -march.");
+    static_assert(
+        index < detail::dispatched_kernels,
+        "gradus: backend::dispatch runs the ten recipes, each in one pass, and this is another composition; take "
+        "backend::simd and build with -march.");
     if constexpr (index < detail::dispatched_kernels)
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
@@ -139,9 +145,10 @@ class dispatch {
   template <class Kernel, class Theta, class G, class Slot>
   void sweep(const Kernel&, const Theta&, const G&, const Slot*, std::size_t) const noexcept
   {
-    static_assert(std::is_pointer_v<Theta> && std::is_pointer_v<G> && std::is_pointer_v<Slot>,
-                  "gradus: backend::dispatch runs parameters and gradients in float or double, with state in the same or "
-                  "block8; take backend::simd and build with -march.");
+    static_assert(
+        std::is_pointer_v<Theta> && std::is_pointer_v<G> && std::is_pointer_v<Slot>,
+        "gradus: backend::dispatch runs parameters and gradients in float or double, with state in the same or "
+        "block8; take backend::simd and build with -march.");
   }
 
   /// The sum, or sum of squares, of n ≤ page_size elements.
@@ -149,7 +156,8 @@ class dispatch {
   double page_sum(Term, const T* x, std::size_t n) const noexcept
   {
     constexpr bool square = std::is_same_v<Term, square_term>;
-    static_assert(square || std::is_same_v<Term, plain_term>, "gradus: backend::dispatch adds up numbers or their squares.");
+    static_assert(square || std::is_same_v<Term, plain_term>,
+                  "gradus: backend::dispatch adds up numbers or their squares.");
     return table_->page_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n);
   }
 

@@ -143,8 +143,8 @@ struct pack {
     if constexpr (sizeof(batch) == 64 && std::is_same_v<S, bfloat16>) {
       constexpr std::uint32_t w = detail::noise::weyl;
       const auto all = [](std::uint32_t s) { return _mm512_set1_epi32(int(s)); };
-      const __m512i lanes = _mm512_mullo_epi32(
-          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), all(w));
+      const __m512i lanes = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                               all(w));
       __m512i r = _mm512_add_epi32(all(start), lanes);
       r = _mm512_xor_si512(_mm512_xor_si512(r, _mm512_srli_epi32(r, 15)), all(random.b));
       r = _mm512_mullo_epi32(r, all(detail::noise::multiplier));
@@ -187,9 +187,11 @@ struct pack {
 #if defined(__AVX2__)
         if constexpr (sizeof(batch) == 32) {
       if constexpr (sizeof(T) == 4)
-        return batch(_mm256_blendv_ps(_mm256_set1_ps(rest), _mm256_maskload_ps(p, first(n)), _mm256_castsi256_ps(first(n))));
+        return batch(_mm256_blendv_ps(_mm256_set1_ps(rest), _mm256_maskload_ps(p, first(n)),
+                                      _mm256_castsi256_ps(first(n))));
       else
-        return batch(_mm256_blendv_pd(_mm256_set1_pd(rest), _mm256_maskload_pd(p, first(n)), _mm256_castsi256_pd(first(n))));
+        return batch(_mm256_blendv_pd(_mm256_set1_pd(rest), _mm256_maskload_pd(p, first(n)),
+                                      _mm256_castsi256_pd(first(n))));
     } else
 #endif
     {
@@ -277,7 +279,7 @@ struct pack {
         return batch(_mm_fmadd_pd(a.x, b.x, c.x));
     } else
 #elif defined(__aarch64__)
-        if constexpr (sizeof(batch) == 16) {
+    if constexpr (sizeof(batch) == 16) {
       if constexpr (single)
         return batch(vfmaq_f32(c.x, a.x, b.x));
       else
@@ -301,7 +303,10 @@ struct pack {
   }
   friend pack abs(pack a) noexcept { return xsimd::abs(a.x); }
   friend pack select(mask m, pack a, pack b) noexcept { return xsimd::select(m, a.x, b.x); }
-  friend pack sign(pack a) noexcept { return select(a > pack(T(0)), pack(T(1)), select(a < pack(T(0)), pack(T(-1)), pack(T(0)))); }
+  friend pack sign(pack a) noexcept
+  {
+    return select(a > pack(T(0)), pack(T(1)), select(a < pack(T(0)), pack(T(-1)), pack(T(0))));
+  }
   friend pack pow(pack a, pack b) noexcept { return gradus::detail::power<T>(a, b); }
   template <class F>
   friend pack map_bits(F f, pack a) noexcept
@@ -314,7 +319,10 @@ struct pack {
     return each([f](T s, T, T) { return gradus::map_bits(f, s); }, a, a, a);
 #endif
   }
-  friend pack rounded(pack a) noexcept { return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x))); }
+  friend pack rounded(pack a) noexcept
+  {
+    return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x)));
+  }
   /// @}
 
  private:
@@ -356,7 +364,7 @@ struct pack {
   {
 #if defined(__AVX512F__)
     if constexpr (sizeof(batch) == 64)
-      return std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>((1u << n) - 1);
+      return std::conditional_t < sizeof(T) == 4, __mmask16, __mmask8 > ((1u << n) - 1);
     else
 #endif
 #if defined(__AVX2__)
@@ -399,7 +407,8 @@ struct basic_simd {
   /// Applies a kernel to n elements. Inlined, because passing the kernel would store it piecewise and load it back in
   /// packs, which costs 15 ns, as much as a small tensor.
   template <class Kernel, class Theta, class G, class Slot>
-  GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots, std::size_t n) const noexcept
+  GRADUS_INLINE void sweep(const Kernel& kernel, const Theta theta, const G g, const Slot* slots,
+                           std::size_t n) const noexcept
   {
     using T = typename Kernel::value_type;
     using V = pack<T, Arch>;

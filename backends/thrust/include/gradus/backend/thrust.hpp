@@ -88,7 +88,8 @@ struct thrust_host : Cpu, thrust_ranges {
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept
   {
-    static_assert(!cuda_policy<Policy>, "gradus: thrust_host needs a policy of one of Thrust's CPU systems; for CUDA use thrust_device.");
+    static_assert(!cuda_policy<Policy>,
+                  "gradus: thrust_host needs a policy of one of Thrust's CPU systems; for CUDA use thrust_device.");
     const F* const work = std::addressof(f);
     ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::size_t(0)), n,
                          [work](std::size_t k) noexcept { (*work)(k); });
@@ -137,28 +138,33 @@ struct thrust_device : thrust_ranges {
     if (bytes == 0)
       return;
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
-    static_assert(cuda_policy<Policy>, "gradus: thrust_device needs a CUDA policy in this build; for one of Thrust's CPU systems use thrust_host.");
+    static_assert(
+        cuda_policy<Policy>,
+        "gradus: thrust_device needs a CUDA policy in this build; for one of Thrust's CPU systems use thrust_host.");
     auto p = policy;
     const cudaStream_t stream = ::thrust::cuda_cub::stream(p);
     cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
     if (error == cudaSuccess)
       error = cudaStreamSynchronize(stream);
     if (error != cudaSuccess)
-      throw ::thrust::system_error(error, ::thrust::cuda_category(), "gradus: copy of " + std::to_string(bytes) + " bytes");
+      throw ::thrust::system_error(error, ::thrust::cuda_category(),
+                                   "gradus: copy of " + std::to_string(bytes) + " bytes");
 #else
     std::memcpy(to, from, bytes);
 #endif
   }
 
   /// Fails if the device cannot access the memory at p, as far as CUDA can tell. The names are for the error message.
-  void check_reachable([[maybe_unused]] const void* p, [[maybe_unused]] std::string_view argument, [[maybe_unused]] std::string_view tensor) const
+  void check_reachable([[maybe_unused]] const void* p, [[maybe_unused]] std::string_view argument,
+                       [[maybe_unused]] std::string_view tensor) const
   {
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
     cudaPointerAttributes known{};
     if (cudaPointerGetAttributes(&known, p) != cudaSuccess)
       cudaGetLastError();  // CUDA cannot tell; clears its error
     else if (known.type == cudaMemoryTypeUnregistered && !reaches_all_of_the_host())
-      detail::fail(std::string(argument) + " of tensor " + detail::quote(tensor) + " is in host memory; expected memory that the device can access");
+      detail::fail(std::string(argument) + " of tensor " + detail::quote(tensor) +
+                   " is in host memory; expected memory that the device can access");
 #endif
   }
 
@@ -189,7 +195,8 @@ struct thrust_device : thrust_ranges {
       const std::size_t off = reinterpret_cast<std::uintptr_t>(p) % 16;
       if (off != 0) {
         release(p, bytes);
-        detail::fail("allocator returned an address that is " + std::to_string(off) + " more than a multiple of 16; expected a multiple of 16");
+        detail::fail("allocator returned an address that is " + std::to_string(off) +
+                     " more than a multiple of 16; expected a multiple of 16");
       }
       return p;
     }

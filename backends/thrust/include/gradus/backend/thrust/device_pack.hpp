@@ -32,10 +32,7 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
       x[k] = a;
   }
   /// Loads elements from p, which is aligned to 16 bytes.
-  GRADUS_HOST_DEVICE static device_pack load(const T* p) noexcept
-  {
-    return *reinterpret_cast<const device_pack*>(p);
-  }
+  GRADUS_HOST_DEVICE static device_pack load(const T* p) noexcept { return *reinterpret_cast<const device_pack*>(p); }
   /// Stores the elements at p, which is aligned to 16 bytes.
   GRADUS_HOST_DEVICE void store(T* p) const noexcept { *reinterpret_cast<device_pack*>(p) = *this; }
 
@@ -93,6 +90,7 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
 
   /// @{
   /// The operators and the functions of math.hpp, element by element.
+  // clang-format off
   friend GRADUS_HOST_DEVICE pack operator+(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] + b.x[k]; }); }
   friend GRADUS_HOST_DEVICE pack operator-(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] - b.x[k]; }); }
   friend GRADUS_HOST_DEVICE pack operator*(pack a, pack b) noexcept { return make([&](std::size_t k) { return a.x[k] * b.x[k]; }); }
@@ -100,14 +98,27 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
   friend GRADUS_HOST_DEVICE pack operator-(pack a) noexcept { return make([&](std::size_t k) { return -a.x[k]; }); }
   friend GRADUS_HOST_DEVICE mask operator>(pack a, pack b) noexcept { return make_mask([&](std::size_t k) { return a.x[k] > b.x[k]; }); }
   friend GRADUS_HOST_DEVICE mask operator<(pack a, pack b) noexcept { return make_mask([&](std::size_t k) { return a.x[k] < b.x[k]; }); }
+  // clang-format on
   friend GRADUS_HOST_DEVICE pack fma(pack a, pack b, pack c) noexcept
   {
     return make([&](std::size_t k) { return gradus::fma(a.x[k], b.x[k], c.x[k]); });
   }
-  friend GRADUS_HOST_DEVICE pack sqrt(pack a) noexcept { return make([&](std::size_t k) { return gradus::sqrt(a.x[k]); }); }
-  friend GRADUS_HOST_DEVICE pack rounded(pack a) noexcept { return make([&](std::size_t k) { return gradus::rounded(a.x[k]); }); }
-  friend GRADUS_HOST_DEVICE pack abs(pack a) noexcept { return make([&](std::size_t k) { return gradus::abs(a.x[k]); }); }
-  friend GRADUS_HOST_DEVICE pack sign(pack a) noexcept { return make([&](std::size_t k) { return gradus::sign(a.x[k]); }); }
+  friend GRADUS_HOST_DEVICE pack sqrt(pack a) noexcept
+  {
+    return make([&](std::size_t k) { return gradus::sqrt(a.x[k]); });
+  }
+  friend GRADUS_HOST_DEVICE pack rounded(pack a) noexcept
+  {
+    return make([&](std::size_t k) { return gradus::rounded(a.x[k]); });
+  }
+  friend GRADUS_HOST_DEVICE pack abs(pack a) noexcept
+  {
+    return make([&](std::size_t k) { return gradus::abs(a.x[k]); });
+  }
+  friend GRADUS_HOST_DEVICE pack sign(pack a) noexcept
+  {
+    return make([&](std::size_t k) { return gradus::sign(a.x[k]); });
+  }
   friend GRADUS_HOST_DEVICE pack pow(pack a, pack b) noexcept
   {
     return make([&](std::size_t k) { return gradus::pow(a.x[k], b.x[k]); });

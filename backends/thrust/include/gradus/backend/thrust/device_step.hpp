@@ -162,10 +162,9 @@ class device_step {
   {
     if (o.flush_denormals)
       fail("flush_denormals is 1; expected 0, because on a device the compiler decides this (nvcc -ftz=true)");
-    const option_values values{o.lr_scale,     o.grad_scale,
-                               o.max_grad_norm.value_or(no_limit<double>()),
-                               o.grad_norm_sq, o.skip_nonfinite,
-                               o.mean_square,  o.model_size};
+    const option_values values{o.lr_scale,     o.grad_scale,     o.max_grad_norm.value_or(no_limit<double>()),
+                               o.grad_norm_sq, o.skip_nonfinite, o.mean_square,
+                               o.model_size};
     if (options_ && *options_ == values)
       return;
     device_board told;
@@ -277,8 +276,8 @@ class device_step {
   void prepare(const step_options& o, const exact_sum* norm) const
   {
     device_board* const board = board_.get();
-    device_.launch(cohort_threads(), prepare_cohort<cohort, value_type>{board, cohorts_.get(), cohorts(), norm, looks(o),
-                                                                        o.skip_nonfinite});
+    device_.launch(cohort_threads(), prepare_cohort<cohort, value_type>{board, cohorts_.get(), cohorts(), norm,
+                                                                        looks(o), o.skip_nonfinite});
     if (!o.skip_nonfinite)
       return;
     const std::size_t lanes = packs_ < most_tries ? packs_ : most_tries;
@@ -322,7 +321,8 @@ class device_step {
     }
     may_be_unknown_ = may_be_unknown_ || may_become_infinite(o);
     const exact_sum* const of_entry = norm && n > 1 ? exact_of_entries() : nullptr;
-    device_.launch(n, advance_sum<cohort, value_type>{board, sums_.get(), cohorts_.get(), norm, of_entry, exact(of_mean)});
+    device_.launch(n,
+                   advance_sum<cohort, value_type>{board, sums_.get(), cohorts_.get(), norm, of_entry, exact(of_mean)});
     return exact(of_mean);
   }
 
@@ -339,8 +339,8 @@ class device_step {
       add_pages<plain_term>(slot_element{formula::value_slot}, every_tensor{}, nullptr, exact_of_entries());
     } else
       add_pages<plain_term>(next_moment_element<cohort>{cohorts_.get()}, every_tensor{}, nullptr, exact_of_entries());
-    device_.launch(host_sums_.size(), add_moments<cohort>{board_.get(), sums_.get(), cohorts_.get(), exact_of_entries(),
-                                                          exact(of_mean)});
+    device_.launch(host_sums_.size(),
+                   add_moments<cohort>{board_.get(), sums_.get(), cohorts_.get(), exact_of_entries(), exact(of_mean)});
     return exact(of_mean);
   }
 
@@ -353,7 +353,8 @@ class device_step {
     if constexpr (in_codes)
       device_.launch(packs_, update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
     else
-      device_.launch(packs_, update_pack<Pass, precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
+      device_.launch(packs_,
+                     update_pack<Pass, precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
   }
 
   // ── the list on the device ───────────────────────────────────────────────────────────────────────────────────────

@@ -101,7 +101,7 @@ struct device_sum {
 
 /// The index of the last of n records whose member `first` is at most k.
 template <class X>
-GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size_t X::*first, std::size_t k) noexcept
+GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size_t X::* first, std::size_t k) noexcept
 {
   std::size_t low = 0, high = n;
   while (high - low > 1) {

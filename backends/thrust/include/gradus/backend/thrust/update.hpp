@@ -76,7 +76,8 @@ struct update_pack {
 
  private:
   template <class V>
-  GRADUS_HOST_DEVICE static void apply(const formula& f, const Tensor& x, std::uint64_t key, std::size_t begin, std::size_t n) noexcept
+  GRADUS_HOST_DEVICE static void apply(const formula& f, const Tensor& x, std::uint64_t key, std::size_t begin,
+                                       std::size_t n) noexcept
   {
     using momentum = typename formula::first_moment_type;
     if constexpr (can_idle<momentum>) {
@@ -89,11 +90,12 @@ struct update_pack {
   }
 
   template <class V, class Idle, class F, class S, class P, class D>
-  GRADUS_HOST_DEVICE static void apply_idle(const gradus::prepared<F, S, P, D, T>& f, const Tensor& x, std::uint64_t key,
-                                            std::size_t begin, std::size_t n) noexcept
+  GRADUS_HOST_DEVICE static void apply_idle(const gradus::prepared<F, S, P, D, T>& f, const Tensor& x,
+                                            std::uint64_t key, std::size_t begin, std::size_t n) noexcept
   {
     using idle = gradus::prepared<Idle, S, P, D, T>;
-    run<V>(kernel<Pass, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key, F::slots.size(), begin, n);
+    run<V>(kernel<Pass, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key,
+           F::slots.size(), begin, n);
   }
 
   /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
@@ -146,12 +148,14 @@ struct update_codes {
 
  private:
   template <class F, class S, class P, class D>
-  GRADUS_HOST_DEVICE static void apply(const gradus::prepared<F, S, P, D, float>& f, const Tensor& x, std::uint64_t key, std::size_t begin) noexcept
+  GRADUS_HOST_DEVICE static void apply(const gradus::prepared<F, S, P, D, float>& f, const Tensor& x, std::uint64_t key,
+                                       std::size_t begin) noexcept
   {
     if constexpr (can_idle<F>) {
       if (f.idle_first_moment) {
         using idle = gradus::prepared<typename F::idle_form, S, P, D, float>;
-        run(kernel<pass::whole, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key, F::slots.size(), begin);
+        run(kernel<pass::whole, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key,
+            F::slots.size(), begin);
         return;
       }
     }
@@ -160,9 +164,11 @@ struct update_codes {
 
   /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
   template <class Kernel>
-  GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped, std::size_t begin) noexcept
+  GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
+                                     std::size_t begin) noexcept
   {
-    const std::size_t end = x.size - begin < block8::block ? x.size : begin + block8::block, block = begin / block8::block;
+    const std::size_t end = x.size - begin < block8::block ? x.size : begin + block8::block,
+                      block = begin / block8::block;
     const auto theta = parameters_of<Precision>(x, key, begin);
     const auto g = gradients_of<Precision>(x, begin);
     float slot[Kernel::slots + 1];
