@@ -10,6 +10,7 @@
 #include <new>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <type_traits>
@@ -218,6 +219,21 @@ TEST_CASE("a run inside a pool's own work goes through, with the same bits")
              other.run(3, work([&](std::size_t) noexcept { good += runs(pool) && runs(other); }));
            }));
   CHECK(good == 12);
+}
+
+TEST_CASE(
+    "a pool whose threads sleep at once, or spin for longer than a run, runs each piece once; other times are refused")
+{
+  using std::chrono::microseconds;
+  for (const microseconds spin : {microseconds(0), microseconds(1), microseconds(2000), microseconds(1'000'000)}) {
+    const thread_pool pool(4, spin);
+    for (int round = 0; round < 20; ++round)
+      CHECK(runs(pool, 100));
+  }
+  for (const long long spin : {-1, 1'000'001})
+    CHECK_THROWS_WITH_AS(thread_pool(2, microseconds(spin)),
+                         ("gradus: spin is " + std::to_string(spin) + " us; expected 0 to 1000000 us").c_str(),
+                         std::invalid_argument);
 }
 
 TEST_CASE("two pools may run in each other's work, from two threads")
