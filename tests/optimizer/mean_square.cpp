@@ -183,6 +183,58 @@ TEST_CASE("mean square: a sum that tensors share takes in one that comes back")
   CHECK(*report.mean_square == doctest::Approx(sum / (1 - std::pow(0.99, 6)) / 44).epsilon(1e-12));
 }
 
+TEST_CASE_TEMPLATE("mean square: the bits do not depend on the order of tensors, nor on whether the norm is given", T,
+                   float, double)
+{
+  // Several pages, and a decay so large that the last bits of v̄ reach the weights.
+  const gradus::adams hyperparameters{.lr = 0.01, .weight_decay = 20};
+  auto one = tensors<T>({5000, 3, 70, 9001}), other = one, given = one;
+  gradus::optimizer<gradus::adams, T> in_order(hyperparameters), reversed(hyperparameters), told(hyperparameters);
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    const std::size_t k = one.size() - 1 - i;
+    in_order.add(one[i].weights, one[i].gradients);
+    reversed.add(other[k].weights, other[k].gradients);
+    told.add(given[i].weights, given[i].gradients);
+  }
+  for (int t = 0; t < 20; ++t) {
+    for (auto* model : {&one, &other, &given})
+      for (auto& x : *model)
+        x.compute(t);
+    gradus::exact_sum squares;
+    for (const auto& x : given)
+      gradus::add_squared_norm(gradus::default_backend{}, std::span<const T>(x.gradients), squares);
+    const auto report = in_order.step();
+    CHECK(*report.mean_square == *reversed.step().mean_square);
+    CHECK(*report.mean_square == *told.step({.grad_norm_sq = squares.value()}).mean_square);
+  }
+  CHECK(same(one, other));
+  CHECK(same(one, given));
+}
+
+TEST_CASE("mean square: a restored sum that covers a tensor without gradients is recomputed for the others")
+{
+  auto model = tensors<double>({3, 4}), restored = model;
+  gradus::optimizer<gradus::adams, double> opt(scheduled), next(scheduled);
+  for (std::size_t i = 0; i < 2; ++i) {
+    opt.add(model[i].weights, model[i].gradients);
+    const auto h = next.add(restored[i].weights, restored[i].gradients);
+    if (i == 1)
+      next.rebind_spans(h, std::span(restored[i].weights), std::nullopt);
+  }
+  for (int t = 0; t < 4; ++t) {
+    for (auto& x : model)
+      x.compute(t);
+    opt.step();
+  }
+  restore(next, save(opt));
+  restored[0].compute(4);
+  const auto report = next.step();
+  double sum = 0;
+  for (const double v : next.state("tensor0", "exp_avg_sq"))
+    sum += v;
+  CHECK(*report.mean_square == doctest::Approx(sum / 3 / (1 - std::pow(scheduled.beta2, 5))).epsilon(1e-12));
+}
+
 TEST_CASE("recompute_second_moment_sum: moments that were written by hand count after it")
 {
   tensor<double> a(20, 1), b(20, 1);

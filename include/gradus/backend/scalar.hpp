@@ -28,7 +28,7 @@ struct scalar {
       apply_at<typename Kernel::value_type>(kernel, theta, g, slot, i);
   }
 
-  /// Adds up to a block of elements to the partial sums, element i to partial[i % 32].
+  /// Adds n ≤ page_size elements to the partial sums, element i to partial[i % 32].
   template <class Term, class T>
   void accumulate(Term term, double (&partial)[page_lanes], const T* x, std::size_t n) const noexcept
   {

@@ -155,7 +155,9 @@ struct parts {
     sums.entries().clear();
     for (tensor& x : table.all()) {
       x.active = false;
-      if (!x.attached || !x.has_gradients || x.is_frozen)
+      // A tensor that has no gradients yet is covered by a sum that was loaded with it.
+      const bool is_covered = Model::one_pass && is_finite(x.second_moment_sum);
+      if (!x.attached || x.is_frozen || (!x.has_gradients && !is_covered))
         continue;
       const std::size_t live = sums.entries().live();
       enlist(x);
@@ -168,6 +170,9 @@ struct parts {
         e.summed = e.tensors;
       }
     }
+    for (tensor& x : table.all())
+      if (x.active && !x.has_gradients)
+        drop(x);
   }
 
   /// Fails for options that are invalid, or that do not fit the tensors that take part.
