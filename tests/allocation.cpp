@@ -202,7 +202,7 @@ TEST_CASE("a step allocates nothing")
   check_steps(adams{.weight_decay = 0.1}, backend::parallel(backend::scalar{}, executor::serial{}));
 }
 
-TEST_CASE("the engine layer allocates nothing")
+TEST_CASE("the kernel layer allocates nothing")
 {
   using namespace gradus;
   tensor x(5000);

@@ -23,7 +23,7 @@ struct ema_of_unknown_sum : second_moment::ema {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("without weight decay Adam, AdamW and AdamS are one", T, float, double)
+TEST_CASE_TEMPLATE("Adam, AdamW and AdamS are equal without weight decay", T, float, double)
 {
   support::random r(1);
   const auto start = draw<T>(r);
@@ -48,8 +48,7 @@ TEST_CASE_TEMPLATE("without weight decay Adam, AdamW and AdamS are one", T, floa
 }
 
 // To the bit: both divide the same numerator by √v, which a power of one leaves as it is.
-TEST_CASE_TEMPLATE("Padam with the whole root is AMSGrad, where there is no eps to stand in different places", T, float,
-                   double)
+TEST_CASE_TEMPLATE("Padam with partial = 1/2 is AMSGrad if eps is 0", T, float, double)
 {
   support::random r(2);
   const auto start = draw<T>(r);
@@ -63,7 +62,7 @@ TEST_CASE_TEMPLATE("Padam with the whole root is AMSGrad, where there is no eps 
   }
 }
 
-TEST_CASE_TEMPLATE("Padam with no root is momentum", T, float, double)
+TEST_CASE_TEMPLATE("Padam with partial = 0 is momentum", T, float, double)
 {
   support::random r(3);
   const auto start = draw<T>(r);
@@ -78,7 +77,7 @@ TEST_CASE_TEMPLATE("Padam with no root is momentum", T, float, double)
   }
 }
 
-TEST_CASE_TEMPLATE("RAdam's first five steps are the corrected momentum, its sixth is not", T, float, double)
+TEST_CASE_TEMPLATE("RAdam: the first five steps are bias-corrected momentum, the sixth is not", T, float, double)
 {
   support::random r(4);
   walk x(radam{.lr = 0.01}.rule(), draw<T>(r));
@@ -112,7 +111,7 @@ TEST_CASE_TEMPLATE("AdaBound's step tends to final_lr times the first moment, an
 }
 
 // The paper's Section 2: without momentum the three kinds of decay are one, until the learning rate changes.
-TEST_CASE_TEMPLATE("the decays of SGD agree while lr is constant, and part once it drops", T, float, double)
+TEST_CASE_TEMPLATE("SGD: all decays agree while lr is constant, and differ once it drops", T, float, double)
 {
   constexpr double lr = 0.1, lambda = 0.05, rounding = sizeof(T) == 4 ? 1e-4 : 1e-12;
   support::random r(6);
@@ -141,7 +140,7 @@ TEST_CASE_TEMPLATE("the decays of SGD agree while lr is constant, and part once 
 }
 
 // To the bit, as every operation commutes with a power of two: m grows by c, v by c², A/√v by 1/c.
-TEST_CASE_TEMPLATE("gradients c times as large leave AdamS's step alone and divide its decay by c", T, float, double)
+TEST_CASE_TEMPLATE("AdamS: gradients c times as large give the same step and 1/c of the decay", T, float, double)
 {
   for (const int exponent : {10, -7}) {
     const double c = std::ldexp(1.0, exponent);
@@ -165,7 +164,7 @@ TEST_CASE_TEMPLATE("gradients c times as large leave AdamS's step alone and divi
   }
 }
 
-TEST_CASE_TEMPLATE("a scheduled decay in one pass is that in two", T, float, double)
+TEST_CASE_TEMPLATE("scheduled decay: one pass gives the result of two passes", T, float, double)
 {
   constexpr double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-12;
   support::random r(8);

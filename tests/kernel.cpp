@@ -1,4 +1,4 @@
-// The engine layer, for engines that own their memory: by hand it gives the optimizer's bits, and it refuses quietly.
+// The kernel layer, for engines that own their memory: by hand it gives the optimizer's bits, and it refuses quietly.
 
 #include <doctest/doctest.h>
 
@@ -299,7 +299,7 @@ TEST_CASE("half a step moves its half and no more")
   });
 }
 
-TEST_CASE("formulas can be copied as bytes, and nothing in the engine layer throws")
+TEST_CASE("formulas can be copied as bytes, and nothing in the kernel layer throws")
 {
   int checked = 0;
   support::for_each_composition([&]<class Rule>(std::string_view, const Rule& rule) {

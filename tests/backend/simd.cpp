@@ -146,7 +146,7 @@ void compare(const std::vector<T>& expected, const engine<T>& e, const problem& 
   }
 }
 
-TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or in two, and touches nothing else", T,
+TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or in two, and writes nothing else", T,
                    float, double)
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
@@ -164,7 +164,7 @@ TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or 
   });
 }
 
-TEST_CASE_TEMPLATE("a gradient that is not a number spoils its own weight and no other", T, float, double)
+TEST_CASE_TEMPLATE("a NaN gradient changes only its own weight", T, float, double)
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
     const auto e = make_engine<T>(std::string(rule_name), gradus::default_backend{}, rule);

@@ -66,7 +66,7 @@ std::vector<float> to_host(const thrust::device_vector<float>& d)
 
 }  // namespace
 
-TEST_CASE("parameters and gradients in a device_vector, and rebound to spans of one")
+TEST_CASE("add, rebind: device_vectors and spans of one")
 {
   auto weights = start_on_device();
   thrust::device_vector<float> gradients(length);
@@ -80,7 +80,7 @@ TEST_CASE("parameters and gradients in a device_vector, and rebound to spans of 
   CHECK(support::first_difference(to_host(weights), expected()) == -1);
 }
 
-TEST_CASE("the policy is the caller's, and so is the CPU backend beneath")
+TEST_CASE("thrust_host: takes the caller's policy and CPU backend")
 {
   using policy = std::remove_cv_t<decltype(thrust::device)>;
   auto weights = start_on_device();
@@ -92,7 +92,7 @@ TEST_CASE("the policy is the caller's, and so is the CPU backend beneath")
   CHECK(support::first_difference(to_host(weights), expected()) == -1);
 }
 
-TEST_CASE("memory of Thrust's that cannot be used is refused like any other")
+TEST_CASE("add: unusable Thrust memory is refused like any other")
 {
   thrust::device_vector<float> weights(5), gradients(4);
   gradus::optimizer<gradus::adam, float, gradus::backend::thrust> opt;
@@ -108,7 +108,7 @@ TEST_CASE("memory of Thrust's that cannot be used is refused like any other")
   CHECK(opt.step().applied);
 }
 
-TEST_CASE("a rule of one's own, all its words qualified, has the scalar backend's bits of the built-in one")
+TEST_CASE("a custom rule with qualified function names has the bits of the built-in rule")
 {
   std::vector<float> expected(length), gradients(length);
   for (std::size_t i = 0; i < length; ++i)

@@ -137,7 +137,7 @@ TEST_CASE("every optimizer has the bits of the scalar backend")
   });
 }
 
-TEST_CASE("and so it has in double and in fewer bytes")
+TEST_CASE("double, 16-bit and 8-bit precisions have the bits of the scalar backend")
 {
   const auto adams = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
   CHECK(same_as_scalar<double>(adams));
@@ -183,7 +183,7 @@ void check_same_as_scalar(const gradus::adams& hyperparameters, const F& f)
 
 }  // namespace
 
-TEST_CASE("a step of no tensor that takes part is a step, and reported as one")
+TEST_CASE("step: applied and reported with norm 0 if no tensor takes part")
 {
   check_same_as_scalar({.weight_decay = 0.1}, [](auto& opt, auto& weights, auto& gradients) {
     opt.add(weights, gradients);
@@ -197,7 +197,7 @@ TEST_CASE("a step of no tensor that takes part is a step, and reported as one")
   });
 }
 
-TEST_CASE("a scheduled decay's sums are shared where, and only where, a given norm is used")
+TEST_CASE("grad_norm_sq: sums of second moments are the scalar backend's, also for NaN and infinity")
 {
   constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   for (const double norm_sq : {1.0, nan, infinity})
@@ -270,7 +270,7 @@ void check_steps_same_as_scalar(const Recipe& recipe, const std::vector<gradus::
 
 }  // namespace
 
-TEST_CASE("a norm whose square is out of a double's range is the scalar backend's")
+TEST_CASE("max_grad_norm: a norm whose square overflows or underflows is the scalar backend's")
 {
   for (const double size : {1e200, 1e-200, 1.5e308, 1e-320}) {
     const auto fill = [&](auto& g, int t) {
@@ -292,7 +292,7 @@ TEST_CASE("a norm whose square is out of a double's range is the scalar backend'
   check_steps_same_as_scalar<double>(gradus::adams{}, {o, o, o}, fill);
 }
 
-TEST_CASE("a finite gradient that would make something infinite is skipped, as by the scalar backend")
+TEST_CASE("skip_nonfinite: skips a finite gradient that overflows, as the scalar backend does")
 {
   const auto check = [](auto type, const auto& recipe, double gradient, gradus::step_options o = {},
                         double weight = 1) {
@@ -327,7 +327,7 @@ TEST_CASE("a finite gradient that would make something infinite is skipped, as b
     check(type_identity<float>(), gradus::adams{.weight_decay = 0.1}, 1e21, {.grad_norm_sq = norm_sq});
 }
 
-TEST_CASE("a device leaves out a step whose clipping it cannot hold")
+TEST_CASE("max_grad_norm: a step is skipped if the type cannot hold the clip factor")
 {
   std::vector<float> weights(9, 1), gradients(9, 1e30f);
   gradus::optimizer<gradus::sgd, float, device> opt;
@@ -338,7 +338,7 @@ TEST_CASE("a device leaves out a step whose clipping it cannot hold")
   CHECK(weights[0] == 1);
 }
 
-TEST_CASE("a mean that is given, and a model's size, are the scalar backend's")
+TEST_CASE("mean_square, model_size: as on the scalar backend")
 {
   const auto fill = [](auto& g, int t) {
     for (std::size_t i = 0; i < g.size(); ++i)
@@ -377,7 +377,7 @@ TEST_CASE("a mean that is given, and a model's size, are the scalar backend's")
   check_steps_same_as_scalar<float>(two_passes, {plain, mean, mean_clipped, plain}, fill);
 }
 
-TEST_CASE("a decay that is clamped in one group of several is reported")
+TEST_CASE("decay_clamped: reported for one group of several")
 {
   for (const double steep : {1e4, 0.1})
     check_same_as_scalar({.weight_decay = 0.1}, [&](auto& opt, auto& weights, auto& gradients) {
@@ -392,7 +392,7 @@ TEST_CASE("a decay that is clamped in one group of several is reported")
     });
 }
 
-TEST_CASE("many tensors, and long ones: sums of sums of sums")
+TEST_CASE("sums: many tensors, and tensors of many pages")
 {
   // More tensors than a block has sums, and a tensor of more than a block of blocks.
   for (const std::size_t tensors : {std::size_t(5000), std::size_t(1)}) {
@@ -457,7 +457,7 @@ pooled backend_of(pool& p)
 
 }  // namespace
 
-TEST_CASE("state comes from the caller's allocator, and steps take none")
+TEST_CASE("allocator: state comes from it, and steps allocate nothing")
 {
   pool p;
   {
@@ -473,7 +473,7 @@ TEST_CASE("state comes from the caller's allocator, and steps take none")
   CHECK(p.bytes == 0);
 }
 
-TEST_CASE("where memory runs out, nothing has changed")
+TEST_CASE("allocator: a failed allocation changes nothing")
 {
   bool complete = false;
   for (std::size_t left = 0; !complete; ++left) {
@@ -524,7 +524,7 @@ struct fixed_policy : std::remove_cv_t<decltype(thrust::device)> {
 
 }  // namespace
 
-TEST_CASE("of allocators and policies little is asked, but 16-byte alignment")
+TEST_CASE("allocator, policy: need only be copyable; addresses must be multiples of 16")
 {
   using backend = gradus::backend::thrust_device<fixed_policy, stubborn_allocator>;
   std::vector<float> weights(5000, 1), gradients(5000, 0.5), twin_weights = weights;
@@ -575,7 +575,7 @@ struct recording : gradus::backend::thrust_device<> {
 
 }  // namespace
 
-TEST_CASE("replayed, a captured step goes on: t moves by itself, lr as set_options says")
+TEST_CASE("graph: a replay increments t and takes lr from set_options")
 {
   stream s;
   recording backend;
@@ -627,7 +627,7 @@ TEST_CASE("replayed, a captured step goes on: t moves by itself, lr as set_optio
   CHECK(same(weights, twin_weights));
 }
 
-TEST_CASE("replayed, a captured step is skipped or not as set_options says, and takes the mean that it is told")
+TEST_CASE("graph: a replay takes skip_nonfinite and mean_square from set_options")
 {
   for (const bool captured : {false, true}) {
     stream s;

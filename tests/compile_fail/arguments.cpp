@@ -1,4 +1,4 @@
-// What optimizers, backends and the engine layer are given that they do not take, one a case; without a case, what they
+// What optimizers, backends and the kernel layer are given that they do not take, one a case; without a case, what they
 // do.
 
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// The optimizers that tests of the engine layer run: the ten recipes, each with all it can do switched on, their
+// The optimizers that tests of the kernel layer run: the ten recipes, each with all it can do switched on, their
 // variants, and the scheduled decay over every second moment.
 
 #include <string_view>

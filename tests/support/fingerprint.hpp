@@ -1,5 +1,5 @@
 #pragma once
-// Long trajectories at the engine layer, as hashes of their bits; and the hashes recorded in bits/expected.txt.
+// Long trajectories at the kernel layer, as hashes of their bits; and the hashes recorded in bits/expected.txt.
 //
 // Nothing in them comes from the C library, whose pow differs in the last bit between versions and processors: the bias
 // corrections are made by multiplication. Nor does the problem have a product that is rounded and feeds a sum, which

@@ -1,5 +1,5 @@
 #pragma once
-// One tensor under one rule at the engine layer, and the comparison of two.
+// One tensor under one rule at the kernel layer, and the comparison of two.
 
 #include <array>
 #include <cmath>
@@ -16,7 +16,7 @@
 
 namespace support {
 
-// One tensor moved by one rule at the engine layer, in one pass or in two as the rule needs.
+// One tensor moved by one rule at the kernel layer, in one pass or in two as the rule needs.
 template <class T, class Rule>
 struct walk {
   Rule rule;
