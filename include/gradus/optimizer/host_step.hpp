@@ -64,8 +64,9 @@ class host_step {
     if (!report.applied)
       return report_ = report;
     if constexpr (Parts::rule_type::scheduled) {
-      if (computes_moments_first(o))
-        compute_moments(p, o);
+      if constexpr (!model::one_pass)
+        if (!o.mean_square)
+          compute_moments(p, o);
       schedule(p, o, norm, decided.scale, report);
     }
     move(p, o);
@@ -265,8 +266,6 @@ class host_step {
     }
   }
 
-  static bool computes_moments_first(const step_options& o) noexcept { return !model::one_pass && !o.mean_square; }
-
   /// Computes the new moments and sums each page while it is in the cache. Moments that are stored rounded are not
   /// stored yet, because weights are divided by the unrounded values.
   void compute_moments(Parts& p, const step_options& o) noexcept
@@ -302,7 +301,7 @@ class host_step {
   void move(const Parts& p, const step_options& o) noexcept
   {
     if constexpr (model::two_passes)
-      if (computes_moments_first(o))
+      if (!o.mean_square)
         return sweep_all<pass::weights>(p, o);
     sweep_all<pass::whole>(p, o);
   }
