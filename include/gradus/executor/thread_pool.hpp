@@ -3,8 +3,7 @@
 /// An executor over std::thread, for programs without a thread pool. Compile with -pthread.
 
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
+#include <condition_variable>  // has durations and clocks too; <chrono> with its calendars takes long to compile
 #include <cstdint>
 #include <memory>
 #include <mutex>
