@@ -431,7 +431,7 @@ TEST_CASE("set_lr, report, padding, rebind_gradients, rebind of several: as of o
     opt.set_padding(h, [&](std::size_t i) { return is_padding(i); });
     const auto late = opt.add_spans("late", others, std::nullopt);
     CHECK_THROWS_WITH_AS(opt.unfreeze(late),
-                         doctest::Contains("expected rebind_gradients(tensor, gradients) before it"),
+                         doctest::Contains("expected rebind_gradients(tensor, gradients) before unfreeze(tensor)"),
                          std::invalid_argument);
     const auto group = opt.add_group({});
     opt.set_lr(0.125);

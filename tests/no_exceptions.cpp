@@ -143,7 +143,7 @@ void chosen_by_name()
   check(same_bits(w, x), "an optimizer chosen by name has the same bits");
   int seen = 0;
   named.visit_state([&](std::string_view, std::string_view, auto) { ++seen; });
-  check(seen == 6, "state is visited");
+  check(seen == 5, "state is visited");
   named.remove(h, gradus::removed_state::kept);
   const gradus::schedule::cosine schedule{.t_max = 10};
   check(schedule(0) == 1, "a schedule starts from 1");
