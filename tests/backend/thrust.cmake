@@ -33,10 +33,11 @@ gradus_thrust_test(test_thrust_device OMP)
 add_test(NAME backend/thrust_device COMMAND test_thrust_device)
 
 # Suites of the other backends, unchanged: compiled once, and run on each system.
-function(gradus_thrust_suite target suite)
-  add_executable(${target} ${suite}.cpp)
+function(gradus_thrust_suite target)  # further arguments: the suites
+  list(TRANSFORM ARGN APPEND .cpp)
+  add_executable(${target} ${ARGN})
   gradus_thrust_test(${target} CPP)
-  target_compile_options(${target} PRIVATE "SHELL:-include support/thrust_under_test.hpp" ${ARGN})
+  target_compile_options(${target} PRIVATE "SHELL:-include support/thrust_under_test.hpp")
   foreach(system IN LISTS systems)
     string(REPLACE "test_" "" name ${target})
     add_test(NAME ${name}/${system} COMMAND ${target})
@@ -44,16 +45,23 @@ function(gradus_thrust_suite target suite)
   endforeach()
 endfunction()
 
-# What is long enough to be cut into pieces, and all that an optimizer can do. The golden trajectories are not: on a host
-# they are the CPU backend's own.
-gradus_thrust_suite(test_thrust_executor executor -O1)
-gradus_thrust_suite(test_thrust_optimizer optimizer)
+# A step long enough to be cut into pieces, and everything that an optimizer can do. Golden trajectories are left out,
+# because on a host they are the CPU backend's.
+set(of_optimizer optimizer)
+foreach(part cohorts decisions groups host_step mean_square options padding tensor_table visit)
+  list(APPEND of_optimizer optimizer/${part})
+endforeach()
+gradus_thrust_suite(test_thrust_parallel backend/parallel)
+target_compile_options(test_thrust_parallel PRIVATE -O1)
+gradus_thrust_suite(test_thrust_optimizer ${of_optimizer})
 gradus_thrust_suite(test_thrust_identities identities)
 gradus_thrust_suite(test_thrust_trajectories bits/trajectories)
 
 # The path of GPUs, on the host's systems.
+gradus_thrust_suite(test_thrust_device_golden golden)
+gradus_thrust_suite(test_thrust_device_optimizer ${of_optimizer})
+gradus_thrust_suite(test_thrust_device_checkpoint checkpoint)
 foreach(suite golden optimizer checkpoint)
-  gradus_thrust_suite(test_thrust_device_${suite} ${suite})
   target_compile_definitions(test_thrust_device_${suite} PRIVATE GRADUS_TEST_THRUST_DEVICE)
 endforeach()
 
