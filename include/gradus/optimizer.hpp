@@ -623,8 +623,8 @@ class optimizer
   tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients,
                           std::size_t g)
   {
+    reserve_one(parts_.table[index].size);  // which may move the table
     tensor& x = parts_.table[index];
-    reserve_one(x.size);
     if (model::is_idle(parts_.groups[g].rule) != model::is_idle(parts_.groups[x.group].rule)) {
       auto state = new_state(parts_.groups[g].rule, x.size, model::first_slots);
       replace_first_moment(x, state);
