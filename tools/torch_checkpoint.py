@@ -237,7 +237,7 @@ def to_gradus(state_dict, model, path, recipe=None, with_parameters=True, metada
             parameter = model[name].detach()
             header[f"gradus/group_of/{name}"] = str(k)
             if name in frozen:
-                header[f"gradus/left_out/{name}"] = "1"
+                header[f"gradus/frozen/{name}"] = "1"
             kept = () if recipe == "sgd" and group["momentum"] == 0 else slots
             moments = {s: state.get(s) for s in kept}
             fresh = all(m is None for m in moments.values())

@@ -469,7 +469,7 @@ class optimizer
 
   /// Calls visit(name, parameters, index of the group, takes_part) for each tensor. `parameters` is empty for a removed
   /// tensor whose state is kept. `takes_part`, a bool&, is false for a frozen tensor; writing it freezes or unfreezes
-  /// the tensor, but leaves Σv of a scheduled decay as it is, because a restored run restores Σv with visit_state.
+  /// the tensor, as freeze and unfreeze do. To restore a run, call it before visit_state, which restores Σv.
   /// `visit` may read the optimizer, but calls that would change it fail.
   template <class Visitor>
   void visit_tensors(Visitor&& visit)
@@ -504,7 +504,7 @@ class optimizer
   step_report step(const step_options& o = {})
   {
     check_may_change();
-    parts_.check(o);
+    check_options(o);
     return engine_.step(parts_, o);
   }
 
@@ -521,7 +521,7 @@ class optimizer
   void set_options(const step_options& o)
   {
     check_may_change();
-    parts_.check(o);
+    check_options(o);
     engine_.template set_options<model::one_pass>(o);
   }
 
@@ -550,6 +550,14 @@ class optimizer
   {
     check_not_moved_from();
     engine_.settle(parts_);
+  }
+
+  /// Whether model_size is valid depends on the steps so far, which a device may know better.
+  void check_options(const step_options& o)
+  {
+    if (rule_type::scheduled && o.model_size && !parts_.sums.is_of_model())
+      engine_.settle(parts_);
+    parts_.check(o);
   }
 
   std::size_t checked(const group_handle& g) const

@@ -427,8 +427,8 @@ def odd_models(_, folder):
             file = load_file(path)
             assert {key.removeprefix("parameters/") for key in file if key.startswith("parameters/")} == expected
             with safetensors.safe_open(path, "pt") as opened:
-                left_out = {key for key in opened.metadata() if key.startswith("gradus/left_out/")}
-            assert left_out == {f"gradus/left_out/{n}" for n in expected - names}
+                frozen = {key for key in opened.metadata() if key.startswith("gradus/frozen/")}
+            assert frozen == {f"gradus/frozen/{n}" for n in expected - names}
             resumed, other = made(parameters_of)
             resumed.norm.load_state_dict(model.norm.state_dict())  # buffers are the model's, not the optimizer's
             warned(None, lambda: torch_checkpoint.load(other, named(resumed), path))

@@ -184,7 +184,7 @@ TEST_CASE("add: a tensor that is added late has a bias correction of its own")
   CHECK(opt.step_count(second) == 12);
 }
 
-TEST_CASE("freeze: a frozen tensor stands still, its step count too")
+TEST_CASE("freeze: keeps weights, state and step count")
 {
   auto model = tensors<float>();
   tensor<float> alone(4133, 2);
@@ -221,7 +221,7 @@ TEST_CASE("freeze: a frozen tensor stands still, its step count too")
   CHECK(opt.parameter_count() == 5 + 4133 + 40);
 }
 
-TEST_CASE("freeze: where all tensors are frozen, a step moves nothing")
+TEST_CASE("freeze: a step changes nothing if all tensors are frozen")
 {
   tensor<float> a(9, 1);
   const auto start = a.weights;

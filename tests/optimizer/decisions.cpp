@@ -307,7 +307,7 @@ TEST_CASE("grad_norm_sq: an infinite norm clips nothing to zero")
   CHECK(opt.step({.max_grad_norm = 1, .grad_norm_sq = 0}).applied);
 }
 
-TEST_CASE_TEMPLATE("skip_nonfinite: one number that is not finite stops the step", T, float, double)
+TEST_CASE_TEMPLATE("skip_nonfinite: skips on one NaN or infinity", T, float, double)
 {
   auto model = tensors<T>({5, 4133, 67});
   gradus::optimizer<gradus::adams, T> opt(scheduled);
@@ -355,7 +355,7 @@ TEST_CASE_TEMPLATE("skip_nonfinite: one number that is not finite stops the step
   CHECK(std::isnan(double(model[1].weights[4000])));
 }
 
-TEST_CASE("skip_nonfinite: a skipped step leaves no trace in those that follow")
+TEST_CASE("skip_nonfinite: a skipped step does not change later steps")
 {
   auto model = tensors<float>(), spared = tensors<float>();
   gradus::optimizer<gradus::adams> opt(scheduled), reference(scheduled);

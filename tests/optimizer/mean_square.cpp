@@ -6,6 +6,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -233,6 +234,50 @@ TEST_CASE("mean square: a restored sum that covers a tensor without gradients is
   for (const double v : next.state("tensor0", "exp_avg_sq"))
     sum += v;
   CHECK(*report.mean_square == doctest::Approx(sum / 3 / (1 - std::pow(scheduled.beta2, 5))).epsilon(1e-12));
+}
+
+TEST_CASE("mean square: recomputed after padding was set while frozen, and after visit_tensors froze a tensor")
+{
+  for (const bool pads : {true, false}) {
+    auto model = tensors<double>({3, 4});
+    gradus::optimizer<gradus::adams, double> opt(scheduled);
+    opt.add(model[0].weights, model[0].gradients);
+    const auto second = opt.add(model[1].weights, model[1].gradients);
+    for (int t = 0; t < 4; ++t) {
+      for (auto& x : model)
+        x.compute(t);
+      opt.step();
+    }
+    if (pads) {
+      opt.freeze(second);
+      opt.set_padding(second, [](std::size_t i) { return i > 0; });
+      opt.unfreeze(second);
+    } else
+      opt.visit_tensors([](std::string_view name, auto, std::size_t, bool& takes_part) {
+        takes_part = name == "tensor0";
+      });
+    for (auto& x : model)
+      x.compute(4);
+    for (std::size_t i = 1; pads && i < 4; ++i)
+      model[1].gradients[i] = 0;
+    const auto report = opt.step();
+    double sum = 0;
+    for (std::size_t i = 0; i < (pads ? 2u : 1u); ++i)
+      for (const double v : opt.state("tensor" + std::to_string(i), "exp_avg_sq"))
+        sum += v;
+    const double counted = pads ? 4 : 3;
+    CHECK(*report.mean_square == doctest::Approx(sum / counted / (1 - std::pow(scheduled.beta2, 5))).epsilon(1e-12));
+  }
+}
+
+TEST_CASE("model_size: refused after steps without it, on every backend")
+{
+  auto model = tensors<double>({31});
+  gradus::optimizer<gradus::adams, double> opt(scheduled);
+  opt.add(model[0].weights, model[0].gradients);
+  model[0].compute(0);
+  opt.step();
+  CHECK_THROWS_AS(opt.step({.grad_norm_sq = 100, .model_size = 10000}), std::invalid_argument);
 }
 
 TEST_CASE("recompute_second_moment_sum: moments that were written by hand count after it")

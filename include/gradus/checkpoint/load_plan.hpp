@@ -78,7 +78,7 @@ class load_plan {
                    "is " + safetensors::json_string(*recorded) + "; expected \"" + std::to_string(group) + '"');
       file_.report.settings = false;
     }
-    const bool took_part = !file_.metadata(metadata_key("left_out/", tensor));
+    const bool took_part = !file_.metadata(metadata_key("frozen/", tensor));
     // A removed tensor, which has no parameters, does not take part even if settings are loaded.
     const bool loads = file_.report.settings && (takes_part || elements > 0);
     same_take_part_ = same_take_part_ && recorded && (loads || took_part == takes_part);

@@ -63,7 +63,7 @@ std::string header_of(const Opt& opt, const save_options& o)
       fail("name of a tensor is " + safetensors::json_string(tensor) + "; expected UTF-8, as the file's keys are");
     header.metadata(metadata_key("group_of/", tensor), std::to_string(group));
     if (!takes_part)
-      header.metadata(metadata_key("left_out/", tensor), "1");
+      header.metadata(metadata_key("frozen/", tensor), "1");
   });
   std::map<std::string_view, bool> own;
   for (const auto& [name, value] : o.metadata) {

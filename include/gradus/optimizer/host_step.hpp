@@ -245,7 +245,7 @@ class host_step {
     const bool is_one = sums.entries().live() == 1;
     return sums.advance<value_type>(
         p.cohorts.all(),
-        [&](const second_moment_sums::entry& e, std::size_t) {
+        [&](const second_moment_sums::entry& e) {
           return is_one ? norm.squares : square_sum{total(p, e), norm.squares.unit};
         },
         scale, counted);

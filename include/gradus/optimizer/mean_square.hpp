@@ -104,7 +104,7 @@ class second_moment_sums {
   }
 
   /// Advances the sums by one step.
-  /// \param squares   squares(entry, i) is ‖g‖² of the tensors in entry i
+  /// \param squares   squares(entry) is ‖g‖² of the tensors in entry i
   /// \param scale     the factor on the gradients
   /// \param elements  the number of elements in all sums together
   /// \return v̄
@@ -112,9 +112,9 @@ class second_moment_sums {
   double advance(const std::vector<Cohort>& cohorts, const Squares& squares, double scale, double elements) noexcept
   {
     correct(cohorts);
-    for (std::size_t i = 0; i < entries_.all().size(); ++i)
-      if (entry& e = entries_[i]; e.members > 0)
-        e.sum = next_sum<T>(e.beta2(), e.sum, squares(e, i), scale);
+    for (entry& e : entries_.all())
+      if (e.members > 0)
+        e.sum = next_sum<T>(e.beta2(), e.sum, squares(e), scale);
     return elements > 0 ? total_of([](const entry& e) { return e.sum; }) / elements : 0;
   }
 

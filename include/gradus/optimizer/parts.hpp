@@ -104,9 +104,12 @@ struct parts {
   void forget_sum_of(const tensor& x) noexcept
   {
     work.outdate();
-    if constexpr (rule_type::scheduled)
+    if constexpr (rule_type::scheduled) {
       if (x.active)
         sums.entries()[cohorts[x.cohort].sum].sum = unknown_sum();
+      else
+        sums.forget();  // any of them may cover it, if it has left since the last step
+    }
   }
 
   void forget_sums() noexcept
@@ -124,7 +127,7 @@ struct parts {
     if (key == key_of_sum(index))
       return;
     for (const tensor& x : table.all())
-      if (x.group == index && has_moments(x))
+      if (x.group == index && x.active && has_moments(x))
         forget_sum_of(x);
     scatter_sums();
     gather_sums();

@@ -53,7 +53,6 @@ template <class Model>
 class tensor_table {
  public:
   using tensor = typename Model::tensor;
-  using group = typename Model::group;
   using parameters_span = typename Model::parameters_span;
   using gradients_span = typename Model::gradients_span;
   using optional_gradients = std::optional<gradients_span>;
@@ -91,7 +90,6 @@ class tensor_table {
   }
 
   // ── checks: error messages are built only when a check fails, so that valid calls allocate nothing
-  // ──────────────────
 
   /// Fails for memory that does not suit one tensor: different sizes, null, misaligned, gradients over parameters.
   void check_memory(std::string_view name, parameters_span parameters, const optional_gradients& gradients) const
@@ -140,7 +138,6 @@ class tensor_table {
   }
 
   // ── adding and removing: `reserve_one` and `reserve_name` may run out of memory; the calls after them cannot
-  // ────────
 
   /// Makes room for one more tensor.
   void reserve_one()

@@ -110,9 +110,14 @@ void visit_tensors(Parts& parts, Visitor& visit)
       continue;
     std::conditional_t<only_reads, const bool, bool> takes_part = x.attached && !x.is_frozen;
     visit(std::string_view(x.name), std::span<element>(x.parameters, x.attached ? x.size : 0), x.group, takes_part);
-    if constexpr (!only_reads)
+    if constexpr (!only_reads) {
       x.is_frozen = !takes_part;
+      if (x.is_frozen && x.active)
+        parts.forget_sum_of(x);  // which covers this tensor
+    }
   }
+  if constexpr (!only_reads)
+    parts.scatter_sums();
 }
 
 }  // namespace detail

@@ -99,7 +99,7 @@ class device_step {
     const exact_sum* const norm = measure(o);
     prepare(o, norm);
     if constexpr (scheduled)
-      schedule(o, norm);
+      schedule(p, o, norm);
     if constexpr (model::two_passes) {
       if (o.mean_square)
         update<pass::whole>();
@@ -290,12 +290,12 @@ class device_step {
 
   // ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────
 
-  void schedule(const step_options& o, const exact_sum* norm)
+  void schedule([[maybe_unused]] Parts& p, const step_options& o, const exact_sum* norm)
   {
     const exact_sum* mean = nullptr;
     if (!is_empty()) {
       if constexpr (model::one_pass)
-        mean = mean_by_norm(o, norm);
+        mean = mean_by_norm(p, o, norm);
       else if (!o.mean_square)
         mean = mean_by_moments();
     }
@@ -305,12 +305,14 @@ class device_step {
     device_.launch(1, gather_clamped<cohort>{board, cohorts_.get(), cohorts()});
   }
 
-  const exact_sum* mean_by_norm(const step_options& o, const exact_sum* norm)
+  const exact_sum* mean_by_norm(Parts& p, const step_options& o, const exact_sum* norm)
   {
     device_board* const board = board_.get();
     const std::size_t n = host_sums_.size();
     const bool counts_model = second_moment_sums::counts_model(o, elements_);
     knows_model_ = knows_model_ || counts_model;
+    if (!o.mean_square)
+      p.sums.set_of_model(counts_model);  // what is ordered; settle() learns whether the step was taken
     if (o.mean_square || knows_model_ || may_be_unknown_) {
       device_.launch(1, arrange_sums{board, sums_.get(), std::int64_t(n), o.mean_square.has_value(), counts_model,
                                      measures<true>(o)});

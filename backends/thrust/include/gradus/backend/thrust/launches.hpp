@@ -155,7 +155,6 @@ struct close_verdict {
 };
 
 // ── v̄, and the decay that is scheduled by it
-// ─────────────────────────────────────────────────────────────────────────
 
 /// Decides whether the sums advance, and whether they are the whole model's, as host_step::mean_by_norm does.
 struct arrange_sums {
@@ -199,7 +198,7 @@ struct keep_recomputed {
   const exact_sum* recomputed;
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
-    if (board->applied && board->advances && sums[k].active && !is_finite(sums[k].sum))
+    if (board->applied && board->advances && board->elements > 0 && sums[k].active && !is_finite(sums[k].sum))
       sums[k].sum = recomputed[k].value();
   }
 };

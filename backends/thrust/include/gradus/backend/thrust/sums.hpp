@@ -119,7 +119,7 @@ struct tensors_of_unknown_sum {
   template <class Tensor>
   GRADUS_HOST_DEVICE bool operator()(const Tensor& x) const noexcept
   {
-    return board->applied && board->advances && !is_finite(sums[x.sum].sum);
+    return board->applied && board->advances && board->elements > 0 && !is_finite(sums[x.sum].sum);
   }
 };
 
