@@ -231,15 +231,12 @@ class host_step {
     const std::uint64_t elements = p.work.counted_elements();
     if (elements == 0)
       return 0.0;
-    if (!sums.advances(o, elements) || (o.mean_square && !sums.all_known())) {
+    const sums_plan plan = sums.plan(o, elements);
+    if (plan.forgets)
       sums.forget();
+    if (!plan.advances)
       return {};
-    }
-    if (sums.changes_extent(o, elements)) {
-      if (sums.is_of_model())
-        sums.forget();
-      sums.set_of_model(!sums.is_of_model());
-    }
+    sums.set_of_model(plan.of_model);
     sum_moments(p);
     const double counted = sums.is_of_model() ? double(*o.model_size) : double(elements);
     const bool is_one = sums.entries().live() == 1;

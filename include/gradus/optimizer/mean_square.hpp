@@ -34,6 +34,27 @@ bool measures(const step_options& o) noexcept
   return !o.grad_norm_sq && (o.max_grad_norm || o.skip_nonfinite || (OnePass && !o.mean_square));
 }
 
+/// What a step does with the sums of second moments.
+struct sums_plan {
+  bool advances;  // by the step's norm
+  bool forgets;   // makes all sums unknown first
+  bool of_model;  // whether they are a whole model's from then on
+};
+
+/// Decides this for host and device. With a given v̄ the sums may be unable to advance, because the norm may be missing,
+/// or be the norm of a model of unknown size; they are unknown then.
+/// \param counts_model  whether the step's norm includes tensors of other optimizers
+/// \param of_model      whether the sums are a whole model's so far
+/// \param live          the number of entries with members
+GRADUS_HOST_DEVICE inline sums_plan plan_of_sums(bool mean_is_given, bool measures, bool counts_model, bool of_model,
+                                                 bool all_known, std::size_t live) noexcept
+{
+  const bool follows = of_model ? counts_model && live == 1 : measures;
+  if (mean_is_given && !(all_known && follows))
+    return {false, true, of_model};
+  return {true, of_model && !counts_model, counts_model};
+}
+
 /// The sums of an optimizer, or of the whole model that it is a part of.
 class second_moment_sums {
  public:
@@ -87,14 +108,11 @@ class second_moment_sums {
       }
   }
 
-  /// Whether this step can advance the sums. With a given v̄ it may not, because the norm may be missing, or be the
-  /// norm of a model of unknown size.
   /// \param elements  the number of elements that take part
-  bool advances(const step_options& o, std::uint64_t elements) const noexcept
+  sums_plan plan(const step_options& o, std::uint64_t elements) const noexcept
   {
-    if (!o.mean_square)
-      return true;
-    return is_of_model_ ? counts_model(o, elements) && entries_.live() == 1 : measures<true>(o);
+    return plan_of_sums(o.mean_square.has_value(), measures<true>(o), counts_model(o, elements), is_of_model_,
+                        all_known(), entries_.live());
   }
 
   /// Whether a step's norm includes tensors of other optimizers.
@@ -141,12 +159,6 @@ class second_moment_sums {
       if (e.members > 0)
         total.add(part(e));
     return total.value();
-  }
-
-  /// Whether the sums must change from this optimizer's to the whole model's, or back, before they can advance.
-  bool changes_extent(const step_options& o, std::uint64_t elements) const noexcept
-  {
-    return advances(o, elements) && is_of_model_ != counts_model(o, elements);
   }
 
  private:

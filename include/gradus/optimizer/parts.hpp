@@ -219,8 +219,7 @@ struct parts {
     for (const tensor& x : table.all())
       if (x.active && steps_of(x) > 0)
         refuse("the whole model's sum of second moments is known only if model_size was given from the first step on, "
-               "with "
-               "the same tensors; give mean_square instead");
+               "with the same tensors; give mean_square instead");
   }
 
   std::uint64_t key_of_sum(std::size_t group) const noexcept

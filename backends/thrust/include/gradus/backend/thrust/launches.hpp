@@ -154,9 +154,9 @@ struct close_verdict {
   }
 };
 
-// ── v̄, and the decay that is scheduled by it
+// ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────────
 
-/// Decides whether the sums advance, and whether they are the whole model's, as host_step::mean_by_norm does.
+/// Decides whether the sums advance, and whether they are the whole model's.
 struct arrange_sums {
   device_board* board;
   device_sum* sums;
@@ -166,28 +166,18 @@ struct arrange_sums {
   {
     if (!board->applied || board->elements == 0)
       return;
-    std::int64_t live = 0;
+    std::size_t live = 0;
     bool all_known = true;
     for (std::int64_t k = 0; k < n; ++k)
       if (sums[k].active) {
         ++live;
         all_known = all_known && is_finite(sums[k].sum);
       }
-    board->advances = !mean_is_given || (all_known && (board->of_model ? counts_model && live == 1 : measures));
-    if (!board->advances)
-      forget();
-    else if (board->of_model != counts_model) {
-      if (board->of_model)
-        forget();
-      board->of_model = counts_model;
-    }
-  }
-
- private:
-  GRADUS_HOST_DEVICE void forget() const noexcept
-  {
-    for (std::int64_t k = 0; k < n; ++k)
+    const sums_plan plan = plan_of_sums(mean_is_given, measures, counts_model, board->of_model, all_known, live);
+    for (std::int64_t k = 0; plan.forgets && k < n; ++k)
       sums[k].sum = unknown_sum();
+    board->advances = plan.advances;
+    board->of_model = plan.of_model;
   }
 };
 
