@@ -19,23 +19,26 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// A tensor's parameters and gradients from element i on, as arrays for the kernel.
-/// \param key  selects the tensor's random bits in this step
-template <class Model>
-auto parameters_of(const typename Model::work_item& x, [[maybe_unused]] std::uint64_t key, std::size_t i) noexcept
+/// A tensor's parameters and gradients from element i on, as arrays for the kernel. Parameters that are rounded
+/// stochastically are used up to the end of a range of noise.
+/// \tparam Slots   the number of slots; the parameters' random bits come after those of the slots
+/// \tparam Tensor  a host's work item, or a device's record
+/// \param key      selects the tensor's random bits in this step
+template <class Precision, std::size_t Slots, class Tensor>
+GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t i) noexcept
 {
-  using parameter = typename Model::parameter_type;
-  if constexpr (Model::precision_type::has_master)
+  using parameter = typename Precision::parameter_type;
+  if constexpr (Precision::has_master)
     return mirrored<parameter>{x.master + i, x.parameters + i};
   else if constexpr (short_float<parameter>)
-    return stochastic<parameter>{x.parameters + i, {key, Model::slots, i}};
+    return stochastic<parameter>{x.parameters + i, {key, Slots, i}};
   else
     return x.parameters + i;
 }
-template <class Model>
-auto gradients_of(const typename Model::work_item& x, std::size_t i) noexcept
+template <class Precision, class Tensor>
+GRADUS_HOST_DEVICE auto gradients_of(const Tensor& x, std::size_t i) noexcept
 {
-  using gradient = typename Model::gradient_type;
+  using gradient = typename Precision::gradient_type;
   if constexpr (short_float<gradient>)
     return readable<gradient>{x.gradients + i};
   else
@@ -57,7 +60,8 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
           x.state[k].from(i).read(pointers[k] = decoded[k], n, Model::slot_list[k]);
-      run<Pass>(backend, prepared, parameters_of<Model>(x, key, i), gradients_of<Model>(x, i), pointers, n);
+      run<Pass>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, key, i),
+                gradients_of<typename Model::precision_type>(x, i), pointers, n);
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
           x.state[k].from(i).write(decoded[k], n, Model::slot_list[k], {key, k, i});
@@ -68,8 +72,8 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
           state[k] = x.state[k].at(key, k, first);
-      run<Pass>(backend, prepared, parameters_of<Model>(x, key, first), gradients_of<Model>(x, first), state.data(),
-                last - first);
+      run<Pass>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, key, first),
+                gradients_of<typename Model::precision_type>(x, first), state.data(), last - first);
     };
     if constexpr (Model::precision_type::stochastic)
       for_noise_ranges(begin, end, run_part);
@@ -92,8 +96,8 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
       if (x.state[k])
         x.state[k].from(begin + i).read(pointers[k] = k == Model::formula::value_slot ? to : decoded[k], m,
                                         Model::slot_list[k]);
-    run<pass::moments>(backend, prepared, parameters_of<Model>(x, 0, begin + i), gradients_of<Model>(x, begin + i),
-                       pointers, m);
+    run<pass::moments>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, 0, begin + i),
+                       gradients_of<typename Model::precision_type>(x, begin + i), pointers, m);
   });
 }
 
@@ -116,8 +120,8 @@ bool page_overflows(const typename Model::formula& prepared, const typename Mode
       else
         x.state[k].from(i).read(decoded[k], n, Model::slot_list[k]);
     }
-    const auto parameters = parameters_of<Model>(x, 0, i);
-    const auto gradients = gradients_of<Model>(x, i);
+    const auto parameters = parameters_of<typename Model::precision_type, Model::slots>(x, 0, i);
+    const auto gradients = gradients_of<typename Model::precision_type>(x, i);
     for (std::size_t j = 0; j < n; ++j) {
       T slot[slots + 1] = {};
       for (std::size_t k = 0; k < slots; ++k)

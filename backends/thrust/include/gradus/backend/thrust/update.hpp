@@ -10,6 +10,7 @@
 #include <gradus/backend/thrust/device_pack.hpp>
 #include <gradus/backend/thrust/records.hpp>
 #include <gradus/kernel.hpp>
+#include <gradus/optimizer/sweep.hpp>
 #include <gradus/state/slots.hpp>
 
 #include <gradus/macros_off.hpp>
@@ -20,29 +21,6 @@ namespace detail {
 /// A first moment that has a form without slots, for momentum 0.
 template <class F>
 concept can_idle = requires { typename F::idle_form; };
-
-/// A tensor's parameters and gradients from an element on, as arrays for the kernel. At most a block of elements is
-/// used, so that their random bits are from one range.
-template <class Precision, class Tensor>
-GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t begin) noexcept
-{
-  using parameter = typename Precision::parameter_type;
-  if constexpr (Precision::has_master)
-    return mirrored<parameter>{x.master + begin, x.parameters + begin};
-  else if constexpr (short_float<parameter>)
-    return stochastic<parameter>{x.parameters + begin, {key, Tensor::slot_count, begin}};
-  else
-    return x.parameters + begin;
-}
-template <class Precision, class Tensor>
-GRADUS_HOST_DEVICE auto gradients_of(const Tensor& x, std::size_t begin) noexcept
-{
-  using gradient = typename Precision::gradient_type;
-  if constexpr (short_float<gradient>)
-    return readable<gradient>{x.gradients + begin};
-  else
-    return x.gradients + begin;
-}
 
 /// Updates the elements of one pack. If the tensor is aligned, it computes with a pack; otherwise, and at the end of a
 /// tensor, with single numbers, which gives the same bits.
@@ -103,7 +81,7 @@ struct update_pack {
   GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
                                      std::size_t begin, std::size_t n) noexcept
   {
-    const auto theta = parameters_of<Precision>(x, key, begin);
+    const auto theta = parameters_of<Precision, Tensor::slot_count>(x, key, begin);
     const auto g = gradients_of<Precision>(x, begin);
     using slot = decltype(slot_at(x, key, 0, begin));
     slot slots[Kernel::slots + 1] = {};
@@ -169,7 +147,7 @@ struct update_codes {
   {
     const std::size_t end = x.size - begin < block8::block ? x.size : begin + block8::block,
                       block = begin / block8::block;
-    const auto theta = parameters_of<Precision>(x, key, begin);
+    const auto theta = parameters_of<Precision, Tensor::slot_count>(x, key, begin);
     const auto g = gradients_of<Precision>(x, begin);
     float slot[Kernel::slots + 1];
     const auto compute = [&](std::size_t i) {
