@@ -52,6 +52,8 @@ class any_optimizer
   using state_type = typename precision_type::state_type;                          ///< of the moments
   using parameters_span = std::span<typename precision_type::parameter_type>;      ///< a tensor's weights
   using gradients_span = std::span<const typename precision_type::gradient_type>;  ///< a tensor's gradients
+  /// Whether the state is in memory of the backend's own, on a device.
+  static constexpr bool on_device = optimizer<sgd, T, Backend>::on_device;
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
   using numbers = std::span<const named_number>;            ///< hyperparameters
@@ -109,12 +111,8 @@ class any_optimizer
   {
     model_of().check_hyperparameters(changed, g);
   }
-  /// Copies bytes to or from a device's memory, for visitors of state that take device memory.
-  void copy_memory(void* to, const void* from, std::size_t bytes) const
-    requires(optimizer<sgd, T, Backend>::on_device)
-  {
-    model_of().copy_memory(to, from, bytes);
-  }
+  /// Copies bytes to or from the state's memory, for visitors of state that take device memory.
+  void copy_memory(void* to, const void* from, std::size_t bytes) const { model_of().copy_memory(to, from, bytes); }
   /// The number of groups, the default group included.
   std::size_t group_count() const { return model_of().group_count(); }
   /// The handle of a group; 0 is the default group.
@@ -339,12 +337,7 @@ class any_optimizer
     {
       opt.check_hyperparameters(detail::with_numbers(this->name, opt.hyperparameters(g), changed));
     }
-    void copy_memory([[maybe_unused]] void* to, [[maybe_unused]] const void* from,
-                     [[maybe_unused]] std::size_t bytes) const override
-    {
-      if constexpr (optimizer<Recipe, T, Backend>::on_device)
-        opt.copy_memory(to, from, bytes);
-    }
+    void copy_memory(void* to, const void* from, std::size_t bytes) const override { opt.copy_memory(to, from, bytes); }
     double lr(group_handle g) const override { return opt.lr(g); }
     void set_lr(double lr, group_handle g) override { opt.set_lr(lr, g); }
     std::size_t group_count() const override { return opt.group_count(); }

@@ -50,17 +50,15 @@ class owner_number {
   std::uint64_t value_;
 };
 
-template <class Backend>
-concept has_own_memory = requires { typename Backend::memory_type; };
-
-/// The engine that takes the steps on a backend.
+/// The engine that takes the steps on a backend: the one that it names, or else loops on the host.
 template <class Parts, class Backend>
 struct engine_of {
   using type = host_step<Parts, Backend>;
 };
-template <class Parts, has_own_memory Backend>
+template <class Parts, class Backend>
+  requires names_engine<Backend, Parts>
 struct engine_of<Parts, Backend> {
-  using type = device_step<Parts, typename Backend::device_type>;
+  using type = typename Backend::template engine_type<Parts>;
 };
 
 }  // namespace detail
@@ -117,7 +115,7 @@ class optimizer
   /// The backend, as given.
   using backend_type = Backend;
   /// Whether the state is in memory of the backend's own, on a device. Only the backend then accesses elements.
-  static constexpr bool on_device = detail::has_own_memory<Backend>;
+  static constexpr bool on_device = engine_type::on_device;
 
   /// A tensor's weights: std::span<parameter_type>.
   using parameters_span = typename model::parameters_span;
@@ -458,13 +456,12 @@ class optimizer
     engine_.decode(x.parameters, x.master.get(), x.size);
   }
 
-  /// Copies bytes to or from a device's memory. It is for visitors of state with a
+  /// Copies bytes to or from the state's memory, which may be a device's. It is for visitors of state with a
   /// `static constexpr bool takes_device_memory = true`, which get spans of device memory instead of copies.
-  template <detail::has_own_memory B = Backend>
   void copy_memory(void* to, const void* from, std::size_t bytes) const
   {
     check_not_moved_from();
-    engine_.backend().copy(to, from, bytes);
+    engine_.copy(to, from, bytes);
   }
 
   /// Calls visit(name, parameters, index of the group, takes_part) for each tensor. `parameters` is empty for a removed
@@ -517,12 +514,12 @@ class optimizer
 
   /// Sets lr_scale, grad_scale and max_grad_norm for later replays of captured graphs, in stream order
   /// (docs/gpu.md#graphs).
-  template <detail::has_own_memory B = Backend>
   void set_options(const step_options& o)
+    requires on_device
   {
     check_may_change();
     check_options(o);
-    engine_.template set_options<model::one_pass>(o);
+    engine_.set_options(o);
   }
 
  private:

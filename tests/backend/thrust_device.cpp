@@ -556,7 +556,8 @@ struct stream {
   bool capturing = false;
 };
 struct recording : gradus::backend::thrust_device<> {
-  using device_type = recording;
+  template <class Parts>
+  using engine_type = gradus::detail::device_step<Parts, recording>;
   stream* on = nullptr;
 
   template <class F>

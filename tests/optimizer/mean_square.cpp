@@ -473,3 +473,22 @@ TEST_CASE("grad_norm_sq: refused where tensors need a norm each")
   alone.opt.freeze(alone.opt.add("spare", alone.spare, alone.spare_gradient));
   CHECK_NOTHROW(alone.opt.step({.grad_norm_sq = 14}));
 }
+
+TEST_CASE("mean_square: a sum beside one whose squares overflow a double is right when it is alone")
+{
+  // In the unit that the large gradients need, the squares of the small ones underflow.
+  std::vector<double> w(3, 1.0), large{1e200, 2e200, -1e200}, small{1e-30, -2e-30, 3e-30}, v = w;
+  gradus::optimizer<gradus::adams, double> opt({.beta2 = 0.9});
+  const auto first = opt.add("large", w, large);
+  auto other = opt.hyperparameters();
+  other.beta2 = 0.99;
+  opt.add("small", v, small, opt.add_group(other));
+  opt.step({.grad_scale = 1e-60});
+  opt.freeze(first);
+  const auto report = opt.step({.grad_scale = 1e-60});
+  double sum = 0;
+  for (const double x : opt.state("small", "exp_avg_sq"))
+    sum += x;
+  CHECK(*report.mean_square == doctest::Approx(sum / 3 / (1 - 0.99 * 0.99)).epsilon(1e-12));
+  CHECK(*report.mean_square > 0);
+}

@@ -49,7 +49,8 @@ void with_policy_under_test(const F& f)
 #if defined(GRADUS_TEST_THRUST_DEVICE)
 // The path of GPUs, on systems that are none.
 struct backend_under_test : backend::thrust_device<> {
-  using device_type = backend_under_test;
+  template <class Parts>
+  using engine_type = detail::device_step<Parts, backend_under_test>;
 
   template <class F>
   void launch(std::size_t n, const F& f) const

@@ -160,18 +160,27 @@ GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, 
 
 namespace detail {
 
-template <pass Pass, class Backend, class F, class S, class P, class D, class T, class Theta, class G, class Slot>
-void run(const Backend& backend, const prepared<F, S, P, D, T>& c, const Theta& theta, const G& g, const Slot* slots,
-         std::size_t n) noexcept
+/// Calls f(kernel, skipped) with the kernel that runs these formulas. With momentum 0 it has no slots for the first
+/// moment, and `skipped` is the number of these.
+template <pass Pass, class F, class S, class P, class D, class T, class Call>
+GRADUS_INLINE GRADUS_HOST_DEVICE inline auto with_kernel(const prepared<F, S, P, D, T>& c, const Call& f) noexcept
 {
   if constexpr (requires { typename F::idle_form; }) {
     if (c.idle_first_moment) {
       using idle = prepared<typename F::idle_form, S, P, D, T>;
-      const idle reduced{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false};
-      return backend.sweep(kernel<Pass, idle>{reduced}, theta, g, slots + F::slots.size(), n);
+      return f(kernel<Pass, idle>{{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false}}, F::slots.size());
     }
   }
-  backend.sweep(kernel<Pass, prepared<F, S, P, D, T>>{c}, theta, g, slots, n);
+  return f(kernel<Pass, prepared<F, S, P, D, T>>{c}, std::size_t(0));
+}
+
+template <pass Pass, class Backend, class Prepared, class Theta, class G, class Slot>
+void run(const Backend& backend, const Prepared& c, const Theta& theta, const G& g, const Slot* slots,
+         std::size_t n) noexcept
+{
+  with_kernel<Pass>(c, [&](const auto& kernel, std::size_t skipped) noexcept {
+    backend.sweep(kernel, theta, g, slots + skipped, n);
+  });
 }
 
 using some_kernel = kernel<pass::whole, decltype(prepare<float>(std::declval<some_composition>(), step_scalars{}))>;

@@ -142,15 +142,9 @@ template <class F, class S, class P, class D, class T>
 GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std::type_identity_t<T> theta,
                                           std::type_identity_t<T> g, std::type_identity_t<T>* slot) noexcept
 {
-  if constexpr (requires { typename F::idle_form; }) {
-    if (c.idle_first_moment) {
-      using idle = prepared<typename F::idle_form, S, P, D, T>;
-      return element_overflows(
-          kernel<pass::whole, idle>{{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false}}, theta, g,
-          slot + F::slots.size());
-    }
-  }
-  return element_overflows(kernel<pass::whole, prepared<F, S, P, D, T>>{c}, theta, g, slot);
+  return with_kernel<pass::whole>(c, [&](const auto& kernel, std::size_t skipped) noexcept {
+    return element_overflows(kernel, theta, g, slot + skipped);
+  });
 }
 
 /// Whether the coefficients of step t are finite in T. Tests this with a step of zeros and a second moment of 1.

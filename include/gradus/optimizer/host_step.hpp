@@ -2,10 +2,14 @@
 /// \file
 /// A step over host memory: measure the gradients, decide, prepare coefficients, sweep the elements, count the step. It
 /// knows the order of these and not the arithmetic, which is in decisions.hpp, sweep.hpp and the rules.
+///
+/// Several processes may take one step together, each with a part of the model. What a step needs to know of the whole
+/// model are sums of pages, and the backend's `add_up` adds these up over all processes.
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -24,6 +28,11 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// A backend whose steps are shared with other processes: add_up(sums) adds to each sum the same sum of all others. All
+/// processes call it the same number of times in a step, with equally many sums.
+template <class Backend>
+concept shares_steps = requires(Backend& b, std::span<exact_sum> sums) { b.add_up(sums); };
+
 /// The step_engine of backends whose state is in host memory.
 template <class Parts, class Backend>
 class host_step {
@@ -33,23 +42,58 @@ class host_step {
   using item = typename model::work_item;
 
  public:
+  static constexpr bool on_device = false;
+
   explicit host_step(const Backend& backend) : backend_(backend) {}
   const Backend& backend() const noexcept { return backend_; }
 
-  void reserve(std::size_t /*tensors*/, std::size_t pages)
+  void reserve([[maybe_unused]] std::size_t tensors, std::size_t pages)
   {
     if (page_sums_.size() < pages)
       page_sums_.resize(pages + pages / 2);
+    if constexpr (is_shared)
+      make_room(shared_, 2 + (Parts::rule_type::scheduled ? tensors : 0));
   }
 
-  /// Takes a step. If the decay needs the mean of the new moments, there are two phases: the first computes the
-  /// moments, the second the weights. Between them the mean is formed, where an engine over several machines could
-  /// share it.
+  /// Takes a step, phase by phase.
   step_report step(Parts& p, const step_options& o)
   {
     p.refresh();
-    step_report report;
     const norm_of_step norm = measure(p, o);
+    if (!decide(p, o, norm))
+      return report_;
+    if (has_two_phases(o))
+      compute_moments(p, o);
+    schedule(p, o, norm);
+    compute_weights(p, o);
+    p.count_steps();
+    return report_;
+  }
+
+  // ── the phases of a step, in their order. An engine of your own may call them with work of its own between them. ──
+
+  /// The gradients' norm, as given, or measured if the step needs it.
+  norm_of_step measure(const Parts& p, const step_options& o)
+  {
+    norm_of_step norm;
+    if (o.grad_norm_sq) {
+      norm.known = norm.given = true;
+      norm.squares.sum = *o.grad_norm_sq;
+      // A given norm may be infinite by overflow although all gradients are finite.
+      if (o.skip_nonfinite && !is_finite(*o.grad_norm_sq))
+        norm.gradients_are_finite = !any(!gradients_are_finite(p));
+    } else if (measures<model::one_pass>(o)) {
+      norm.known = true;
+      norm.squares = sum_squares(p);
+    }
+    return norm;
+  }
+
+  /// Decides whether the step is taken, and prepares the coefficients if it is. Begins the report.
+  /// \throws std::invalid_argument if clipping needs a factor that value_type cannot hold
+  bool decide(Parts& p, const step_options& o, const norm_of_step& norm)
+  {
+    step_report report;
     if (norm.known)
       report.grad_norm = root_of(norm.squares, o.grad_scale);
     const verdict decided = judge<value_type>(norm, o.grad_scale, o.max_grad_norm.value_or(no_limit<double>()),
@@ -57,27 +101,79 @@ class host_step {
     if (decided.underflows && decided.applied && !o.skip_nonfinite)
       refuse_to_clip(o, *report.grad_norm);
     report.applied = decided.applied && !decided.underflows;
+    scale_ = decided.scale;
     if (report.applied) {
-      prepare(p, o, decided.scale);
-      report.applied = !o.skip_nonfinite || !overflows(p, o, root_of(norm.squares, decided.scale));
+      prepare(p, o);
+      report.applied = !o.skip_nonfinite || !overflows(p, o, root_of(norm.squares, scale_));
     }
-    if (!report.applied)
-      return report_ = report;
-    if constexpr (Parts::rule_type::scheduled) {
-      if constexpr (!model::one_pass)
-        if (!o.mean_square)
-          compute_moments(p, o);
-      schedule(p, o, norm, decided.scale, report);
-    }
-    move(p, o);
-    p.count_steps();
-    return report_ = report;
+    report_ = report;
+    return report.applied;
   }
+
+  /// Whether moments and weights are two phases, because the decay of the weights needs the mean of the new moments.
+  static bool has_two_phases(const step_options& o) noexcept
+  {
+    return Parts::rule_type::scheduled && !model::one_pass && !o.mean_square;
+  }
+
+  /// Computes the new moments and sums each page while it is in the cache. Moments that are stored rounded are not
+  /// stored yet, because weights are divided by the unrounded values.
+  void compute_moments(Parts& p, const step_options& o)
+  {
+    if constexpr (Parts::rule_type::scheduled) {
+      sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
+        const auto& prepared = p.cohorts[x.cohort].prepared;
+        if constexpr (model::keeps_exactly) {
+          sweep<pass::moments, model>(backend_, prepared, x, noise_of(p, x), i, i + n);
+          return page_sum<plain_term>(backend_, x.state[model::formula::value_slot].values + i, n);
+        } else
+          return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
+      });
+      share(p);
+    }
+  }
+
+  /// Computes v̄ if it was not given, and prepares each cohort's scheduled decay with it.
+  void schedule(Parts& p, const step_options& o, const norm_of_step& norm)
+  {
+    if constexpr (Parts::rule_type::scheduled) {
+      if constexpr (model::one_pass)
+        report_.mean_square = mean_by_norm(p, o, norm);
+      else if (!o.mean_square)
+        report_.mean_square = mean_of_moments(p);
+      if (o.mean_square)
+        report_.mean_square = o.mean_square;
+      for (auto& c : p.cohorts.all())
+        if (c.members > 0) {
+          const auto& decay = p.groups[c.key].rule.decay;
+          c.scalars.mean_square = *report_.mean_square;
+          c.prepared.decay = decay.template prepare<value_type>(c.scalars);
+          report_.decay_clamped = report_.decay_clamped || decay.rate(c.scalars) > 1;
+        }
+      report_.decay_factor = decay_factor(*report_.mean_square, p.groups[0].rule.decay.eps);
+    }
+  }
+
+  /// Computes the new weights, and the moments unless `compute_moments` stored them.
+  void compute_weights(const Parts& p, const step_options& o) noexcept
+  {
+    if constexpr (model::two_passes)
+      if (!o.mean_square)
+        return sweep_all<pass::weights>(p, o);
+    sweep_all<pass::whole>(p, o);
+  }
+
+  // ── what else an engine has ──────────────────────────────────────────────────────────────────────────────────────
 
   void settle(Parts&) const noexcept {}
   step_report report() const { return report_; }
 
   void check_place(const void*, const void*, std::string_view) const noexcept {}
+  void copy(void* to, const void* from, std::size_t bytes) const noexcept
+  {
+    if (bytes > 0)
+      std::memcpy(to, from, bytes);
+  }
   template <class S>
   void decode(const S* from, float* to, std::size_t n) const noexcept
   {
@@ -98,36 +194,22 @@ class host_step {
          ", the smallest normal " + name_of<value_type> + " (skip_nonfinite = true skips such steps)");
   }
 
-  // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── sums ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// The norm: as given, or measured if the step needs it. Leaves the page sums in page_sums_.
-  norm_of_step measure(const Parts& p, const step_options& o) noexcept
-  {
-    norm_of_step norm;
-    if (o.grad_norm_sq) {
-      norm.known = norm.given = true;
-      norm.squares.sum = *o.grad_norm_sq;
-      // A given norm may be infinite by overflow although all gradients are finite.
-      if (o.skip_nonfinite && !is_finite(*o.grad_norm_sq))
-        norm.gradients_are_finite = gradients_are_finite(p);
-    } else if (measures<model::one_pass>(o)) {
-      norm.known = true;
-      norm.squares = sum_squares(p);
-    }
-    return norm;
-  }
-
-  square_sum sum_squares(const Parts& p) noexcept
+  /// ‖g‖². Leaves the page sums in page_sums_.
+  square_sum sum_squares(const Parts& p)
   {
     sum_pages(p, false, [this](const item& x, std::size_t i, std::size_t n) {
       return page_sum<square_term>(backend_, x.gradients + i, n);
     });
+    share(p);
     const double plain = total(p);
     if constexpr (std::is_same_v<gradient_type, double>)
       if (const double unit = unit_for(plain); unit != 1) {
         sum_pages(p, false, [this, unit](const item& x, std::size_t i, std::size_t n) {
           return scaled_square_sum(backend_, x.gradients + i, n, 1 / unit);
         });
+        share(p);
         return {total(p), unit};
       }
     return {plain, 1};
@@ -150,13 +232,29 @@ class host_step {
         page_sums_[x.first_page + i / page_size] = of_page(x, i, end - i < page_size ? end - i : page_size);
     });
   }
+  /// Shares the page sums: their total, and the total of each entry of the sums of second moments.
+  void share(const Parts& p)
+  {
+    if constexpr (is_shared) {
+      shared_.assign(1, exact_sum());
+      add_pages(p, shared_[0]);
+      if constexpr (Parts::rule_type::scheduled)
+        for (const auto& e : p.sums.entries().all()) {
+          shared_.emplace_back();
+          add_pages(p, e, shared_.back());
+        }
+      backend_.add_up(std::span(shared_));
+    }
+  }
+  /// The sum of all pages.
   double total(const Parts& p) const noexcept
   {
+    if constexpr (is_shared)
+      return shared_[0].value();
     if (p.work.pages() == 1)
       return page_sums_[0];
     exact_sum sum;
-    for (std::size_t k = 0; k < p.work.pages(); ++k)
-      sum.add(page_sums_[k]);
+    add_pages(p, sum);
     return sum.value();
   }
   /// The sum over the pages of the tensors in one entry.
@@ -164,30 +262,55 @@ class host_step {
   {
     if (p.sums.entries().live() == 1)
       return total(p);
+    if constexpr (is_shared)
+      return shared_[1 + std::size_t(&e - p.sums.entries().all().data())].value();
     exact_sum sum;
+    add_pages(p, e, sum);
+    return sum.value();
+  }
+  void add_pages(const Parts& p, exact_sum& sum) const noexcept
+  {
+    for (std::size_t k = 0; k < p.work.pages(); ++k)
+      sum.add(page_sums_[k]);
+  }
+  void add_pages(const Parts& p, const second_moment_sums::entry& e, exact_sum& sum) const noexcept
+  {
     for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
       const item& x = p.work.items()[i];
       for (std::size_t k = 0; k < page_count(x.size); ++k)
         sum.add(page_sums_[x.first_page + k]);
     }
-    return sum.value();
   }
 
-  // ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  /// The sum of a number over all processes; alone, the number.
+  double over_all(double mine)
+  {
+    if constexpr (is_shared) {
+      exact_sum sum;
+      sum.add(mine);
+      backend_.add_up(std::span(&sum, 1));
+      return sum.value();
+    } else
+      return mine;
+  }
+  /// Whether it is so in any process.
+  bool any(bool here) { return over_all(here) > 0; }
 
-  static void prepare(Parts& p, const step_options& o, double scale) noexcept
+  // ── decide ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  void prepare(Parts& p, const step_options& o) const noexcept
   {
     for (auto& c : p.cohorts.all())
       if (c.members > 0) {
         const auto& rule = p.groups[c.key].rule;
         c.scalars = make_step_scalars(rule, c.t + 1, o.lr_scale, 0);
-        c.prepared = gradus::prepare<value_type>(rule, c.scalars, scale);
+        c.prepared = gradus::prepare<value_type>(rule, c.scalars, scale_);
       }
   }
 
   /// Whether the step would make a finite moment or weight infinite or NaN. Usually the norm `size` of the scaled
   /// gradients rules this out; otherwise the step is tried on each element, and the results are discarded.
-  bool overflows(const Parts& p, const step_options& o, double size) noexcept
+  bool overflows(const Parts& p, const step_options& o, double size)
   {
     bool possible = false;
     for (const auto& c : p.cohorts.all())
@@ -200,35 +323,16 @@ class host_step {
         if (page_overflows<model>(p.cohorts[x.cohort].prepared, x, i, end - i < page_size ? end - i : page_size))
           found.store(true, std::memory_order_relaxed);
     });
-    return found.load(std::memory_order_relaxed);
+    return any(found.load(std::memory_order_relaxed));
   }
 
-  // ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────
-
-  /// Computes v̄ if it was not given, and prepares each cohort's decay with it.
-  void schedule(Parts& p, const step_options& o, const norm_of_step& norm, double scale, step_report& report) noexcept
-  {
-    if constexpr (model::one_pass)
-      report.mean_square = mean_by_norm(p, o, norm, scale);
-    else if (!o.mean_square)
-      report.mean_square = mean_of_moments(p);
-    if (o.mean_square)
-      report.mean_square = o.mean_square;
-    for (auto& c : p.cohorts.all())
-      if (c.members > 0) {
-        const auto& decay = p.groups[c.key].rule.decay;
-        c.scalars.mean_square = *report.mean_square;
-        c.prepared.decay = decay.template prepare<value_type>(c.scalars);
-        report.decay_clamped = report.decay_clamped || decay.rate(c.scalars) > 1;
-      }
-    report.decay_factor = decay_factor(*report.mean_square, p.groups[0].rule.decay.eps);
-  }
+  // ── v̄ ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /// v̄ by the recursion of Σv. Nothing if v̄ is given and the sums cannot be advanced; they are unknown then.
-  std::optional<double> mean_by_norm(Parts& p, const step_options& o, const norm_of_step& norm, double scale) noexcept
+  std::optional<double> mean_by_norm(Parts& p, const step_options& o, const norm_of_step& norm)
   {
     second_moment_sums& sums = p.sums;
-    const std::uint64_t elements = p.work.counted_elements();
+    const auto elements = std::uint64_t(over_all(double(p.work.counted_elements())));
     if (elements == 0)
       return 0.0;
     const sums_plan plan = sums.plan(o, elements);
@@ -240,16 +344,20 @@ class host_step {
     sum_moments(p);
     const double counted = sums.is_of_model() ? double(*o.model_size) : double(elements);
     const bool is_one = sums.entries().live() == 1;
-    return sums.advance<value_type>(
+    const double mean = sums.advance<value_type>(
         p.cohorts.all(),
         [&](const second_moment_sums::entry& e) {
           return is_one ? norm.squares : square_sum{total(p, e), norm.squares.unit};
         },
-        scale, counted);
+        scale_, counted);
+    // The unit suits the largest sum. In it, the squares of another one may have underflowed.
+    if (!is_one && norm.squares.unit != 1)
+      sums.forget();
+    return mean;
   }
 
   /// Recomputes unknown sums from the moments.
-  void sum_moments(Parts& p) noexcept
+  void sum_moments(Parts& p)
   {
     for (auto& e : p.sums.entries().all()) {
       if (e.members == 0 || is_finite(e.sum))
@@ -257,34 +365,24 @@ class host_step {
       exact_sum sum;
       for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
         const item& x = p.work.items()[i];
-        add_pages<plain_term>(backend_, x.state[model::formula::value_slot].values, x.size, sum);
+        gradus::add_pages<plain_term>(backend_, x.state[model::formula::value_slot].values, x.size, sum);
       }
+      if constexpr (is_shared)
+        backend_.add_up(std::span(&sum, 1));
       e.sum = sum.value();
     }
   }
 
-  /// Computes the new moments and sums each page while it is in the cache. Moments that are stored rounded are not
-  /// stored yet, because weights are divided by the unrounded values.
-  void compute_moments(Parts& p, const step_options& o) noexcept
-  {
-    sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
-      const auto& prepared = p.cohorts[x.cohort].prepared;
-      if constexpr (model::keeps_exactly) {
-        sweep<pass::moments, model>(backend_, prepared, x, noise_of(p, x), i, i + n);
-        return page_sum<plain_term>(backend_, x.state[model::formula::value_slot].values + i, n);
-      } else
-        return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
-    });
-  }
-  double mean_of_moments(Parts& p) const noexcept
+  /// v̄ from the pages that `compute_moments` summed.
+  double mean_of_moments(Parts& p)
   {
     p.sums.correct(p.cohorts.all());
-    const std::uint64_t elements = p.work.counted_elements();
+    const double elements = over_all(double(p.work.counted_elements()));
     const double total_moment = p.sums.total_of([&](const second_moment_sums::entry& e) { return total(p, e); });
-    return elements > 0 ? total_moment / double(elements) : 0;
+    return elements > 0 ? total_moment / elements : 0;
   }
 
-  // ── sweep and count ──────────────────────────────────────────────────────────────────────────────────────────────
+  // ── sweep ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   static std::uint64_t noise_of(const Parts& p, const item& x) noexcept
   {
@@ -294,14 +392,6 @@ class host_step {
       return 0;
   }
 
-  /// Updates the weights, and the moments unless `compute_moments` did.
-  void move(const Parts& p, const step_options& o) noexcept
-  {
-    if constexpr (model::two_passes)
-      if (!o.mean_square)
-        return sweep_all<pass::weights>(p, o);
-    sweep_all<pass::whole>(p, o);
-  }
   template <pass Pass>
   void sweep_all(const Parts& p, const step_options& o) noexcept
   {
@@ -310,8 +400,12 @@ class host_step {
     });
   }
 
+  static constexpr bool is_shared = shares_steps<Backend>;
+
   Backend backend_;
   std::vector<double> page_sums_;
+  std::vector<exact_sum> shared_;  // for processes that share steps: all pages, then each entry's
+  double scale_ = 1;               // the factor on the gradients in this step
   step_report report_ = no_step();
 };
 

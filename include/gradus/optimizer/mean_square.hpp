@@ -122,7 +122,7 @@ class second_moment_sums {
   }
 
   /// Advances the sums by one step.
-  /// \param squares   squares(entry) is ‖g‖² of the tensors in entry i
+  /// \param squares   squares(entry) is ‖g‖² of the tensors in the entry
   /// \param scale     the factor on the gradients
   /// \param elements  the number of elements in all sums together
   /// \return v̄

@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// The contract between an optimizer and the engine that takes its steps: loops on the host (host_step.hpp), launches
-/// on a device (backend/thrust/device_step.hpp), or your own.
+/// on a device (backend/thrust/device_step.hpp), or one that a backend of your own names.
 
 #include <concepts>
 #include <cstddef>
@@ -23,6 +23,8 @@ namespace detail {
 /// - `settle(parts)` updates the parts' step counts and sums if the engine has newer ones; it waits for a device.
 /// - `report()` returns the report of the last step; it waits for a device.
 /// - `check_place(parameters, gradients, name)` fails for memory that the engine cannot access.
+/// - `on_device` tells whether the state is in memory that only the engine accesses.
+/// - `copy(to, from, bytes)` copies to or from the state's memory.
 /// - `decode(from, to, n)` converts 16-bit parameters to their float master weights.
 /// - `show(span, f, only_read)` calls f with values in host memory; unless only_read, f may change them.
 /// - `backend()` returns the backend.
@@ -34,6 +36,8 @@ concept step_engine = requires(E& engine, const E& known, Parts& parts, const st
   engine.settle(parts);
   { known.report() } -> std::same_as<step_report>;
   known.check_place(p, p, std::string_view());
+  { E::on_device } -> std::convertible_to<bool>;
+  known.copy(p, p, std::size_t());
   known.decode(p, p, std::size_t());
   known.show(values, f, true);
   known.backend();
@@ -47,10 +51,9 @@ inline step_report no_step() noexcept
   return none;
 }
 
-/// The engine of a backend with its own memory; the backend's header defines it.
-template <class Parts, class Backend>
-class device_step;
-
+/// A backend that names the engine of its steps: Backend::engine_type<Parts>.
+template <class Backend, class Parts>
+concept names_engine = requires { typename Backend::template engine_type<Parts>; };
 }  // namespace detail
 GRADUS_CLOSE_NAMESPACE
 

@@ -106,8 +106,9 @@ struct thrust_host : Cpu, thrust_ranges {
 ///                    bytes. Policy and Allocator need only be copyable
 template <class Policy = thrust_policy, class Allocator = ::thrust::device_malloc_allocator<unsigned char>>
 struct thrust_device : thrust_ranges {
-  /// Selects the engine device_step.
-  using device_type = thrust_device;
+  /// The engine of an optimizer's steps.
+  template <class Parts>
+  using engine_type = detail::device_step<Parts, thrust_device>;
   /// Whether launches have finished when they return, so that `step` returns its report. False on CUDA.
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
   static constexpr bool synchronous = false;

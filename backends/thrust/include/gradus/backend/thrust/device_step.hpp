@@ -57,6 +57,8 @@ class device_step {
   static_assert(std::is_trivially_copyable_v<rule_type> && std::is_trivially_copyable_v<formula>);
 
  public:
+  static constexpr bool on_device = true;
+
   explicit device_step(const Device& d) : device_(d) {}
   const Device& backend() const noexcept { return device_; }
 
@@ -93,7 +95,7 @@ class device_step {
   /// Enqueues a step. The report is `pending`, unless launches have finished when they return.
   step_report step(Parts& p, const step_options& o)
   {
-    set_options<model::one_pass>(o);
+    set_options(o);
     if (!is_uploaded_ || !p.work.is_current())
       upload(p);
     const exact_sum* const norm = measure(o);
@@ -156,8 +158,7 @@ class device_step {
     return r;
   }
 
-  /// Stores the options on the device, unless they are the same as before. \tparam OnePass  see model::one_pass
-  template <bool OnePass>
+  /// Stores the options on the device, unless they are the same as before.
   void set_options(const step_options& o)
   {
     if (o.flush_denormals)
@@ -173,7 +174,7 @@ class device_step {
     told.max_grad_norm = values.max_grad_norm;
     told.is_given = o.grad_norm_sq.has_value();
     told.given_norm_sq = o.grad_norm_sq.value_or(0.0);
-    told.is_measured = measures<OnePass>(o);
+    told.is_measured = measures<model::one_pass>(o);
     told.skips = o.skip_nonfinite;
     told.has_given_mean = o.mean_square.has_value();
     told.given_mean_square = o.mean_square.value_or(0.0);
@@ -188,6 +189,7 @@ class device_step {
     if (gradients)
       device_.check_reachable(gradients, "gradients", name);
   }
+  void copy(void* to, const void* from, std::size_t bytes) const { device_.copy(to, from, bytes); }
   template <class S>
   void decode(const S* from, float* to, std::size_t n) const
   {
@@ -323,8 +325,8 @@ class device_step {
     }
     may_be_unknown_ = may_be_unknown_ || may_become_infinite(o);
     const exact_sum* const of_entry = norm && n > 1 ? exact_of_entries() : nullptr;
-    device_.launch(n,
-                   advance_sum<cohort, value_type>{board, sums_.get(), cohorts_.get(), norm, of_entry, exact(of_mean)});
+    device_.launch(n, advance_sum<cohort, value_type>{board, sums_.get(), cohorts_.get(), norm, of_entry,
+                                                      exact(of_mean), p.sums.entries().live() == 1});
     return exact(of_mean);
   }
 

@@ -202,6 +202,7 @@ struct advance_sum {
   const exact_sum* total;     // ‖g‖² of all tensors; null if no norm was computed
   const exact_sum* of_entry;  // ‖g‖² of each entry's tensors; null if there is only one entry or no norm was computed
   exact_sum* mean;
+  bool is_one;  // whether there is only one sum
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     device_sum& s = sums[k];
@@ -216,6 +217,9 @@ struct advance_sum {
       squares = {total->value(), board->unit};
     s.sum = next_sum<T>(s.beta2, s.sum, squares, board->scale);
     add_atomically(*mean, s.sum / cohorts[s.cohort].scalars.bc2);
+    // The unit suits the largest sum. In it, the squares of another one may have underflowed.
+    if (!is_one && squares.unit != 1)
+      s.sum = unknown_sum();
   }
 };
 

@@ -68,29 +68,16 @@ struct next_moment_element {
   template <class Tensor>
   GRADUS_HOST_DEVICE double operator()(const Tensor& x, std::size_t i) const noexcept
   {
-    return next(cohorts[x.cohort].prepared, x, i);
-  }
-
- private:
-  template <class F, class S, class P, class D, class Tensor>
-  GRADUS_HOST_DEVICE static double next(const prepared<F, S, P, D, float>& f, const Tensor& x, std::size_t i) noexcept
-  {
-    constexpr std::size_t value_slot = prepared<F, S, P, D, float>::value_slot;
     float slot[Tensor::slot_count + 1] = {};
-    for (std::size_t k = f.idle_first_moment ? F::slots.size() : 0; k < Tensor::slot_count; ++k)
-      slot[k] = x.read_slot(k, i);
     float theta = x.master ? x.master[i] : load<float>(x.parameters + i);
     const float g = load<float>(x.gradients + i);
-    if constexpr (requires { typename F::idle_form; }) {
-      if (f.idle_first_moment) {
-        using idle = prepared<typename F::idle_form, S, P, D, float>;
-        const idle without{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false};
-        kernel<pass::moments, idle>{without}(theta, g, slot + F::slots.size());
-        return double(slot[value_slot]);
-      }
-    }
-    kernel<pass::moments, prepared<F, S, P, D, float>>{f}(theta, g, slot);
-    return double(slot[value_slot]);
+    const auto& formulas = cohorts[x.cohort].prepared;
+    with_kernel<pass::moments>(formulas, [&](const auto& kernel, std::size_t skipped) {
+      for (std::size_t k = skipped; k < Tensor::slot_count; ++k)
+        slot[k] = x.read_slot(k, i);
+      kernel(theta, g, slot + skipped);
+    });
+    return double(slot[decltype(Cohort::prepared)::value_slot]);
   }
 };
 

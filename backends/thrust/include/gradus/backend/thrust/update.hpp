@@ -18,10 +18,6 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// A first moment that has a form without slots, for momentum 0.
-template <class F>
-concept can_idle = requires { typename F::idle_form; };
-
 /// Updates the elements of one pack. If the tensor is aligned, it computes with a pack; otherwise, and at the end of a
 /// tensor, with single numbers, which gives the same bits.
 template <pass Pass, class Precision, class Tensor, class Cohort>
@@ -57,23 +53,7 @@ struct update_pack {
   GRADUS_HOST_DEVICE static void apply(const formula& f, const Tensor& x, std::uint64_t key, std::size_t begin,
                                        std::size_t n) noexcept
   {
-    using momentum = typename formula::first_moment_type;
-    if constexpr (can_idle<momentum>) {
-      if (f.idle_first_moment) {
-        apply_idle<V, typename momentum::idle_form>(f, x, key, begin, n);
-        return;
-      }
-    }
-    run<V>(kernel<Pass, formula>{f}, x, key, 0, begin, n);
-  }
-
-  template <class V, class Idle, class F, class S, class P, class D>
-  GRADUS_HOST_DEVICE static void apply_idle(const gradus::prepared<F, S, P, D, T>& f, const Tensor& x,
-                                            std::uint64_t key, std::size_t begin, std::size_t n) noexcept
-  {
-    using idle = gradus::prepared<Idle, S, P, D, T>;
-    run<V>(kernel<Pass, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key,
-           F::slots.size(), begin, n);
+    with_kernel<Pass>(f, [&](const auto& kernel, std::size_t skipped) { run<V>(kernel, x, key, skipped, begin, n); });
   }
 
   /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
@@ -113,33 +93,19 @@ struct update_codes {
   std::size_t n;
   const Cohort* cohorts;
 
-  using formula = decltype(Cohort::prepared);
-
   GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
   {
     if (!board->applied)
       return;
     const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, std::size_t(k))];
     const Cohort& c = cohorts[x.cohort];
-    apply(c.prepared, x, noise_key(x.name_hash, board->seed, c.t - 1), (std::size_t(k) - x.first_pack) * block8::block);
+    const std::uint64_t key = noise_key(x.name_hash, board->seed, c.t - 1);
+    const std::size_t begin = (std::size_t(k) - x.first_pack) * block8::block;
+    with_kernel<pass::whole>(c.prepared,
+                             [&](const auto& kernel, std::size_t skipped) { run(kernel, x, key, skipped, begin); });
   }
 
  private:
-  template <class F, class S, class P, class D>
-  GRADUS_HOST_DEVICE static void apply(const gradus::prepared<F, S, P, D, float>& f, const Tensor& x, std::uint64_t key,
-                                       std::size_t begin) noexcept
-  {
-    if constexpr (can_idle<F>) {
-      if (f.idle_first_moment) {
-        using idle = gradus::prepared<typename F::idle_form, S, P, D, float>;
-        run(kernel<pass::whole, idle>{{{}, f.second_moment, f.step_size, f.decay, f.grad_scale, false}}, x, key,
-            F::slots.size(), begin);
-        return;
-      }
-    }
-    run(kernel<pass::whole, gradus::prepared<F, S, P, D, float>>{f}, x, key, 0, begin);
-  }
-
   /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
   template <class Kernel>
   GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
