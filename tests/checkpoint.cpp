@@ -742,6 +742,7 @@ namespace {
 
 // An optimizer in a device's memory, where every bit stands for its opposite: who touches it directly is found out.
 struct elsewhere {
+  static constexpr bool on_device = true;
   using value_type = float;
   static constexpr std::size_t n = 300'000;  // more than is on its way at a time
   std::vector<float> memory = std::vector<float>(3 * n);

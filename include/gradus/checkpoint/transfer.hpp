@@ -25,6 +25,10 @@ namespace detail {
 /// The most bytes that pass through a buffer at a time.
 inline constexpr std::size_t staging_bytes = std::size_t(1) << 20;
 
+/// Whether the optimizer says that its memory is on a device.
+template <class Opt>
+inline constexpr bool is_on_device = requires { requires Opt::on_device; };
+
 /// Wraps a visitor of state so that it sees a device's arrays themselves, not copies.
 template <class F>
 struct in_place {
@@ -43,7 +47,7 @@ template <class Opt, class X, class Put>
 void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vector<unsigned char>& staging,
                 const Put& put)
 {
-  if constexpr (Opt::on_device) {
+  if constexpr (is_on_device<Opt>) {
     staging.resize(staging_bytes);
     const auto* const from = reinterpret_cast<const unsigned char*>(values.data());
     for (std::size_t i = 0, n; i < values.size_bytes(); i += n) {
@@ -74,7 +78,7 @@ template <class Opt>
 memory_writer memory_writer_of(const Opt& opt)
 {
   memory_writer memory{&opt, nullptr};
-  if constexpr (Opt::on_device)
+  if constexpr (is_on_device<Opt>)
     memory.copy = [](const void* self, void* to, const void* from, std::size_t bytes) {
       static_cast<const Opt*>(self)->copy_memory(to, from, bytes);
     };
