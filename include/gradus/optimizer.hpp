@@ -3,7 +3,6 @@
 /// The optimizer: parameter groups, tensors, and one step over all of them. It checks every argument and hands the work
 /// to its parts (optimizer/) and its engine (step_engine.hpp); it does no arithmetic itself.
 
-#include <atomic>
 #include <cstdint>
 #include <new>
 #include <optional>
@@ -28,40 +27,6 @@
 #include <gradus/macros_off.hpp>
 
 GRADUS_OPEN_NAMESPACE
-
-/// What `remove` does with a tensor's state.
-enum class removed_state {
-  kept,     ///< kept until a tensor of the same name and length is added, which continues with it
-  dropped,  ///< deleted, and the name is free again
-};
-
-namespace detail {
-
-/// Identifies an optimizer, so that it recognises its own handles, even after it was moved. A moved-from optimizer has
-/// the number 0.
-class owner_number {
- public:
-  owner_number() noexcept : value_(++last_) {}
-  owner_number(owner_number&& other) noexcept : value_(std::exchange(other.value_, 0)) {}
-  std::uint64_t value() const noexcept { return value_; }
-
- private:
-  static inline std::atomic<std::uint64_t> last_ = 0;
-  std::uint64_t value_;
-};
-
-/// The engine that takes the steps on a backend: the one that it names, or else loops on the host.
-template <class Parts, class Backend>
-struct engine_of {
-  using type = host_step<Parts, Backend>;
-};
-template <class Parts, class Backend>
-  requires names_engine<Backend, Parts>
-struct engine_of<Parts, Backend> {
-  using type = typename Backend::template engine_type<Parts>;
-};
-
-}  // namespace detail
 
 /// Runs one recipe over any number of tensors. It views their weights and gradients and never copies them.
 ///
@@ -325,8 +290,9 @@ class optimizer
   }
 
   /// Marks elements of a tensor as padding, for blocked layouts such as oneDNN's. Their state becomes 0, even if the
-  /// rule starts from another number, and they do not count in the mean v̄ of a scheduled decay. Padding weights that
-  /// are 0 stay 0 under every rule if their gradients are 0. Padding is not saved, so set it again after a resume.
+  /// rule starts from another number, and they do not count in the mean v̄ of a scheduled decay. Their gradients must be
+  /// 0 in every step; then padding weights that are 0 stay 0 under every rule, and norms and v̄ are those without
+  /// padding. Padding is not saved, so set it again after a resume.
   /// \throws std::invalid_argument for a range whose length differs from the tensor's
   void set_padding(const tensor_handle& h, padding_mask is_padding)
   {

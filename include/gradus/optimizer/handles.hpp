@@ -1,10 +1,12 @@
 #pragma once
 /// \file
-/// The handles of an optimizer's groups and tensors. They are small values that own nothing; only their optimizer can
-/// interpret them.
+/// The handles of an optimizer's groups and tensors, small values that own nothing; and how an optimizer recognises its
+/// own.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <gradus/config.hpp>
 
@@ -51,6 +53,28 @@ class tensor_handle {
   detail::handle_key key_;
 };
 
+/// What `remove` does with a tensor's state.
+enum class removed_state {
+  kept,     ///< kept until a tensor of the same name and length is added, which continues with it
+  dropped,  ///< deleted, and the name is free again
+};
+
+namespace detail {
+
+/// Identifies an optimizer, so that it recognises its own handles, even after it was moved. A moved-from optimizer has
+/// the number 0.
+class owner_number {
+ public:
+  owner_number() noexcept : value_(++last_) {}
+  owner_number(owner_number&& other) noexcept : value_(std::exchange(other.value_, 0)) {}
+  std::uint64_t value() const noexcept { return value_; }
+
+ private:
+  static inline std::atomic<std::uint64_t> last_ = 0;
+  std::uint64_t value_;
+};
+
+}  // namespace detail
 GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

@@ -409,6 +409,17 @@ class host_step {
   step_report report_ = no_step();
 };
 
+/// The engine that takes the steps on a backend: the one that it names, or else loops on the host.
+template <class Parts, class Backend>
+struct engine_of {
+  using type = host_step<Parts, Backend>;
+};
+template <class Parts, class Backend>
+  requires names_engine<Backend, Parts>
+struct engine_of<Parts, Backend> {
+  using type = typename Backend::template engine_type<Parts>;
+};
+
 }  // namespace detail
 GRADUS_CLOSE_NAMESPACE
 
