@@ -120,7 +120,7 @@ class host_step {
   /// stored yet, because weights are divided by the unrounded values.
   void compute_moments(Parts& p, const step_options& o)
   {
-    if constexpr (Parts::rule_type::scheduled) {
+    if constexpr (Parts::rule_type::scheduled && !model::one_pass) {
       sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
         const auto& prepared = p.cohorts[x.cohort].prepared;
         if constexpr (model::keeps_exactly) {
