@@ -178,9 +178,9 @@ template <pass Pass, class Backend, class Prepared, class Theta, class G, class 
 void run(const Backend& backend, const Prepared& c, const Theta& theta, const G& g, const Slot* slots,
          std::size_t n) noexcept
 {
-  with_kernel<Pass>(c, [&](const auto& kernel, std::size_t skipped) noexcept {
-    backend.sweep(kernel, theta, g, slots + skipped, n);
-  });
+  // Inlined: a kernel that is passed on is stored piecewise and loaded back in packs, which stalls.
+  with_kernel<Pass>(c, [&](const auto& kernel, std::size_t skipped)
+                           GRADUS_INLINE { backend.sweep(kernel, theta, g, slots + skipped, n); });
 }
 
 using some_kernel = kernel<pass::whole, decltype(prepare<float>(std::declval<some_composition>(), step_scalars{}))>;
