@@ -48,7 +48,7 @@ endfunction()
 # A step long enough to be cut into pieces, and everything that an optimizer can do. Golden trajectories are left out,
 # because on a host they are the CPU backend's.
 set(of_optimizer optimizer)
-foreach(part cohorts decisions groups host_step mean_square options padding tensor_table visit)
+foreach(part cohorts decisions groups host_step mean_square options padding parts tensor_table visit)
   list(APPEND of_optimizer optimizer/${part})
 endforeach()
 gradus_thrust_suite(test_thrust_parallel backend/parallel)

@@ -150,6 +150,17 @@ struct parts {
       return unknown_sum();
     return sums.entries()[cohorts[x.cohort].sum].sum;
   }
+  /// Between the two: makes the stored sum of all tensors that share a tensor's sum unknown, unless a visitor wrote
+  /// another one. A sum of 0 stays, because all its moments are 0.
+  void forget_scattered_sum(const tensor& x) noexcept
+  {
+    const double sum = x.second_moment_sum;
+    if (!x.active || !(sum > 0))
+      return;
+    for (tensor& y : table.all())
+      if (y.active && cohorts[y.cohort].sum == cohorts[x.cohort].sum && y.second_moment_sum == sum)
+        y.second_moment_sum = unknown_sum();
+  }
   /// Rebuilds cohorts and sums from the tensors. Tensors that share a sum must agree on it, otherwise it is unknown.
   void gather_sums() noexcept
   {

@@ -80,13 +80,20 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
     if constexpr (only_reads) {
       const std::uint64_t steps = parts.steps_of(x);
       show_number("step", steps);
-    } else
+      if constexpr (model::one_pass) {
+        const double sum = parts.sum_of(x);
+        show_number("exp_avg_sq_sum", sum);
+      }
+    } else {
+      const std::uint64_t steps = x.t;
       show_number("step", x.t);
-    if constexpr (model::one_pass && only_reads) {
-      const double sum = parts.sum_of(x);
-      show_number("exp_avg_sq_sum", sum);
-    } else if constexpr (model::one_pass)
-      show_number("exp_avg_sq_sum", x.second_moment_sum);
+      if constexpr (model::one_pass) {
+        const double sum = x.second_moment_sum;
+        show_number("exp_avg_sq_sum", x.second_moment_sum);
+        if (x.t != steps && x.second_moment_sum == sum)
+          parts.forget_scattered_sum(x);  // it was the sum of the tensors with the old step count
+      }
+    }
   }
   if constexpr (model::precision_type::stochastic)
     visit(std::string_view(), std::string_view("seed"), std::span(&parts.seed, 1));
