@@ -1,4 +1,5 @@
-// The kernel layer, for engines that own their memory: by hand it gives the optimizer's bits, and it refuses quietly.
+// The kernel layer, for programs that own their memory: steps by hand give the optimizer's bits, and wrong lengths are
+// rejected.
 
 #include <doctest/doctest.h>
 
@@ -21,7 +22,7 @@ namespace {
 
 constexpr gradus::default_backend backend{};
 
-// One tensor of an engine's: memory that only the engine manages, and its twin for the optimizer.
+// One tensor of a program that manages its memory itself, and its twin for the optimizer.
 template <class T, std::size_t Slots>
 struct twins {
   std::vector<T> ours, theirs, gradients;
@@ -50,7 +51,7 @@ struct twins {
   }
 };
 
-// Two tensors and an optimizer of the same rule that holds their twins; `by_hand(t, lr_scale)` is the engine's step.
+// Two tensors and an optimizer of the same rule that holds their twins; `by_hand(t, lr_scale)` is the program's step.
 template <class T, class Rule>
 struct side_by_side {
   Rule rule;

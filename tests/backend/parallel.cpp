@@ -11,7 +11,7 @@ namespace {
 
 using support::check_executor, support::same, support::train;
 
-// An engine's own: its calls in reverse order, to show that none relies on another.
+// The caller's own executor: it makes the calls in reverse order, to show that none relies on another.
 struct backwards {
   static inline int runs = 0;
   void run(std::size_t n, gradus::executor::work f) const

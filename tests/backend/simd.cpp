@@ -52,7 +52,7 @@ struct problem {
 
 // One rule on one backend: all that a test needs of the types, so that little is compiled for each.
 template <class T>
-struct engine {
+struct runner {
   std::string name;
   std::size_t slots;
   std::array<double, 3> initial_values;
@@ -62,9 +62,9 @@ struct engine {
 };
 
 template <class T, class Backend, class Rule>
-engine<T> make_engine(std::string name, const Backend& backend, const Rule& rule)
+runner<T> make_runner(std::string name, const Backend& backend, const Rule& rule)
 {
-  engine<T> e{std::move(name), Rule::slots, {}, {}};
+  runner<T> e{std::move(name), Rule::slots, {}, {}};
   for (std::size_t k = 0; k < Rule::slots; ++k)
     e.initial_values[k] = gradus::initial_value(rule, k);
   e.step = [backend, rule](gradus::pass pass, std::uint64_t t, double lr_scale, std::span<T> weights,
@@ -84,7 +84,7 @@ engine<T> make_engine(std::string name, const Backend& backend, const Rule& rule
 
 // Weights, slots and what surrounds them, after five steps on gradients of every kind.
 template <class T>
-std::vector<T> run(const engine<T>& e, const problem& p, bool in_two_passes)
+std::vector<T> run(const runner<T>& e, const problem& p, bool in_two_passes)
 {
   support::random r(p.seed);
   const auto offset = [&] { return r.chance(0.2) ? 0 : 1 + r.below(15); };
@@ -137,7 +137,7 @@ std::vector<problem> problems()
 }  // namespace
 
 template <class T>
-void compare(const std::vector<T>& expected, const engine<T>& e, const problem& p)
+void compare(const std::vector<T>& expected, const runner<T>& e, const problem& p)
 {
   for (const bool in_two_passes : {false, true}) {
     const std::ptrdiff_t at = support::first_difference(expected, run(e, p, in_two_passes));
@@ -151,10 +151,10 @@ TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or 
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
     const std::string name(rule_name);
-    const auto scalar = make_engine<T>(name + " scalar", gradus::backend::scalar{}, rule);
-    std::vector<engine<T>> others{scalar};
+    const auto scalar = make_runner<T>(name + " scalar", gradus::backend::scalar{}, rule);
+    std::vector<runner<T>> others{scalar};
     support::for_each_architecture(support::widths{}, [&]<class Arch>(Arch, const char* arch) {
-      others.push_back(make_engine<T>(name + " " + arch, gradus::backend::basic_simd<Arch>{}, rule));
+      others.push_back(make_runner<T>(name + " " + arch, gradus::backend::basic_simd<Arch>{}, rule));
     });
     for (const problem& p : problems()) {
       const auto expected = run(scalar, p, false);
@@ -167,7 +167,7 @@ TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or 
 TEST_CASE_TEMPLATE("a NaN gradient changes only its own weight", T, float, double)
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
-    const auto e = make_engine<T>(std::string(rule_name), gradus::default_backend{}, rule);
+    const auto e = make_runner<T>(std::string(rule_name), gradus::default_backend{}, rule);
     constexpr std::size_t n = 37;
     std::vector<T> weights(n, T(0.5)), gradients(n, T(0.25)), memory(n * e.slots, T(0.125));
     std::vector<std::span<T>> state;

@@ -423,7 +423,7 @@ TEST_CASE("sums: many tensors, and tensors of many pages")
 
 namespace {
 
-// An engine's pool, which counts and can run dry.
+// The caller's memory pool, which counts and can run dry.
 struct pool {
   std::size_t allocations = 0, bytes = 0, left = std::numeric_limits<std::size_t>::max();
 };
@@ -503,8 +503,8 @@ TEST_CASE("allocator: a failed allocation changes nothing")
 
 namespace {
 
-// What an engine's pool may be: of one place, so never default-constructed; its addresses aligned to what it is asked
-// for, which is bytes, and no more; and in trouble when it is handed something back.
+// The caller's pool may be difficult: not default-constructible; its addresses aligned only to bytes, as it is asked
+// for bytes; and it throws when memory is handed back.
 struct stubborn_allocator : thrust::device_malloc_allocator<unsigned char> {
   using base = thrust::device_malloc_allocator<unsigned char>;
   std::size_t off;

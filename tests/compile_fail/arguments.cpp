@@ -55,7 +55,7 @@ gradus::optimizer<recipe, int> own;
 gradus::optimizer own(recipe{});
 #endif
 
-bool engine(std::span<float> w, std::span<const float> g, std::span<float> m, std::span<float> v)
+bool caller(std::span<float> w, std::span<const float> g, std::span<float> m, std::span<float> v)
 {
   const auto adam = gradus::adam{}.rule();
   const auto adams = gradus::adams{}.rule();

@@ -131,7 +131,7 @@
 #define fail(x) std::abort()
 #define show(x) std::printf("%s", #x)
 #define quote(x) #x
-// what engines and old C call their types, registers and constants
+// names that game engines and old C use for their types, registers and constants
 #define A 1
 #define B 1
 #define C 1

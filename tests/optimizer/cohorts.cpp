@@ -2,13 +2,9 @@
 
 #include <doctest/doctest.h>
 
-#include <chrono>
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -161,6 +157,47 @@ TEST_CASE("aging_table: as a plain list of groups would have it, whoever joins a
   }
 }
 
+namespace {
+
+// A key that counts how often keys are compared.
+struct counted_key {
+  std::uint64_t value = 0;
+  static inline std::size_t comparisons = 0;
+
+  explicit operator std::uint64_t() const { return value; }
+  bool operator==(const counted_key& other) const
+  {
+    ++comparisons;
+    return value == other.value;
+  }
+};
+struct counted_entry {
+  counted_key key;
+  std::uint64_t t = 0;
+  std::size_t members = 0, next = gradus::detail::no_place;
+};
+
+}  // namespace
+
+TEST_CASE("aging_table: join compares as few keys among many step counts as among few")
+{
+  for (const std::size_t n : {std::size_t(100), std::size_t(20000)}) {
+    gradus::detail::aging_table<counted_entry> all;
+    all.reserve(n);
+    std::vector<std::size_t> places;
+    counted_key::comparisons = 0;
+    for (std::uint64_t t = 0; t < n; ++t)
+      places.push_back(all.join(counted_key{1}, t));
+    CHECK(counted_key::comparisons <= n);
+    counted_key::comparisons = 0;
+    for (std::uint64_t t = 0; t < 100; ++t)
+      all.leave(places[t]);
+    for (std::uint64_t t = 0; t < 100; ++t)
+      CHECK(all.join(counted_key{1}, t) == places[t]);
+    CHECK(counted_key::comparisons < 2 * 100);
+  }
+}
+
 // ── in an optimizer ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 TEST_CASE("add: a tensor that is added late has a bias correction of its own")
@@ -305,31 +342,4 @@ TEST_CASE("freeze, remove: however tensors come, pause and go, each has a step c
         each[i].step();
     CHECK(same(model, alone));
   }
-}
-
-TEST_CASE("freeze, unfreeze: as fast among many step counts as among few")
-{
-  const auto seconds = [](std::size_t tensors) {
-    std::vector<float> w(tensors), g(tensors);
-    gradus::optimizer<gradus::sgd> opt;
-    std::vector<gradus::tensor_handle> handles;
-    for (std::size_t i = 0; i < tensors; ++i)
-      handles.push_back(opt.add(std::span(w).subspan(i, 1), std::span(g).subspan(i, 1)));
-    std::uint64_t age = 0;
-    opt.visit_state([&](std::string_view, std::string_view, auto values) {
-      if constexpr (std::is_same_v<typename decltype(values)::element_type, std::uint64_t>)
-        values[0] = age++;
-    });
-    double best = 1e9;
-    for (int k = 0; k < 3; ++k) {
-      const auto start = std::chrono::steady_clock::now();
-      for (std::size_t i = 0; i < 1000; ++i)
-        opt.freeze(handles[i]);
-      for (std::size_t i = 0; i < 1000; ++i)
-        opt.unfreeze(handles[i]);
-      best = std::fmin(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    }
-    return best;
-  };
-  CHECK(seconds(24000) < 8 * seconds(1000));  // 24 where every cohort is looked at
 }
