@@ -180,7 +180,7 @@ int starve(Optimizer& opt, Call&& call)
 
 }  // namespace
 
-TEST_CASE("allocations are counted")
+TEST_CASE("support: allocations are counted")
 {
   CHECK(allocations_in([] { ::operator delete(::operator new(1)); }) == 1);
   CHECK(allocations_in([] { ::operator delete[](::operator new[](1, std::nothrow)); }) == 1);
@@ -192,7 +192,7 @@ TEST_CASE("allocations are counted")
   CHECK(allocations_in([&] { opt.add(a.weights, a.gradients); }) > 0);
 }
 
-TEST_CASE("a step allocates nothing")
+TEST_CASE("step: allocates nothing")
 {
   using namespace gradus;
   check_steps(sgd{.momentum = 0.9});
@@ -202,7 +202,7 @@ TEST_CASE("a step allocates nothing")
   check_steps(adams{.weight_decay = 0.1}, backend::parallel(backend::scalar{}, executor::serial{}));
 }
 
-TEST_CASE("the kernel layer allocates nothing")
+TEST_CASE("update: the kernel layer allocates nothing")
 {
   using namespace gradus;
   tensor x(5000);
@@ -230,7 +230,7 @@ TEST_CASE("the kernel layer allocates nothing")
   CHECK(mean_square == doctest::Approx(0.25).epsilon(1e-6));
 }
 
-TEST_CASE("where memory runs out, nothing has changed, and the call may be tried again")
+TEST_CASE("optimizer: a call that runs out of memory changes nothing and can be repeated")
 {
   tensor a(100), b(50), c(20);
   gradus::optimizer<gradus::sgd, float, gradus::backend::scalar> opt({.lr = 0.1});

@@ -1,4 +1,4 @@
-// Optimizers chosen by name: the same bits as those chosen by type, and names that are typed wrong.
+// Optimizers chosen by name: the same bits as those chosen by type, and what they refuse.
 
 #include <doctest/doctest.h>
 
@@ -154,7 +154,7 @@ TEST_CASE("recipe_hyperparameters: of each recipe, with their defaults")
     CHECK((gradus::any_optimizer<float>(name).hyperparameters() == of(name)));
 }
 
-TEST_CASE("chosen by name, an optimizer has the bits of the one chosen by type")
+TEST_CASE("any_optimizer: has the bits of the optimizer chosen by type")
 {
   gradus::for_each_recipe([]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
     CAPTURE(name);
@@ -193,7 +193,7 @@ TEST_CASE("chosen by name, an optimizer has the bits of the one chosen by type")
   });
 }
 
-TEST_CASE("groups start from the default group, not from each other")
+TEST_CASE("add_group: groups start from the default group, not from each other")
 {
   gradus::any_optimizer<float> opt("adamw", {{"lr", 0.5}});
   const auto a = opt.add_group({{"weight_decay", 0}});
@@ -268,74 +268,21 @@ TEST_CASE("double, and a backend that is named: tensors are removed and the opti
   CHECK(opt.step_count(opt.add("w", w, g)) == 3);
 }
 
-TEST_CASE("names that are typed wrong are refused, and the nearest is named")
+TEST_CASE("any_optimizer: unknown names are refused with the nearest name")
 {
   using any = gradus::any_optimizer<float>;
-  const auto check = [&](const char* typed, const std::string& meant) {
-    const std::string message =
-        "gradus: optimizer is \"" + std::string(typed) +
-        "\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam" +
-        (meant.empty() ? "" : " (\"" + meant + "\"?)");
-    CHECK_THROWS_WITH_AS(any{typed}, message.c_str(), std::invalid_argument);
-    CHECK_THROWS_WITH_AS(gradus::recipe_hyperparameters(typed), message.c_str(), std::invalid_argument);
-  };
-  check("amdaw", "adamw");
-  check("Adam", "adam");
-  check("SGD", "sgd");
-  check("ada_bound", "adabound");
-  check("AMSGrad", "amsgrad");
-  check("yoggi", "yogi");
-  check("radamm", "radam");
-  // Where nothing is near, nothing is guessed.
-  check("", "");
-  check("rmsprop", "");
-  check("lion", "");
-
+  const char* const message =
+      "gradus: optimizer is \"amdaw\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, "
+      "radam (\"adamw\"?)";
+  CHECK_THROWS_WITH_AS(any("amdaw"), message, std::invalid_argument);
+  CHECK_THROWS_WITH_AS(gradus::recipe_hyperparameters("amdaw"), message, std::invalid_argument);
   CHECK_THROWS_WITH_AS(any("sgd", {{"momentun", 0.9}}),
                        "gradus: hyperparameter of sgd is \"momentun\"; expected one of lr, momentum, dampening, "
                        "nesterov, weight_decay (\"momentum\"?)",
                        std::invalid_argument);
-  CHECK_THROWS_WITH_AS(any("adam", {{"weightdecay", 0.9}}),
-                       "gradus: hyperparameter of adam is \"weightdecay\"; expected one of lr, beta1, beta2, eps, "
-                       "weight_decay (\"weight_decay\"?)",
-                       std::invalid_argument);
-  CHECK_THROWS_WITH_AS(
-      any("adam", {{"momentum", 0.9}}),
-      "gradus: hyperparameter of adam is \"momentum\"; expected one of lr, beta1, beta2, eps, weight_decay",
-      std::invalid_argument);
 }
 
-TEST_CASE("hyperparameters by the names of other libraries are refused, and ours are named")
-{
-  const auto check = [](const char* recipe, const char* elsewhere, const char* ours) {
-    const std::string meant = "(\"" + std::string(ours) + "\"?)";
-    CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>(recipe, {{elsewhere, 0.5}}), doctest::Contains(meant.c_str()),
-                         std::invalid_argument);
-  };
-  for (const char* name : {"learning_rate", "learningRate", "Learning_Rate", "alpha", "eta", "step_size"})
-    check("adam", name, "lr");
-  check("adamw", "wd", "weight_decay");
-  check("adamw", "l2", "weight_decay");
-  check("yogi", "epsilon", "eps");
-  check("adam", "beta_1", "beta1");
-  check("adam", "b2", "beta2");
-  check("sgd", "mu", "momentum");
-  check("yogi", "initial_accumulator_value", "initial_accumulator");
-  check("adamw", "weight_decay_rate", "weight_decay");
-}
-
-TEST_CASE("algorithms that gradus has not are refused, and none that sounds alike is named")
-{
-  for (const char* name : {"nadam", "NAdam", "adagrad", "lion", "adan", "adamax", "sgdw"})
-    CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>{name},
-                         ("gradus: optimizer is \"" + std::string(name) +
-                          "\"; expected one of sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam")
-                             .c_str(),
-                         std::invalid_argument);
-  CHECK_THROWS_WITH_AS(gradus::any_optimizer<float>("sgdm"), doctest::Contains("(\"sgd\"?)"), std::invalid_argument);
-}
-
-TEST_CASE("of two hyperparameters with one name the later counts, and both are checked")
+TEST_CASE("any_optimizer: of two hyperparameters with one name the later counts, and both are checked")
 {
   using any = gradus::any_optimizer<float>;
   CHECK(any("adam", {{"lr", 0.5}, {"eps", 0}, {"lr", 0.25}}).lr() == 0.25);
@@ -343,7 +290,7 @@ TEST_CASE("of two hyperparameters with one name the later counts, and both are c
                        std::invalid_argument);
 }
 
-TEST_CASE("values out of range are refused, and change nothing")
+TEST_CASE("any_optimizer: values out of range are refused, and change nothing")
 {
   using any = gradus::any_optimizer<float>;
   CHECK_THROWS_WITH_AS(any("adam", {{"beta2", 1}}), "gradus: beta2 is 1; expected a number in [0, 1)",
@@ -391,7 +338,7 @@ TEST_CASE("values out of range are refused, and change nothing")
   CHECK((w == before));
 }
 
-TEST_CASE("an optimizer that was moved from refuses calls; a constant one shows its state")
+TEST_CASE("any_optimizer: refuses calls after a move; shows its state if const")
 {
   std::vector<float> w(3, 1.0f), g(3, 0.5f);
   gradus::any_optimizer<float> opt("adam");
@@ -455,7 +402,7 @@ TEST_CASE("set_lr, report, padding, rebind_gradients, rebind of several: as of o
   CHECK(w[10] == 0);
 }
 
-TEST_CASE("memory of another tensor, calls of a visitor, and calls after a move are refused")
+TEST_CASE("any_optimizer: refuses another tensor's memory, changes by a visitor, and calls after a move")
 {
   std::vector<float> w(4, 1.0f), v(4, 1.0f), g(4, 0.5f);
   gradus::any_optimizer<float> opt("adam");
@@ -531,7 +478,7 @@ TEST_CASE("a checkpoint of a tensor that has no gradients yet: resumed, it takes
   run([] { return gradus::optimizer<gradus::adams>({.weight_decay = 0.1}); });
 }
 
-TEST_CASE("an optimizer that was moved from is not saved")
+TEST_CASE("save: an optimizer that was moved from is refused")
 {
   const auto check = [](auto opt) {
     const auto moved = std::move(opt);

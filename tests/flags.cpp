@@ -141,7 +141,7 @@ void not_finite()
   for (const bits b : {exponent, exponent | sign, exponent | 1, exponent | (exponent >> 1), exponent | sign | 5}) {
     std::vector<T> x(100, T(1));
     std::memcpy(&x[70], &b, sizeof b);
-    if (gradus::all_finite(x.data(), x.size()) || gradus::is_finite(x[70]) || !gradus::is_finite(x[71]))
+    if (gradus::detail::all_finite(x.data(), x.size()) || gradus::is_finite(x[70]) || !gradus::is_finite(x[71]))
       fail("is_finite", "", double(b), 0);
     if (gradus::is_nan(double(x[70])) != ((b & ~exponent & ~sign) != 0))
       fail("is_nan", "", double(b), 0);

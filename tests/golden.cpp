@@ -102,7 +102,7 @@ const golden::file& recorded()
 
 }  // namespace
 
-TEST_CASE("the recorded trajectories are all there")
+TEST_CASE("golden: all recorded trajectories are there")
 {
   CHECK(recorded().cases.size() == 15);
   CHECK(recorded().problem.steps == 200);
@@ -115,8 +115,8 @@ TEST_CASE("the recorded trajectories are all there")
   });
 }
 
-TEST_CASE_TEMPLATE("trajectories of PyTorch and of the authors' code", Backend, gradus::backend::scalar,
-                   gradus::default_backend)
+TEST_CASE_TEMPLATE("golden: every recipe follows the trajectories of PyTorch or the authors' code", Backend,
+                   gradus::backend::scalar, gradus::default_backend)
 {
   for (const auto& c : recorded().cases)
     with_recipe(c, [&](const auto& recipe) {

@@ -23,7 +23,7 @@ struct ema_of_unknown_sum : second_moment::ema {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("Adam, AdamW and AdamS are equal without weight decay", T, float, double)
+TEST_CASE_TEMPLATE("adam, adamw, adams: equal without weight decay", T, float, double)
 {
   support::random r(1);
   const auto start = draw<T>(r);
@@ -48,7 +48,7 @@ TEST_CASE_TEMPLATE("Adam, AdamW and AdamS are equal without weight decay", T, fl
 }
 
 // To the bit: both divide the same numerator by √v, which a power of one leaves as it is.
-TEST_CASE_TEMPLATE("Padam with partial = 1/2 is AMSGrad if eps is 0", T, float, double)
+TEST_CASE_TEMPLATE("padam: with partial = 1/2 and eps = 0 it is AMSGrad", T, float, double)
 {
   support::random r(2);
   const auto start = draw<T>(r);
@@ -62,7 +62,7 @@ TEST_CASE_TEMPLATE("Padam with partial = 1/2 is AMSGrad if eps is 0", T, float, 
   }
 }
 
-TEST_CASE_TEMPLATE("Padam with partial = 0 is momentum", T, float, double)
+TEST_CASE_TEMPLATE("padam: with partial = 0 it is momentum", T, float, double)
 {
   support::random r(3);
   const auto start = draw<T>(r);
@@ -91,7 +91,7 @@ TEST_CASE_TEMPLATE("RAdam: the first five steps are bias-corrected momentum, the
   }
 }
 
-TEST_CASE_TEMPLATE("AdaBound's step tends to final_lr times the first moment, and follows the schedule", T, float,
+TEST_CASE_TEMPLATE("adabound: the step tends to final_lr times the first moment, and follows the schedule", T, float,
                    double)
 {
   const adabound recipe{.lr = 0.01, .final_lr = 0.1, .gamma = 1e-2};
@@ -188,7 +188,7 @@ TEST_CASE_TEMPLATE("scheduled decay: one pass gives the result of two passes", T
   CHECK(equal(one.slots[1], two.slots[1]));
 }
 
-TEST_CASE_TEMPLATE("SGDS is SGD with a decoupled decay times (1 - dampening)/(1 - momentum)", T, float, double)
+TEST_CASE_TEMPLATE("sgds: is SGD with a decoupled decay times (1 - dampening)/(1 - momentum)", T, float, double)
 {
   support::random r(10);
   const auto start = draw<T>(r);
@@ -204,7 +204,7 @@ TEST_CASE_TEMPLATE("SGDS is SGD with a decoupled decay times (1 - dampening)/(1 
   }
 }
 
-TEST_CASE_TEMPLATE("AMSGrad is Adam as long as the second moment grows", T, float, double)
+TEST_CASE_TEMPLATE("amsgrad: is Adam as long as the second moment grows", T, float, double)
 {
   support::random r(11);
   const auto start = draw<T>(r);

@@ -106,7 +106,7 @@ struct side_by_side {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("Adam by hand has the optimizer's bits", T, float, double)
+TEST_CASE_TEMPLATE("update: Adam by hand has the optimizer's bits", T, float, double)
 {
   const auto rule = gradus::adam{.lr = 0.01, .weight_decay = 0.01}.rule();
   side_by_side<T, std::remove_const_t<decltype(rule)>> s(rule);
@@ -117,7 +117,8 @@ TEST_CASE_TEMPLATE("Adam by hand has the optimizer's bits", T, float, double)
   });
 }
 
-TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits, the norm computed or given", T, float, double)
+TEST_CASE_TEMPLATE("update: AdamS by hand in one pass has the optimizer's bits, with the norm computed or given", T,
+                   float, double)
 {
   const auto rule = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
   static_assert(rule.scheduled_in_one_pass);
@@ -140,7 +141,8 @@ TEST_CASE_TEMPLATE("AdamS by hand in one pass has the optimizer's bits, the norm
   }
 }
 
-TEST_CASE_TEMPLATE("AdamS by hand with a sum for each beta2 and step count has the optimizer's bits", T, float, double)
+TEST_CASE_TEMPLATE("update: AdamS by hand with a sum for each beta2 and step count has the optimizer's bits", T, float,
+                   double)
 {
   // Two of one β₂ and step count in two groups, one of another β₂, one that comes five steps later.
   const gradus::adams recipe{.lr = 0.01, .weight_decay = 0.1};
@@ -184,7 +186,8 @@ TEST_CASE_TEMPLATE("AdamS by hand with a sum for each beta2 and step count has t
   }
 }
 
-TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the optimizer's bits", T, float, double)
+TEST_CASE_TEMPLATE("update_moments, update_weights: AMSGrad with a scheduled decay by hand has the optimizer's bits", T,
+                   float, double)
 {
   const auto rule = gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{.beta2 = 0.9},
                                     gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1});
@@ -208,7 +211,7 @@ TEST_CASE_TEMPLATE("AMSGrad with a scheduled decay by hand in two passes has the
   });
 }
 
-TEST_CASE("SGD with momentum 0 takes an empty slot, and leaves one that is there alone")
+TEST_CASE("update: SGD with momentum 0 accepts an empty slot, and does not change a full one")
 {
   const auto rule = gradus::sgd{.lr = 0.1, .weight_decay = 0.01}.rule();
   support::random r(3);
@@ -234,7 +237,7 @@ TEST_CASE("SGD with momentum 0 takes an empty slot, and leaves one that is there
   CHECK(support::first_difference(x.ours, x.theirs) == -1);
 }
 
-TEST_CASE("Yogi's slots start from its accumulator, all others from 0")
+TEST_CASE("initial_value: Yogi's slots start from its accumulator, all others from 0")
 {
   const gradus::yogi recipe{.initial_accumulator = 0.25};
   const auto rule = recipe.rule();
@@ -253,7 +256,7 @@ TEST_CASE("Yogi's slots start from its accumulator, all others from 0")
   });
 }
 
-TEST_CASE("lengths that differ are refused, and nothing is changed")
+TEST_CASE("update: different lengths are refused, and nothing changes")
 {
   const auto rule = gradus::amsgrad{.lr = 0.1}.rule();
   const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, 1, 1, 0));
@@ -275,7 +278,7 @@ TEST_CASE("lengths that differ are refused, and nothing is changed")
   CHECK(gradus::update(backend, formula, {}, {}, {}));
 }
 
-TEST_CASE("half a step moves its half and no more")
+TEST_CASE("update_moments, update_weights: each changes its half and no more")
 {
   support::for_each_composition([]<class Rule>(std::string_view name, const Rule& rule) {
     constexpr std::size_t n = 20;
@@ -300,7 +303,7 @@ TEST_CASE("half a step moves its half and no more")
   });
 }
 
-TEST_CASE("formulas can be copied as bytes, and nothing in the kernel layer throws")
+TEST_CASE("prepare, update: formulas are trivially copyable, and nothing throws")
 {
   int checked = 0;
   support::for_each_composition([&]<class Rule>(std::string_view, const Rule& rule) {
@@ -336,7 +339,7 @@ TEST_CASE("formulas can be copied as bytes, and nothing in the kernel layer thro
   CHECK(checked == 2 * 16);
 }
 
-TEST_CASE_TEMPLATE("the sum of the second moments follows from the gradients' norms", T, float, double)
+TEST_CASE_TEMPLATE("next_second_moment_sum: follows the sum of the moments from the gradients' norms", T, float, double)
 {
   const auto rule = gradus::adams{.beta2 = 0.99}.rule();
   support::random r(8);

@@ -29,7 +29,7 @@ static_assert(std::is_default_constructible_v<gradus::optimizer<gradus::adam>>);
 // A recipe is not silently an optimizer.
 static_assert(!std::is_convertible_v<gradus::adam, gradus::optimizer<gradus::adam>>);
 
-TEST_CASE("the defaults of the template are float and the default backend")
+TEST_CASE("optimizer: the template's defaults are float and the default backend")
 {
   using opt = gradus::optimizer<gradus::adam>;
   static_assert(std::is_same_v<opt::value_type, float> && std::is_same_v<opt::backend_type, gradus::default_backend>);

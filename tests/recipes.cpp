@@ -49,7 +49,7 @@ bool same_steps(const A& a, const B& b)
 }  // namespace
 
 // docs and papers name these compositions; the numbers differ from the defaults on purpose.
-TEST_CASE("a recipe is the composition that the table of algorithms.md gives")
+TEST_CASE("rule: is the composition in the table of algorithms.md")
 {
   using namespace gradus;
   const first_moment::momentum heavy{.momentum = 0.8, .dampening = 0.1, .nesterov = false};
@@ -86,7 +86,7 @@ TEST_CASE("a recipe is the composition that the table of algorithms.md gives")
                              decay::l2_or_decoupled{wd, decoupled})));
 }
 
-TEST_CASE("the defaults are PyTorch's, or the authors'")
+TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
 {
   struct row {
     std::string_view recipe, hyperparameter;
@@ -144,7 +144,7 @@ TEST_CASE("the defaults are PyTorch's, or the authors'")
   CHECK(found == table.size());
 }
 
-TEST_CASE("every recipe stands still at lr = 0, and at lr_scale = 0")
+TEST_CASE("recipes: lr = 0 or lr_scale = 0 changes no weight")
 {
   gradus::for_each_recipe([]<class Recipe>(const char* name, std::type_identity<Recipe>) {
     CAPTURE(std::string(name));

@@ -126,7 +126,7 @@ TEST_CASE("cosine_warm_restarts: CosineAnnealingWarmRestarts")
                        "gradus: eta_min is nan; expected a finite number >= 0", std::invalid_argument);
 }
 
-TEST_CASE("cosine_warm_restarts finds its period at once, however many came before")
+TEST_CASE("cosine_warm_restarts: finds its period in constant time")
 {
   const auto start = std::chrono::steady_clock::now();
   const double largest = std::numeric_limits<double>::max();
@@ -143,7 +143,7 @@ TEST_CASE("cosine_warm_restarts finds its period at once, however many came befo
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(1));
 }
 
-TEST_CASE("cosine_warm_restarts ends for every input in range, and stays within [eta_min, 1]")
+TEST_CASE("cosine_warm_restarts: terminates for every input in range, and stays within [eta_min, 1]")
 {
   const double denormal = std::numeric_limits<double>::denorm_min(), largest = std::numeric_limits<double>::max();
   const double lengths[] = {denormal, 3 * denormal, 1e-320, 2.3e-308, 1e-300, 1e-151, 1e-149, 1e-20,  1,

@@ -397,18 +397,12 @@ void compare(std::uint64_t trials, double tolerance)
 
 }  // namespace
 
-TEST_CASE("the scalar backend agrees with the textbook in double")
-{
-  compare<double, gradus::backend::scalar>(100, 1e-12);
-}
+TEST_CASE("scalar: agrees with the textbook in double") { compare<double, gradus::backend::scalar>(100, 1e-12); }
 
-TEST_CASE("the default backend agrees with the textbook in double")
+TEST_CASE("default_backend: agrees with the textbook in double")
 {
   compare<double, gradus::default_backend>(100, 1e-12);
 }
 
 // The scalar backend gives the same bits (see backend/simd.cpp).
-TEST_CASE("the default backend agrees with the textbook in float")
-{
-  compare<float, gradus::default_backend>(30, 1e-3);
-}
+TEST_CASE("default_backend: agrees with the textbook in float") { compare<float, gradus::default_backend>(30, 1e-3); }

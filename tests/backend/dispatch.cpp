@@ -54,7 +54,7 @@ void for_each_recipe_rule(const F& f)
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every instruction set gives the bits that are recorded for its family", T, float, double)
+TEST_CASE_TEMPLATE("dispatch: every instruction set gives the bits recorded for its family", T, float, double)
 {
   const auto expected = support::expected_hashes();
   for (const dispatch& d : all_of_this_machine())
@@ -65,9 +65,8 @@ TEST_CASE_TEMPLATE("every instruction set gives the bits that are recorded for i
     });
 }
 
-TEST_CASE_TEMPLATE(
-    "every instruction set has the bits of this build's scalar backend, or the other family's, at any length", T, float,
-    double)
+TEST_CASE_TEMPLATE("dispatch: every instruction set has the scalar backend's bits of its family, at any length", T,
+                   float, double)
 {
   for_each_recipe_rule([&](std::string_view name, const auto& rule) {
     for (const std::size_t length : {1u, 3u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 33u, 64u, 4095u, 4097u}) {
@@ -84,7 +83,7 @@ TEST_CASE_TEMPLATE(
   });
 }
 
-TEST_CASE("on several threads, the bits of one")
+TEST_CASE("dispatch: several threads give the bits of one")
 {
   constexpr std::size_t length = 200'001;
   const auto run = [](auto backend) {
@@ -101,7 +100,7 @@ TEST_CASE("on several threads, the bits of one")
     CHECK_MESSAGE(run(d) == run(gradus::backend::parallel(d, gradus::executor::thread_pool(3))), std::string(d.name()));
 }
 
-TEST_CASE("without a choice the widest set is taken")
+TEST_CASE("dispatch: takes the widest instruction set by default")
 {
   const auto all = all_of_this_machine();
   REQUIRE(!all.empty());
@@ -114,7 +113,7 @@ TEST_CASE("without a choice the widest set is taken")
 #endif
 }
 
-TEST_CASE("a set that the machine has not is refused")
+TEST_CASE("dispatch: an instruction set that the machine lacks is refused")
 {
   const auto refusal = [](instruction_set set) -> std::string {
     try {

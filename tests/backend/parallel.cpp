@@ -25,7 +25,7 @@ struct backwards {
 
 }  // namespace
 
-TEST_CASE("the pieces in order, and by an executor of the caller's own")
+TEST_CASE("parallel: runs the pieces by the serial executor and by the caller's own")
 {
   check_executor(gradus::executor::serial{});
   check_executor(backwards{});

@@ -146,7 +146,7 @@ void compare(const std::vector<T>& expected, const runner<T>& e, const problem& 
   }
 }
 
-TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or in two, and writes nothing else", T,
+TEST_CASE_TEMPLATE("simd: every width gives the scalar backend's bits, in one pass or two, and writes nothing else", T,
                    float, double)
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
@@ -164,7 +164,7 @@ TEST_CASE_TEMPLATE("every width gives the scalar backend's bits, in one pass or 
   });
 }
 
-TEST_CASE_TEMPLATE("a NaN gradient changes only its own weight", T, float, double)
+TEST_CASE_TEMPLATE("simd: a NaN gradient changes only its own weight", T, float, double)
 {
   support::for_each_composition([]<class Rule>(std::string_view rule_name, const Rule& rule) {
     const auto e = make_runner<T>(std::string(rule_name), gradus::default_backend{}, rule);
@@ -181,7 +181,7 @@ TEST_CASE_TEMPLATE("a NaN gradient changes only its own weight", T, float, doubl
   });
 }
 
-TEST_CASE("the widths that this build compares")
+TEST_CASE("simd: this build compares all widths that its flags allow")
 {
   int count = 0;
   support::for_each_architecture(support::widths{}, [&]<class Arch>(Arch, const char* name) {

@@ -60,7 +60,7 @@ gradus_thrust_suite(test_thrust_trajectories bits/trajectories)
 # The path of GPUs, on the host's systems.
 gradus_thrust_suite(test_thrust_device_golden golden)
 gradus_thrust_suite(test_thrust_device_optimizer ${of_optimizer})
-gradus_thrust_suite(test_thrust_device_checkpoint checkpoint)
+gradus_thrust_suite(test_thrust_device_checkpoint checkpoint checkpoint/load_plan checkpoint/transfer)
 foreach(suite golden optimizer checkpoint)
   target_compile_definitions(test_thrust_device_${suite} PRIVATE GRADUS_TEST_THRUST_DEVICE)
 endforeach()

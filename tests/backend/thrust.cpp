@@ -108,7 +108,7 @@ TEST_CASE("add: unusable Thrust memory is refused like any other")
   CHECK(opt.step().applied);
 }
 
-TEST_CASE("a custom rule with qualified function names has the bits of the built-in rule")
+TEST_CASE("thrust: a custom rule with qualified function names has the bits of the built-in rule")
 {
   std::vector<float> expected(length), gradients(length);
   for (std::size_t i = 0; i < length; ++i)

@@ -130,14 +130,14 @@ bool same_as_scalar(const Rule& rule)
 
 }  // namespace
 
-TEST_CASE("every optimizer has the bits of the scalar backend")
+TEST_CASE("thrust_device: every optimizer has the bits of the scalar backend")
 {
   support::for_each_composition([](std::string_view name, const auto& rule) {
     CHECK_MESSAGE(same_as_scalar<float>(rule), name);
   });
 }
 
-TEST_CASE("double, 16-bit and 8-bit precisions have the bits of the scalar backend")
+TEST_CASE("thrust_device: double, 16-bit and 8-bit precisions have the bits of the scalar backend")
 {
   const auto adams = gradus::adams{.lr = 0.01, .weight_decay = 0.1}.rule();
   CHECK(same_as_scalar<double>(adams));

@@ -146,7 +146,7 @@ void check_same_as_scalar(const std::string& name, const Recipe& recipe, double 
   if (!there_is_a_device()) \
   return std::puts("left out, as there is no GPU"), void()
 
-TEST_CASE("every recipe, as on a CPU")
+TEST_CASE("thrust_device: every recipe agrees with the CPU")
 {
   NEEDS_A_DEVICE;
 #if !defined(GRADUS_TEST_NO_GPU)  // many kernels to compile for none to run
@@ -167,7 +167,7 @@ TEST_CASE("every recipe, as on a CPU")
 
 #if defined(GRADUS_TEST_CUDA)
 TEST_CASE(
-    "replayed with a moving lr, a captured graph goes on as steps do; it is as long for a thousand tensors as for one")
+    "graph: replays with a changing lr continue as steps do, with as many nodes for a thousand tensors as for one")
 {
   NEEDS_A_DEVICE;
   std::size_t nodes[2] = {};
@@ -222,7 +222,7 @@ TEST_CASE(
   CHECK(nodes[1] <= nodes[0] + 4);
 }
 
-TEST_CASE("memory of the host is refused, unless the device reaches it")
+TEST_CASE("add: host memory is refused unless the device can access it")
 {
   NEEDS_A_DEVICE;
   int reaches = 0;
@@ -241,7 +241,7 @@ TEST_CASE("memory of the host is refused, unless the device reaches it")
   }
 }
 
-TEST_CASE("where there is no device, CUDA's errors say so and nothing has changed")
+TEST_CASE("thrust_device: without a device, CUDA's error is reported and nothing has changed")
 {
   if (there_is_a_device())
     return;
@@ -253,7 +253,7 @@ TEST_CASE("where there is no device, CUDA's errors say so and nothing has change
 }
 #endif
 
-TEST_CASE("more elements than 32 bits can count")
+TEST_CASE("thrust_device: more elements than 32 bits can count")
 {
   NEEDS_A_DEVICE;
 #if defined(GRADUS_TEST_CUDA)

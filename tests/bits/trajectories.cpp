@@ -10,7 +10,7 @@
 #include "support/compositions.hpp"
 #include "support/fingerprint.hpp"
 
-TEST_CASE("every optimizer and the sums have the bits recorded for this family")
+TEST_CASE("bits: every optimizer and the sums have the bits recorded for this family")
 {
   const gradus::default_backend backend{};
   const auto expected = support::expected_hashes();

@@ -206,7 +206,7 @@ int resume_from_stops(const std::string& name, const Recipe& recipe)
 
 }  // namespace
 
-TEST_CASE("runs save themselves")
+TEST_CASE("save: runs are saved half-way")
 {
   std::filesystem::create_directories(folder);
   int cases = 0;
@@ -219,7 +219,7 @@ TEST_CASE("runs save themselves")
   std::printf("%d checkpoints saved\n", cases);
 }
 
-TEST_CASE("runs resume, and end with the same bytes")
+TEST_CASE("load: runs resume and end with the same bytes")
 {
   int cases = 0;
   for_each_optimizer([&]<class Recipe, class T, class Backend>(const std::string& name, const Recipe& recipe, T,

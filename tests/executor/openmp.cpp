@@ -11,7 +11,7 @@
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:libomp\nleak:libgomp\n"; }
 
-TEST_CASE("OpenMP gives the bits of one thread, for every number of threads")
+TEST_CASE("openmp: gives the bits of one thread, for every number of threads")
 {
   for (const int threads : {0, 1, 2, 3, 8})
     support::check_executor(gradus::executor::openmp{threads});

@@ -7,4 +7,4 @@
 
 #include "support/executor.hpp"
 
-TEST_CASE("TBB gives the bits of one thread") { support::check_executor(gradus::executor::tbb{}); }
+TEST_CASE("tbb: gives the bits of one thread") { support::check_executor(gradus::executor::tbb{}); }

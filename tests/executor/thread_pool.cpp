@@ -80,7 +80,7 @@ constexpr bool sanitized = false;
 
 }  // namespace
 
-TEST_CASE("a pool of 1 to 8 threads gives the bits of one thread")
+TEST_CASE("thread_pool: 1 to 8 threads give the bits of one thread")
 {
   for (unsigned threads = 1; threads <= 8; ++threads) {
     gradus::executor::thread_pool pool(threads);
@@ -92,7 +92,7 @@ TEST_CASE("a pool of 1 to 8 threads gives the bits of one thread")
                        std::invalid_argument);
 }
 
-TEST_CASE("a pool runs each piece once, and takes turns between callers")
+TEST_CASE("thread_pool: runs each piece once, and takes turns between callers")
 {
   gradus::executor::thread_pool pool(4);
   std::vector<std::thread> callers;
@@ -110,7 +110,7 @@ TEST_CASE("a pool runs each piece once, and takes turns between callers")
 }
 
 #if defined(__unix__) || defined(__APPLE__)
-TEST_CASE("a pool works in a child of fork(), and its destructor ends there")
+TEST_CASE("thread_pool: works in a child of fork(), and its destructor returns there")
 {
   std::optional<thread_pool> pool(4);
   const gradus::adams adams{.weight_decay = 0.1};
@@ -134,7 +134,7 @@ TEST_CASE("a pool works in a child of fork(), and its destructor ends there")
   }
 }
 
-TEST_CASE("several threads of a child of fork() use the pool at once")
+TEST_CASE("thread_pool: several threads of a child of fork() use it at once")
 {
   const thread_pool pool(3);
   REQUIRE(runs(pool));
@@ -149,7 +149,7 @@ TEST_CASE("several threads of a child of fork() use the pool at once")
   }));
 }
 
-TEST_CASE("a pool works in a child that was forked while another thread was in the middle of a run")
+TEST_CASE("thread_pool: works in a child that was forked during another thread's run")
 {
   const thread_pool pool(3);
   std::atomic<bool> begun = false, leave = false;
@@ -169,7 +169,7 @@ TEST_CASE("a pool works in a child that was forked while another thread was in t
   CHECK(runs(pool));
 }
 
-TEST_CASE("a child of fork() that gets no threads runs its steps alone")
+TEST_CASE("thread_pool: a child of fork() that cannot start threads runs all pieces itself")
 {
   const thread_pool pool(8);
   if (sanitized)
@@ -201,7 +201,7 @@ TEST_CASE("a child of fork() that gets no threads runs its steps alone")
 }
 #endif
 
-TEST_CASE("a run inside a pool's own work goes through, with the same bits")
+TEST_CASE("thread_pool: a run inside its own work completes with the same bits")
 {
   const thread_pool pool(4), other(3);
   const gradus::adams adams{.weight_decay = 0.1};
@@ -221,8 +221,7 @@ TEST_CASE("a run inside a pool's own work goes through, with the same bits")
   CHECK(good == 12);
 }
 
-TEST_CASE(
-    "a pool whose threads sleep at once, or spin for longer than a run, runs each piece once; other times are refused")
+TEST_CASE("thread_pool: runs each piece once for any spinning time, and refuses invalid times")
 {
   using std::chrono::microseconds;
   for (const microseconds spin : {microseconds(0), microseconds(1), microseconds(2000), microseconds(1'000'000)}) {
@@ -236,7 +235,7 @@ TEST_CASE(
                          std::invalid_argument);
 }
 
-TEST_CASE("two pools may run in each other's work, from two threads")
+TEST_CASE("thread_pool: two pools can run in each other's work, from two threads")
 {
   const thread_pool a(3), b(3);
   std::atomic<int> good = 0;
@@ -250,7 +249,7 @@ TEST_CASE("two pools may run in each other's work, from two threads")
   CHECK(good == 1200);
 }
 
-TEST_CASE("the last handle of a pool may be dropped in its work, by any of its threads")
+TEST_CASE("thread_pool: its last handle may be destroyed in its work, by any of its threads")
 {
   for (std::size_t dropper = 0; dropper < 4; ++dropper) {
     auto pool = std::make_unique<thread_pool>(4);
@@ -264,7 +263,7 @@ TEST_CASE("the last handle of a pool may be dropped in its work, by any of its t
   }
 }
 
-TEST_CASE("a handle that was moved from still names its pool")
+TEST_CASE("thread_pool: a handle that was moved from still refers to its pool")
 {
   thread_pool first(3), second = std::move(first);
   CHECK(first.threads() == 3);

@@ -103,7 +103,7 @@ exact_sum times(std::uint64_t n, double x)
 
 }  // namespace
 
-TEST_CASE("the sum of any list is the double nearest to the exact sum")
+TEST_CASE("exact_sum: gives the double nearest to the sum of any list")
 {
   support::random r(1);
   int negative = 0, infinite = 0, denormal = 0, zero = 0;
@@ -122,7 +122,7 @@ TEST_CASE("the sum of any list is the double nearest to the exact sum")
   CHECK(zero > 100);
 }
 
-TEST_CASE("the sum of two numbers is the processor's")
+TEST_CASE("exact_sum: two numbers give the processor's sum")
 {
   support::random r(2);
   for (int i = 0; i < 100000; ++i) {
@@ -135,7 +135,7 @@ TEST_CASE("the sum of two numbers is the processor's")
   }
 }
 
-TEST_CASE("a sum half-way between two doubles goes to the even one, at any place")
+TEST_CASE("exact_sum: a tie between two doubles rounds to the even one, at any exponent")
 {
   constexpr double e = limits::epsilon();  // 2^-52
   const std::pair<list, double> cases[] = {
@@ -164,7 +164,7 @@ TEST_CASE("a sum half-way between two doubles goes to the even one, at any place
   CHECK(moved == (1022 + 1074 - 54 + 1) * 5);  // in one of the two directions
 }
 
-TEST_CASE("sums of denormals are exact, and the first normal numbers follow them without a gap")
+TEST_CASE("exact_sum: sums of denormals are exact, up to and beyond the smallest normal number")
 {
   constexpr double normal = limits::min();
   CHECK(sum_of({least, least, least}).value() == 3 * least);
@@ -176,7 +176,7 @@ TEST_CASE("sums of denormals are exact, and the first normal numbers follow them
   CHECK(sum_of({-normal, least}).value() == -(normal - least));
 }
 
-TEST_CASE("a sum is infinite if it rounds to 2^1024 or more, and only the total counts")
+TEST_CASE("exact_sum: infinite if the total rounds to 2^1024 or more, whatever the partial sums")
 {
   constexpr double half = 0x1p970;  // of the largest double's last bit
   CHECK(sum_of({largest, largest}).value() == infinity);
@@ -196,7 +196,7 @@ TEST_CASE("a sum is infinite if it rounds to 2^1024 or more, and only the total 
   CHECK(all.value() == 3);
 }
 
-TEST_CASE("a sum of zeros, and one that cancels, is +0")
+TEST_CASE("exact_sum: zeros, or numbers that cancel, give +0")
 {
   CHECK(bits(exact_sum().value()) == bits(0.0));
   CHECK(bits(sum_of({0.0, 0.0}).value()) == bits(0.0));
@@ -206,7 +206,7 @@ TEST_CASE("a sum of zeros, and one that cancels, is +0")
   CHECK(bits(sum_of({largest, -least, -largest, least}).value()) == bits(0.0));
 }
 
-TEST_CASE("NaN, and infinities of both signs, make the sum NaN; infinities of one sign make it infinite")
+TEST_CASE("exact_sum: NaN or infinities of both signs give NaN; infinities of one sign give infinity")
 {
   for (const double x : {0.0, 1.0, -largest}) {
     CHECK(std::isnan(sum_of({x, not_a_number}).value()));
@@ -229,7 +229,7 @@ TEST_CASE("NaN, and infinities of both signs, make the sum NaN; infinities of on
   CHECK(b.value() == -infinity);
 }
 
-TEST_CASE("the order of the numbers does not matter, to the last word")
+TEST_CASE("exact_sum: the order of the numbers changes no word")
 {
   support::random r(3);
   for (int i = 0; i < 300; ++i) {
@@ -242,7 +242,7 @@ TEST_CASE("the order of the numbers does not matter, to the last word")
   }
 }
 
-TEST_CASE("sums of parts, added in any order, are the sum of the whole")
+TEST_CASE("exact_sum: sums of parts, added in any order, give the sum of the whole")
 {
   support::random r(4);
   for (int i = 0; i < 300; ++i) {
@@ -269,7 +269,7 @@ TEST_CASE("sums of parts, added in any order, are the sum of the whole")
   }
 }
 
-TEST_CASE("carrying leaves the value as it is, and every digit but the last in 32 bits")
+TEST_CASE("exact_sum: a carry keeps the value, and leaves each digit but the last below 2^32")
 {
   support::random r(5);
   for (int i = 0; i < 300; ++i) {
@@ -289,7 +289,7 @@ TEST_CASE("carrying leaves the value as it is, and every digit but the last in 3
   }
 }
 
-TEST_CASE("2^31 − 1 numbers can be added before a carry")
+TEST_CASE("exact_sum: 2^31 − 1 numbers can be added before a carry")
 {
   support::random r(6);
   constexpr std::uint64_t n = 0x7fffffff;
@@ -308,7 +308,7 @@ TEST_CASE("2^31 − 1 numbers can be added before a carry")
     }
 }
 
-TEST_CASE("a number changes at most three words, by what it is worth there; one that is not finite, one count")
+TEST_CASE("exact_sum: a finite number changes at most three words, any other changes one count")
 {
   support::random r(7);
   const auto changes_of = [](double x) {

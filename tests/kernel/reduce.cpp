@@ -106,7 +106,7 @@ void compare_everywhere(const std::vector<T>& x)
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("norms and sums of any length have the bits of plain loops, on every backend", T, float, double)
+TEST_CASE_TEMPLATE("squared_norm, sum: have the bits of plain loops for any length, on every backend", T, float, double)
 {
   for (std::size_t n = 0; n <= 100; ++n)
     compare_everywhere(numbers<T>(n));
@@ -114,7 +114,7 @@ TEST_CASE_TEMPLATE("norms and sums of any length have the bits of plain loops, o
     compare_everywhere(numbers<T>(n));
 }
 
-TEST_CASE("the sum of no elements is +0")
+TEST_CASE("sum: of no elements is +0")
 {
   for_each_backend([](const auto& backend, const char* name) {
     CHECK_MESSAGE(support::bits(gradus::squared_norm(backend, std::span<const float>())) == 0, std::string(name));
@@ -125,14 +125,14 @@ TEST_CASE("the sum of no elements is +0")
   });
 }
 
-TEST_CASE("an array has a page for each 4096 elements that it begins")
+TEST_CASE("page_count: 4096 elements to a page, and the last may be shorter")
 {
   constexpr std::size_t expected[][2] = {{0, 0}, {1, 1}, {4095, 1}, {4096, 1}, {4097, 2}, {8192, 2}, {8193, 3}};
   for (const auto& [n, pages] : expected)
     CHECK(gradus::page_count(n) == pages);
 }
 
-TEST_CASE("the sums of pages are added without rounding errors")
+TEST_CASE("sum: pages are added without rounding errors")
 {
   // 1 would be lost in a plain sum: it is less than half of the last bit of 2^53.
   std::vector<double> x(5 * 4096, 0.0);
@@ -144,7 +144,7 @@ TEST_CASE("the sums of pages are added without rounding errors")
   });
 }
 
-TEST_CASE_TEMPLATE("arrays may be added in any order and by any backend", T, float, double)
+TEST_CASE_TEMPLATE("add_sum, add_squared_norm: arrays may be added in any order and by any backend", T, float, double)
 {
   std::vector<std::vector<T>> arrays;
   for (const std::size_t n : {4097u, 0u, 1u, 33u, 3 * 4096u, 4095u, 50u, 5000u})
@@ -179,7 +179,7 @@ TEST_CASE_TEMPLATE("arrays may be added in any order and by any backend", T, flo
   }
 }
 
-TEST_CASE("a scaled sum of squares is that of the scaled numbers, on every backend")
+TEST_CASE("scaled_square_sum: is the sum of squares of the scaled numbers, on every backend")
 {
   for (const double factor : {0x1p-600, 0x1p600})
     for (const std::size_t n : {1u, 31u, 33u, 4095u, 4096u}) {
@@ -190,13 +190,13 @@ TEST_CASE("a scaled sum of squares is that of the scaled numbers, on every backe
       }
       const double expected = reference(term::square, scaled);
       for_each_backend([&](const auto& backend, const char* name) {
-        const double found = gradus::scaled_square_sum(backend, x.data(), n, factor);
+        const double found = gradus::detail::scaled_square_sum(backend, x.data(), n, factor);
         CHECK_MESSAGE(support::same_bits(found, expected), std::string(name));
       });
     }
 }
 
-TEST_CASE_TEMPLATE("sums are in double, also of floats", T, float, double)
+TEST_CASE_TEMPLATE("sum: is computed in double, also for floats", T, float, double)
 {
   // In float, 2²⁴ + 1 = 2²⁴.
   const std::vector<T> uneven{T(0x1p24), 1, 1, 1};
@@ -208,7 +208,7 @@ TEST_CASE_TEMPLATE("sums are in double, also of floats", T, float, double)
   });
 }
 
-TEST_CASE_TEMPLATE("one element that is not finite makes the sum so, and all_finite false", T, float, double)
+TEST_CASE_TEMPLATE("sum, all_finite: detect one element that is not finite", T, float, double)
 {
   constexpr T infinity = std::numeric_limits<T>::infinity(), not_a_number = std::numeric_limits<T>::quiet_NaN();
   auto x = numbers<T>(5000);
@@ -220,15 +220,15 @@ TEST_CASE_TEMPLATE("one element that is not finite makes the sum so, and all_fin
   };
   for (const std::size_t at : {0u, 33u, 4095u, 4096u, 4999u}) {
     const T before = x[at];
-    CHECK(gradus::all_finite(x.data(), x.size()));
+    CHECK(gradus::detail::all_finite(x.data(), x.size()));
     x[at] = not_a_number;
-    CHECK_FALSE(gradus::all_finite(x.data(), x.size()));
+    CHECK_FALSE(gradus::detail::all_finite(x.data(), x.size()));
     sums([](double squares, double sum) { return std::isnan(squares) && std::isnan(sum); });
     x[at] = infinity;
-    CHECK_FALSE(gradus::all_finite(x.data(), x.size()));
+    CHECK_FALSE(gradus::detail::all_finite(x.data(), x.size()));
     sums([](double squares, double sum) { return squares == double(infinity) && sum == double(infinity); });
     x[at] = -infinity;
-    CHECK_FALSE(gradus::all_finite(x.data(), x.size()));
+    CHECK_FALSE(gradus::detail::all_finite(x.data(), x.size()));
     sums([](double squares, double sum) { return squares == double(infinity) && sum == -double(infinity); });
     // Beside one of the other sign, in the same page or not.
     x[1] = infinity;

@@ -38,7 +38,8 @@ double value(unsigned bits)
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every 16-bit number is decoded to its value and encoded to itself", S, bfloat16, float16)
+TEST_CASE_TEMPLATE("bfloat16, float16: every number is decoded to its value and encoded to itself", S, bfloat16,
+                   float16)
 {
   for (unsigned bits = 0; bits < 0x10000; ++bits) {
     const S s = from_bits<S>(bits);
@@ -58,7 +59,7 @@ TEST_CASE_TEMPLATE("every 16-bit number is decoded to its value and encoded to i
   }
 }
 
-TEST_CASE_TEMPLATE("to nearest: ties go to the even one of two 16-bit numbers", S, bfloat16, float16)
+TEST_CASE_TEMPLATE("bfloat16, float16: rounding to nearest, ties to even", S, bfloat16, float16)
 {
   const unsigned infinite = std::is_same_v<S, float16> ? 0x7c00 : 0x7f80;
   for (unsigned bits = 0; bits + 1 < infinite; ++bits) {
@@ -75,7 +76,8 @@ TEST_CASE_TEMPLATE("to nearest: ties go to the even one of two 16-bit numbers", 
   CHECK(S(3.4e38f, 0xffff).bits == infinite);
 }
 
-TEST_CASE_TEMPLATE("stochastic rounding gives a neighbour, and on average the number itself", S, bfloat16, float16)
+TEST_CASE_TEMPLATE("bfloat16, float16: stochastic rounding gives a neighbour, and on average the number itself", S,
+                   bfloat16, float16)
 {
   support::random r(1);
   for (const float x : {1.0001f, -0.3f, 1e-5f, 3e-6f, -6.1e-5f, 1000.7f, float(r.uniform())}) {

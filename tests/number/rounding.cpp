@@ -21,7 +21,7 @@ using gradus::detail::noise;
 
 }  // namespace
 
-TEST_CASE("random bits are even, and independent of the element before, the other array and the next step")
+TEST_CASE("noise: uniform, and independent of the previous element, the other array and the next step")
 {
   constexpr std::size_t n = 1 << 18;
   const noise a(7, 0, 0), b(7, 1, 0), next(8, 0, 0);
@@ -50,7 +50,7 @@ TEST_CASE("random bits are even, and independent of the element before, the othe
   CHECK(noise(7, 0, std::size_t(1) << 32)(1) != a(1));
 }
 
-TEST_CASE("random bits are the element's, whichever element of its range they are counted from, past 2³² too")
+TEST_CASE("noise: depends on the element alone and not on where counting starts, beyond 2³² too")
 {
   constexpr std::uint64_t range = std::uint64_t(1) << 32;
   const std::uint64_t most = ~std::uint64_t(0);
@@ -69,7 +69,7 @@ TEST_CASE("random bits are the element's, whichever element of its range they ar
         }
 }
 
-TEST_CASE("for_noise_ranges: a loop is cut where a range of random bits ends, and nowhere else")
+TEST_CASE("for_noise_ranges: cuts a loop where a range of random bits ends, and nowhere else")
 {
   constexpr std::uint64_t range = std::uint64_t(1) << 32;
   using parts = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
@@ -88,7 +88,7 @@ TEST_CASE("for_noise_ranges: a loop is cut where a range of random bits ends, an
   CHECK(cut(3 * range, 3 * range + 1) == parts{{3 * range, 3 * range + 1}});
 }
 
-TEST_CASE("random bits are those that runs so far have been rounded with")
+TEST_CASE("noise: the bits stay what they were in earlier versions")
 {
   CHECK(noise(7, 0, 0)(0) == 49787);
   CHECK(noise(7, 1, 0)(1) == 60427);
@@ -119,8 +119,8 @@ void check_around_a_multiple(const Write& write)
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every width stores an element with the same random bits, across a multiple of 2³² too", S, bfloat16,
-                   float16)
+TEST_CASE_TEMPLATE("stochastic: every width stores an element with the same random bits, across a multiple of 2³² too",
+                   S, bfloat16, float16)
 {
   std::vector<float> x(80);
   support::random r(11);

@@ -163,7 +163,7 @@ TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hype
   CHECK(composed.lr() == 0.5);
 }
 
-TEST_CASE("hyperparameters that the compute type cannot hold are refused")
+TEST_CASE("add_group, set_hyperparameters: numbers that the compute type cannot hold are refused")
 {
   const auto check = [](const auto& good, auto change, const std::string& name) {
     auto bad = good;
@@ -190,7 +190,7 @@ TEST_CASE("hyperparameters that the compute type cannot hold are refused")
                        std::invalid_argument);
 }
 
-TEST_CASE("hyperparameters whose products the compute type cannot hold are refused")
+TEST_CASE("add_group, set_hyperparameters: products that the compute type cannot hold are refused")
 {
   const auto check = [](const auto& recipe, const std::string& message) {
     using R = std::remove_cvref_t<decltype(recipe)>;

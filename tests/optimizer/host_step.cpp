@@ -67,7 +67,7 @@ TEST_CASE_TEMPLATE("grad_norm_sq: a norm that is given is as good as one that is
   }
 }
 
-TEST_CASE("parameters and gradients may start at any element")
+TEST_CASE("step: parameters and gradients may start at any element")
 {
   tensor<float> a(203, 1);
   std::vector<float> expected = a.weights;

@@ -29,7 +29,7 @@ static_assert(!may_be_stepped_with<double> && !may_be_stepped_with<float> && !ma
 
 }  // namespace
 
-TEST_CASE("options have names")
+TEST_CASE("step_options: have to be named")
 {
   std::vector<float> w{0}, g{1};
   gradus::optimizer<gradus::sgd> opt({.lr = 1});
@@ -43,7 +43,7 @@ TEST_CASE("options have names")
   CHECK(w[0] == -2.75f);
 }
 
-TEST_CASE("options out of their range are refused")
+TEST_CASE("step_options: values out of range are refused")
 {
   for (const double bad : {-1.0, -inf, inf, not_a_number})
     check_refused("gradus: lr_scale is " + text(bad) + "; expected a finite number >= 0",

@@ -156,7 +156,7 @@ TEST_CASE("visit_tensors: a visitor may leave out every tensor")
   CHECK(weights == before);
 }
 
-TEST_CASE("visitors may read an optimizer; changes are refused until they have returned")
+TEST_CASE("visit_state, visit_tensors: a visitor may read the optimizer, and changes are refused until it returns")
 {
   const std::string expected = "gradus: this optimizer is being visited; expected no change to it until visit_state or "
                                "visit_tensors has returned";

@@ -117,7 +117,7 @@ void check_standstill(const combination& c)
 
 }  // namespace
 
-TEST_CASE("every combination of rules that makes sense compiles and runs, and stands still at a learning rate of 0")
+TEST_CASE("compose: every combination that makes sense compiles and runs, and lr = 0 changes no weight")
 {
   int sensible = 0, all = 0;
   for_each_combination([&]<class F, class S, class P, class D>(std::type_identity<F>, std::type_identity<S>,
@@ -181,7 +181,8 @@ bool same_training(const A& a, const B& b)
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a rule of one's own, all its words qualified, has the bits of the built-in one", T, float, double)
+TEST_CASE_TEMPLATE("compose: the caller's rule with qualified names has the bits of the built-in rule", T, float,
+                   double)
 {
   const auto expected = trained<T>(own::built_in(), gradus::backend::scalar{});
   CHECK(support::first_difference(trained<T>(own::spelled_out(), gradus::backend::scalar{}), expected) == -1);
@@ -220,7 +221,8 @@ struct unqualified {
 
 }  // namespace own
 
-TEST_CASE_TEMPLATE("a rule of one's own, its words not qualified, has the same bits on every backend", T, float, double)
+TEST_CASE_TEMPLATE("compose: the caller's rule with unqualified names has the same bits on every backend", T, float,
+                   double)
 {
   const auto rule = gradus::compose(0.01, own::unqualified{}, second_moment::none{}, gradus::step_size::constant{},
                                     decay::none{});
@@ -228,7 +230,7 @@ TEST_CASE_TEMPLATE("a rule of one's own, its words not qualified, has the same b
                                   trained<T>(rule, gradus::default_backend{})) == -1);
 }
 
-TEST_CASE("a rule of one's own, around another or deriving from it, keeps its bias correction and its start")
+TEST_CASE("compose: the caller's rule around another, or derived from it, keeps its bias correction and start value")
 {
   const gradus::step_size::adaptive adaptive{};
   const auto around = gradus::compose(0.01, own::blended{}, second_moment::ema{}, adaptive, decay::none{});

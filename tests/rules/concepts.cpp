@@ -13,7 +13,7 @@ namespace decay = gradus::decay;
 
 }  // namespace
 
-TEST_CASE("step sizes and decays are served by the moments that they read, and by no others")
+TEST_CASE("concepts: step sizes and decays accept only the moments that they can read")
 {
   static_assert(!gradus::step_size_is_served<second_moment::none, step_size::adaptive>);
   static_assert(!gradus::step_size_is_served<second_moment::none, step_size::rectified>);

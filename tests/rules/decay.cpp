@@ -324,7 +324,7 @@ double mean_after_noise(const Rule& rule)
 
 }  // namespace
 
-TEST_CASE("a decay too small for 1 - s in float is not lost, nor rounded up")
+TEST_CASE("decay: a rate too small for 1 - s in float is neither lost nor rounded up")
 {
   const auto check = [](const char* name, double s_for_one, const auto& with_weight_decay) {
     const double undecayed = mean_after_noise<double>(with_weight_decay(0)),
@@ -354,7 +354,7 @@ TEST_CASE("a decay too small for 1 - s in float is not lost, nor rounded up")
   });
 }
 
-TEST_CASE_TEMPLATE("a decay of 0 gives the bits of none, and one of 1 leaves the step alone", T, float, double)
+TEST_CASE_TEMPLATE("decay: a rate of 0 gives the bits of none, and a rate of 1 leaves only the step", T, float, double)
 {
   support::random r(13);
   const auto start = draw<T>(r), zeros = std::vector<T>(start.size(), T(0));
@@ -412,7 +412,7 @@ struct less_a_quarter {
 
 }  // namespace
 
-TEST_CASE("a decay of one's own gives the new weight, or what is taken off it")
+TEST_CASE("decay: the caller's own rule gives the new weight, or the part to subtract")
 {
   const auto moved = [](const auto& decay) {
     std::vector<float> w(length, 1.0f), g(length, 1.0f);

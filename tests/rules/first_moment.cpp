@@ -102,7 +102,7 @@ TEST_CASE_TEMPLATE("ema: the equation, for beta1 from 0 to almost 1, and from an
   }
 }
 
-TEST_CASE("corrections of bias, and gains")
+TEST_CASE("first_moment: bias corrections and gains")
 {
   CHECK(first_moment::none{}.correction(3) == 1);
   CHECK(first_moment::momentum{}.correction(3) == 1);

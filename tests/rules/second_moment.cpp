@@ -77,8 +77,8 @@ TEST_CASE_TEMPLATE("yogi: the equation, for beta2 from 0 to almost 1, and from e
     }
 }
 
-TEST_CASE_TEMPLATE("the first step from 0 gives (1 - beta2)g², and a zero gradient lets v fall, stay or be kept", T,
-                   float, double)
+TEST_CASE_TEMPLATE("second_moment: the first step from 0 gives (1 - beta2)g², and a zero gradient lowers v or keeps it",
+                   T, float, double)
 {
   const auto run = [](const auto& rule) {
     walk x(compose(0.01, first_moment::none{}, rule, step_size::constant{}, decay::none{}), std::vector<T>{1, 1});

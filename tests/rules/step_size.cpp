@@ -100,8 +100,8 @@ TEST_CASE_TEMPLATE("rectified: the equation, plain in the first five steps", T, 
     });
 }
 
-TEST_CASE_TEMPLATE("a zero gradient with v = 0 moves nothing, where the divisor vanishes or nearly does", T, float,
-                   double)
+TEST_CASE_TEMPLATE("step_size: a zero gradient with v = 0 moves nothing, even if the divisor is 0 or nearly 0", T,
+                   float, double)
 {
   constexpr bool single = sizeof(T) == 4;
   for (const double eps : {0.0, single ? 1e-46 : 5e-324, single ? 1e-40 : 1e-320, single ? 1e-38 : 1e-307})

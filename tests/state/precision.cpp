@@ -112,8 +112,9 @@ std::string run(Backend backend = {}, std::uint64_t seed = 0, int steps = 7)
 
 #define PRECISIONS bf16_state, block8_state, bf16_master, bf16_alone, bf16_all, float16_master, float16_block8
 
-TEST_CASE_TEMPLATE("the same bits on every backend and width, in any order of pieces; others from another seed", T,
-                   PRECISIONS)
+TEST_CASE_TEMPLATE(
+    "precision: the same bits on every backend and width, in any order of pieces; others from another seed", T,
+    PRECISIONS)
 {
   const auto check = []<class Recipe>(Recipe) {
     const std::string expected = run<Recipe, T>(gradus::backend::scalar{});
@@ -132,7 +133,7 @@ TEST_CASE_TEMPLATE("the same bits on every backend and width, in any order of pi
     check(gradus::adams{});  // in two passes
 }
 
-TEST_CASE_TEMPLATE("every recipe moves as in float, but for the noise of rounding", T, bf16_all, block8_state,
+TEST_CASE_TEMPLATE("precision: every recipe agrees with float up to rounding", T, bf16_all, block8_state,
                    float16_master)
 {
   gradus::for_each_recipe([]<class Recipe>(const char* name, std::type_identity<Recipe>) {
@@ -165,7 +166,7 @@ TEST_CASE_TEMPLATE("every recipe moves as in float, but for the noise of roundin
   });
 }
 
-TEST_CASE_TEMPLATE("steps far below the stored numbers' own are not lost", T, PRECISIONS)
+TEST_CASE_TEMPLATE("precision: steps far below the spacing of the stored numbers are not lost", T, PRECISIONS)
 {
   // A thousand steps of SGD, each an eighth of what a bfloat16 near 1 can move by, or less.
   std::vector<parameter_of<T>> w(4096, parameter_of<T>(1.0f));
@@ -180,7 +181,7 @@ TEST_CASE_TEMPLATE("steps far below the stored numbers' own are not lost", T, PR
   CHECK(mean == doctest::Approx(0.9).epsilon(0.003));
 }
 
-TEST_CASE_TEMPLATE("a second moment that moves by a thousandth a step arrives where it should", T, PRECISIONS)
+TEST_CASE_TEMPLATE("precision: a second moment that changes by a thousandth a step reaches its limit", T, PRECISIONS)
 {
   // To nearest, a bfloat16 would stand still at 256/257 of a step's size, an 8-bit code far earlier.
   std::vector<parameter_of<T>> w(4096, parameter_of<T>(0.0f));
@@ -337,7 +338,7 @@ TEST_CASE_TEMPLATE("skip_nonfinite: a gradient whose square overflows leaves the
   });
 }
 
-TEST_CASE_TEMPLATE("any_optimizer has the precisions too", T, block8_state, bf16_master)
+TEST_CASE_TEMPLATE("any_optimizer: has the precisions too", T, block8_state, bf16_master)
 {
   model<T> a(5), b(5);
   gradus::any_optimizer<T> any("adamw", {{"lr", 1e-2}});

@@ -72,7 +72,8 @@ TEST_CASE("state_bytes: of every type of state")
   CHECK(bytes(std::type_identity<bf16_all>{}) == 4000);
 }
 
-TEST_CASE_TEMPLATE("a slot of one's own starts from the rule's value in short state, too", T, bf16_state, block8_state)
+TEST_CASE_TEMPLATE("slots: a slot of the caller's rule starts from the rule's value in short state, too", T, bf16_state,
+                   block8_state)
 {
   const auto rule = gradus::compose(0.5, own::blended{.inner = {.beta1 = 0.5, .initial_accumulator = 0.25}},
                                     gradus::second_moment::none{}, gradus::step_size::constant{},

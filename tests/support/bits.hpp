@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdio>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -25,6 +27,15 @@ template <class T>
 bool same_bits(T a, T b)
 {
   return bits(a) == bits(b) || (std::isnan(a) && std::isnan(b));
+}
+
+// A number with all its digits.
+template <class T>
+std::string hexadecimal(T x)
+{
+  char text[64];
+  std::snprintf(text, sizeof text, "%a", double(x));
+  return text;
 }
 
 // Where two lists first differ; -1 if nowhere.

@@ -1,7 +1,10 @@
 #pragma once
-// What the tests of checkpoints share: checkpoints in memory, and the sentence of a refusal.
+// What the tests of checkpoints share: checkpoints in memory, their headers, and the sentence of a refusal.
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,6 +38,32 @@ inline std::string file_of(const std::string& json, const std::string& data = {}
   for (int i = 0; i < 8; ++i)
     bytes += char(static_cast<unsigned char>(json.size() >> 8 * i));
   return bytes + json + data;
+}
+
+// The file with another number as its header's length.
+inline std::string with_length(std::string bytes, std::uint64_t length)
+{
+  for (std::size_t i = 0; i < 8; ++i)
+    bytes[i] = char(static_cast<unsigned char>(length >> 8 * i));
+  return bytes;
+}
+
+// The header of a safetensors file.
+inline gradus::safetensors::header header_in(const std::string& bytes)
+{
+  return gradus::safetensors::read_header("it", bytes.size(), [&](std::uint64_t at, void* to, std::size_t n) {
+    std::memcpy(to, bytes.data() + at, n);
+  });
+}
+
+// Keys of tensors, with their types and sizes.
+inline std::map<std::string, std::string> entries_of(const std::string& bytes)
+{
+  std::map<std::string, std::string> entries;
+  const auto header = header_in(bytes);
+  for (const auto& [key, entry] : header.tensors)
+    entries[std::string(key)] = std::string(entry.type->name) + ' ' + std::to_string(entry.elements);
+  return entries;
 }
 
 inline bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }

@@ -24,7 +24,7 @@ class random_access_file {
   explicit random_access_file(const std::string& path) : path_(path)
   {
     if (path.empty() || path.find('\0') != std::string::npos)
-      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
+      refuse(path.empty() ? "which is not a file name" : "followed by a zero byte");
 #if GRADUS_POSIX
     static_assert(sizeof(off_t) >= 8, "gradus: define _FILE_OFFSET_BITS=64, or files over 2 GiB cannot be read.");
     // O_NONBLOCK, because opening a pipe would otherwise wait for a writer.

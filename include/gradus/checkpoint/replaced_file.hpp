@@ -34,7 +34,7 @@ class replaced_file {
   explicit replaced_file(const std::string& path) : given_(path), path_(path)
   {
     if (path.empty() || path.find('\0') != std::string::npos)
-      refuse(path.empty() ? "which is no name" : "followed by a zero byte");
+      refuse(path.empty() ? "which is not a file name" : "followed by a zero byte");
 #if GRADUS_POSIX
     struct stat old = {};
     if (lstat(path.c_str(), &old) == 0 && S_ISLNK(old.st_mode)) {
@@ -202,7 +202,7 @@ class replaced_file {
       file_ = nullptr;
     }
     detail::fail("path is " + detail::quote(given_) + ", and " + partial_ + " " + what + ": " + reason +
-                 "; expected room and the right to write there");
+                 "; expected free space and write permission there");
   }
 
   std::string given_, path_, partial_;

@@ -42,7 +42,7 @@ std::string recipe_of(const Opt& opt)
 /// Calls f(name, field, range) for each hyperparameter of a recipe. A composition's rules prefix the names, as in
 /// "decay.eps".
 template <class Recipe, class F>
-void for_each_number(Recipe& recipe, const F& f)
+void for_each_field(Recipe& recipe, const F& f)
 {
   for_each_hyperparameter(recipe, [&](std::string_view name, auto& field, range r) { f(std::string(name), field, r); });
   if constexpr (requires { recipe.first_moment, recipe.second_moment, recipe.step_size, recipe.decay; }) {
@@ -71,7 +71,7 @@ number_list numbers_of(const Opt& opt, std::size_t group)
     for (const auto& [name, value] : h)
       numbers.emplace_back(name, value);
   else
-    for_each_number(h, [&](const std::string& name, auto& field, range) { numbers.emplace_back(name, double(field)); });
+    for_each_field(h, [&](const std::string& name, auto& field, range) { numbers.emplace_back(name, double(field)); });
   return numbers;
 }
 
@@ -88,7 +88,7 @@ auto checked_hyperparameters(const Opt& opt, std::size_t group, const number_lis
   } else {
     auto recipe = opt.hyperparameters(g);
     auto number = numbers.begin();
-    for_each_number(recipe, [&](const std::string& name, auto& field, range r) {
+    for_each_field(recipe, [&](const std::string& name, auto& field, range r) {
       check(name, number->second, r);
       field = static_cast<std::remove_reference_t<decltype(field)>>(number++->second);
     });

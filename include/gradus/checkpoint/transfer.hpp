@@ -133,8 +133,7 @@ class value_reader {
       }
     }
     if (!good)
-      fail(where_ +
-           ": could no longer be read; what was read until then is in the optimizer: expected to be loaded again");
+      fail(where_ + ": became unreadable during the load; the optimizer is loaded in part, so load a checkpoint again");
   }
 
  private:

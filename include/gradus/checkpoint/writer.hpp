@@ -70,7 +70,7 @@ std::string header_of(const Opt& opt, const save_options& o)
     if (!safetensors::is_utf8(name) || !safetensors::is_utf8(value) || name.starts_with(metadata_prefix) ||
         !own.emplace(name, true).second)
       fail("metadata has " + safetensors::json_string(name) + " = " + safetensors::json_string(value) +
-           "; expected UTF-8, and each name once and not to begin with " + quote(metadata_prefix));
+           "; expected UTF-8, each name once, and no name that begins with " + quote(metadata_prefix));
     header.metadata(name, value);
   }
   for_each_saved(opt, o.parameters, [&]<class X>(const std::string& key, std::span<X> values) {
@@ -80,10 +80,10 @@ std::string header_of(const Opt& opt, const save_options& o)
   if (bytes.size() - 8 > safetensors::longest_header) {
     std::size_t tensors = 0;
     opt.visit_tensors([&](std::string_view, auto, std::size_t, bool) { ++tensors; });
-    fail("the checkpoint's header has " + std::to_string(bytes.size() - 8) + " bytes, tensors " +
-         std::to_string(tensors) + "; expected at most " + std::to_string(safetensors::longest_header) +
-         " bytes, the format's limit: add small tensors that lie side by side as one, " +
-         "give shorter names, or save to several files from several optimizers");
+    fail("the checkpoint's header for " + std::to_string(tensors) + (tensors == 1 ? " tensor" : " tensors") + " has " +
+         std::to_string(bytes.size() - 8) + " bytes; expected at most " + std::to_string(safetensors::longest_header) +
+         ", the format's limit; add adjacent small tensors as one, give shorter names, or save several optimizers to "
+         "several files");
   }
   return bytes;
 }

@@ -84,6 +84,8 @@ double reduce(const Backend& backend, const T* x, std::size_t n) noexcept
   return sum.value();
 }
 
+namespace detail {
+
 /// The sum of squares of n ≤ page_size elements, each multiplied by a factor first.
 template <class Backend>
 double scaled_square_sum(const Backend& backend, const double* x, std::size_t n, double factor) noexcept
@@ -103,6 +105,8 @@ bool all_finite(const T* x, std::size_t n) noexcept
       return false;
   return true;
 }
+
+}  // namespace detail
 
 GRADUS_CLOSE_NAMESPACE
 

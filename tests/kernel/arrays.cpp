@@ -1,0 +1,121 @@
+// The arrays of 16-bit numbers that a kernel reads and writes: single elements and packs, whole and in part.
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include <gradus/gradus.hpp>
+
+#include "support/bits.hpp"
+#include "support/random.hpp"
+
+namespace {
+
+using gradus::bfloat16, gradus::float16, gradus::mirrored, gradus::readable, gradus::stochastic;
+
+template <class S>
+struct arrays {
+  static constexpr std::size_t n = 64;
+  std::vector<float> numbers;
+  std::vector<S> stored;
+
+  arrays() : stored(n)
+  {
+    support::random r(4);
+    for (std::size_t i = 0; i < n; ++i) {
+      numbers.push_back(float(r.uniform(-2, 2)));
+      stored[i] = S(numbers[i]);
+    }
+  }
+};
+
+template <class S>
+bool same(const std::vector<S>& a, const std::vector<S>& b)
+{
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (a[i].bits != b[i].bits)
+      return false;
+  return a.size() == b.size();
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("readable: loads the decoded number, counted from any element", S, bfloat16, float16)
+{
+  const arrays<S> x;
+  const readable<S> a{x.stored.data()};
+  for (std::size_t i = 0; i < x.n; ++i) {
+    CHECK(gradus::load<float>(a, i) == float(x.stored[i]));
+    CHECK(gradus::load<float>(gradus::from(a, i), 0) == float(x.stored[i]));
+  }
+}
+
+TEST_CASE_TEMPLATE("mirrored: a store writes the master weight and the nearest parameter; a load reads the master", S,
+                   bfloat16, float16)
+{
+  const arrays<S> x;
+  std::vector<float> master(x.n);
+  std::vector<S> parameters(x.n);
+  const mirrored<S> a{master.data(), parameters.data()};
+  for (std::size_t i = 0; i < x.n; ++i) {
+    gradus::store(gradus::from(a, i / 2), i - i / 2, x.numbers[i]);
+    CHECK(gradus::load<float>(a, i) == x.numbers[i]);
+  }
+  CHECK(master == x.numbers);
+  CHECK(same(parameters, x.stored));
+}
+
+TEST_CASE_TEMPLATE("stochastic: an element's random bits do not depend on where the array begins", S, bfloat16, float16)
+{
+  const arrays<S> x;
+  const gradus::detail::noise random(7, 0, 100);
+  std::vector<S> whole(x.n), moved(x.n), expected(x.n);
+  for (std::size_t i = 0; i < x.n; ++i) {
+    gradus::store(stochastic<S>{whole.data(), random}, i, x.numbers[i]);
+    gradus::store(gradus::from(stochastic<S>{moved.data(), random}, i), 0, x.numbers[i]);
+    expected[i] = S(x.numbers[i], random(i));
+  }
+  CHECK(same(whole, expected));
+  CHECK(same(moved, expected));
+  CHECK_FALSE(same(whole, x.stored));  // which are rounded to nearest
+}
+
+#if defined(GRADUS_HAS_SIMD)
+TEST_CASE_TEMPLATE("load, store: a pack does what single elements do, whole and in part", S, bfloat16, float16)
+{
+  const arrays<S> x;
+  support::for_each_architecture(support::architectures{}, [&]<class Arch>(Arch, const char* name) {
+    using pack = gradus::backend::pack<float, Arch>;
+    constexpr std::size_t width = pack::size, at = 3;
+    int wrong = 0;
+    const auto lanes = [](const pack& p) {
+      std::vector<float> all(pack::size);
+      p.store(all.data());
+      return all;
+    };
+    const readable<S> a{x.stored.data()};
+    for (std::size_t n = 1; n <= width; ++n) {
+      const auto loaded = lanes(n == width ? gradus::load<pack>(a, at) : gradus::load_part<pack>(a, at, n));
+      std::vector<float> master(x.n, -7), master_too = master;
+      std::vector<S> nearest(x.n), nearest_too(x.n), noisy(x.n), noisy_too(x.n);
+      const mirrored<S> m{master.data(), nearest.data()};
+      const stochastic<S> s{noisy.data(), gradus::detail::noise(7, 0, 100)};
+      const auto put = [&](const auto& to) {
+        const pack p = pack::load(&x.numbers[at]);
+        n == width ? gradus::store(to, at, p) : gradus::store_part(to, at, p, n);
+      };
+      put(m);
+      put(s);
+      for (std::size_t k = 0; k < width; ++k)
+        wrong += loaded[k] != (k < n ? float(x.stored[at + k]) : 1);
+      for (std::size_t i = at; i < at + n; ++i) {
+        gradus::store(mirrored<S>{master_too.data(), nearest_too.data()}, i, x.numbers[i]);
+        gradus::store(stochastic<S>{noisy_too.data(), s.random}, i, x.numbers[i]);
+      }
+      wrong += master != master_too || !same(nearest, nearest_too) || !same(noisy, noisy_too);
+    }
+    CHECK_MESSAGE(wrong == 0, std::string(name));
+  });
+}
+#endif
