@@ -9,8 +9,8 @@
 // side.
 //
 // Every recipe runs on the default backend, in float, serially, beside its twin. The other backends, executors and
-// precisions run only with AdamW, AdamS and SGD, because they use the same loops and all combinations would take
-// minutes to compile.
+// precisions (double beside its twin, too) run only with AdamW, AdamS and SGD, because they use the same loops and all
+// combinations would take minutes to compile.
 
 #include <benchmark/benchmark.h>
 #if defined(__GLIBC__)
@@ -153,7 +153,7 @@ void step(benchmark::State& state, const shape& s, const Recipe& recipe, const B
 
 #if TWINS
 /// The same model with the hand-written step.
-template <class Recipe>
+template <class T, class Recipe>
 class by_hand {
  public:
   by_hand(const shape& s, const Recipe& h) : x(s), recipe_(h)
@@ -162,62 +162,62 @@ class by_hand {
     for (std::size_t k = 0; k < slots; ++k) {
       state_.emplace_back(s.tensors * x.stride);
       for (std::size_t i = 0; i < s.tensors * x.stride; ++i)
-        state_[k].data()[i] = float(gradus::initial_value(rule, k));
+        state_[k].data()[i] = T(gradus::initial_value(rule, k));
     }
   }
   void step()
   {
     const double n = double(x.s.elements());
-    const auto c = twins::prepare(recipe_, ++t_, sum_, given_mean_square * n, n);
+    const auto c = twins::prepare<T>(recipe_, ++t_, sum_, given_mean_square * n, n);
     for (std::size_t k = 0; k < x.s.tensors; ++k) {
-      float* slot[slots + 1] = {};
+      T* slot[slots + 1] = {};
       for (std::size_t j = 0; j < slots; ++j)
         slot[j] = state_[j].data() + k * x.stride;
       twins::step(recipe_, c, x.parameters(k), x.gradients(k), slot, x.s.size);
     }
   }
-  std::size_t state_bytes() const { return slots * x.s.elements() * sizeof(float); }
+  std::size_t state_bytes() const { return slots * x.s.elements() * sizeof(T); }
 
-  model<float> x;
+  model<T> x;
 
  private:
   static constexpr std::size_t slots = decltype(std::declval<Recipe>().rule())::slots;
   Recipe recipe_;
-  std::vector<bench::buffer<float>> state_;
+  std::vector<bench::buffer<T>> state_;
   double t_ = 0, sum_ = 0;
 };
 
 /// Whether the twin gives the same bits as gradus.
-template <class Recipe>
+template <class T, class Recipe>
 bool same_bits(const Recipe& h)
 {
-  by_hand<Recipe> hand({3, 1000}, h);
-  const model<float> x({3, 1000});
-  gradus::optimizer<Recipe, float> opt(h);
+  by_hand<T, Recipe> hand({3, 1000}, h);
+  const model<T> x({3, 1000});
+  gradus::optimizer<Recipe, T> opt(h);
   x.add_to(opt);
   for (int i = 0; i < 7; ++i) {
     hand.step();
     opt.step({.grad_norm_sq = given_mean_square * 3000});
   }
   for (std::size_t k = 0; k < 3; ++k)
-    if (std::memcmp(hand.x.parameters(k), x.parameters(k), 1000 * sizeof(float)) != 0)
+    if (std::memcmp(hand.x.parameters(k), x.parameters(k), 1000 * sizeof(T)) != 0)
       return false;
   return true;
 }
 
-template <class Recipe>
+template <class T, class Recipe>
 void twin(benchmark::State& state, const shape& s, const Recipe& h)
 {
-  if (!same_bits(h)) {
+  if (!same_bits<T>(h)) {
     state.SkipWithError("the twin's results are not gradus's");
     return;
   }
-  by_hand<Recipe> hand(s, h);
+  by_hand<T, Recipe> hand(s, h);
   for (auto _ : state) {
     hand.step();
     bench::clobber();
   }
-  count(state, s, bytes_per_parameter<float>(hand.state_bytes(), s));
+  count(state, s, bytes_per_parameter<T>(hand.state_bytes(), s));
 }
 #endif
 
@@ -280,15 +280,22 @@ const std::string default_name = "simd";
 const std::string default_name = "scalar";
 #endif
 
+template <class T, class Recipe>
+void put_twin([[maybe_unused]] const char* name, [[maybe_unused]] const Recipe& h, [[maybe_unused]] const shape& s)
+{
+#if TWINS
+  if constexpr (twins::exists<Recipe>)
+    put("twin/" + std::string(name) + "/-/-/-/" + precision<T>::name, s,
+        [=](benchmark::State& state) { twin<T>(state, s, h); });
+#endif
+}
+
 void put_every_recipe(const shape& s)
 {
   gradus::for_each_recipe([&]<class Recipe>(const char* name, std::type_identity<Recipe>) {
     const Recipe h = bench::measured<Recipe>();
     put_step<float>(name, h, default_name + "/serial", gradus::default_backend{}, s);
-#if TWINS
-    if constexpr (twins::exists<Recipe>)
-      put("twin/" + std::string(name) + "/-/-/-/float", s, [=](benchmark::State& state) { twin(state, s, h); });
-#endif
+    put_twin<float>(name, h, s);
   });
 }
 
@@ -311,6 +318,8 @@ void put_backends_and_executors(const char* name, const shape& s)
   const Recipe h = bench::measured<Recipe>();
   if constexpr (!std::is_same_v<T, float>)  // put_every_recipe has float
     put_step<T>(name, h, default_name + "/serial", gradus::default_backend{}, s);
+  if constexpr (std::is_same_v<T, double>)
+    put_twin<T>(name, h, s);
 #if defined(GRADUS_HAS_SIMD)
   if constexpr (gradus::real<T>)
     put_step<T>(name, h, "scalar/serial", gradus::backend::scalar{}, s);

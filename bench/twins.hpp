@@ -1,7 +1,7 @@
 #pragma once
 // The benchmarks' references: every recipe's step written by hand in intrinsics, and loops that move the same bytes
 // with almost no arithmetic. The twins use IEEE square root and division, and fma where gradus does, so they give the
-// same bits as gradus. float32, for AVX-512 or AVX2 with FMA; elsewhere TWINS is 0. Lengths are multiples of 16.
+// same bits as gradus. In float or double, for AVX-512 or AVX2 with FMA; elsewhere TWINS is 0. Lengths are multiples of 16.
 
 #include <cmath>
 #include <cstddef>
@@ -43,48 +43,78 @@ void traffic(std::size_t n, const T* g, P*... x)
 // ── registers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #if defined(__AVX512F__)
-using reg = __m512;
-inline constexpr std::size_t width = 16;
-inline reg all(double x) { return _mm512_set1_ps(float(x)); }
-inline reg load(const float* p) { return _mm512_loadu_ps(p); }
-inline void store(float* p, reg x) { _mm512_storeu_ps(p, x); }
-inline reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
-inline reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
-inline reg sub(reg a, reg b) { return _mm512_sub_ps(a, b); }
-inline reg div(reg a, reg b) { return _mm512_div_ps(a, b); }
-// Masked with all ones, because the plain forms use an undefined register, about which GCC 12 warns.
-inline reg root(reg a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
-inline reg larger(reg a, reg b) { return _mm512_maskz_max_ps(0xffff, a, b); }
-inline reg smaller(reg a, reg b) { return _mm512_maskz_min_ps(0xffff, a, b); }
-inline reg mul_add(reg a, reg b, reg c) { return _mm512_fmadd_ps(a, b, c); }
-inline reg minus_mul_add(reg a, reg b, reg c) { return _mm512_fnmadd_ps(a, b, c); }
-/// −w where v > s, w where v < s, else 0.
-inline reg towards(reg v, reg s, reg w, reg minus_w)
+inline __m512 load(const float* p) { return _mm512_loadu_ps(p); }
+inline __m512d load(const double* p) { return _mm512_loadu_pd(p); }
+template <class T>
+auto all(double x)
 {
-  const reg up = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, s, _CMP_LT_OQ), w);
+  if constexpr (std::is_same_v<T, float>)
+    return _mm512_set1_ps(float(x));
+  else
+    return _mm512_set1_pd(x);
+}
+inline void store(float* p, __m512 x) { _mm512_storeu_ps(p, x); }
+inline void store(double* p, __m512d x) { _mm512_storeu_pd(p, x); }
+// Masked with all ones, because the plain forms use an undefined register, about which GCC 12 warns.
+inline __m512 root(__m512 a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
+inline __m512d root(__m512d a) { return _mm512_maskz_sqrt_pd(0xff, a); }
+inline __m512 larger(__m512 a, __m512 b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline __m512d larger(__m512d a, __m512d b) { return _mm512_maskz_max_pd(0xff, a, b); }
+inline __m512 smaller(__m512 a, __m512 b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+inline __m512d smaller(__m512d a, __m512d b) { return _mm512_maskz_min_pd(0xff, a, b); }
+inline __m512 mul_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+inline __m512d mul_add(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+inline __m512 minus_mul_add(__m512 a, __m512 b, __m512 c) { return _mm512_fnmadd_ps(a, b, c); }
+inline __m512d minus_mul_add(__m512d a, __m512d b, __m512d c) { return _mm512_fnmadd_pd(a, b, c); }
+/// −w where v > s, w where v < s, else 0.
+inline __m512 towards(__m512 v, __m512 s, __m512 w, __m512 minus_w)
+{
+  const __m512 up = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, s, _CMP_LT_OQ), w);
   return _mm512_mask_mov_ps(up, _mm512_cmp_ps_mask(v, s, _CMP_GT_OQ), minus_w);
 }
-#else
-using reg = __m256;
-inline constexpr std::size_t width = 8;
-inline reg all(double x) { return _mm256_set1_ps(float(x)); }
-inline reg load(const float* p) { return _mm256_loadu_ps(p); }
-inline void store(float* p, reg x) { _mm256_storeu_ps(p, x); }
-inline reg mul(reg a, reg b) { return _mm256_mul_ps(a, b); }
-inline reg add(reg a, reg b) { return _mm256_add_ps(a, b); }
-inline reg sub(reg a, reg b) { return _mm256_sub_ps(a, b); }
-inline reg div(reg a, reg b) { return _mm256_div_ps(a, b); }
-inline reg root(reg a) { return _mm256_sqrt_ps(a); }
-inline reg larger(reg a, reg b) { return _mm256_max_ps(a, b); }
-inline reg smaller(reg a, reg b) { return _mm256_min_ps(a, b); }
-inline reg mul_add(reg a, reg b, reg c) { return _mm256_fmadd_ps(a, b, c); }
-inline reg minus_mul_add(reg a, reg b, reg c) { return _mm256_fnmadd_ps(a, b, c); }
-inline reg towards(reg v, reg s, reg w, reg minus_w)
+inline __m512d towards(__m512d v, __m512d s, __m512d w, __m512d minus_w)
 {
-  const reg up = _mm256_and_ps(_mm256_cmp_ps(v, s, _CMP_LT_OQ), w);
+  const __m512d up = _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(v, s, _CMP_LT_OQ), w);
+  return _mm512_mask_mov_pd(up, _mm512_cmp_pd_mask(v, s, _CMP_GT_OQ), minus_w);
+}
+#else
+inline __m256 load(const float* p) { return _mm256_loadu_ps(p); }
+inline __m256d load(const double* p) { return _mm256_loadu_pd(p); }
+template <class T>
+auto all(double x)
+{
+  if constexpr (std::is_same_v<T, float>)
+    return _mm256_set1_ps(float(x));
+  else
+    return _mm256_set1_pd(x);
+}
+inline void store(float* p, __m256 x) { _mm256_storeu_ps(p, x); }
+inline void store(double* p, __m256d x) { _mm256_storeu_pd(p, x); }
+inline __m256 root(__m256 a) { return _mm256_sqrt_ps(a); }
+inline __m256d root(__m256d a) { return _mm256_sqrt_pd(a); }
+inline __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+inline __m256d larger(__m256d a, __m256d b) { return _mm256_max_pd(a, b); }
+inline __m256 smaller(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+inline __m256d smaller(__m256d a, __m256d b) { return _mm256_min_pd(a, b); }
+inline __m256 mul_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+inline __m256d mul_add(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+inline __m256 minus_mul_add(__m256 a, __m256 b, __m256 c) { return _mm256_fnmadd_ps(a, b, c); }
+inline __m256d minus_mul_add(__m256d a, __m256d b, __m256d c) { return _mm256_fnmadd_pd(a, b, c); }
+/// −w where v > s, w where v < s, else 0.
+inline __m256 towards(__m256 v, __m256 s, __m256 w, __m256 minus_w)
+{
+  const __m256 up = _mm256_and_ps(_mm256_cmp_ps(v, s, _CMP_LT_OQ), w);
   return _mm256_blendv_ps(up, minus_w, _mm256_cmp_ps(v, s, _CMP_GT_OQ));
 }
+inline __m256d towards(__m256d v, __m256d s, __m256d w, __m256d minus_w)
+{
+  const __m256d up = _mm256_and_pd(_mm256_cmp_pd(v, s, _CMP_LT_OQ), w);
+  return _mm256_blendv_pd(up, minus_w, _mm256_cmp_pd(v, s, _CMP_GT_OQ));
+}
 #endif
+/// A register of T.
+template <class T>
+using reg = decltype(all<T>(0));
 
 // ── the twins ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -107,7 +137,7 @@ struct coefficients {
 };
 
 /// The scalars of step t. `sum` is Σv of AdamS, advanced with the squared norm of all n gradients.
-template <class Recipe>
+template <class T, class Recipe>
   requires exists<Recipe>
 coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, double n)
 {
@@ -132,7 +162,7 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
     if constexpr (is<Recipe, gradus::adamw>)
       c.lost = h.lr * h.weight_decay;
     if constexpr (is<Recipe, gradus::adams>) {
-      sum = std::fma(double(float(1 - h.beta2)), norm_sq, double(float(h.beta2)) * sum);
+      sum = std::fma(double(T(1 - h.beta2)), norm_sq, double(T(h.beta2)) * sum);
       c.lost = h.lr * h.weight_decay / std::sqrt(sum / bc2 / n);
     }
     if constexpr (is<Recipe, gradus::adabound>) {
@@ -155,58 +185,59 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
 }
 
 /// One step of n elements. The slots are in gradus's order.
-template <class Recipe>
+template <class T, class Recipe>
   requires is_sgd<Recipe>
-void step(const Recipe&, const coefficients& c, float* theta, const float* g, float* const* slot, std::size_t n)
+void step(const Recipe&, const coefficients& c, T* theta, const T* g, T* const* slot, std::size_t n)
 {
   constexpr bool l2 = is<Recipe, gradus::sgd>;
-  const reg wd = all(c.l2), lost = all(c.lost), mu = all(c.momentum), weight = all(c.gradient), lr = all(c.numerator);
-  float* const buffer = slot[0];
-  for (std::size_t i = 0; i < n; i += width) {
-    reg w = load(theta + i), gi = load(g + i);
+  const reg<T> wd = all<T>(c.l2), lost = all<T>(c.lost), mu = all<T>(c.momentum), weight = all<T>(c.gradient),
+               lr = all<T>(c.numerator);
+  T* const buffer = slot[0];
+  for (std::size_t i = 0; i < n; i += sizeof(reg<T>) / sizeof(T)) {
+    reg<T> w = load(theta + i), gi = load(g + i);
     if constexpr (l2)
       gi = mul_add(wd, w, gi);
-    const reg b = mul_add(weight, gi, mul(mu, load(buffer + i)));
+    const reg<T> b = mul_add(weight, gi, mu * load(buffer + i));
     store(buffer + i, b);
-    store(theta + i, l2 ? minus_mul_add(lr, b, w) : sub(w, mul_add(lr, b, mul(lost, w))));
+    store(theta + i, l2 ? minus_mul_add(lr, b, w) : w - mul_add(lr, b, lost * w));
   }
 }
 
-template <class Recipe>
+template <class T, class Recipe>
   requires is_adam<Recipe>
-void step(const Recipe& h, const coefficients& c, float* theta, const float* g, float* const* slot, std::size_t n)
+void step(const Recipe& h, const coefficients& c, T* theta, const T* g, T* const* slot, std::size_t n)
 {
   constexpr bool decoupled = is<Recipe, gradus::adamw, gradus::adams>;
   constexpr bool keeps_max = is<Recipe, gradus::amsgrad, gradus::padam>;
   constexpr bool clips = is<Recipe, gradus::adabound, gradus::radam>;
-  const reg b1 = all(h.beta1), c1 = all(1 - h.beta1), b2 = all(h.beta2), c2 = all(1 - h.beta2),
-            minus_c2 = all(-(1 - h.beta2));
-  const reg wd = all(c.l2), lost = all(c.lost), numerator = all(c.numerator), eps = all(c.eps), lo = all(c.lo),
-            hi = all(c.hi);
-  float *const m = slot[0], *const v = slot[1], *const top = keeps_max ? slot[2] : nullptr;
-  for (std::size_t i = 0; i < n; i += width) {
-    reg w = load(theta + i), gi = load(g + i);
+  const reg<T> b1 = all<T>(h.beta1), c1 = all<T>(1 - h.beta1), b2 = all<T>(h.beta2), c2 = all<T>(1 - h.beta2),
+               minus_c2 = all<T>(-(1 - h.beta2));
+  const reg<T> wd = all<T>(c.l2), lost = all<T>(c.lost), numerator = all<T>(c.numerator), eps = all<T>(c.eps),
+               lo = all<T>(c.lo), hi = all<T>(c.hi);
+  T *const m = slot[0], *const v = slot[1], *const top = keeps_max ? slot[2] : nullptr;
+  for (std::size_t i = 0; i < n; i += sizeof(reg<T>) / sizeof(T)) {
+    reg<T> w = load(theta + i), gi = load(g + i);
     if constexpr (!decoupled)
       gi = mul_add(wd, w, gi);
-    const reg mi = mul_add(c1, gi, mul(b1, load(m + i)));
-    reg vi = load(v + i);
+    const reg<T> mi = mul_add(c1, gi, b1 * load(m + i));
+    reg<T> vi = load(v + i);
     if constexpr (is<Recipe, gradus::yogi>)
-      vi = mul_add(mul(towards(vi, mul(gi, gi), c2, minus_c2), gi), gi, vi);
+      vi = mul_add(towards(vi, gi * gi, c2, minus_c2) * gi, gi, vi);
     else
-      vi = mul_add(mul(c2, gi), gi, mul(b2, vi));
+      vi = mul_add(c2 * gi, gi, b2 * vi);
     store(m + i, mi);
     store(v + i, vi);
     if constexpr (keeps_max) {
       vi = larger(load(top + i), vi);
       store(top + i, vi);
     }
-    reg below = add(root(vi), eps);
+    reg<T> below = root(vi) + eps;
     if constexpr (is<Recipe, gradus::padam>)
       below = root(below);  // partial = 1/4, the default
-    reg rate = div(numerator, below);
+    reg<T> rate = numerator / below;
     if constexpr (clips)
       rate = smaller(hi, larger(lo, rate));
-    store(theta + i, decoupled ? sub(w, mul_add(rate, mi, mul(lost, w))) : minus_mul_add(rate, mi, w));
+    store(theta + i, decoupled ? w - mul_add(rate, mi, lost * w) : minus_mul_add(rate, mi, w));
   }
 }
 

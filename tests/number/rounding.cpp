@@ -69,6 +69,24 @@ TEST_CASE("noise: depends on the element alone and not on where counting starts,
         }
 }
 
+TEST_CASE("noise: words serve two arrays, and have the bits that each computes alone")
+{
+  support::random r(5);
+  for (std::size_t n = 0; n <= 100; ++n) {
+    const std::uint64_t key = r.any<std::uint32_t>(), begin = 512 * r.below(1 << 20);
+    std::vector<std::uint32_t> words((n + 15) / 16 * 16);
+    noise(key, 2, begin).words(words.data(), n);
+    for (const std::size_t array : {2u, 3u}) {
+      const noise random(key, array, begin);
+      const gradus::detail::noise_words from_memory{words.data(), random.shift};
+      for (std::size_t i = 0; i < n; ++i) {
+        CHECK(from_memory(i) == random(i));
+        CHECK(from_memory.from(i)(0) == random(i));
+      }
+    }
+  }
+}
+
 TEST_CASE("for_noise_ranges: cuts a loop where a range of random bits ends, and nowhere else")
 {
   constexpr std::uint64_t range = std::uint64_t(1) << 32;

@@ -1,11 +1,13 @@
 #pragma once
 /// \file
-/// The arrays that a kernel reads and writes: plain ones, and ones of 16-bit numbers.
+/// The arrays that a kernel reads and writes: plain ones, and ones of shorter numbers.
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include <gradus/kernel/math.hpp>
+#include <gradus/number/block8.hpp>
 #include <gradus/number/half.hpp>
 
 #include <gradus/macros_off.hpp>
@@ -38,6 +40,18 @@ struct mirrored {
   GRADUS_HOST_DEVICE mirrored from(std::size_t i) const noexcept { return {master + i, data + i}; }
 };
 
+/// 8-bit codes that are only read, from the start of a block on. What a kernel writes are floats, because codes follow
+/// only when a block is complete.
+struct coded {
+  const std::uint8_t* data = nullptr;  ///< the codes
+  const float* scales = nullptr;       ///< one for each block
+  const code_values* map = nullptr;    ///< how they are decoded
+  float* next = nullptr;               ///< only written
+
+  /// Element i.
+  float operator[](std::size_t i) const noexcept { return scales[i / block8::block] * map->value[data[i]]; }
+};
+
 /// An array from element i on.
 template <class T>
 GRADUS_HOST_DEVICE T* from(T* p, std::size_t i) noexcept
@@ -61,6 +75,15 @@ GRADUS_HOST_DEVICE V load(A a, std::size_t i) noexcept
     return load<V>(a.master + i);
   else
     return load<V>(a.data + i);
+}
+/// Decodes the V::size elements from the i-th on (one for a plain number); V::size divides the block length.
+template <class V>
+V load(const coded& a, std::size_t i) noexcept
+{
+  if constexpr (real<V>)
+    return V(a[i]);
+  else
+    return V::load(a, i);
 }
 /// Stores x in the V::size elements from the i-th on (one for a plain number).
 template <class V, class T>
@@ -86,6 +109,13 @@ GRADUS_HOST_DEVICE void store(const stochastic<S>& a, std::size_t i, V x) noexce
     a.data[i] = S(x, a.random(i));
   else
     x.store(a.data + i, a.random, i);
+}
+
+/// Stores x as floats.
+template <class V>
+void store(const coded& a, std::size_t i, V x) noexcept
+{
+  store(a.next + i, x);
 }
 
 /// Loads only the first n ≤ V::size elements; the other lanes of the result are 1.

@@ -27,25 +27,39 @@ struct block8 {
   static constexpr std::size_t block = 256;  ///< elements in a block
 };
 
+/// How a map's codes are decoded, the same for signed and unsigned ones.
+///
+/// Code 2ʲ + i stands for (2ʲ + 9i)·unit, rounded once. Packs compute this, because they cannot hold all values. The
+/// unit is a pair of floats, so that one fma rounds to the value; its index is the exponent of the code as a float,
+/// modulo 8.
+struct code_values {
+  float value[256] = {};                               ///< the share for each code
+  alignas(64) float unit_h[16] = {}, unit_l[16] = {};  ///< repeat after 8 entries
+  std::uint32_t magnitude = 0;                         ///< the bits of a code without its sign
+  std::uint8_t sign[16] = {};                          ///< the sign bit of codes, for a register of them
+};
+
 /// The dynamic map of D decades. Code 0 is zero, and codes 2ʲ … 2ʲ⁺¹−1 divide the decade from 10^(j−D) to 10^(j−D+1),
 /// for j = 0 … D−1; all values are scaled so that the last code is exactly 1. Signed codes have the sign in the highest
 /// bit.
 template <bool Signed>
-struct dynamic_map {
+struct dynamic_map : code_values {
   static constexpr std::size_t decades = Signed ? 7 : 8;      ///< D
   static constexpr std::uint32_t last = (1u << decades) - 1;  ///< the code of 1
 
-  float value[256];           ///< the share for each code
   float threshold[decades];   ///< the lower bound of decade j
   float slope[decades + 1];   ///< a share's code is slope·share + offset; [0] is for shares below all decades
   float offset[decades + 1];  ///< see slope
 
-  constexpr dynamic_map() : value(), threshold(), slope(), offset()
+  constexpr dynamic_map() : threshold(), slope(), offset()
   {
+    constexpr double top = 0.1 * (10 - 9.0 / (1 << (decades - 1)));
     double ten[decades + 1] = {1};  // ten[k] = 10ᵏ
     for (std::size_t k = 0; k < decades; ++k)
       ten[k + 1] = 10 * ten[k];
-    const double top = 0.1 * (10 - 9.0 / (1 << (decades - 1)));
+    magnitude = Signed ? 0x7f : 0xff;
+    for (std::uint8_t& s : sign)
+      s = Signed ? 0x80 : 0;
     for (std::size_t j = 0; j < decades; ++j) {
       const std::size_t first = std::size_t(1) << j;
       const double bins = double(first);
@@ -54,6 +68,11 @@ struct dynamic_map {
         value[code] = float((1 + 9 * (double(i) / bins)) / ten[decades - j] / top);
         if constexpr (Signed)
           value[code + 128] = -value[code];
+      }
+      const double unit = 1 / ten[decades - j] / top / bins;
+      for (std::size_t at = (127 + j) % 8; at < 16; at += 8) {
+        unit_h[at] = float(unit);
+        unit_l[at] = float(unit - double(float(unit)));
       }
       threshold[j] = value[first];
       slope[j + 1] = float(top * bins * ten[decades - j] / 9);
@@ -123,9 +142,10 @@ GRADUS_HOST_DEVICE std::uint8_t encode_one(const dynamic_map<Signed>& map, float
 
 }  // namespace detail
 
-/// Encodes n elements for `decode`, rounded stochastically with random bits of one range of noise (rounding.hpp).
-template <bool Signed>
-void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n, detail::noise random) noexcept
+/// Encodes n elements for `decode`, rounded stochastically.
+/// \param random  the random bits: detail::noise or noise_words (rounding.hpp)
+template <bool Signed, class Random>
+void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n, const Random random) noexcept
 {
   for (std::size_t begin = 0; begin < n; begin += block8::block) {
     const std::size_t length = n - begin < block8::block ? n - begin : block8::block;

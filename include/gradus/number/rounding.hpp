@@ -68,13 +68,48 @@ struct noise {
   }
   static constexpr std::uint32_t weyl = 0x9e3779b1u,
                                  multiplier = 0x846ca68bu;  // the odd one next to 2³²/φ; Wellons's hash's
-  GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept
+  GRADUS_HOST_DEVICE std::uint32_t operator()(std::size_t i) const noexcept { return (word(i) >> shift) & 0xffffu; }
+  /// 32 random bits: 16 for each of the two arrays.
+  GRADUS_HOST_DEVICE std::uint32_t word(std::size_t i) const noexcept
   {
     std::uint32_t x = (first + std::uint32_t(i)) * weyl + a;
+    scramble(x);
+    return x;
+  }
+  /// The words of the first n elements; `to` has room for n rounded up to a multiple of 16.
+  void words(std::uint32_t* to, std::size_t n) const noexcept
+  {
+#if defined(__GNUC__) && !defined(__CUDACC__)
+    using row [[gnu::vector_size(64)]] = std::uint32_t;
+    row x = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    x = (first + x) * weyl + a;
+    for (std::size_t i = 0; i < n; i += 16, x += 16 * weyl) {
+      row w = x;
+      scramble(w);
+      std::memcpy(to + i, &w, sizeof w);
+    }
+#else
+    for (std::size_t i = 0; i < n; ++i)
+      to[i] = word(i);
+#endif
+  }
+
+ private:
+  template <class U>  // a number or a vector, which by value would need an instruction set
+  GRADUS_HOST_DEVICE void scramble(U& x) const noexcept
+  {
     x = (x ^ (x >> 15) ^ b) * multiplier;
     x ^= x >> 16;
-    return (x >> shift) & 0xffffu;
   }
+};
+
+/// The random bits of a `noise` whose words lie in memory, so that two arrays need them computed only once.
+struct noise_words {
+  const std::uint32_t* words = nullptr;
+  std::uint32_t shift = 0;
+
+  noise_words from(std::size_t i) const noexcept { return {words + i, shift}; }
+  std::uint32_t operator()(std::size_t i) const noexcept { return (words[i] >> shift) & 0xffffu; }
 };
 
 /// Cuts the elements [begin, end) of an array at the ends of noise ranges, and calls f(first, last) for each part.

@@ -55,16 +55,22 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
   if constexpr (std::is_same_v<typename Model::state_type, block8>)
     for (std::size_t i = begin; i < end; i += stage) {
       const std::size_t n = end - i < stage ? end - i : stage;
-      float decoded[slots + 1][stage];
-      float* pointers[slots + 1] = {};
+      float next[slots + 1][stage];
+      code_array<Backend> state[slots + 1] = {};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
-          x.state[k].from(i).read(pointers[k] = decoded[k], n, Model::slot_list[k]);
+          state[k] = x.state[k].from(i).template open<Backend>(next[k], n, Model::slot_list[k]);
       run<Pass>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, key, i),
-                gradients_of<typename Model::precision_type>(x, i), pointers, n);
-      for (std::size_t k = 0; k < slots; ++k)
-        if (x.state[k])
-          x.state[k].from(i).write(decoded[k], n, Model::slot_list[k], {key, k, i});
+                gradients_of<typename Model::precision_type>(x, i), state, n);
+      std::uint32_t words[stage];
+      for (std::size_t k = 0; k < slots; ++k) {
+        const noise random(key, k, i);
+        if (k % 2 == 0)
+          random.words(words, n);
+        // The kernel does not write the slots of an idle first moment.
+        if (x.state[k] && !(prepared.idle_first_moment && k < Model::first_slots))
+          x.state[k].from(i).close(backend, next[k], n, Model::slot_list[k], {words, random.shift});
+      }
     }
   else {
     const auto run_part = [&](std::size_t first, std::size_t last) noexcept {
@@ -90,14 +96,23 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
 {
   constexpr std::size_t slots = Model::slots;
   return decoded_page_sum<plain_term>(backend, n, [&](std::size_t i, float* to, std::size_t m) {
-    float decoded[slots + 1][stage];
-    float* pointers[slots + 1] = {};
+    float next[slots + 1][stage];
+    const auto open = [&](std::size_t k) {
+      const auto s = x.state[k].from(begin + i);
+      float* const values = k == Model::formula::value_slot ? to : next[k];
+      if constexpr (std::is_same_v<typename Model::state_type, block8>)
+        return s.template open<Backend>(values, m, Model::slot_list[k]);
+      else {
+        s.read(values, m, Model::slot_list[k]);
+        return values;
+      }
+    };
+    decltype(open(0)) state[slots + 1] = {};
     for (std::size_t k = 0; k < slots; ++k)
       if (x.state[k])
-        x.state[k].from(begin + i).read(pointers[k] = k == Model::formula::value_slot ? to : decoded[k], m,
-                                        Model::slot_list[k]);
+        state[k] = open(k);
     run<pass::moments>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, 0, begin + i),
-                       gradients_of<typename Model::precision_type>(x, begin + i), pointers, m);
+                       gradients_of<typename Model::precision_type>(x, begin + i), state, m);
   });
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <gradus/kernel/arrays.hpp>
 #include <gradus/kernel/reduce.hpp>
@@ -23,6 +24,15 @@ namespace detail {
 /// Elements decoded, computed and encoded at a time; few enough for the first-level cache.
 inline constexpr std::size_t stage = 512;
 static_assert(stage % block8::block == 0 && stage % page_lanes == 0 && page_size % stage == 0);
+
+/// A backend that reads and writes 8-bit codes itself; for others they are decoded to floats.
+template <class Backend>
+concept runs_codes = requires(const Backend& b, const float* from, std::uint8_t* codes, float* scales) {
+  b.template encode<true>(from, codes, scales, std::size_t(), noise_words());
+};
+/// The arrays of 8-bit state that a backend's kernels take.
+template <class Backend>
+using code_array = std::conditional_t<runs_codes<Backend>, coded, float*>;
 
 /// A slot's elements from some element on; for block8, from the start of a block.
 template <class S>
@@ -56,9 +66,30 @@ struct slot_view<block8> {
   {
     s.is_nonnegative ? decode<false>(codes, scales, to, n) : decode<true>(codes, scales, to, n);
   }
-  void write(const float* x, std::size_t n, const slot& s, noise random) const noexcept
+  /// The first n ≤ stage elements as an array for kernels, which write to `next`.
+  template <class Backend>
+  code_array<Backend> open(float* next, std::size_t n, const slot& s) const noexcept
   {
-    s.is_nonnegative ? encode<false>(x, codes, scales, n, random) : encode<true>(x, codes, scales, n, random);
+    if constexpr (runs_codes<Backend>) {
+      const code_values* const map = s.is_nonnegative ? static_cast<const code_values*>(&dynamic_map_of<false>)
+                                                      : &dynamic_map_of<true>;
+      return {codes, scales, map, next};
+    } else {
+      read(next, n, s);
+      return next;
+    }
+  }
+  /// Encodes what kernels wrote.
+  template <class Backend>
+  void close(const Backend& backend, const float* next, std::size_t n, const slot& s, noise_words random) const noexcept
+  {
+    const auto write = [&]<bool Signed>() {
+      if constexpr (runs_codes<Backend>)
+        backend.template encode<Signed>(next, codes, scales, n, random);
+      else
+        encode<Signed>(next, codes, scales, n, random);
+    };
+    s.is_nonnegative ? write.template operator()<false>() : write.template operator()<true>();
   }
 };
 

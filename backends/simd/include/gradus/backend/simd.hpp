@@ -22,6 +22,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include <gradus/backend/simd/codes.hpp>
 #include <gradus/kernel.hpp>
 
 // xsimd does not support other targets, and has no doubles on 32-bit Arm; default.hpp then uses scalar.
@@ -109,6 +110,19 @@ struct pack {
     else
 #endif
       return load_each(p);
+  }
+  /// Decodes `size` 8-bit codes from the i-th on.
+  static pack load(const coded& a, std::size_t i) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+    if constexpr (requires { detail::code_registers<sizeof(batch)>::size; })
+      return batch(detail::code_registers<sizeof(batch)>::decode(a.data + i, a.scales[i / block8::block], *a.map));
+    else {
+      T s[size];
+      for (std::size_t k = 0; k < size; ++k)
+        s[k] = a[i + k];
+      return load(s);
+    }
   }
   /// Stores 16-bit numbers, rounded to nearest.
   template <short_float S>
@@ -444,6 +458,18 @@ struct basic_simd {
         store_part(slot[k], i, part[k], rest);
     if constexpr (Kernel::writes_parameters)
       store_part(theta, i, x, rest);
+  }
+
+  /// Encodes 8-bit state, for sweeps whose slots are `coded`.
+  template <bool Signed>
+  void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n,
+              detail::noise_words random) const noexcept
+  {
+    using registers = detail::code_registers<sizeof(typename pack<float, Arch>::batch)>;
+    if constexpr (requires { registers::size; })
+      detail::encode_in_registers<registers, Signed>(from, codes, scales, n, random);
+    else
+      gradus::encode<Signed>(from, codes, scales, n, random);
   }
 
   /// The sum of n ≤ page_size elements. Inlined to save the call for small tensors. The partial sums (element i goes
