@@ -153,7 +153,8 @@ coefficients prepare(const Recipe& h, double t, double& sum, double norm_sq, dou
     else
       c.l2 = h.weight_decay;
   } else {
-    const double bc1 = 1 - std::pow(h.beta1, t), bc2 = 1 - std::pow(h.beta2, t), root_bc2 = std::sqrt(bc2);
+    const double bc1 = gradus::one_minus_power(h.beta1, t), bc2 = gradus::one_minus_power(h.beta2, t),
+                 root_bc2 = std::sqrt(bc2);
     c.numerator = h.lr * root_bc2 / bc1;
     c.eps = h.eps;
     c.l2 = h.weight_decay;
