@@ -52,7 +52,9 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
            std::uint64_t key, std::size_t begin, std::size_t end) noexcept
 {
   constexpr std::size_t slots = Model::slots;
-  if constexpr (std::is_same_v<typename Model::state_type, block8>)
+  if constexpr (std::is_same_v<typename Model::state_type, block8>) {
+    static_assert(Pass == pass::whole,
+                  "gradus: a pass over 8-bit state writes every slot, because it encodes them all.");
     for (std::size_t i = begin; i < end; i += stage) {
       const std::size_t n = end - i < stage ? end - i : stage;
       float next[slots + 1][stage];
@@ -72,7 +74,7 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
           x.state[k].from(i).close(backend, next[k], n, Model::slot_list[k], {words, random.shift});
       }
     }
-  else {
+  } else {
     const auto run_part = [&](std::size_t first, std::size_t last) noexcept {
       std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
       for (std::size_t k = 0; k < slots; ++k)

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <gradus/gradus.hpp>
@@ -156,6 +157,49 @@ TEST_CASE("encode: packs give block8's codes and scales for every length and kin
     compare_encoding(x, r);
     compare_encoding(awkward, r);
   }
+}
+
+TEST_CASE("coded: the part of a pack holds its elements and ones, and stores nothing else")
+{
+  using V = gradus::backend::pack<float, xsimd::default_arch>;
+  std::vector<std::uint8_t> codes(block, 200);
+  const float scale = 3;
+  std::vector<float> next(block, -1.0f);
+  const gradus::coded array{codes.data(), &scale, &dynamic_map_of<true>, next.data()};
+  for (std::size_t n = 0; n <= V::size; ++n) {
+    const V x = gradus::load_part<V>(array, 16, n);
+    float lanes[V::size];
+    x.store(lanes);
+    gradus::store_part(array, 16, x, n);
+    for (std::size_t k = 0; k < V::size; ++k) {
+      CHECK(lanes[k] == (k < n ? array[16 + k] : 1));
+      CHECK(next[16 + k] == (k < n ? array[16 + k] : -1));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("optimizer: 8-bit state gives the same weights on simd as on scalar, for every length", Recipe,
+                   gradus::adamw, gradus::amsgrad, gradus::adams, gradus::sgds)
+{
+  using precision = gradus::precision<float, float, block8>;
+  const auto weights_after_steps = [](const auto& backend, std::size_t n) {
+    support::random r(n);
+    std::vector<float> weights(n), gradients(n);
+    for (float& w : weights)
+      w = float(r.uniform(-1, 1));
+    gradus::optimizer<Recipe, precision, std::remove_cvref_t<decltype(backend)>> opt(Recipe{.lr = 0.01}, backend);
+    opt.add(weights, gradients);
+    for (int t = 0; t < 4; ++t) {
+      for (float& g : gradients)
+        g = float(r.magnitude(1e-6, 1)) * (r.chance(0.5) ? 1.0f : -1.0f);
+      opt.step();
+    }
+    return weights;
+  };
+  for (const std::size_t n : {1u, 15u, 17u, 64u, 255u, 256u, 300u, 511u, 513u, 4096u, 5000u})
+    CHECK_MESSAGE(support::first_difference(weights_after_steps(gradus::backend::scalar{}, n),
+                                            weights_after_steps(gradus::backend::simd{}, n)) == -1,
+                  "length ", n);
 }
 
 #endif
