@@ -564,12 +564,17 @@ struct recording : gradus::backend::thrust_device<> {
   void launch(std::size_t n, const F& f) const
   {
     if (on->capturing)
-      on->graph.push_back([n, f] {
-        for (std::size_t k = 0; k < n; ++k)
-          f(std::int64_t(k));
-      });
+      on->graph.push_back([n, f] { device().launch(n, f); });
     else
       device::launch(n, f);
+  }
+  template <class Work>
+  void launch_warps(std::size_t n, const Work& work) const
+  {
+    if (on->capturing)
+      on->graph.push_back([n, work] { device().launch_warps(n, work); });
+    else
+      device::launch_warps(n, work);
   }
   static constexpr bool synchronous = false;
 };

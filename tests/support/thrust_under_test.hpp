@@ -57,6 +57,11 @@ struct backend_under_test : backend::thrust_device<> {
   {
     with_policy_under_test([&]<class Policy>(Policy on) { backend::thrust_device<Policy>(on).launch(n, f); });
   }
+  template <class Work>
+  void launch_warps(std::size_t n, const Work& work) const
+  {
+    with_policy_under_test([&]<class Policy>(Policy on) { backend::thrust_device<Policy>(on).launch_warps(n, work); });
+  }
 };
 #else
 struct backend_under_test : backend::thrust_host<> {

@@ -75,29 +75,58 @@ class exact_sum {
       return std::bit_cast<double>(nan);
     if (plus > 0 || minus > 0)
       return std::bit_cast<double>(infinity | (std::uint64_t(minus > 0) << 63));
-    exact_sum s = *this;
-    s.carry();
-    const bool negative = s.words[digit_count - 1] < 0;
-    if (negative) {
-      for (std::size_t k = 0; k < digit_count; ++k)
-        s.words[k] = -s.words[k];
-      s.carry();
-    }
-    return std::bit_cast<double>(s.magnitude() | (std::uint64_t(negative) << 63));
+    const leading_digits sum = leading(1);
+    return std::bit_cast<double>(sum.is_negative ? magnitude(leading(-1)) | std::uint64_t(1) << 63 : magnitude(sum));
   }
 
  private:
-  /// The bits of value(). \pre the sum is not negative and its digits are carried
-  GRADUS_HOST_DEVICE std::uint64_t magnitude() const noexcept
+  /// The leading digits of a sum after all carries.
+  struct leading_digits {
+    std::uint64_t first = 0, second = 0, third = 0;  // the highest digit that is not 0, and the two below it
+    std::size_t place = 0;                           // the index of the first
+    bool more = false;                               // whether any lower digit is not 0
+    bool is_negative = false;
+  };
+  /// The leading digits of the sum times a sign. Reads the digits once, from the lowest that is not 0, and keeps no
+  /// copy, for which each thread of a device would need memory.
+  GRADUS_HOST_DEVICE leading_digits leading(std::int64_t sign) const noexcept
   {
-    std::size_t top = digit_count;
-    while (top > 0 && words[top - 1] == 0)
-      --top;
-    if (top == 0)
+    std::size_t begin = digit_count, end = 0;
+    for (std::size_t k = 0; k < digit_count; ++k) {
+      const bool is_zero = words[k] == 0;
+      begin = !is_zero && begin == digit_count ? k : begin;
+      end = is_zero ? end : k + 1;
+    }
+    leading_digits sum;
+    std::uint64_t below = 0, two_below = 0;
+    std::int64_t carry = 0;
+    bool more = false;
+    for (std::size_t k = begin; k < digit_count && (k < end || carry != 0); ++k) {
+      const std::int64_t word = sign * words[k] + carry;
+      const bool is_last = k + 1 == digit_count;  // which has no digit to carry to
+      const std::uint64_t digit = is_last ? std::uint64_t(word) : std::uint64_t(word) & 0xffffffffu;
+      carry = word >> 32;
+      sum.is_negative = is_last && word < 0;
+      if (digit != 0) {
+        sum.first = digit;
+        sum.second = below;
+        sum.third = two_below;
+        sum.place = k;
+        sum.more = more;
+      }
+      more = more || two_below != 0;
+      two_below = below;
+      below = digit;
+    }
+    return sum;
+  }
+  /// The bits of value() for a sum that is not negative.
+  GRADUS_HOST_DEVICE static std::uint64_t magnitude(const leading_digits& sum) noexcept
+  {
+    if (sum.first == 0)
       return 0;
-    --top;
-    const std::uint64_t first = std::uint64_t(words[top]), second = top > 0 ? std::uint64_t(words[top - 1]) : 0;
-    const std::uint64_t third = top > 1 ? std::uint64_t(words[top - 2]) : 0;
+    const std::size_t top = sum.place;
+    const std::uint64_t first = sum.first, second = sum.second, third = sum.third;
     const std::size_t length = 64 - std::size_t(std::countl_zero(first));  // of the first digit, in bits
     if (32 * top + length <= 53)
       return first << 32 * top | (top > 0 ? second : 0);  // subnormal or just above; exact, so no rounding
@@ -114,10 +143,7 @@ class exact_sum {
       rest = (upper & ((std::uint64_t(1) << (dropped - 32)) - 1)) << 32 | third;
       half = std::uint64_t(1) << (dropped - 1);
     }
-    bool more = false;
-    for (std::size_t k = 0; k + 2 < top; ++k)
-      more = more || words[k] != 0;
-    if (rest > half || (rest == half && (more || (mantissa & 1) != 0)))
+    if (rest > half || (rest == half && (sum.more || (mantissa & 1) != 0)))
       ++mantissa;
     const std::uint64_t place = 32 * top + length - 53;   // the mantissa's last bit counts 2^(place − 1074)
     const std::uint64_t bits = (place << 52) + mantissa;  // the mantissa's leading bit adds one to the exponent

@@ -132,6 +132,31 @@ struct thrust_device : thrust_ranges {
       ::thrust::for_each_n(policy, ::thrust::make_counting_iterator(std::int64_t(0)), std::int64_t(n), f);
   }
 
+  /// Enqueues a work of n warps, whose threads work together (teams.hpp).
+  template <class Work>
+  void launch_warps(std::size_t n, const Work& work) const
+  {
+    constexpr bool finishes = detail::finishing_work<Work>;
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA && !defined(__CUDACC__)
+    static_assert(!cuda_policy<Policy>, "gradus: thrust_device needs a compiler for CUDA, such as nvcc.");
+#elif THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+    const std::size_t blocks = n / detail::warps_of_block + (n % detail::warps_of_block != 0) + finishes;
+    if (blocks == 0)
+      return;
+    auto p = policy;
+    detail::run_warps<<<unsigned(blocks), detail::threads_of_block, 0, ::thrust::cuda_cub::stream(p)>>>(
+        work, std::int64_t(n));
+    ::thrust::cuda_cub::throw_on_error(cudaPeekAtLastError(), "gradus: launch");
+    ::thrust::cuda_cub::throw_on_error(::thrust::cuda_cub::synchronize_optional(p), "gradus: launch");
+#else
+    if constexpr (finishes)
+      work.start(detail::serial_team());
+    launch(n, detail::each_warp<Work>{work});
+    if constexpr (finishes)
+      work.finish(detail::serial_team());
+#endif
+  }
+
   /// Copies bytes to, from or within the device, in stream order, and waits until the copy is done.
   /// \throws thrust::system_error for an error of CUDA
   void copy(void* to, const void* from, std::size_t bytes) const

@@ -4,8 +4,9 @@
 /// order; the launches are in launches.hpp, sums.hpp and update.hpp.
 ///
 /// Everything that a step reads is in device memory: records of the tensors, cohorts and sums, and a board with the
-/// scalars. A step is a fixed sequence of launches that allocates nothing and waits for nothing, so it can be captured
-/// as a graph. A replay uses the current t, and the options that set_options stored last.
+/// scalars. A step is two launches, one that measures and decides and one that updates; a third comes between them if
+/// the decision needs the moments. It allocates nothing and waits for nothing, so it can be captured as a graph. A
+/// replay uses the current t, and the options that set_options stored last.
 
 #include <cstddef>
 #include <cstdint>
@@ -29,8 +30,8 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// The engine of a device. \tparam Device  backend::thrust_device, or a class with its launch, copy, check_reachable,
-/// memory and synchronous
+/// The engine of a device. \tparam Device  backend::thrust_device, or a class with its launch, launch_warps, copy,
+/// check_reachable, memory and synchronous
 template <class Parts, class Device>
 class device_step {
   using model = typename Parts::model;
@@ -50,9 +51,10 @@ class device_step {
   }();
   using tensor = device_tensor<precision, model::slots, nonnegative>;
   using cohort = device_cohort<rule_type, formula>;
+  using data = device_data<precision, tensor, cohort, model::one_pass>;
   using pack = backend::device_pack<value_type>;
   static constexpr bool in_codes = tensor::in_codes;
-  static constexpr std::size_t unit = in_codes ? block8::block : pack::size;  // the elements that one thread updates
+  static constexpr std::size_t unit = in_codes ? block8::block : pack::size;  // elements that are updated together
   static constexpr bool scheduled = rule_type::scheduled;
   static_assert(std::is_trivially_copyable_v<rule_type> && std::is_trivially_copyable_v<formula>);
 
@@ -73,9 +75,10 @@ class device_step {
     array<tensor> next_tensors(n, tensor{}, device_.memory());
     array<cohort> next_cohorts(n, cohort{}, device_.memory());
     array<device_sum> next_sums(scheduled ? n : 0, device_sum{}, device_.memory());
-    array<exact_sum> next_exact(first_entry + (scheduled ? 2 * n : 0), exact_sum{}, device_.memory());
-    array<double> next_partial(m * page_lanes, 0.0, device_.memory());
+    array<exact_sum> next_exact(data::exact_sums(scheduled ? n : 0), exact_sum{}, device_.memory());
+    array<std::uint32_t> next_pages(m, 0u, device_.memory());
     host_tensors_.reserve(n);
+    host_pages_.reserve(m);
     host_cohorts_.reserve(n);
     host_sums_.reserve(n);
     if (!board_.get()) {
@@ -86,7 +89,7 @@ class device_step {
     cohorts_ = std::move(next_cohorts);
     sums_ = std::move(next_sums);
     exact_ = std::move(next_exact);
-    partial_ = std::move(next_partial);
+    pages_ = std::move(next_pages);
     tensor_room_ = n;
     page_room_ = m;
     is_uploaded_ = false;
@@ -98,17 +101,8 @@ class device_step {
     set_options(o);
     if (!is_uploaded_ || !p.work.is_current())
       upload(p);
-    const exact_sum* const norm = measure(o);
-    prepare(o, norm);
-    if constexpr (scheduled)
-      schedule(p, o, norm);
-    if constexpr (model::two_passes) {
-      if (o.mean_square)
-        update<pass::whole>();
-      else
-        update<pass::weights>();
-    } else
-      update<pass::whole>();
+    decide(parts_of(p, o));
+    update();
     was_stepped_ = true;
     if constexpr (Device::synchronous)
       return report();
@@ -154,7 +148,7 @@ class device_step {
       r.mean_square = b.mean_square;
       r.decay_factor = b.decay_factor;
     }
-    r.decay_clamped = b.clamped;
+    r.decay_clamped = b.clamped != 0;
     return r;
   }
 
@@ -217,15 +211,6 @@ class device_step {
     bool operator==(const option_values&) const = default;
   };
 
-  // The indices of the exact sums: ‖g‖² of all gradients, n·v̄, and then two sums for each entry of second_moment_sums.
-  static constexpr std::size_t of_all = 0, of_mean = 1, first_entry = 2;
-  exact_sum* exact(std::size_t i) const noexcept { return exact_.get() + i; }
-  exact_sum* exact_of_entries() const noexcept { return exact(first_entry); }
-  exact_sum* recomputed() const noexcept { return exact(first_entry + host_sums_.size()); }
-
-  std::int64_t cohorts() const noexcept { return std::int64_t(host_cohorts_.size()); }
-  /// At least one thread, which writes the board.
-  std::size_t cohort_threads() const noexcept { return host_cohorts_.empty() ? 1 : host_cohorts_.size(); }
   bool is_empty() const noexcept { return host_tensors_.empty(); }
 
   device_board read_board() const
@@ -235,99 +220,39 @@ class device_step {
     return b;
   }
 
-  // ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── launches ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /// \return ‖g‖² of all tensors, if it is computed
-  const exact_sum* measure(const step_options& o) const
+  /// What the step consists of. Takes note of what is known about the sums of second moments after it.
+  step_parts parts_of([[maybe_unused]] Parts& p, const step_options& o)
   {
-    if (is_empty())
-      return nullptr;
-    clear(exact(0), first_entry + 2 * host_sums_.size());
-    if (looks(o))
-      device_.launch(pages_ * page_lanes, find_nonfinite<tensor>{board_.get(), tensors_.get(), host_tensors_.size()});
-    if (!measures<model::one_pass>(o))
-      return nullptr;
-    // With a single entry, its norm is the total.
-    exact_sum* const of_entry = model::one_pass && host_sums_.size() > 1 ? exact_of_entries() : nullptr;
-    add_pages<square_term>(gradient_element{}, every_tensor{}, exact(of_all), of_entry);
-    if constexpr (std::is_same_v<gradient_type, double>) {
-      device_.launch(1, choose_unit{board_.get(), exact(of_all)});
-      clear(exact(0), first_entry + host_sums_.size(), &board_.get()->has_unit);
-      add_pages<square_term>(scaled_gradient_element{board_.get()}, tensors_in_other_unit{board_.get()}, exact(of_all),
-                             of_entry);
-    }
-    return exact(of_all);
-  }
-  static bool looks(const step_options& o) noexcept { return o.skip_nonfinite && o.grad_norm_sq; }
-
-  void clear(exact_sum* sums, std::size_t n, const bool* only_if = nullptr) const
-  {
-    device_.launch(n * exact_sum::word_count, clear_sums{sums, only_if});
-  }
-  template <class Term, class Element, class Which>
-  void add_pages(const Element& element, const Which& which, exact_sum* total, exact_sum* of_entry) const
-  {
-    const std::size_t n = host_tensors_.size();
-    device_.launch(pages_ * page_lanes,
-                   sum_lane<Term, tensor, Element, Which>{tensors_.get(), n, element, which, partial_.get()});
-    device_.launch(pages_, add_page<tensor, Which>{tensors_.get(), n, which, partial_.get(), total, of_entry});
+    step_parts parts{};
+    parts.has_elements = !is_empty();
+    parts.measures = parts.has_elements && measures<model::one_pass>(o);
+    parts.looks = parts.has_elements && o.skip_nonfinite && o.grad_norm_sq;
+    parts.is_tried = parts.looks_twice = o.skip_nonfinite;
+    parts.mean_is_given = o.mean_square.has_value();
+    if constexpr (model::one_pass) {
+      parts.counts_model = second_moment_sums::counts_model(o, elements_);
+      parts.has_one_sum = p.sums.entries().live() == 1;
+      if (parts.has_elements)
+        plan_sums(p, o, parts);
+    } else if constexpr (scheduled)
+      parts.looks_twice = parts.looks_twice || (parts.has_elements && !parts.mean_is_given);
+    return parts;
   }
 
-  // ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  void prepare(const step_options& o, const exact_sum* norm) const
+  void plan_sums(Parts& p, const step_options& o, step_parts& parts)
   {
-    device_board* const board = board_.get();
-    device_.launch(cohort_threads(), prepare_cohort<cohort, value_type>{board, cohorts_.get(), cohorts(), norm,
-                                                                        looks(o), o.skip_nonfinite});
-    if (!o.skip_nonfinite)
-      return;
-    const std::size_t lanes = packs_ < most_tries ? packs_ : most_tries;
-    device_.launch(lanes, try_elements<precision, tensor, cohort>{board, tensors_.get(), host_tensors_.size(),
-                                                                  cohorts_.get(), packs_, unit, lanes});
-    device_.launch(host_cohorts_.size(), count_tried<cohort>{board, cohorts_.get()});
-    device_.launch(1, close_verdict{board});
-  }
-  static constexpr std::size_t most_tries = std::size_t(1) << 17;  // threads; they usually return at once
-
-  // ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────
-
-  void schedule([[maybe_unused]] Parts& p, const step_options& o, const exact_sum* norm)
-  {
-    const exact_sum* mean = nullptr;
-    if (!is_empty()) {
-      if constexpr (model::one_pass)
-        mean = mean_by_norm(p, o, norm);
-      else if (!o.mean_square)
-        mean = mean_by_moments();
-    }
-    device_board* const board = board_.get();
-    device_.launch(cohort_threads(), schedule_cohort<cohort, value_type>{board, cohorts_.get(), cohorts(), mean,
-                                                                         o.mean_square.has_value()});
-    device_.launch(1, gather_clamped<cohort>{board, cohorts_.get(), cohorts()});
-  }
-
-  const exact_sum* mean_by_norm(Parts& p, const step_options& o, const exact_sum* norm)
-  {
-    device_board* const board = board_.get();
-    const std::size_t n = host_sums_.size();
-    const bool counts_model = second_moment_sums::counts_model(o, elements_);
-    knows_model_ = knows_model_ || counts_model;
-    if (!o.mean_square)
-      p.sums.set_of_model(counts_model);  // what is ordered; settle() learns whether the step was taken
-    if (o.mean_square || knows_model_ || may_be_unknown_) {
-      device_.launch(1, arrange_sums{board, sums_.get(), std::int64_t(n), o.mean_square.has_value(), counts_model,
-                                     measures<true>(o)});
-      add_pages<plain_term>(slot_element{formula::value_slot}, tensors_of_unknown_sum{board, sums_.get()}, nullptr,
-                            recomputed());
-      device_.launch(n, keep_recomputed{board, sums_.get(), recomputed()});
-      may_be_unknown_ = o.mean_square.has_value() || o.skip_nonfinite;
+    knows_model_ = knows_model_ || parts.counts_model;
+    if (parts.mean_is_given)
+      may_be_unknown_ = true;  // unless they can advance, which only the device knows
+    else {
+      p.sums.set_of_model(parts.counts_model);  // what is ordered; settle() learns whether the step was taken
+      const bool may_be_needed = may_be_unknown_ || (knows_model_ && !parts.counts_model);
+      parts.looks_twice = parts.looks_twice || may_be_needed;
+      may_be_unknown_ = may_be_needed && o.skip_nonfinite;  // a step that is skipped leaves them unknown
     }
     may_be_unknown_ = may_be_unknown_ || may_become_infinite(o);
-    const exact_sum* const of_entry = norm && n > 1 ? exact_of_entries() : nullptr;
-    device_.launch(n, advance_sum<cohort, value_type>{board, sums_.get(), cohorts_.get(), norm, of_entry,
-                                                      exact(of_mean), p.sums.entries().live() == 1});
-    return exact(of_mean);
   }
 
   /// Whether the step may make a sum infinite. A computed sum of squares of floats is too small for that.
@@ -336,29 +261,30 @@ class device_step {
     return sizeof(value_type) > sizeof(float) || (o.grad_norm_sq && !(*o.grad_norm_sq < 0x1p700));
   }
 
-  const exact_sum* mean_by_moments() const
+  /// Enqueues everything before the update: one launch, or two if the moments must be looked at.
+  void decide(const step_parts& parts) const
   {
-    if constexpr (model::keeps_exactly) {
-      update<pass::moments>();
-      add_pages<plain_term>(slot_element{formula::value_slot}, every_tensor{}, nullptr, exact_of_entries());
-    } else
-      add_pages<plain_term>(next_moment_element<cohort>{cohorts_.get()}, every_tensor{}, nullptr, exact_of_entries());
-    device_.launch(host_sums_.size(),
-                   add_moments<cohort>{board_.get(), sums_.get(), cohorts_.get(), exact_of_entries(), exact(of_mean)});
-    return exact(of_mean);
+    const data d{board_.get(),
+                 tensors_.get(),
+                 pages_.get(),
+                 cohorts_.get(),
+                 sums_.get(),
+                 exact_.get(),
+                 std::int64_t(host_cohorts_.size()),
+                 std::int64_t(host_sums_.size())};
+    device_.launch_warps(parts.measures || parts.looks ? host_pages_.size() : 0, first_look<data>{d, parts});
+    if (parts.looks_twice)
+      device_.launch_warps(host_pages_.size(), second_look<data>{d, parts});
   }
 
-  // ── update ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  template <pass Pass>
   void update() const
   {
     const std::size_t n = host_tensors_.size();
     if constexpr (in_codes)
-      device_.launch(packs_, update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
+      device_.launch_warps(packs_,
+                           update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
     else
-      device_.launch(packs_,
-                     update_pack<Pass, precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
+      device_.launch(packs_, update_pack<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
   }
 
   // ── the list on the device ───────────────────────────────────────────────────────────────────────────────────────
@@ -370,13 +296,15 @@ class device_step {
     host_tensors_.clear();
     host_cohorts_.clear();
     host_sums_.clear();
+    host_pages_.clear();
     packs_ = 0;
-    pages_ = p.work.pages();
     elements_ = p.work.counted_elements();
-    for (const auto& x : p.work.items())
+    for (const auto& x : p.work.items()) {
+      host_pages_.insert(host_pages_.end(), page_count(x.size), std::uint32_t(host_tensors_.size()));
       host_tensors_.push_back(record_of(p, x));
+    }
     for (const auto& c : p.cohorts.all())
-      host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, c.members > 0, false});
+      host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, c.members > 0});
     may_be_unknown_ = false;
     if constexpr (scheduled) {
       for (const auto& e : p.sums.entries().all()) {
@@ -395,6 +323,7 @@ class device_step {
       b.eps = p.groups[0].rule.decay.eps;
     device_.launch(1, store_list_facts{board_.get(), b});
     device_.copy(tensors_.get(), host_tensors_.data(), host_tensors_.size() * sizeof(tensor));
+    device_.copy(pages_.get(), host_pages_.data(), host_pages_.size() * sizeof(std::uint32_t));
     device_.copy(cohorts_.get(), host_cohorts_.data(), host_cohorts_.size() * sizeof(cohort));
     device_.copy(sums_.get(), host_sums_.data(), host_sums_.size() * sizeof(device_sum));
     is_uploaded_ = true;
@@ -442,11 +371,12 @@ class device_step {
   array<cohort> cohorts_;
   array<device_sum> sums_;
   array<exact_sum> exact_;
-  array<double> partial_;
+  array<std::uint32_t> pages_;  // the index of each page's tensor
   std::vector<tensor> host_tensors_;
   std::vector<cohort> host_cohorts_;
   std::vector<device_sum> host_sums_;
-  std::size_t tensor_room_ = 0, page_room_ = 0, packs_ = 0, pages_ = 0;
+  std::vector<std::uint32_t> host_pages_;
+  std::size_t tensor_room_ = 0, page_room_ = 0, packs_ = 0;
   std::uint64_t elements_ = 0;   // without padding
   bool is_uploaded_ = false;     // whether the device has the optimizer's list
   bool was_stepped_ = false;     // whether a step may have changed counts and sums on the device since then

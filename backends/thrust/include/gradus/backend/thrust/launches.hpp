@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// The launches that decide and prepare a step. Each is a function object, called for k = 0, 1, …. The decisions are
-/// the host's (optimizer/decisions.hpp); the elements are updated by update.hpp.
+/// The launches that measure, decide and prepare a step. The decisions are the host's (optimizer/decisions.hpp); the
+/// elements are updated by update.hpp.
 
 #include <cstddef>
 #include <cstdint>
@@ -16,269 +16,310 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-// ── measure ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// Chooses the unit in which squares are summed again, from their plain sum.
-struct choose_unit {
-  device_board* board;
-  const exact_sum* total;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
-  {
-    board->unit = unit_for(total->value());
-    board->has_unit = board->unit != 1;
-  }
+/// What a step was enqueued for; a graph keeps it.
+struct step_parts {
+  bool has_elements;   // whether any tensor takes part
+  bool measures;       // the norm of the gradients
+  bool looks;          // for gradients that are infinite or NaN
+  bool is_tried;       // on the elements before it is taken, with skip_nonfinite
+  bool looks_twice;    // second_look follows
+  bool mean_is_given;  // v̄
+  bool counts_model;   // see plan_of_sums
+  bool has_one_sum;    // of second moments
 };
 
-/// Looks for gradients that are infinite or NaN. Needed if a given norm is infinite, because it may have overflowed.
-template <class Tensor>
-struct find_nonfinite {
-  device_board* board;
-  const Tensor* tensors;
-  std::size_t n;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
-  {
-    if (is_finite(board->given_norm_sq))
+// ── the end of the decision: counts, v̄, and the decay that is scheduled by it ────────────────────────────────────────
+
+/// Advances sum k of second moments by the recursion of Σv, and returns its part of n·v̄.
+template <class Data>
+GRADUS_HOST_DEVICE double advance_sum(const Data& data, const step_parts& parts, std::int64_t k) noexcept
+{
+  const device_board& b = *data.board;
+  device_sum& s = data.sums[k];
+  if (!b.applied || b.elements == 0)
+    return 0;
+  if (b.plan.forgets)
+    s.sum = unknown_sum();
+  if (!b.plan.advances || !s.active)
+    return 0;
+  if (parts.looks_twice && !is_finite(s.sum))
+    s.sum = data.moments(std::size_t(k)).value();
+  square_sum squares = b.squares;
+  if (!b.is_given && data.sum_count > 1)
+    squares.sum = data.norm(Data::index_of_unit(squares.unit), std::size_t(k)).value();
+  s.sum = next_sum<typename Data::value_type>(s.beta2, s.sum, squares, b.scale);
+  const double part = s.sum / data.cohorts[s.cohort].scalars.bc2;
+  // The unit suits the largest sum. In it, the squares of another one may have underflowed.
+  if (!parts.has_one_sum && squares.unit != 1)
+    s.sum = unknown_sum();
+  return part;
+}
+
+/// The part of n·v̄ of sum k, from the sum of its moments.
+template <class Data>
+GRADUS_HOST_DEVICE double part_of_moments(const Data& data, const step_parts& parts, std::int64_t k) noexcept
+{
+  const device_sum& s = data.sums[k];
+  if (!data.board->applied || parts.mean_is_given || !s.active)
+    return 0;
+  return data.moments(std::size_t(k)).value() / data.cohorts[s.cohort].scalars.bc2;
+}
+
+/// Computes v̄, and prepares the decay of all cohorts with it.
+template <class Data, class Team>
+GRADUS_HOST_DEVICE void schedule(const Data& data, const step_parts& parts, const Team& team) noexcept
+{
+  device_board& b = *data.board;
+  team.for_each(data.sum_count, [&](std::int64_t k) {
+    double part;
+    if constexpr (Data::one_pass)
+      part = advance_sum(data, parts, k);
+    else
+      part = part_of_moments(data, parts, k);
+    data.sums[k].part = part;
+    if (data.sum_count > 1)
+      serial_warp().add(data.mean(), part);
+  });
+  team.for_each(1, [&](std::int64_t) {
+    if (!b.applied)
       return;
-    const std::size_t page = std::size_t(k) / page_lanes, lane = std::size_t(k) % page_lanes;
-    const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_page, page)];
-    const std::size_t begin = (page - x.first_page) * page_size;
-    const std::size_t end = x.size - begin < page_size ? x.size : begin + page_size;
-    for (std::size_t i = begin + lane; i < end; i += page_lanes)
-      if (!is_finite(gradient_element{}(x, i)))
-        set_flag(board->has_nonfinite);
-  }
-};
-
-// ── decide and prepare ───────────────────────────────────────────────────────────────────────────────────────────────
-
-/// Decides whether the step is taken, and prepares one cohort's coefficients.
-template <class Cohort, class T>
-struct prepare_cohort {
-  device_board* board;
-  Cohort* cohorts;
-  std::int64_t n;          // the number of cohorts; may be 0
-  const exact_sum* total;  // ‖g‖², or null
-  bool looks;              // whether find_nonfinite was launched
-  bool is_tried;           // whether the step is tried on the elements before it is taken
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
-  {
-    norm_of_step norm;
-    norm.given = board->is_given;
-    // A graph that was captured without computing the norm never has one, even if later options need it.
-    norm.known = norm.given || (board->is_measured && (total || board->elements == 0));
-    if (norm.given)
-      norm.squares.sum = board->given_norm_sq;
-    else if (norm.known && total)
-      norm.squares = {total->value(), board->unit};
-    norm.gradients_are_finite = looks && !is_set(board->has_nonfinite);
-    const verdict decided = judge<T>(norm, board->grad_scale, board->max_grad_norm, board->skips);
-    const bool applied = decided.applied && !decided.underflows;
-    if (applied && k < n && cohorts[k].active) {
-      Cohort& c = cohorts[k];
-      c.scalars = make_step_scalars(c.rule, c.t + 1, board->lr_scale, 0);
-      c.prepared = prepare<T>(c.rule, c.scalars, decided.scale);
-      if (!is_tried)
-        c.t += 1;
-      else if (board->skips && may_overflow<T>(root_of(norm.squares, decided.scale), c.scalars.lr))
-        set_flag(board->may_overflow);
+    double mean = 0;
+    if (Data::one_pass && b.elements > 0)
+      b.of_model = b.plan.of_model;
+    if (parts.mean_is_given || b.has_given_mean)
+      mean = b.given_mean_square;
+    else if (parts.has_elements && b.elements > 0) {
+      const double total = data.sum_count > 1 ? data.mean().value() : data.sums[0].part;  // one term is exact
+      mean = total / (b.of_model ? b.model_size : b.elements);
     }
-    if (k == 0) {
-      board->applied = board->advances = applied;
-      board->has_norm = norm.known;
-      board->norm = root_of(norm.squares, board->grad_scale);
-      board->scale = decided.scale;
-      board->has_mean = board->clamped = false;
-    }
-  }
-};
-
-/// With skip_nonfinite: if the step could overflow, tries it on each element and discards the results.
-template <class Precision, class Tensor, class Cohort>
-struct try_elements {
-  device_board* board;
-  const Tensor* tensors;
-  std::size_t n;
-  const Cohort* cohorts;
-  std::size_t packs, unit, lanes;
-
-  using T = typename Precision::compute_type;
-
-  GRADUS_HOST_DEVICE void operator()(std::int64_t lane) const noexcept
-  {
-    if (!board->applied || !is_set(board->may_overflow))
+    b.has_mean = true;
+    b.mean_square = mean;
+    b.decay_factor = decay_factor(mean, b.eps);
+  });
+  team.for_each(data.cohort_count, [&](std::int64_t k) {
+    auto& c = data.cohorts[k];
+    if (!b.applied || !c.active)
       return;
-    for (std::size_t k = std::size_t(lane); k < packs && !is_set(board->overflows); k += lanes) {
-      const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, k)];
-      const Cohort& c = cohorts[x.cohort];
-      const std::size_t begin = (k - x.first_pack) * unit, end = x.size - begin < unit ? x.size : begin + unit;
-      for (std::size_t i = begin; i < end; ++i) {
-        const T theta = x.master ? T(x.master[i]) : load<T>(x.parameters + i);
-        if (overflows(c, x, i, theta))
-          set_flag(board->overflows);
-      }
-    }
+    c.scalars.mean_square = b.mean_square;
+    c.prepared.decay = c.rule.decay.template prepare<typename Data::value_type>(c.scalars);
+    if (c.rule.decay.rate(c.scalars) > 1)
+      set_flag(b.clamped);
+  });
+}
+
+/// What the last launch before the update does when all results are there.
+template <class Data, class Team>
+GRADUS_HOST_DEVICE void conclude(const Data& data, const step_parts& parts, const Team& team) noexcept
+{
+  device_board& b = *data.board;
+  if (parts.is_tried) {
+    team.for_each(1, [&](std::int64_t) {
+      b.applied = b.applied && !is_set(b.overflows);
+      b.may_overflow = b.overflows = b.has_nonfinite = 0;
+    });
+    team.for_each(data.cohort_count, [&](std::int64_t k) {
+      if (b.applied && data.cohorts[k].active)
+        data.cohorts[k].t += 1;
+    });
+  }
+  if constexpr (Data::scheduled)
+    schedule(data, parts, team);
+  // For the next step. Sums were added with atomics, and are read and cleared only here.
+  team.for_each(std::int64_t(Data::exact_sums(std::size_t(data.sum_count)) * exact_sum::word_count),
+                [&](std::int64_t k) {
+                  const std::size_t word = std::size_t(k);
+                  data.exact[word / exact_sum::word_count].words[word % exact_sum::word_count] = 0;
+                });
+}
+
+// ── measure, decide and prepare ──────────────────────────────────────────────────────────────────────────────────────
+
+/// The first launch of every step: measures the gradients if necessary, decides, and prepares all cohorts.
+template <class Data>
+struct first_look {
+  Data data;
+  step_parts parts;
+
+  using T = typename Data::value_type;
+  static constexpr unsigned blocks_per_processor = 2;  // so that a lane may have 128 registers
+  static constexpr std::size_t batch = 128 / sizeof(T);
+
+  GRADUS_HOST_DEVICE std::uint32_t& tickets() const noexcept { return data.board->tickets; }
+
+  /// A page of gradients.
+  template <class Warp>
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k, const Warp& warp) const noexcept
+  {
+    const auto p = data.page_at(k);
+    if (parts.measures)
+      sum_squares(p, warp);
+    else if (!is_finite(data.board->given_norm_sq))  // the norm may have overflowed although all gradients are finite
+      warp.for_lanes([&](std::size_t lane, std::size_t) {
+        for_lane_of_page<8>(p, lane, gradient_element<T>(), [&](double g) {
+          if (!is_finite(g))
+            set_flag(data.board->has_nonfinite);
+        });
+      });
+  }
+
+  /// Scalars that do not depend on the gradients. Their powers take about as long as a page.
+  template <class Team>
+  GRADUS_HOST_DEVICE void start(const Team& team) const noexcept
+  {
+    team.for_each(data.cohort_count, [this](std::int64_t k) {
+      auto& c = data.cohorts[k];
+      if (c.active)
+        c.scalars = make_step_scalars(c.rule, c.t + 1, data.board->lr_scale, 0);
+    });
+  }
+
+  template <class Team>
+  GRADUS_HOST_DEVICE void finish(const Team& team) const noexcept
+  {
+    team.for_each(1, [this](std::int64_t) { decide(); });
+    team.for_each(data.cohort_count, [this](std::int64_t k) { prepare_cohort(data.cohorts[k]); });
+    if (!parts.looks_twice)
+      conclude(data, parts, team);
   }
 
  private:
-  GRADUS_HOST_DEVICE static bool overflows(const Cohort& c, const Tensor& x, std::size_t i, T theta) noexcept
+  template <class Page, class Warp>
+  GRADUS_HOST_DEVICE void sum_squares(const Page& p, const Warp& warp) const noexcept
   {
-    T slot[Tensor::slot_count + 1] = {};
-    const std::size_t first = c.prepared.idle_first_moment ? decltype(c.prepared)::first_slots : 0;
-    for (std::size_t k = first; k < Tensor::slot_count; ++k)
-      if constexpr (real<typename Precision::state_type>)
-        slot[k] = x.slots[k][i];
-      else
-        slot[k] = x.read_slot(k, i);
-    return element_overflows(c.prepared, theta, load<T>(x.gradients + i), slot);
+    double partial[Data::units][Warp::lanes];
+    warp.for_lanes([&](std::size_t lane, std::size_t own) {
+      double sum[Data::units] = {};
+      for_lane_of_page<batch>(p, lane, gradient_element<T>(), [&sum](double g) {
+        for (std::size_t u = 0; u < Data::units; ++u)
+          sum[u] = square_term{}(sum[u], u == 0 ? g : g * (1 / Data::unit(u)));
+      });
+      for (std::size_t u = 0; u < Data::units; ++u)
+        partial[u][own] = sum[u];
+    });
+    for (std::size_t u = 0; u < Data::units; ++u) {
+      const double sum = warp.sum(partial[u]);
+      warp.add(data.norm(u), sum);
+      if (Data::one_pass && data.sum_count > 1)  // the norm of a single entry is the total
+        warp.add(data.norm(u, p.tensor.sum), sum);
+    }
   }
-};
 
-/// Counts a step that was tried, unless it overflows.
-template <class Cohort>
-struct count_tried {
-  const device_board* board;
-  Cohort* cohorts;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
+  /// Decides whether the step is taken, and how sums of second moments advance if it is.
+  GRADUS_HOST_DEVICE void decide() const noexcept
   {
-    if (cohorts[k].active && board->applied && !is_set(board->overflows))
-      cohorts[k].t += 1;
+    device_board& b = *data.board;
+    norm_of_step norm;
+    norm.given = b.is_given;
+    // A graph that was captured without computing the norm never has one, even if later options need it.
+    norm.known = norm.given || (b.is_measured && (parts.measures || b.elements == 0));
+    if (norm.given)
+      norm.squares.sum = b.given_norm_sq;
+    else if (parts.measures) {
+      norm.squares.sum = data.norm(0).value();
+      if (Data::units > 1)
+        if (const double unit = unit_for(norm.squares.sum); unit != 1)
+          norm.squares = {data.norm(Data::index_of_unit(unit)).value(), unit};
+    }
+    norm.gradients_are_finite = parts.looks && !is_set(b.has_nonfinite);
+    const verdict decided = judge<T>(norm, b.grad_scale, b.max_grad_norm, b.skips);
+    b.applied = decided.applied && !decided.underflows;
+    b.scale = decided.scale;
+    b.squares = norm.squares;
+    b.has_norm = norm.known;
+    b.norm = root_of(norm.squares, b.grad_scale);
+    b.has_mean = false;
+    b.clamped = 0;
+    if constexpr (Data::one_pass)
+      plan_sums();
   }
-};
-/// Sets `applied` to the result of the trial, and clears the flags for the next step.
-struct close_verdict {
-  device_board* board;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  GRADUS_HOST_DEVICE void plan_sums() const noexcept
   {
-    board->applied = board->advances = board->applied && board->overflows == 0;
-    board->may_overflow = board->overflows = board->has_nonfinite = 0;
-  }
-};
-
-// ── v̄, and the decay that is scheduled by it ─────────────────────────────────────────────────────────────────────────
-
-/// Decides whether the sums advance, and whether they are the whole model's.
-struct arrange_sums {
-  device_board* board;
-  device_sum* sums;
-  std::int64_t n;
-  bool mean_is_given, counts_model, measures;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
-  {
-    if (!board->applied || board->elements == 0)
-      return;
+    device_board& b = *data.board;
     std::size_t live = 0;
     bool all_known = true;
-    for (std::int64_t k = 0; k < n; ++k)
-      if (sums[k].active) {
+    for (std::int64_t k = 0; k < data.sum_count; ++k)
+      if (data.sums[k].active) {
         ++live;
-        all_known = all_known && is_finite(sums[k].sum);
+        all_known = all_known && is_finite(data.sums[k].sum);
       }
-    const sums_plan plan = plan_of_sums(mean_is_given, measures, counts_model, board->of_model, all_known, live);
-    for (std::int64_t k = 0; plan.forgets && k < n; ++k)
-      sums[k].sum = unknown_sum();
-    board->advances = plan.advances;
-    board->of_model = plan.of_model;
+    b.plan = plan_of_sums(parts.mean_is_given, parts.measures, parts.counts_model, b.of_model, all_known, live);
   }
-};
 
-/// Sets an unknown sum to the value that was computed from the moments.
-struct keep_recomputed {
-  const device_board* board;
-  device_sum* sums;
-  const exact_sum* recomputed;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
+  template <class Cohort>
+  GRADUS_HOST_DEVICE void prepare_cohort(Cohort& c) const noexcept
   {
-    if (board->applied && board->advances && board->elements > 0 && sums[k].active && !is_finite(sums[k].sum))
-      sums[k].sum = recomputed[k].value();
-  }
-};
-
-/// Advances one sum of second moments by the recursion of Σv, and adds its part to n·v̄.
-template <class Cohort, class T>
-struct advance_sum {
-  const device_board* board;
-  device_sum* sums;
-  const Cohort* cohorts;
-  const exact_sum* total;     // ‖g‖² of all tensors; null if no norm was computed
-  const exact_sum* of_entry;  // ‖g‖² of each entry's tensors; null if there is only one entry or no norm was computed
-  exact_sum* mean;
-  bool is_one;  // whether there is only one sum
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
-  {
-    device_sum& s = sums[k];
-    if (!board->applied || !board->advances || !s.active || board->elements == 0)
+    device_board& b = *data.board;
+    if (!b.applied || !c.active)
       return;
-    square_sum squares;
-    if (board->is_given)
-      squares.sum = board->given_norm_sq;
-    else if (of_entry)
-      squares = {of_entry[k].value(), board->unit};
-    else if (total)
-      squares = {total->value(), board->unit};
-    s.sum = next_sum<T>(s.beta2, s.sum, squares, board->scale);
-    add_atomically(*mean, s.sum / cohorts[s.cohort].scalars.bc2);
-    // The unit suits the largest sum. In it, the squares of another one may have underflowed.
-    if (!is_one && squares.unit != 1)
-      s.sum = unknown_sum();
+    c.prepared = prepare<T>(c.rule, c.scalars, b.scale);
+    if (!parts.is_tried)
+      c.t += 1;
+    else if (b.skips && may_overflow<T>(root_of(b.squares, b.scale), c.scalars.lr))
+      set_flag(b.may_overflow);
   }
 };
 
-/// Adds one entry's part to n·v̄, from the sum of its moments.
-template <class Cohort>
-struct add_moments {
-  const device_board* board;
-  const device_sum* sums;
-  const Cohort* cohorts;
-  const exact_sum* of_entry;
-  exact_sum* mean;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
-  {
-    if (board->applied && sums[k].active)
-      add_atomically(*mean, of_entry[k].value() / cohorts[sums[k].cohort].scalars.bc2);
-  }
-};
+// ── look at the moments, if the decision needs them ──────────────────────────────────────────────────────────────────
 
-/// Prepares one cohort's scheduled decay from v̄.
-template <class Cohort, class T>
-struct schedule_cohort {
-  device_board* board;
-  Cohort* cohorts;
-  std::int64_t n;
-  const exact_sum* total;  // n·v̄, or null
-  bool mean_is_given;      // whether v̄ was given when the step was enqueued or captured
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
+/// The second launch of some steps. With skip_nonfinite, it tries the step on each element if the norm says that it
+/// could overflow, and discards the results. It sums second moments if v̄ does not follow from the norm.
+template <class Data>
+struct second_look {
+  Data data;
+  step_parts parts;
+
+  using T = typename Data::value_type;
+  static constexpr unsigned blocks_per_processor = 2;
+
+  GRADUS_HOST_DEVICE std::uint32_t& tickets() const noexcept { return data.board->tickets; }
+
+  /// A page of elements.
+  template <class Warp>
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k, const Warp& warp) const noexcept
   {
-    if (!board->applied)
+    device_board& b = *data.board;
+    if (!b.applied)
       return;
-    double mean = 0;
-    if (mean_is_given || board->has_given_mean)
-      mean = board->given_mean_square;
-    else if (total && board->elements > 0)
-      mean = total->value() / (board->of_model ? board->model_size : board->elements);
-    if (k < n) {
-      Cohort& c = cohorts[k];
-      c.scalars.mean_square = mean;
-      c.prepared.decay = c.rule.decay.template prepare<T>(c.scalars);
-      c.clamped = c.active && c.rule.decay.rate(c.scalars) > 1;
-    }
-    if (k == 0) {
-      board->has_mean = true;
-      board->mean_square = mean;
-      board->decay_factor = decay_factor(mean, board->eps);
-    }
+    const auto p = data.page_at(k);
+    const auto& cohort = data.cohorts[p.tensor.cohort];
+    if (is_set(b.may_overflow))
+      warp.for_lanes([&](std::size_t lane, std::size_t) {
+        for (std::size_t i = p.begin + lane; i < p.end && !is_set(b.overflows); i += page_lanes)
+          if (overflows(cohort, p.tensor, i))
+            set_flag(b.overflows);
+      });
+    if constexpr (Data::one_pass) {
+      if (b.elements > 0 && is_needed(b.plan, data.sums[p.tensor.sum]))
+        warp.add(data.moments(p.tensor.sum),
+                 sum_of_page<plain_term, 128 / sizeof(T)>(warp, p,
+                                                          slot_element{decltype(cohort.prepared)::value_slot}));
+    } else if constexpr (Data::scheduled)
+      if (!parts.mean_is_given)
+        warp.add(data.moments(p.tensor.sum),
+                 sum_of_page<plain_term, 8>(warp, p, next_moment_element<decltype(cohort.prepared)>{cohort.prepared}));
   }
-};
 
-/// Combines the cohorts' flags `clamped`. A separate launch, because concurrent writes to one flag would race.
-template <class Cohort>
-struct gather_clamped {
-  device_board* board;
-  const Cohort* cohorts;
-  std::int64_t n;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
+  template <class Team>
+  GRADUS_HOST_DEVICE void start(const Team&) const noexcept
+  {}
+  template <class Team>
+  GRADUS_HOST_DEVICE void finish(const Team& team) const noexcept
   {
-    for (std::int64_t k = 0; board->applied && k < n; ++k)
-      board->clamped = board->clamped || cohorts[k].clamped;
+    conclude(data, parts, team);
+  }
+
+ private:
+  /// Whether the sum is to be recomputed from the moments.
+  GRADUS_HOST_DEVICE static bool is_needed(const sums_plan& plan, const device_sum& sum) noexcept
+  {
+    return plan.advances && (plan.forgets || !is_finite(sum.sum));
+  }
+  template <class Cohort, class Tensor>
+  GRADUS_HOST_DEVICE static bool overflows(const Cohort& c, const Tensor& x, std::size_t i) noexcept
+  {
+    T slot[Tensor::slot_count + 1] = {};
+    x.read_slots(c.prepared, i, slot);
+    return element_overflows(c.prepared, x.template parameter<T>(i), load<T>(on_device(x.gradients) + i), slot);
   }
 };
 

@@ -10,6 +10,8 @@
 #include <gradus/kernel/kernel.hpp>
 #include <gradus/number/block8.hpp>
 #include <gradus/number/half.hpp>
+#include <gradus/optimizer/decisions.hpp>
+#include <gradus/optimizer/mean_square.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -30,23 +32,41 @@ struct device_board {
   bool of_model = false;  // whether the sums of second moments are a whole model's
 
   // The report.
-  bool applied = false, has_norm = false, has_mean = false, clamped = false;
+  bool applied = false, has_norm = false, has_mean = false;
+  std::uint32_t clamped = 0;  // flag
   double norm = 0, mean_square = 0, decay_factor = 0;
 
-  // Results that one launch passes to the next.
+  // Results that one part of a step passes to the next.
   double scale = 1;                               // the factor on the gradients
-  double unit = 1;                                // of the sums of squares
-  bool has_unit = false;                          // whether the unit is not 1, so that the squares are summed again
-  bool advances = false;                          // whether the step advances the sums of second moments
+  square_sum squares;                             // of all gradients
+  sums_plan plan = {true, false, false};          // for the sums of second moments
   std::uint32_t may_overflow = 0, overflows = 0;  // flags: the step must be tried on the elements; an element overflows
   std::uint32_t has_nonfinite = 0;                // flag: a gradient is infinite or NaN
+  std::uint32_t tickets = 0;                      // blocks that are done; 0 between launches (teams.hpp)
 };
 
 /// The values of 8-bit codes, in device memory because device code cannot read the host's constants.
 struct device_maps {
-  dynamic_map<false> nonnegative;
-  dynamic_map<true> any_sign;
+  float nonnegative[256], any_sign[256];
+  device_maps() noexcept
+  {
+    for (std::size_t k = 0; k < 256; ++k) {
+      nonnegative[k] = dynamic_map_of<false>.value[k];
+      any_sign[k] = dynamic_map_of<true>.value[k];
+    }
+  }
 };
+
+/// Tells the device's compiler that p points to device memory, which it does not always find out. It would otherwise
+/// emit generic accesses, which look first which kind of memory it is.
+template <class X>
+GRADUS_HOST_DEVICE inline X* on_device(X* p) noexcept
+{
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(p));
+#endif
+  return p;
+}
 
 /// A tensor that takes part in steps. \tparam Nonnegative  bit k is set if slot k is never negative
 template <class Precision, std::size_t Slots, unsigned Nonnegative>
@@ -64,19 +84,34 @@ struct device_tensor {
   std::uint64_t name_hash;
   bool aligned;  // whether all arrays are aligned to whole packs
 
-  /// Calls f with the map of slot k's codes.
-  template <class F>
-  GRADUS_HOST_DEVICE auto with_map(std::size_t k, const F& f) const noexcept
+  GRADUS_HOST_DEVICE static constexpr bool is_nonnegative(std::size_t k) noexcept { return Nonnegative >> k & 1; }
+  /// The share of its block's scale that a code of slot k stands for.
+  GRADUS_HOST_DEVICE float decode(std::size_t k, std::uint8_t code) const noexcept
   {
-    return Nonnegative >> k & 1 ? f(maps->nonnegative) : f(maps->any_sign);
+    return on_device(is_nonnegative(k) ? maps->nonnegative : maps->any_sign)[code];
   }
   /// Element i of slot k, converted from its stored type.
-  GRADUS_HOST_DEVICE float read_slot(std::size_t k, std::size_t i) const noexcept
+  template <class T>
+  GRADUS_HOST_DEVICE T read_slot(std::size_t k, std::size_t i) const noexcept
   {
     if constexpr (in_codes)
-      return scales[k][i / block8::block] * with_map(k, [&](const auto& map) { return map.value[slots[k][i]]; });
+      return on_device(scales[k])[i / block8::block] * decode(k, on_device(slots[k])[i]);
     else
-      return load<float>(slots[k] + i);
+      return load<T>(on_device(slots[k]) + i);
+  }
+  /// Element i of every slot that the tensor has. \param c  the formulas; an idle first moment has no slots
+  template <class Prepared, class T>
+  GRADUS_HOST_DEVICE void read_slots(const Prepared& c, std::size_t i, T* to) const noexcept
+  {
+    for (std::size_t k = 0; k < Slots; ++k)  // from 0, so that a device unrolls it and `to` stays in registers
+      if (k >= Prepared::first_slots || !c.idle_first_moment)
+        to[k] = read_slot<T>(k, i);
+  }
+  /// Parameter i, or its master weight.
+  template <class T>
+  GRADUS_HOST_DEVICE T parameter(std::size_t i) const noexcept
+  {
+    return master ? T(on_device(master)[i]) : load<T>(on_device(parameters) + i);
   }
 };
 
@@ -87,8 +122,7 @@ struct device_cohort {
   std::uint64_t t;
   step_scalars scalars;
   Formula prepared;
-  bool active;   // whether it has members
-  bool clamped;  // whether a scheduled decay's rate exceeded 1 and was lowered to 1
+  bool active;  // whether it has members
 };
 
 /// An entry of second_moment_sums.
@@ -97,6 +131,7 @@ struct device_sum {
   double beta2 = 0;
   std::size_t cohort = 0;  // any of its cohorts, because all have the same bias correction
   bool active = false;     // whether it has members
+  double part = 0;         // of n·v̄ in this step
 };
 
 /// The index of the last of n records whose member `first` is at most k.
@@ -109,24 +144,6 @@ GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size
     (list[middle].*first <= k ? low : high) = middle;
   }
   return low;
-}
-
-/// Sets a flag; many threads may do so at once.
-GRADUS_HOST_DEVICE inline void set_flag(std::uint32_t& flag) noexcept
-{
-#if defined(__CUDA_ARCH__)
-  atomicExch(&flag, 1u);
-#else
-  __atomic_store_n(&flag, 1u, __ATOMIC_RELAXED);
-#endif
-}
-GRADUS_HOST_DEVICE inline bool is_set(const std::uint32_t& flag) noexcept
-{
-#if defined(__CUDA_ARCH__)
-  return *static_cast<const volatile std::uint32_t*>(&flag) != 0;
-#else
-  return __atomic_load_n(&flag, __ATOMIC_RELAXED) != 0;
-#endif
 }
 
 }  // namespace detail

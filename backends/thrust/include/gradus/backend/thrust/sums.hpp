@@ -1,13 +1,14 @@
 #pragma once
 /// \file
-/// Sums on a device, with the same bits as kernel/reduce.hpp. One launch computes the 32 partial sums of each page; a
-/// second launch folds them and adds the page to exact sums with integer atomics.
+/// Sums on a device, with the same bits as kernel/reduce.hpp: each lane of a warp computes one of the 32 partial sums
+/// of a page, the warp folds them, and adds the page to exact sums with integer atomics.
 
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
 #include <gradus/backend/thrust/records.hpp>
+#include <gradus/backend/thrust/teams.hpp>
 #include <gradus/kernel/exact_sum.hpp>
 #include <gradus/kernel/reduce.hpp>
 
@@ -16,160 +17,132 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Adds x to a sum; many threads may do so at once.
-GRADUS_HOST_DEVICE inline void add_atomically(exact_sum& sum, double x) noexcept
-{
-  exact_sum::split(x, [&sum](std::size_t word, std::int64_t change) {
-#if defined(__CUDA_ARCH__)
-    static_assert(sizeof(unsigned long long) == sizeof(std::int64_t));
-    atomicAdd(reinterpret_cast<unsigned long long*>(&sum.words[word]), static_cast<unsigned long long>(change));
-#else
-    __atomic_fetch_add(&sum.words[word], change, __ATOMIC_RELAXED);
-#endif
-  });
-}
+/// Where the data of a step are on the device. \tparam OnePass  see model::one_pass
+template <class Precision, class Tensor, class Cohort, bool OnePass>
+struct device_data {
+  using precision = Precision;
+  using value_type = typename Precision::compute_type;
+  using tensor = Tensor;
+  using cohort = Cohort;
+  static constexpr bool one_pass = OnePass;
+  static constexpr bool scheduled = decltype(Cohort::rule)::scheduled;
+
+  device_board* board;
+  const Tensor* tensors;
+  const std::uint32_t* tensor_of_page;
+  Cohort* cohorts;
+  device_sum* sums;
+  exact_sum* exact;
+  std::int64_t cohort_count, sum_count;
+
+  /// Squares of doubles may overflow or underflow. They are summed in three units at once, and `unit_for` then selects
+  /// one, so that gradients are read once. Squares of floats need one unit.
+  static constexpr std::size_t units = std::is_same_v<typename Precision::gradient_type, double> ? 3 : 1;
+  GRADUS_HOST_DEVICE static constexpr double unit(std::size_t u) noexcept
+  {
+    return u == 0 ? 1 : u == 1 ? 0x1p600 : 0x1p-600;
+  }
+  GRADUS_HOST_DEVICE static constexpr std::size_t index_of_unit(double x) noexcept
+  {
+    return x == 1 ? 0 : x > 1 ? 1 : 2;
+  }
+
+  // The exact sums. They are 0 between steps.
+  static constexpr std::size_t exact_sums(std::size_t sums) noexcept { return units + 1 + (units + 1) * sums; }
+  /// ‖g‖² of all gradients, in unit u.
+  GRADUS_HOST_DEVICE exact_sum& norm(std::size_t u) const noexcept { return exact[u]; }
+  /// n·v̄, if there are several sums of second moments.
+  GRADUS_HOST_DEVICE exact_sum& mean() const noexcept { return exact[units]; }
+  /// ‖g‖² of the tensors of sum k, if there are several sums of second moments.
+  GRADUS_HOST_DEVICE exact_sum& norm(std::size_t u, std::size_t k) const noexcept
+  {
+    return exact[units + 1 + (units + 1) * k + u];
+  }
+  /// The second moments of the tensors of sum k.
+  GRADUS_HOST_DEVICE exact_sum& moments(std::size_t k) const noexcept { return norm(units, k); }
+
+  struct page {
+    const Tensor& tensor;
+    std::size_t begin, end;  // elements
+  };
+  GRADUS_HOST_DEVICE page page_at(std::int64_t k) const noexcept
+  {
+    const Tensor& x = tensors[tensor_of_page[k]];
+    const std::size_t begin = (std::size_t(k) - x.first_page) * page_size;
+    return {x, begin, x.size - begin < page_size ? x.size : begin + page_size};
+  }
+};
 
 // ── the terms of a sum: functions of tensor x and element i ──────────────────────────────────────────────────────────
 
 /// The gradient.
+template <class T>
 struct gradient_element {
   template <class Tensor>
-  GRADUS_HOST_DEVICE double operator()(const Tensor& x, std::size_t i) const noexcept
+  GRADUS_HOST_DEVICE T operator()(const Tensor& x, std::size_t i) const noexcept
   {
-    if constexpr (std::is_same_v<decltype(x.gradients), const double*>)
-      return x.gradients[i];
-    else
-      return double(float(x.gradients[i]));
-  }
-};
-/// The gradient in the board's unit.
-struct scaled_gradient_element {
-  const device_board* board;
-  template <class Tensor>
-  GRADUS_HOST_DEVICE double operator()(const Tensor& x, std::size_t i) const noexcept
-  {
-    return double(x.gradients[i]) * (1 / board->unit);
+    return load<T>(on_device(x.gradients) + i);
   }
 };
 /// An element of slot k.
 struct slot_element {
   std::size_t k;
   template <class Tensor>
-  GRADUS_HOST_DEVICE double operator()(const Tensor& x, std::size_t i) const noexcept
+  GRADUS_HOST_DEVICE auto operator()(const Tensor& x, std::size_t i) const noexcept
   {
-    return double(x.slots[k][i]);
+    return on_device(x.slots[k])[i];
   }
 };
-/// The next second moment, which is computed but not stored. For moments that are stored rounded, because weights are
-/// divided by the unrounded values.
-template <class Cohort>
+/// The next second moment, which is computed but not stored.
+template <class Formula>
 struct next_moment_element {
-  const Cohort* cohorts;
+  const Formula& prepared;
   template <class Tensor>
-  GRADUS_HOST_DEVICE double operator()(const Tensor& x, std::size_t i) const noexcept
+  GRADUS_HOST_DEVICE auto operator()(const Tensor& x, std::size_t i) const noexcept
   {
-    float slot[Tensor::slot_count + 1] = {};
-    float theta = x.master ? x.master[i] : load<float>(x.parameters + i);
-    const float g = load<float>(x.gradients + i);
-    const auto& formulas = cohorts[x.cohort].prepared;
-    with_kernel<pass::moments>(formulas, [&](const auto& kernel, std::size_t skipped) {
-      for (std::size_t k = skipped; k < Tensor::slot_count; ++k)
-        slot[k] = x.read_slot(k, i);
-      kernel(theta, g, slot + skipped);
+    using T = typename Formula::value_type;
+    T slot[Tensor::slot_count + 1] = {};
+    x.read_slots(prepared, i, slot);
+    T theta = x.template parameter<T>(i);
+    const T g = load<T>(on_device(x.gradients) + i);
+    with_kernel<pass::moments>(prepared,
+                               [&](const auto& kernel, std::size_t skipped) { kernel(theta, g, slot + skipped); });
+    return slot[Formula::value_slot];
+  }
+};
+
+// ── the sum of a page ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Calls add(x) for a lane's elements of a page in order, and for zeros after the end, which change no sum. Elements are
+/// computed in batches before they are added, so that a lane has as many loads in flight. After the end, the last
+/// element is loaded again: if loads were conditional, the tensor's pointers would be loaded before each.
+template <std::size_t Batch, class Page, class Element, class Add>
+GRADUS_HOST_DEVICE void for_lane_of_page(const Page& p, std::size_t lane, const Element& element,
+                                         const Add& add) noexcept
+{
+  using T = decltype(element(p.tensor, lane));
+  for (std::size_t first = p.begin + lane; first < p.end; first += Batch * page_lanes) {
+    T x[Batch];
+    unrolled<Batch>([&](auto r) {
+      const std::size_t i = first + r * page_lanes;
+      x[r] = element(p.tensor, i < p.end ? i : p.end - 1);
     });
-    return double(slot[decltype(Cohort::prepared)::value_slot]);
+    unrolled<Batch>([&](auto r) { add(first + r * page_lanes < p.end ? double(x[r]) : 0); });
   }
-};
+}
 
-// ── the tensors of a sum ─────────────────────────────────────────────────────────────────────────────────────────────
-
-struct every_tensor {
-  template <class Tensor>
-  GRADUS_HOST_DEVICE bool operator()(const Tensor&) const noexcept
-  {
-    return true;
-  }
-};
-/// All tensors if the squares must be summed again in another unit, otherwise none.
-struct tensors_in_other_unit {
-  const device_board* board;
-  template <class Tensor>
-  GRADUS_HOST_DEVICE bool operator()(const Tensor&) const noexcept
-  {
-    return board->has_unit;
-  }
-};
-/// The tensors whose sum of second moments is needed and unknown.
-struct tensors_of_unknown_sum {
-  const device_board* board;
-  const device_sum* sums;
-  template <class Tensor>
-  GRADUS_HOST_DEVICE bool operator()(const Tensor& x) const noexcept
-  {
-    return board->applied && board->advances && board->elements > 0 && !is_finite(sums[x.sum].sum);
-  }
-};
-
-// ── the launches ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-/// Computes one partial sum of one page. Neighbouring threads read neighbouring elements.
-template <class Term, class Tensor, class Element, class Which>
-struct sum_lane {
-  const Tensor* tensors;
-  std::size_t n;
-  Element element;
-  Which which;
-  double* partial;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
-  {
-    const std::size_t page = std::size_t(k) / page_lanes, lane = std::size_t(k) % page_lanes;
-    const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_page, page)];
-    if (!which(x))
-      return;
-    const std::size_t begin = (page - x.first_page) * page_size;
-    const std::size_t end = x.size - begin < page_size ? x.size : begin + page_size;
+/// The sum of a page's terms, in all lanes.
+template <class Term, std::size_t Batch, class Warp, class Page, class Element>
+GRADUS_HOST_DEVICE double sum_of_page(const Warp& warp, const Page& p, const Element& element) noexcept
+{
+  double partial[Warp::lanes];
+  warp.for_lanes([&](std::size_t lane, std::size_t own) {
     double sum = 0;
-    for (std::size_t i = begin + lane; i < end; i += page_lanes)
-      sum = Term{}(sum, element(x, i));
-    partial[k] = sum;
-  }
-};
-
-/// Adds a page to the sum of all tensors, to the sum of its entry of second_moment_sums, or to both.
-template <class Tensor, class Which>
-struct add_page {
-  const Tensor* tensors;
-  std::size_t n;
-  Which which;
-  const double* partial;
-  exact_sum* total;     // or null
-  exact_sum* of_entry;  // or null
-  GRADUS_HOST_DEVICE void operator()(std::int64_t page) const noexcept
-  {
-    const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_page, std::size_t(page))];
-    if (!which(x))
-      return;
-    double p[page_lanes];
-    for (std::size_t k = 0; k < page_lanes; ++k)
-      p[k] = partial[std::size_t(page) * page_lanes + k];
-    const double sum = fold(p);
-    if (total)
-      add_atomically(*total, sum);
-    if (of_entry)
-      add_atomically(of_entry[x.sum], sum);
-  }
-};
-
-/// Sets exact sums to 0, one word per thread, unless the flag `only_if` on the device is false; `only_if` may be null.
-struct clear_sums {
-  exact_sum* sums;
-  const bool* only_if;
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
-  {
-    if (!only_if || *only_if)
-      sums[std::size_t(k) / exact_sum::word_count].words[std::size_t(k) % exact_sum::word_count] = 0;
-  }
-};
+    for_lane_of_page<Batch>(p, lane, element, [&sum](double x) { sum = Term{}(sum, x); });
+    partial[own] = sum;
+  });
+  return warp.sum(partial);
+}
 
 }  // namespace detail
 GRADUS_CLOSE_NAMESPACE

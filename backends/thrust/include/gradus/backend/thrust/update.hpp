@@ -1,14 +1,16 @@
 #pragma once
 /// \file
-/// The launches that update the elements: each thread takes one pack, or one block of 8-bit codes, and applies the same
-/// formulas as the other backends.
+/// The launches that update the elements with the same formulas as the other backends: each thread takes one pack, or
+/// each warp one block of 8-bit codes.
 
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <gradus/backend/thrust/device_pack.hpp>
 #include <gradus/backend/thrust/records.hpp>
+#include <gradus/backend/thrust/teams.hpp>
 #include <gradus/kernel.hpp>
 #include <gradus/optimizer/sweep.hpp>
 #include <gradus/state/slots.hpp>
@@ -20,7 +22,7 @@ namespace detail {
 
 /// Updates the elements of one pack. If the tensor is aligned, it computes with a pack; otherwise, and at the end of a
 /// tensor, with single numbers, which gives the same bits.
-template <pass Pass, class Precision, class Tensor, class Cohort>
+template <class Precision, class Tensor, class Cohort>
 struct update_pack {
   const device_board* board;
   const Tensor* tensors;
@@ -53,7 +55,9 @@ struct update_pack {
   GRADUS_HOST_DEVICE static void apply(const formula& f, const Tensor& x, std::uint64_t key, std::size_t begin,
                                        std::size_t n) noexcept
   {
-    with_kernel<Pass>(f, [&](const auto& kernel, std::size_t skipped) { run<V>(kernel, x, key, skipped, begin, n); });
+    with_kernel<pass::whole>(f, [&](const auto& kernel, std::size_t skipped) {
+      run<V>(kernel, x, key, skipped, begin, n);
+    });
   }
 
   /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
@@ -84,8 +88,9 @@ struct update_pack {
   }
 };
 
-/// Updates a block of elements with 8-bit codes. The scale follows from the largest new moment of the block, so the
-/// moments are computed twice, first to find the largest and then to store them. This needs no memory between.
+/// Updates a block of elements with 8-bit codes, by one warp. The scale follows from the largest new moment of the
+/// block: each lane keeps the moments of two packs until the warp knows it. Pack p of lane l begins at element
+/// 128·p + 4·l, so that neighbouring lanes access neighbouring memory: 512 bytes of floats, 128 bytes of codes.
 template <class Precision, class Tensor, class Cohort>
 struct update_codes {
   const device_board* board;
@@ -93,7 +98,12 @@ struct update_codes {
   std::size_t n;
   const Cohort* cohorts;
 
-  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept
+  using pack = backend::device_pack<float>;
+  static constexpr unsigned blocks_per_processor = 3;
+  static constexpr std::size_t packs = block8::block / page_lanes / pack::size;  // of a lane
+
+  template <class Warp>
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k, const Warp& warp) const noexcept
   {
     if (!board->applied)
       return;
@@ -101,45 +111,144 @@ struct update_codes {
     const Cohort& c = cohorts[x.cohort];
     const std::uint64_t key = noise_key(x.name_hash, board->seed, c.t - 1);
     const std::size_t begin = (std::size_t(k) - x.first_pack) * block8::block;
-    with_kernel<pass::whole>(c.prepared,
-                             [&](const auto& kernel, std::size_t skipped) { run(kernel, x, key, skipped, begin); });
+    const std::size_t length = x.size - begin < block8::block ? x.size - begin : block8::block;
+    with_kernel<pass::whole>(c.prepared, [&](const auto& kernel, std::size_t) {
+      if (x.aligned && length == block8::block)
+        run<true>(warp, kernel, x, key, begin, length);
+      else
+        run<false>(warp, kernel, x, key, begin, length);
+    });
   }
 
  private:
-  /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
-  template <class Kernel>
-  GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
-                                     std::size_t begin) noexcept
+  /// Four codes, for one access.
+  struct alignas(4) [[gnu::may_alias]] four_codes {
+    std::uint8_t x[pack::size];
+  };
+  /// One lane's elements.
+  template <std::size_t Slots>
+  struct lane_values {
+    pack theta[packs], gradient[packs], slot[packs][Slots + 1];
+    four_codes codes[packs][Slots + 1];
+  };
+
+  /// \tparam Whole  whether all packs have all elements, and are aligned. Otherwise elements are accessed one by one
+  template <bool Whole, class Warp, class Kernel>
+  GRADUS_HOST_DEVICE static void run(const Warp& warp, const Kernel& kernel, const Tensor& x, std::uint64_t key,
+                                     std::size_t begin, std::size_t length) noexcept
   {
-    const std::size_t end = x.size - begin < block8::block ? x.size : begin + block8::block,
-                      block = begin / block8::block;
+    constexpr std::size_t slots = Kernel::slots;
+    constexpr std::size_t skipped = Tensor::slot_count - slots;  // the slots of a first moment that is idle
     const auto theta = parameters_of<Precision, Tensor::slot_count>(x, key, begin);
     const auto g = gradients_of<Precision>(x, begin);
-    float slot[Kernel::slots + 1];
-    const auto compute = [&](std::size_t i) {
-      for (std::size_t k = 0; k < Kernel::slots; ++k)
-        slot[k] = x.read_slot(skipped + k, i);
-      float w = load<float>(theta, i - begin);
-      kernel(w, load<float>(g, i - begin), slot);
-      return w;
-    };
-    std::uint32_t largest[Kernel::slots + 1] = {};  // as bits, so that a NaN counts as larger than every number
-    for (std::size_t i = begin; i < end; ++i) {
-      compute(i);
-      for (std::size_t k = 0; k < Kernel::slots; ++k) {
-        const std::uint32_t a = std::bit_cast<std::uint32_t>(slot[k]) & 0x7fffffffu;
-        largest[k] = a > largest[k] ? a : largest[k];
-      }
-    }
-    for (std::size_t i = begin; i < end; ++i) {
-      store(theta, i - begin, compute(i));
-      for (std::size_t k = 0; k < Kernel::slots; ++k)
-        x.slots[skipped + k][i] = x.with_map(skipped + k, [&](const auto& map) {
-          return encode_one(map, slot[k], largest[k], noise(key, skipped + k, begin)(i - begin));
+    const std::size_t block = begin / block8::block;
+    lane_values<slots> values[Warp::lanes];
+    std::uint32_t largest[slots + 1][Warp::lanes] = {};  // as bits, so that a NaN counts as larger than every number
+    warp.for_lanes([&](std::size_t lane, std::size_t own) {
+      lane_values<slots>& v = values[own];
+      unrolled<packs>([&](auto p) {  // all loads before the first is used
+        const std::size_t i = first_of(p, lane);
+        v.theta[p] = load_pack<Whole>(theta, i, length);
+        v.gradient[p] = load_pack<Whole>(g, i, length);
+        unrolled<slots>([&](auto k) {
+          v.codes[p][k] = load_codes<Whole>(on_device(x.slots[skipped + k]) + begin, i, length);
         });
-    }
-    for (std::size_t k = 0; k < Kernel::slots; ++k)
-      x.scales[skipped + k][block] = scale_of_block(largest[k]);
+      });
+      unrolled<packs>([&](auto p) {
+        unrolled<slots>([&](auto k) {
+          const float scale = on_device(x.scales[skipped + k])[block];
+          v.slot[p][k] = pack::make([&](std::size_t e) { return scale * x.decode(skipped + k, v.codes[p][k].x[e]); });
+        });
+        kernel(v.theta[p], v.gradient[p], v.slot[p]);
+        unrolled<slots>([&](auto k) {
+          unrolled<pack::size>([&](auto e) {
+            const std::uint32_t a = std::bit_cast<std::uint32_t>(v.slot[p][k].x[e]) & 0x7fffffffu;
+            const bool exists = Whole || first_of(p, lane) + e < length;
+            largest[k][own] = exists && a > largest[k][own] ? a : largest[k][own];
+          });
+        });
+      });
+    });
+    std::uint32_t of_block[slots + 1];
+    unrolled<slots>([&](auto k) { of_block[k] = warp.largest(largest[k]); });
+    warp.for_lanes([&](std::size_t lane, std::size_t own) {
+      const lane_values<slots>& v = values[own];
+      unrolled<packs>([&](auto p) {
+        const std::size_t i = first_of(p, lane);
+        store_pack<Whole>(theta, i, length, v.theta[p]);
+        unrolled<slots>([&](auto k) {
+          store_codes<Whole>(on_device(x.slots[skipped + k]) + begin, i, length,
+                             encode<skipped + k>(v.slot[p][k], of_block[k], noise(key, skipped + k, begin).from(i)));
+        });
+      });
+      unrolled<slots>([&](auto k) {
+        if (lane == 0)
+          on_device(x.scales[skipped + k])[block] = scale_of_block(of_block[k]);
+      });
+    });
+  }
+
+  GRADUS_HOST_DEVICE static std::size_t first_of(std::size_t p, std::size_t lane) noexcept
+  {
+    return (p * page_lanes + lane) * pack::size;
+  }
+  /// The pack at i; elements that do not exist are 0.
+  template <bool Whole, class A>
+  GRADUS_HOST_DEVICE static pack load_pack(const A& a, std::size_t i, std::size_t length) noexcept
+  {
+    if constexpr (Whole)
+      return load<pack>(a, i);
+    else
+      return pack::make([&](std::size_t e) { return i + e < length ? load<float>(a, i + e) : 0; });
+  }
+  template <bool Whole, class A>
+  GRADUS_HOST_DEVICE static void store_pack(const A& a, std::size_t i, std::size_t length, const pack& x) noexcept
+  {
+    if constexpr (Whole)
+      store(a, i, x);
+    else
+      unrolled<pack::size>([&](auto e) {
+        if (i + e < length)
+          store(a, i + e, x.x[e]);
+      });
+  }
+  template <bool Whole>
+  GRADUS_HOST_DEVICE static four_codes load_codes(const std::uint8_t* codes, std::size_t i, std::size_t length) noexcept
+  {
+    four_codes r = {};
+    if constexpr (Whole)
+      r = *reinterpret_cast<const four_codes*>(codes + i);
+    else
+      unrolled<pack::size>([&](auto e) {
+        if (i + e < length)
+          r.x[e] = codes[i + e];
+      });
+    return r;
+  }
+  template <bool Whole>
+  GRADUS_HOST_DEVICE static void store_codes(std::uint8_t* codes, std::size_t i, std::size_t length,
+                                             const four_codes& x) noexcept
+  {
+    if constexpr (Whole)
+      *reinterpret_cast<four_codes*>(codes + i) = x;
+    else
+      unrolled<pack::size>([&](auto e) {
+        if (i + e < length)
+          codes[i + e] = x.x[e];
+      });
+  }
+  template <std::size_t Slot>
+  GRADUS_HOST_DEVICE static four_codes encode(const pack& x, std::uint32_t largest, const noise& random) noexcept
+  {
+    constexpr bool is_signed = !Tensor::is_nonnegative(Slot);
+#if defined(__CUDA_ARCH__)
+    constexpr dynamic_map<is_signed> map;  // its numbers become constants of the instructions
+#else
+    const dynamic_map<is_signed>& map = dynamic_map_of<is_signed>;
+#endif
+    four_codes r;
+    unrolled<pack::size>([&](auto e) { r.x[e] = encode_one(map, x.x[e], largest, random(e)); });
+    return r;
   }
 };
 
