@@ -550,10 +550,11 @@ TEST_CASE("allocator, policy: need only be copyable; addresses must be multiples
 
 namespace {
 
-// Keeps what is launched while it is captured, instead of running it.
+// Keeps what is launched while it is captured, instead of running it. Counts bytes that are copied.
 struct stream {
   std::vector<std::function<void()>> graph;
   bool capturing = false;
+  std::size_t copied = 0;
 };
 struct recording : gradus::backend::thrust_device<> {
   template <class Parts>
@@ -575,6 +576,11 @@ struct recording : gradus::backend::thrust_device<> {
       on->graph.push_back([n, work] { device().launch_warps(n, work); });
     else
       device::launch_warps(n, work);
+  }
+  void copy(void* to, const void* from, std::size_t bytes) const
+  {
+    on->copied += bytes;
+    device::copy(to, from, bytes);
   }
   static constexpr bool synchronous = false;
 };
@@ -672,4 +678,86 @@ TEST_CASE("graph: a replay takes skip_nonfinite and mean_square from set_options
       }
     CHECK(opt.step_count(tensor) == steps);
   }
+}
+
+namespace {
+
+// The launches of a captured step, after one with the same options.
+template <class T, class Recipe>
+std::size_t launches_of(const Recipe& recipe, const gradus::step_options& o,
+                        const std::vector<gradus::step_options>& before = {})
+{
+  stream s;
+  recording backend;
+  backend.on = &s;
+  using P = typename gradus::precision_of<T>::parameter_type;
+  using G = typename gradus::precision_of<T>::gradient_type;
+  std::vector<P> weights(9001, number<P>(1));
+  std::vector<G> gradients(9001, number<G>(0.5));
+  gradus::optimizer<Recipe, T, recording> opt(recipe, backend);
+  opt.add(std::span(weights).first(4500), std::span(gradients).first(4500));
+  opt.add(std::span(weights).subspan(4500), std::span(gradients).subspan(4500));
+  for (const auto& b : before)
+    opt.step(b);
+  opt.step(o);
+  s.capturing = true;
+  opt.step(o);
+  s.capturing = false;
+  return s.graph.size();
+}
+
+}  // namespace
+
+TEST_CASE("step: two launches with any recipe, three with skip_nonfinite")
+{
+  const gradus::step_options plain, clipped{.max_grad_norm = 1}, given{.max_grad_norm = 1, .grad_norm_sq = 4},
+      mean{.mean_square = 2}, skipping{.skip_nonfinite = true},
+      skipping_clipped{.max_grad_norm = 1, .skip_nonfinite = true},
+      skipping_given{.grad_norm_sq = 4, .skip_nonfinite = true},
+      skipping_mean{.skip_nonfinite = true, .mean_square = 2};
+  gradus::for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    for (const auto& o : {plain, clipped, given, mean})
+      CHECK_MESSAGE(launches_of<float>(Recipe(), o) == 2, name);
+    for (const auto& o : {skipping, skipping_clipped, skipping_given, skipping_mean})
+      CHECK_MESSAGE(launches_of<float>(Recipe(), o) == 3, name);
+  });
+  for (const auto& o : {plain, clipped}) {
+    CHECK(launches_of<double>(gradus::adamw(), o) == 2);
+    CHECK(launches_of<precision<bfloat16, bfloat16, float, float>>(gradus::adamw(), o) == 2);
+    CHECK(launches_of<precision<float, float, block8>>(gradus::adamw(), o) == 2);
+  }
+}
+
+TEST_CASE("step: three launches if v̄ needs the moments")
+{
+  const gradus::step_options plain, clipped{.max_grad_norm = 1}, mean{.mean_square = 2},
+      skipping{.skip_nonfinite = true}, part{.grad_norm_sq = 4, .model_size = 20'000};
+  for (const auto& o : {plain, clipped, skipping}) {
+    CHECK(launches_of<double>(gradus::adams(), o) == 3);  // squares may overflow
+    CHECK(launches_of<precision<float, float, bfloat16>>(gradus::adams(), o) == 3);
+    CHECK(launches_of<precision<float, float, block8>>(gradus::adams(), o) == 3);
+    CHECK(launches_of<float>(gradus::compose(0.01, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
+                                             gradus::step_size::adaptive{}, gradus::decay::scheduled{}),
+                             o) == 3);
+  }
+  CHECK(launches_of<precision<float, float, bfloat16>>(gradus::adams(), mean) == 2);
+  // The step before has recomputed the sums that were unknown, so that the captured one need not.
+  CHECK(launches_of<float>(gradus::adams(), plain, {mean}) == 2);
+  CHECK(launches_of<float>(gradus::adams(), plain, {part}) == 2);
+  CHECK(launches_of<float>(gradus::adams(), part) == 2);
+}
+
+TEST_CASE("report: copies only the board")
+{
+  stream s;
+  recording backend;
+  backend.on = &s;
+  std::vector<float> weights(9001, 1), gradients(9001, 0.5f);
+  gradus::optimizer<gradus::adams, float, recording> opt({}, backend);
+  opt.add(weights, gradients);
+  opt.step({.max_grad_norm = 1});
+  s.copied = 0;
+  CHECK(opt.report().applied);
+  CHECK(s.copied == sizeof(gradus::detail::device_board));
+  CHECK(s.copied <= 256);
 }

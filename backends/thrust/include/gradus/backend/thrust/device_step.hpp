@@ -243,14 +243,16 @@ class device_step {
 
   void plan_sums(Parts& p, const step_options& o, step_parts& parts)
   {
-    knows_model_ = knows_model_ || parts.counts_model;
-    if (parts.mean_is_given)
+    if (parts.mean_is_given) {
       may_be_unknown_ = true;  // unless they can advance, which only the device knows
-    else {
+      knows_model_ = knows_model_ || parts.counts_model;
+    } else {
       p.sums.set_of_model(parts.counts_model);  // what is ordered; settle() learns whether the step was taken
       const bool may_be_needed = may_be_unknown_ || (knows_model_ && !parts.counts_model);
       parts.looks_twice = parts.looks_twice || may_be_needed;
-      may_be_unknown_ = may_be_needed && o.skip_nonfinite;  // a step that is skipped leaves them unknown
+      const bool may_be_skipped = o.skip_nonfinite || clips(o);  // then the sums stay as they are
+      may_be_unknown_ = may_be_needed && may_be_skipped;
+      knows_model_ = parts.counts_model || (knows_model_ && may_be_skipped);
     }
     may_be_unknown_ = may_be_unknown_ || may_become_infinite(o);
   }
