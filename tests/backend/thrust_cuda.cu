@@ -11,6 +11,8 @@ using gradus::bfloat16, gradus::precision;
 using single = float;
 using masters = precision<bfloat16, bfloat16, float, float>;
 using short_moments = precision<float, float, bfloat16>;
+using codes = precision<float, float, gradus::block8>;
+using doubles = double;
 
 #if defined(GRADUS_TEST_GRAPH)
 // As docs/gpu.md has it. \p next  makes the next gradients in the order of the stream

@@ -4,9 +4,10 @@
 #
 #   thrust_cuda.sh INCLUDE_DIR SOURCE_DIR SCRATCH_DIR [NVCC]
 #
-# For sm_80 and sm_90, on the latter in three precisions, each recipe must have one kernel that moves elements; whose every access to whole
-# packs is of 16 bytes (8 for 16-bit numbers), and moves the bytes a parameter that the algorithm needs and no more; with no
-# local memory, no arithmetic in double and no call. Prints those bytes, the registers a thread and the occupancy by them.
+# For sm_80 and sm_90, on the latter in more precisions, each recipe must have one kernel that updates elements. It accesses whole
+# packs 16 bytes at a time (8 for 16-bit numbers, 4 for 8-bit codes), and moves the bytes a parameter that the algorithm needs
+# and no more, with no local memory, no arithmetic in double and no call. The kernels that measure and decide have a batch of
+# loads in flight, and no local memory. Prints those bytes, the registers a thread and the occupancy by them.
 set -euo pipefail
 include="-I$1/include -I$1/backends/thrust/include" source=$2 scratch=$3 nvcc=${4:-nvcc}
 [[ $nvcc = *NOTFOUND ]] && nvcc=nvcc
@@ -39,7 +40,6 @@ look() { # look PTX LOG PRECISION.
     /\.entry/ && /update_pack/ {
       on = 1; loads = stores = moved = 0; complaint = ""
       match($0, /_Z[A-Za-z0-9_]+/); kernel = substr($0, RSTART, RLENGTH)
-      match(kernel, /passE[012]/); pass = substr(kernel, RSTART + 5, 1)  # whole, moments, weights
       rules = kernel; sub(/.*composition/, "", rules); sub(/prepared.*/, "", rules)
       n = split(rules, part, /first_moment|second_moment|step_size|decay/); name = ""
       for (i = 2; i <= n; ++i) { match(part[i], /^[0-9]+/); name = name (i > 2 ? " " : "") substr(part[i], RLENGTH + 1, substr(part[i], 1, RLENGTH)) }
@@ -57,8 +57,6 @@ look() { # look PTX LOG PRECISION.
       # Thrust has the body several times in one kernel: by the stores, how often.
       a_pass_stores = 1 + slots + (precision == "masters") + r[3] * (1 + (precision == "masters"))
       bytes = read_theta + write_theta + gradient + 2 * slots * slot
-      if (pass == 1) { a_pass_stores = slots; bytes = gradient + 2 * slots * slot }
-      if (pass == 2) { a_pass_stores = 1; bytes = read_theta + write_theta + slots * slot }
       copies = stores / a_pass_stores
       # A momentum of 0 reads and writes no slot.
       expected = bytes + r[3] * (bytes - 2 * slots * slot)
@@ -66,11 +64,11 @@ look() { # look PTX LOG PRECISION.
       else if (moved != 4 * copies * expected) complaint = complaint " " moved / 4 / copies " bytes a parameter, not " expected ";"
       if (stack[kernel] !~ / 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads/) complaint = complaint stack[kernel] ";"
       if (!(kernel in registers)) complaint = complaint " no word of ptxas;"
-      if (seen[r[1]]++ && pass == 0) complaint = complaint " a second kernel;"
+      if (seen[r[1]]++) complaint = complaint " a second kernel;"
       # 64 warps a processor of 65536 registers, given by 256 a warp, in blocks of 8 warps.
       a_warp = int((registers[kernel] * 32 + 255) / 256) * 256
       blocks = a_warp ? int(int(16384 / a_warp) * 4 / 8) : 0; if (blocks > 8) blocks = 8
-      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1] (pass == 1 ? " v" : pass == 2 ? " θ" : ""), bytes, copies ? loads / copies : loads, copies ? stores / copies : stores, registers[kernel], blocks * 8 * 100 / 64
+      printf "%-10s %6d %7d+%2d %10d %9d%%\n", r[1], bytes, copies ? loads / copies : loads, copies ? stores / copies : stores, registers[kernel], blocks * 8 * 100 / 64
       if (complaint != "") { print "thrust_cuda: " r[1] " has" complaint; bad = 1 }
     }
     END {
@@ -79,16 +77,77 @@ look() { # look PTX LOG PRECISION.
     }' "$1"
 }
 
+# The kernels of warps: two that measure and decide, and one that updates 8-bit codes.
+look_at_warps() { # look_at_warps PTX LOG PRECISION.
+  awk -v precision="$3" -v log_file="$2" '
+    BEGIN {
+      while ((getline line < log_file) > 0) {
+        if (line ~ /Compiling entry function/) { split(line, part, "\047"); kernel = part[2] }
+        if (line ~ /stack frame/) stack[kernel] = line
+        if (line ~ /Used [0-9]+ registers/) { sub(/.*Used /, "", line); registers[kernel] = line + 0 }
+      }
+      gradient = precision == "masters" ? "ld.global.u16" : precision == "doubles" ? "ld.global.f64" : "ld.global.f32"
+      batch = precision == "doubles" ? 16 : 32
+      printf "%-12s %8s %10s %10s\n", "warps of", "kernels", "registers", "occupancy"
+    }
+    /\.entry/ && /run_warps/ {
+      on = 1; complaint = ""; gradients = loads = stores = doubles = 0
+      match($0, /_Z[A-Za-z0-9_]+/); kernel = substr($0, RSTART, RLENGTH)
+      match(kernel, /first_look|second_look|update_codes/); name = substr(kernel, RSTART, RLENGTH)
+    }
+    on && index($0, gradient) { ++gradients }
+    on && name == "update_codes" && /ld\.global\.v4\.(f32|u8)/ { loads += /f32/ ? 16 : 4 }
+    on && name == "update_codes" && /st\.global\.v4\.(f32|u8)/ { stores += /f32/ ? 16 : 4 }
+    on && /\.local/ { complaint = complaint " local memory;" }
+    on && /\t(ld|st)\.(v[24]\.)?[fusb][0-9]+/ { complaint = complaint " a generic access;" }
+    on && /\.f64/ && !/ld\.param/ { ++doubles }
+    on && /^}/ {
+      on = 0
+      if (stack[kernel] !~ / 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads/) complaint = complaint stack[kernel] ";"
+      if (name == "first_look" && gradients < batch) complaint = complaint " only " gradients " loads of gradients, not a batch of " batch ";"
+      if (name == "update_codes") {
+        if (doubles) complaint = complaint " double precision;"
+        # θ and g in floats, and each slot in codes; 8 parameters a lane; with momentum 0 a kernel has a second body.
+        split(kernel, part, /device_tensor[^L]*Lm/); slots = part[2] + 0; idle = kernel ~ /momentum/
+        expected = 8 * (4 + 4 + 4 + 2 * slots) + idle * 8 * (4 + 4 + 4)
+        # A formula with flags loads them four at a time, too.
+        if (loads + stores < expected || loads + stores > expected + 8) complaint = complaint " " loads + stores " bytes, not " expected ";"
+      }
+      a_warp = int((registers[kernel] * 32 + 255) / 256) * 256
+      blocks = a_warp ? int(16384 / a_warp) : 0; if (blocks > 16) blocks = 16  # of 4 warps
+      if (blocks * 100 / 16 < least[name] || !seen[name]) least[name] = blocks * 100 / 16
+      if (registers[kernel] > most[name]) most[name] = registers[kernel]
+      ++seen[name]
+      if (complaint != "") { print "thrust_cuda: " name " has" complaint; bad = 1 }
+    }
+    END {
+      for (k in seen) printf "%-12s %8d %10d %9d%%\n", k, seen[k], most[k], least[k]
+      if (!seen["first_look"] || !seen["second_look"]) { print "thrust_cuda: no kernel that decides"; bad = 1 }
+      if (precision == "codes" && !seen["update_codes"]) { print "thrust_cuda: no kernel of codes"; bad = 1 }
+      exit bad
+    }' "$1"
+  command -v cuobjdump >/dev/null || return 0
+  # In machine code: how many loads of gradients precede the first that is added. A few may come late.
+  cuobjdump -sass "${1%.ptx}.cubin" | awk -v gradient="$([ "$3" = doubles ] && echo '\.64' || ([ "$3" = masters ] && echo '\.U16'))" \
+      -v batch="$([ "$3" = doubles ] && echo 16 || echo 32)" '
+    function close_kernel() { if (name != "" && longest < batch * 3 / 4) { print "thrust_cuda: " name " has only " longest " loads in flight"; bad = 1 } }
+    /Function :/ { close_kernel(); name = /first_look/ ? "first_look" : ""; run = longest = 0 }
+    name != "" && /DFMA/ { run = 0 }
+    name != "" && $0 ~ "LDG\\.E" gradient " R" { if (++run > longest) longest = run }
+    END { close_kernel(); exit bad }'
+}
+
 for arch in sm_80 sm_90; do
-  for precision in single masters short_moments; do
-    [ "$arch $precision" = "sm_80 masters" ] || [ "$arch $precision" = "sm_80 short_moments" ] && continue
+  for precision in single masters short_moments codes doubles; do
+    [ $arch = sm_80 ] && [ $precision != single ] && continue
     out=$scratch/$precision.$arch
     graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
     "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=$arch -ptx \
             -DGRADUS_TEST_PRECISION=$precision "$source/thrust_cuda.cu" -o "$out.ptx"
     "$ptxas" -v -arch=$arch "$out.ptx" -o "$out.cubin" 2>"$out.log"
     printf '\n%s, %s\n' "$arch" "$precision"
-    look "$out.ptx" "$out.log" "$precision"
+    [ $precision = codes ] || [ $precision = doubles ] || look "$out.ptx" "$out.log" "$precision"
+    look_at_warps "$out.ptx" "$out.log" "$precision"
   done
 done
 
@@ -115,6 +174,12 @@ host=()
 [ "$(uname -m)" = x86_64 ] && host=(-Xcompiler -march=x86-64-v3)  # fused multiply-adds, as the GPU has
 if command -v nvidia-smi >/dev/null && nvidia-smi -L | grep '^GPU'; then
   run backend/thrust_gpu -arch=native
+  if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck synccheck; do
+      echo "thrust_cuda: $tool"
+      compute-sanitizer --tool $tool --error-exitcode 1 "$scratch/thrust_gpu" --test-case='*agrees with the CPU*,graph:*' | tail -3
+    done
+  fi
   run golden -arch=native -include "$source/../support/thrust_under_test.hpp"
 else
   run backend/thrust_gpu -arch=sm_90 -DGRADUS_TEST_NO_GPU

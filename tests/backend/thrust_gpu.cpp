@@ -160,66 +160,133 @@ TEST_CASE("thrust_device: every recipe agrees with the CPU")
   check_same_as_scalar<masters>("adamw, bfloat16, masters", gradus::adamw{}, 1e-2);
   check_same_as_scalar<precision<float, float, bfloat16>>("adams, bfloat16 moments", gradus::adams{.weight_decay = 0.1},
                                                           1e-2);
+  check_same_as_scalar<precision<float, float, gradus::block8>>("amsgrad, 8-bit moments", gradus::amsgrad{}, 1e-2);
+  check_same_as_scalar<precision<float, float, gradus::block8>>("sgd, 8-bit moments", gradus::sgd{.momentum = 0.9},
+                                                                1e-2);
 #endif
   check_same_as_scalar<precision<float, float, gradus::block8>>("adams, 8-bit moments",
                                                                 gradus::adams{.weight_decay = 0.1}, 1e-2);
 }
 
 #if defined(GRADUS_TEST_CUDA)
-TEST_CASE(
-    "graph: replays with a changing lr continue as steps do, with as many nodes for a thousand tensors as for one")
-{
-  NEEDS_A_DEVICE;
-  std::size_t nodes[2] = {};
-  for (const std::size_t tensors : {std::size_t(1), std::size_t(1000)}) {
-    const std::size_t n = 1003, length = tensors * n;
-    cudaStream_t stream;
-    REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
-    gradus::backend::thrust_device backend(thrust::cuda::par_nosync.on(stream));
-    buffer<float, decltype(backend)> weights(length), gradients(length);
-    std::vector<float> start(length, 1), g(length), twin_weights = start;
-    weights.write(start);
-    gradus::optimizer<gradus::adams, float, decltype(backend)> opt({.weight_decay = 0.1}, backend);
-    gradus::optimizer<gradus::adams> twin({.weight_decay = 0.1});  // nvcc compiles optimizers for the CPU, too
-    for (std::size_t k = 0; k < tensors; ++k) {
-      opt.add(std::span(weights.data() + k * n, n), std::span<const float>(gradients.data() + k * n, n));
-      twin.add(std::span(twin_weights.data() + k * n, n), std::span<const float>(g.data() + k * n, n));
-    }
-    const auto move = [&](std::size_t t) {
-      for (std::size_t i = 0; i < length; ++i)
-        g[i] = number<float>(i, t);
-      gradients.write(g);
-    };
-    move(1);
-    opt.step({.max_grad_norm = 5});
-    twin.step({.max_grad_norm = 5});
-    cudaGraph_t graph;
-    cudaGraphExec_t replay;
-    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
-    opt.step({.max_grad_norm = 5});
-    REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
-    REQUIRE(cudaGraphInstantiate(&replay, graph, 0) == cudaSuccess);
-    REQUIRE(cudaGraphGetNodes(graph, nullptr, &nodes[tensors > 1]) == cudaSuccess);
-    for (std::size_t t = 2; t <= 20; ++t) {
-      move(t);
-      const double lr_scale = 1 / double(t);
-      opt.set_options({.lr_scale = lr_scale, .max_grad_norm = 5});
-      REQUIRE(cudaGraphLaunch(replay, stream) == cudaSuccess);
-      const auto report = opt.report(), expected = twin.step({.lr_scale = lr_scale, .max_grad_norm = 5});
-      CHECK(report.grad_norm == expected.grad_norm);
-      CHECK(near(*report.mean_square, *expected.mean_square, 1e-12));
-    }
-    const std::vector<float> got = weights.read();
-    std::size_t far = 0;
-    for (std::size_t i = 0; i < length; ++i)
-      far += !near(double(got[i]), double(twin_weights[i]), 1e-5);
-    CHECK(far == 0);
+namespace {
+
+struct captured {
+  cudaStream_t stream;
+  cudaGraph_t graph;
+  cudaGraphExec_t replay;
+  std::size_t nodes = 0;
+
+  captured() { REQUIRE(cudaStreamCreate(&stream) == cudaSuccess); }
+  ~captured()
+  {
     cudaGraphExecDestroy(replay);
     cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
   }
-  // More sums are to be folded once there are many tensors; elements move in one kernel all the same.
-  std::printf("a step of adams with clipping: %zu kernels for one tensor, %zu for a thousand\n", nodes[0], nodes[1]);
-  CHECK(nodes[1] <= nodes[0] + 4);
+  auto backend() const { return gradus::backend::thrust_device(thrust::cuda::par_nosync.on(stream)); }
+  template <class Step>
+  void capture(const Step& step)
+  {
+    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    step();
+    REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+    REQUIRE(cudaGraphInstantiate(&replay, graph, 0) == cudaSuccess);
+    REQUIRE(cudaGraphGetNodes(graph, nullptr, &nodes) == cudaSuccess);
+  }
+};
+
+// Captures a step, replays it with a changing lr, and compares every step with the scalar backend's.
+template <class T, class Recipe>
+void check_replays(const char* name, const Recipe& recipe, gradus::step_options o, std::size_t nodes,
+                   std::size_t tensors = 1, double tolerance = 1e-5)
+{
+  using P = gradus::detail::parameter_of<T>;
+  using G = gradus::detail::gradient_of<T>;
+  const std::size_t n = 1003, length = tensors * n;
+  captured graph;
+  auto backend = graph.backend();
+  buffer<P, decltype(backend)> weights(length);
+  buffer<G, decltype(backend)> gradients(length);
+  std::vector<P> start(length, number<P>(999, 0)), twin_weights = start;
+  std::vector<G> g(length);
+  weights.write(start);
+  gradus::optimizer<Recipe, T, decltype(backend)> opt(recipe, backend);
+  gradus::optimizer<Recipe, T, gradus::backend::scalar> twin(recipe);
+  for (std::size_t k = 0; k < tensors; ++k) {
+    opt.add(std::span(weights.data() + k * n, n), std::span<const G>(gradients.data() + k * n, n));
+    twin.add(std::span(twin_weights.data() + k * n, n), std::span<const G>(g.data() + k * n, n));
+  }
+  const auto move = [&](std::size_t t) {
+    for (std::size_t i = 0; i < length; ++i)
+      g[i] = number<G>(i, t);
+    if (o.skip_nonfinite && t % 5 == 0)
+      g[length / 2] = G(t % 2 ? 1e30f : std::numeric_limits<float>::infinity());
+    gradients.write(g);
+  };
+  move(1);
+  opt.step(o);
+  twin.step(o);
+  graph.capture([&] { opt.step(o); });
+  std::printf("%-32s %zu nodes\n", name, graph.nodes);
+  CHECK_MESSAGE(graph.nodes == nodes, name);
+  for (std::size_t t = 2; t <= 20; ++t) {
+    move(t);
+    o.lr_scale = 1 / double(t);
+    opt.set_options(o);
+    REQUIRE(cudaGraphLaunch(graph.replay, graph.stream) == cudaSuccess);
+    const auto report = opt.report(), expected = twin.step(o);
+    CHECK_MESSAGE(report.applied == expected.applied, name);
+    CHECK_MESSAGE(report.grad_norm == expected.grad_norm, name);
+    CHECK_MESSAGE(near(report.mean_square.value_or(0), expected.mean_square.value_or(0), 1e-12), name);
+  }
+  const std::vector<P> got = weights.read();
+  std::size_t far = 0;
+  for (std::size_t i = 0; i < length; ++i)
+    far += !near(double(float(got[i])), double(float(twin_weights[i])), tolerance);
+  CHECK_MESSAGE(far == 0, name);
+}
+
+}  // namespace
+
+TEST_CASE("graph: replays with a changing lr continue as steps do; a step has two nodes, or three")
+{
+  NEEDS_A_DEVICE;
+  using gradus::block8;
+  const gradus::adams adams{.weight_decay = 0.1};
+  [[maybe_unused]] const gradus::step_options plain, clipped{.max_grad_norm = 5}, skipping{.skip_nonfinite = true};
+  check_replays<float>("adams, clipped, 1000 tensors", adams, clipped, 2, 1000);
+#if !defined(GRADUS_TEST_NO_GPU)
+  check_replays<float>("adams, clipped", adams, clipped, 2);
+  check_replays<float>("adams", adams, plain, 2);
+  check_replays<float>("adamw", gradus::adamw{}, plain, 2);
+  check_replays<float>("adamw, clipped", gradus::adamw{}, clipped, 2);
+  check_replays<float>("adamw, skip_nonfinite", gradus::adamw{}, skipping, 3);
+  check_replays<float>("adams, skip_nonfinite", adams, skipping, 3);
+  check_replays<double>("adams, double, clipped", adams, clipped, 3, 10, 1e-12);
+  check_replays<precision<float, float, bfloat16>>("adams, bfloat16 moments", adams, clipped, 3, 10, 1e-2);
+  check_replays<precision<float, float, block8>>("adamw, 8-bit moments", gradus::adamw{}, clipped, 2, 10, 1e-2);
+#endif
+}
+
+TEST_CASE("grad_norm: many pages have the same bits in every step")
+{
+  NEEDS_A_DEVICE;
+  const std::size_t n = (std::size_t(1) << 24) + 1234;
+  std::vector<float> g(n), w(n);
+  for (std::size_t i = 0; i < n; ++i)
+    g[i] = number<float>(i, i / 1000);
+  gradus::optimizer<gradus::sgd, float, gradus::backend::scalar> twin;
+  twin.add(w, std::span<const float>(g));
+  const double expected = *twin.step({.max_grad_norm = 1}).grad_norm;
+  buffer<float, device> weights(n), gradients(n);
+  gradients.write(g);
+  gradus::optimizer<gradus::sgd, float, device> opt;
+  opt.add(std::span(weights.data(), n), std::span<const float>(gradients.data(), n));
+  for (int t = 0; t < 100; ++t) {
+    opt.step({.max_grad_norm = 1});
+    CHECK(*opt.report().grad_norm == expected);
+  }
 }
 
 TEST_CASE("add: host memory is refused unless the device can access it")

@@ -141,7 +141,7 @@ struct first_look {
   step_parts parts;
 
   using T = typename Data::value_type;
-  static constexpr unsigned blocks_per_processor = 2;  // so that a lane may have 128 registers
+  static constexpr unsigned blocks_per_processor = 4;  // so that a lane may have 128 registers
   static constexpr std::size_t batch = 128 / sizeof(T);
 
   GRADUS_HOST_DEVICE std::uint32_t& tickets() const noexcept { return data.board->tickets; }
@@ -269,7 +269,7 @@ struct second_look {
   step_parts parts;
 
   using T = typename Data::value_type;
-  static constexpr unsigned blocks_per_processor = 2;
+  static constexpr unsigned blocks_per_processor = 4;
 
   GRADUS_HOST_DEVICE std::uint32_t& tickets() const noexcept { return data.board->tickets; }
 

@@ -122,7 +122,7 @@ concept finishing_work = requires(const Work& work) { work.finish(serial_team())
 
 #if defined(__CUDACC__)
 
-inline constexpr unsigned threads_of_block = 256;
+inline constexpr unsigned threads_of_block = 128;  // so few that blocks fill the registers at any number a thread
 inline constexpr unsigned warps_of_block = threads_of_block / unsigned(page_lanes);
 static_assert(page_lanes == 32, "a lane of a CUDA warp is a partial sum of a page");
 

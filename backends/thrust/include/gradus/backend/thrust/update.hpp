@@ -99,7 +99,7 @@ struct update_codes {
   const Cohort* cohorts;
 
   using pack = backend::device_pack<float>;
-  static constexpr unsigned blocks_per_processor = 3;
+  static constexpr unsigned blocks_per_processor = 5;                            // a lane may have 96 registers
   static constexpr std::size_t packs = block8::block / page_lanes / pack::size;  // of a lane
 
   template <class Warp>
