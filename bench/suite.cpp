@@ -83,6 +83,12 @@ struct precision<bf16_master> {
   static constexpr const char* name = "bf16_with_master";
   using parameter = gradus::bfloat16;
 };
+using bf16_remainder = gradus::precision<gradus::bfloat16, gradus::bfloat16, float, gradus::remainder16>;
+template <>
+struct precision<bf16_remainder> {
+  static constexpr const char* name = "bf16_with_remainder";
+  using parameter = gradus::bfloat16;
+};
 using bf16_all = gradus::precision<gradus::bfloat16, gradus::bfloat16, gradus::bfloat16>;
 template <>
 struct precision<bf16_all> {
@@ -93,7 +99,7 @@ struct precision<bf16_all> {
 template <class... T>
 struct list {};
 /// The precisions that are measured. A further one needs a line here and its `precision` above.
-using precisions = list<float, double, bf16_state, block8_state, bf16_master, bf16_all>;
+using precisions = list<float, double, bf16_state, block8_state, bf16_master, bf16_remainder, bf16_all>;
 
 // ── the measured bodies ──────────────────────────────────────────────────────────────────────────────────────────
 

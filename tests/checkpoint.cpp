@@ -17,6 +17,7 @@
 
 #include "support/checkpoint_model.hpp"
 #include "support/golden.hpp"
+#include "support/random.hpp"
 
 using namespace support;
 using gradus::any_optimizer;
@@ -174,6 +175,37 @@ TEST_CASE("save, load: runs with infinite, NaN or overflowing gradients resume, 
   }
   check_broken_state_resumes<optimizer<gradus::adams, double>>(1e200, {.max_grad_norm = 1}, scheduled);
   check_broken_state_resumes<optimizer<gradus::adams, float>>(1, {.mean_square = 2}, scheduled);
+}
+
+TEST_CASE("save, load: remainders write the checkpoints of float master weights, and read them")
+{
+  using gradus::bfloat16;
+  std::vector<bfloat16> w(300001, bfloat16(1.0f)), g(w.size()), w2 = w;
+  support::random r(4);
+  optimizer<gradus::adamw, gradus::precision<bfloat16, bfloat16, float, float>> floats({.lr = 0.1});
+  optimizer<gradus::adamw, gradus::precision<bfloat16, bfloat16, float, gradus::remainder16>> remainders, other;
+  floats.add("w", w, g);
+  remainders.add("w", w2, g);
+  for (int t = 0; t < 3; ++t) {
+    for (auto& x : g)
+      x = bfloat16(float(r.uniform(-1, 1)));
+    floats.step();
+  }
+  const auto report = load_bytes(remainders, checkpoint_of(floats));
+  CHECK((report.differences.empty() && report.afresh.empty()));
+  CHECK(checkpoint_of(remainders) == checkpoint_of(floats));
+  // Without parameters in the file, the master weights bring them along.
+  std::vector<bfloat16> w3(w.size());
+  other.add("w", w3, g);
+  load_bytes(other, checkpoint_of(remainders, {}));
+  CHECK(checkpoint_of(other) == checkpoint_of(floats));
+  floats.step(), remainders.step();
+  CHECK(checkpoint_of(remainders) == checkpoint_of(floats));
+  optimizer<gradus::adamw, gradus::precision<bfloat16, bfloat16, float, float>> back;
+  std::vector<bfloat16> w4(w.size());
+  back.add("w", w4, g);
+  load_bytes(back, checkpoint_of(remainders));
+  CHECK(checkpoint_of(back) == checkpoint_of(floats));
 }
 
 TEST_CASE("save, load: an empty optimizer, and empty tensors")

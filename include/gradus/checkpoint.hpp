@@ -52,7 +52,7 @@ void save(const Opt& opt, const std::string& path, const save_options& o = {})
   replaced_file file(path);
   file.write(header.data(), header.size());
   std::vector<unsigned char> staging;
-  detail::for_each_saved(opt, o.parameters, [&](const std::string&, auto values) {
+  detail::for_each_saved(opt, o.parameters, [&](const std::string&, const auto& values) {
     detail::put_values(opt, values, staging, [&](const void* bytes, std::size_t count) { file.write(bytes, count); });
   });
   file.commit();
@@ -72,8 +72,9 @@ void save_to(const Opt& opt, Write&& write, const save_options& o = {})
   const std::string header = detail::header_of(opt, o);
   put(header.data(), header.size());
   std::vector<unsigned char> staging;
-  detail::for_each_saved(opt, o.parameters,
-                         [&](const std::string&, auto values) { detail::put_values(opt, values, staging, put); });
+  detail::for_each_saved(opt, o.parameters, [&](const std::string&, const auto& values) {
+    detail::put_values(opt, values, staging, put);
+  });
 }
 
 /// Loads a file that `save` or another program wrote into the tensors that have been added. Names decide which goes

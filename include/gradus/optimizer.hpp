@@ -69,7 +69,7 @@ class optimizer
   using gradient_type = typename model::gradient_type;
   /// The type in which moments are stored: float, double, bfloat16 or block8.
   using state_type = typename model::state_type;
-  /// The type of the master weights: float, or void if there are none.
+  /// The type of the master weights: float, remainder16, or void if there are none.
   using master_type = typename model::master_type;
   /// The type of the hyperparameters, such as adamw.
   using recipe_type = Recipe;
@@ -215,8 +215,8 @@ class optimizer
     added.name_hash = detail::hash(own);
     added.state = new_state(parts_.groups[g].rule, added.size, model::slots);
     if constexpr (precision_type::has_master) {
-      added.master = {added.size, 0, model::memory_source::get(engine_.backend())};
-      engine_.decode(parameters.data(), added.master.get(), added.size);
+      added.master = {added.size, model::memory_source::get(engine_.backend())};
+      added.master.read(parameters.data(), added.size, engine_);
     }
     added.name = own;
     reserve_one(added.size);
@@ -283,6 +283,9 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
+    if constexpr (model::has_remainders)
+      if (state == removed_state::kept)
+        x.master.keep(x.parameters, x.size, model::memory_source::get(engine_.backend()), engine_);
     parts_.table.detach(h.key().index);
     parts_.update_membership(x);
     if (state == removed_state::dropped)
@@ -342,7 +345,7 @@ class optimizer
     for (const tensor& x : parts_.table.all()) {
       for (const auto& slot : x.state)
         bytes += slot.view() ? slot.bytes(x.size) : 0;
-      bytes += precision_type::has_master ? x.size * sizeof(float) : 0;
+      bytes += model::masters::bytes(x.size);
     }
     return bytes;
   }
@@ -367,7 +370,8 @@ class optimizer
   /// Calls visit(tensor's name, key, span) for all state that a resumed run needs, tensor by tensor:
   /// - each slot under its name, such as "exp_avg", as state_type. For block8 it is std::uint8_t, and the scales follow
   ///   as float under the name with "_scale" appended;
-  /// - "master": the master weights, if there are any;
+  /// - "master": the master weights as float, if there are any. For remainder16 it is a copy, which is written back after
+  ///   `visit`, with the parameters;
   /// - "step": the tensor's step count, one std::uint64_t;
   /// - "exp_avg_sq_sum", for a scheduled decay that follows Σv from step to step (adams with unrounded moments): Σv of
   ///   all tensors with the same β₂ and step count, one double. If it is NaN, the next step that needs it recomputes it
@@ -419,11 +423,12 @@ class optimizer
   {
     check_may_change();
     tensor& x = checked(h);
-    engine_.decode(x.parameters, x.master.get(), x.size);
+    x.master.read(x.parameters, x.size, engine_);
   }
 
   /// Copies bytes to or from the state's memory, which may be a device's. It is for visitors of state with a
-  /// `static constexpr bool takes_device_memory = true`, which get spans of device memory instead of copies.
+  /// `static constexpr bool takes_device_memory = true`, which get spans of device memory instead of copies (but copies
+  /// of master weights in remainder16).
   void copy_memory(void* to, const void* from, std::size_t bytes) const
   {
     check_not_moved_from();
@@ -600,6 +605,8 @@ class optimizer
       auto state = new_state(parts_.groups[g].rule, x.size, model::first_slots);
       replace_first_moment(x, state);
     }
+    if constexpr (model::has_remainders)
+      x.master.restore(parameters.data(), x.size, engine_);
     x.group = g;
     return attach(index, parameters, gradients);
   }

@@ -10,6 +10,7 @@
 using gradus::bfloat16, gradus::precision;
 using single = float;
 using masters = precision<bfloat16, bfloat16, float, float>;
+using remainders = precision<bfloat16, bfloat16, float, gradus::remainder16>;
 using short_moments = precision<float, float, bfloat16>;
 using codes = precision<float, float, gradus::block8>;
 using doubles = double;

@@ -28,8 +28,11 @@ look() { # look PTX LOG PRECISION.
       known["ema ema adaptive scheduled"] = "adams 2 0";           known["ema ema_max adaptive l2"] = "amsgrad 3 0"
       known["ema yogi adaptive l2"] = "yogi 2 0";                  known["ema ema bounded l2"] = "adabound 2 0"
       known["ema ema_max partially_adaptive l2"] = "padam 3 0";    known["ema ema rectified l2_or_decoupled"] = "radam 2 0"
+      # Beside the remainders lies one bit a parameter, which is not counted. The atomic that changes it makes nvcc use
+      # generic addresses.
+      space = precision == "remainders" ? "(global\\.)?" : "global\\."
       read_theta = 4; write_theta = precision == "masters" ? 4 + 2 : 4
-      gradient = precision == "masters" ? 2 : 4;                   slot = precision == "short_moments" ? 2 : 4
+      gradient = precision == "masters" || precision == "remainders" ? 2 : 4; slot = precision == "short_moments" ? 2 : 4
       while ((getline line < log_file) > 0) {
         if (line ~ /Compiling entry function/) { split(line, part, "\047"); kernel = part[2] }
         if (line ~ /stack frame/) stack[kernel] = line
@@ -44,9 +47,9 @@ look() { # look PTX LOG PRECISION.
       n = split(rules, part, /first_moment|second_moment|step_size|decay/); name = ""
       for (i = 2; i <= n; ++i) { match(part[i], /^[0-9]+/); name = name (i > 2 ? " " : "") substr(part[i], RLENGTH + 1, substr(part[i], 1, RLENGTH)) }
     }
-    on && /ld\.global\.v[24]\.(f32|u16|b16)/ { ++loads; moved += /f32/ ? 16 : 8 }
-    on && /st\.global\.v[24]\.(f32|u16|b16)/ { ++stores; moved += /f32/ ? 16 : 8 }
-    on && /global\.v2/ { complaint = complaint " an access of half a pack;" }
+    on && $0 ~ "ld\\." space "v[24]\\.(f32|u16|b16)" { ++loads; moved += /f32/ ? 16 : 8 }
+    on && $0 ~ "st\\." space "v[24]\\.(f32|u16|b16)" { ++stores; moved += /f32/ ? 16 : 8 }
+    on && $0 ~ space "v2" { complaint = complaint " an access of half a pack;" }
     on && /\.local/ { complaint = complaint " local memory;" }
     on && /\.f64/ && !/ld\.param/ { complaint = complaint " double precision;" }
     on && /\tcall/ { complaint = complaint " a call;" }
@@ -55,7 +58,8 @@ look() { # look PTX LOG PRECISION.
       if (!(name in known)) { print "thrust_cuda: a kernel of no recipe: " name; bad = 1; next }
       split(known[name], r, " "); slots = r[2]
       # Thrust has the body several times in one kernel: by the stores, how often.
-      a_pass_stores = 1 + slots + (precision == "masters") + r[3] * (1 + (precision == "masters"))
+      theta_stores = 1 + (precision == "masters" || precision == "remainders")
+      a_pass_stores = theta_stores + slots + r[3] * theta_stores
       bytes = read_theta + write_theta + gradient + 2 * slots * slot
       copies = stores / a_pass_stores
       # A momentum of 0 reads and writes no slot.
@@ -138,7 +142,7 @@ look_at_warps() { # look_at_warps PTX LOG PRECISION.
 }
 
 for arch in sm_80 sm_90; do
-  for precision in single masters short_moments codes doubles; do
+  for precision in single masters remainders short_moments codes doubles; do
     [ $arch = sm_80 ] && [ $precision != single ] && continue
     out=$scratch/$precision.$arch
     graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)

@@ -144,6 +144,11 @@ TEST_CASE("thrust_device: double, 16-bit and 8-bit precisions have the bits of t
   CHECK(same_as_scalar<precision<float, float, bfloat16>>(adams));
   CHECK(same_as_scalar<precision<bfloat16>>(adams));
   CHECK(same_as_scalar<precision<float16, float16, float, float>>(adams));
+  using gradus::remainder16;
+  CHECK(same_as_scalar<precision<bfloat16, bfloat16, float, remainder16>>(adams));
+  CHECK(same_as_scalar<precision<bfloat16, float, block8, remainder16>>(gradus::amsgrad{.lr = 0.01}.rule()));
+  CHECK(same(train<precision<bfloat16, bfloat16, float, float>, device>(adams),
+             train<precision<bfloat16, bfloat16, float, remainder16>, device>(adams)));
   CHECK(same_as_scalar<precision<bfloat16, bfloat16, bfloat16>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
   CHECK(same_as_scalar<precision<float, float, block8>>(adams));
   CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8, float>>(gradus::amsgrad{.lr = 0.01}.rule()));

@@ -158,6 +158,8 @@ TEST_CASE("thrust_device: every recipe agrees with the CPU")
   check_same_as_scalar<double>("adams, double", gradus::adams{.weight_decay = 0.1}, 1e-12);
   using masters = precision<bfloat16, bfloat16, float, float>;
   check_same_as_scalar<masters>("adamw, bfloat16, masters", gradus::adamw{}, 1e-2);
+  using remainders = precision<bfloat16, bfloat16, float, gradus::remainder16>;
+  check_same_as_scalar<remainders>("adamw, bfloat16, remainders", gradus::adamw{}, 1e-2);
   check_same_as_scalar<precision<float, float, bfloat16>>("adams, bfloat16 moments", gradus::adams{.weight_decay = 0.1},
                                                           1e-2);
   check_same_as_scalar<precision<float, float, gradus::block8>>("amsgrad, 8-bit moments", gradus::amsgrad{}, 1e-2);

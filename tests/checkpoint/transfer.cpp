@@ -245,10 +245,11 @@ TEST_CASE("convert: loads a checkpoint of another precision")
   CHECK(back.opt.state("c", "exp_avg")[3] == double(in_float.opt.state("c", "exp_avg")[3]));
 }
 
-TEST_CASE("convert: from float to short parameters with master weights and back, nothing is lost")
+TEST_CASE_TEMPLATE("convert: from float to short parameters with master weights and back, nothing is lost", Master,
+                   float, gradus::remainder16)
 {
   using gradus::bfloat16;
-  using short_precision = gradus::precision<bfloat16, bfloat16, float, float>;
+  using short_precision = gradus::precision<bfloat16, bfloat16, float, Master>;
   model<optimizer<gradus::adamw>> in_float(5), back(0);
   std::vector<bfloat16> w[3], g[3];
   optimizer<gradus::adamw, short_precision> mixed;

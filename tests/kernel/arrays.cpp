@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -81,7 +84,68 @@ TEST_CASE_TEMPLATE("stochastic: an element's random bits do not depend on where 
   CHECK_FALSE(same(whole, x.stored));  // which are rounded to nearest
 }
 
+TEST_CASE("completed: a store writes parameters, remainders and bits; a load gives back the float")
+{
+  // Around 1 and 2: all remainders of neighbouring parameters, with both floats halfway to an even one.
+  for (const std::uint32_t begin : {0x3f7f0000u, 0x3fff0000u}) {
+    constexpr std::size_t n = 3 << 16;
+    std::vector<bfloat16> parameters(n);
+    std::vector<gradus::remainder16> rest(n);
+    std::vector<std::uint8_t> above(n / 8, 0x5a);
+    const gradus::completed a{parameters.data(), rest.data(), above.data()};
+    const auto number = [&](std::size_t i) { return std::bit_cast<float>(begin + std::uint32_t(i)); };
+    for (std::size_t i = 0; i < n; ++i)
+      gradus::store(gradus::from(a, i / 2), i - i / 2, number(i));
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < n; ++i)
+      wrong += gradus::load<float>(a, i) != number(i) || parameters[i].bits != bfloat16(number(i)).bits;
+    CHECK(wrong == 0);
+  }
+}
+
 #if defined(GRADUS_HAS_SIMD)
+TEST_CASE("completed: a pack does what single elements do, whole and in part, for floats of every exponent")
+{
+  support::for_each_architecture(support::architectures{}, []<class Arch>(Arch, const char* name) {
+    using pack = gradus::backend::pack<float, Arch>;
+    constexpr std::size_t n = 1 << 16;
+    std::size_t wrong = 0;
+    for (const std::uint32_t low : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+      std::vector<float> numbers(n);
+      for (std::size_t i = 0; i < n; ++i)
+        numbers[i] = std::bit_cast<float>(std::uint32_t(i) << 16 | low);
+      std::vector<bfloat16> p(n), q(n);
+      std::vector<gradus::remainder16> r(n), s(n);
+      std::vector<std::uint8_t> a(n / 8, 0xa5), b(n / 8, 0x5a);
+      const gradus::completed whole{p.data(), r.data(), a.data()}, single{q.data(), s.data(), b.data()};
+      for (std::size_t i = 0; i < n; i += pack::size) {
+        const std::size_t m = i / pack::size % pack::size;
+        const pack x = pack::load(&numbers[i]);
+        if (m == 0)
+          gradus::store(whole, i, x);
+        else {
+          gradus::store_part(whole, i, x, m);
+          for (std::size_t k = m; k < pack::size; ++k)
+            gradus::store(whole, i + k, numbers[i + k]);
+        }
+      }
+      for (std::size_t i = 0; i < n; ++i)
+        gradus::store(single, i, numbers[i]);
+      wrong += !same(p, q) || !same(r, s) || a != b;
+      for (std::size_t i = 0; i < n; i += pack::size) {
+        float lane[pack::size], part[pack::size];
+        gradus::load<pack>(whole, i).store(lane);
+        gradus::load_part<pack>(whole, i, 1).store(part);
+        for (std::size_t k = 0; k < pack::size; ++k)
+          wrong += std::bit_cast<std::uint32_t>(lane[k]) !=
+                   std::bit_cast<std::uint32_t>(gradus::load<float>(single, i + k));
+        wrong += std::bit_cast<std::uint32_t>(part[0]) != std::bit_cast<std::uint32_t>(lane[0]);
+      }
+    }
+    CHECK_MESSAGE(wrong == 0, std::string(name));
+  });
+}
+
 TEST_CASE_TEMPLATE("load, store: a pack does what single elements do, whole and in part", S, bfloat16, float16)
 {
   const arrays<S> x;

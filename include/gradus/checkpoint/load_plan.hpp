@@ -52,7 +52,9 @@ class load_plan {
   }
 
   /// Adds a slot. A tensor's slots must follow one another. An empty tensor name stands for state of the whole model.
-  void add_state(std::string_view tensor, std::string_view slot, const safetensors::dtype& type, std::uint64_t elements)
+  /// \param in_pieces  whether the slot is read to a piece_writer
+  void add_state(std::string_view tensor, std::string_view slot, const safetensors::dtype& type, std::uint64_t elements,
+                 bool in_pieces)
   {
     if (tensor.empty() || states_.empty() || states_.back().tensor != tensor)
       states_.push_back({std::string(tensor), slots_.size()});
@@ -61,8 +63,12 @@ class load_plan {
     // is.
     const bool other_precision = file_.options.convert && !file_.header.tensors.contains(key) &&
                                  ((slot == "master" && file_.report.parameters) || (slot == "seed" && tensor.empty()));
-    slots_.push_back(
-        {std::string(slot), &type, elements, other_precision ? nullptr : file_.claim(key, type, elements), {}});
+    slots_.push_back({std::string(slot),
+                      &type,
+                      elements,
+                      in_pieces,
+                      other_precision ? nullptr : file_.claim(key, type, elements),
+                      {}});
     if (slots_.back().from)
       check_count(key, slots_.back());
   }
@@ -104,9 +110,9 @@ class load_plan {
       decide(states_[i].tensor, states_[i].first, i + 1 < states_.size() ? states_[i + 1].first : slots_.size());
     file_.finish();
     for (const planned_slot& s : slots_)
-      values_.reserve(s.from, *s.type);
+      values_.reserve(s.from, *s.type, s.in_pieces);
     for (const planned_tensor& t : tensors_)
-      values_.reserve(t.parameters, *t.type);
+      values_.reserve(t.parameters, *t.type, false);
   }
 
   // ── loading; tensors and slots are numbered in the order in which they were added ──────────────────────────────────
@@ -132,6 +138,8 @@ class load_plan {
     else
       values_.read(s.from, *s.type, to);
   }
+  /// The same for a slot that is read to a piece_writer.
+  void read_slot(std::size_t slot, const piece_writer& to) { values_.read(slots_[slot].from, *slots_[slot].type, to); }
 
   /// Whether a scheduled decay's sums must be recomputed. A sum belongs to all tensors that share β₂ and the step
   /// count, so it is of no use if other tensors share them here. (A sum that the file lacks is one of the differences.)
@@ -148,6 +156,7 @@ class load_plan {
     std::string slot;
     const safetensors::dtype* type;
     std::uint64_t elements;
+    bool in_pieces;                      // whether it is read to a piece_writer
     const safetensors::entry* from;      // null if it is not loaded
     std::optional<std::uint64_t> count;  // the bits of a count or sum, which check_count has already read
   };

@@ -39,8 +39,9 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
     const fail_in context(in_group);
     settings.push_back(checked_hyperparameters(present, g, numbers[g]));
   }
-  const auto add = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
-    plan.add_state(tensor, slot, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
+  const auto add = [&]<class Values>(std::string_view tensor, std::string_view slot, const Values& values) {
+    using element = std::remove_const_t<typename Values::element_type>;
+    plan.add_state(tensor, slot, safetensors::dtype_of<element>(), values.size(), !requires { values.data(); });
   };
   present.visit_state(in_place(add));
   present.visit_tensors([&]<class X>(std::string_view tensor, std::span<X> parameters, std::size_t group,
@@ -59,7 +60,12 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
     plan.read_parameters(i++, parameters.data());
   });
   i = 0;
-  const auto fill = [&](std::string_view, std::string_view, auto values) { plan.read_slot(i++, values.data()); };
+  const auto fill = [&](std::string_view, std::string_view, const auto& values) {
+    if constexpr (requires { values.data(); })
+      plan.read_slot(i++, values.data());
+    else
+      plan.read_slot(i++, piece_writer_of(values));
+  };
   opt.visit_state(in_place(fill));
   if (plan.needs_new_sums())
     opt.recompute_second_moment_sum();

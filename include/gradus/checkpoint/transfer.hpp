@@ -16,6 +16,7 @@
 #include <gradus/checkpoint/safetensors/dtype.hpp>
 #include <gradus/checkpoint/safetensors/header.hpp>
 #include <gradus/error.hpp>
+#include <gradus/state/masters.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -29,14 +30,15 @@ inline constexpr std::size_t staging_bytes = std::size_t(1) << 20;
 template <class Opt>
 inline constexpr bool is_on_device = requires { requires Opt::on_device; };
 
-/// Wraps a visitor of state so that it sees a device's arrays themselves, not copies.
+/// Wraps a visitor of state so that it sees a device's arrays themselves, and master weights that are stored as
+/// remainders piece by piece, not copies.
 template <class F>
 struct in_place {
   const F& f;
   explicit in_place(const F& visitor) noexcept : f(visitor) {}
-  static constexpr bool takes_device_memory = true;
-  template <class X>
-  void operator()(std::string_view tensor, std::string_view slot, std::span<X> values) const
+  static constexpr bool takes_device_memory = true, takes_masters_in_pieces = true;
+  template <class Values>
+  void operator()(std::string_view tensor, std::string_view slot, const Values& values) const
   {
     f(tensor, slot, values);
   }
@@ -59,6 +61,20 @@ void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vecto
     put(values.data(), values.size_bytes());
 }
 
+/// The same for master weights that are stored as remainders.
+template <class Opt, class Engine, class Put>
+void put_values(const Opt&, const joined_masters<Engine, const float>& values, std::vector<unsigned char>& staging,
+                const Put& put)
+{
+  staging.resize(staging_bytes);
+  constexpr std::size_t at_once = staging_bytes / sizeof(float);
+  for (std::size_t i = 0, n; i < values.size(); i += n) {
+    n = values.size() - i < at_once ? values.size() - i : at_once;
+    values.read(i, n, staging.data());
+    put(staging.data(), n * sizeof(float));
+  }
+}
+
 /// A checkpoint's bytes, in a file or elsewhere. read(self, offset, bytes, count) returns whether it could read all of
 /// them.
 struct byte_source {
@@ -72,6 +88,20 @@ struct memory_writer {
   const void* self;
   void (*copy)(const void* self, void* to, const void* from, std::size_t bytes);
 };
+
+/// Writes n values from the begin-th on that are not simply in memory: master weights that are stored as remainders.
+struct piece_writer {
+  const void* self;
+  void (*write)(const void* self, std::size_t begin, std::size_t n, const void* from);
+};
+/// The piece_writer of master weights.
+template <class Engine>
+piece_writer piece_writer_of(const joined_masters<Engine, float>& values)
+{
+  return {&values, [](const void* self, std::size_t begin, std::size_t n, const void* from) {
+            static_cast<const joined_masters<Engine, float>*>(self)->write(begin, n, from);
+          }};
+}
 
 /// The memory_writer of an optimizer.
 template <class Opt>
@@ -95,9 +125,10 @@ class value_reader {
   {}
 
   /// Allocates the buffers that `read` needs for this entry, so that `read` allocates nothing. A null entry needs none.
-  void reserve(const safetensors::entry* e, const safetensors::dtype& type)
+  /// \param in_pieces  whether it is read to a piece_writer
+  void reserve(const safetensors::entry* e, const safetensors::dtype& type, bool in_pieces)
   {
-    if (!e || !is_staged(*e, type))
+    if (!e || !(in_pieces || is_staged(*e, type)))
       return;
     const std::uint64_t at_once = elements_at_once(*e);
     read_.reserve(static_cast<std::size_t>(at_once * e->type->bytes));
@@ -109,34 +140,45 @@ class value_reader {
   {
     if (!e)
       return;
-    const std::uint64_t from = data_start_ + e->begin;
-    bool good = true;
     if (!is_staged(*e, type))
-      good = source_.read(source_.self, from, to, static_cast<std::size_t>(e->end - e->begin));
-    else {
-      const std::uint64_t at_once = elements_at_once(*e);
-      read_.resize(static_cast<std::size_t>(at_once * e->type->bytes));
-      converted_.resize(static_cast<std::size_t>(at_once * type.bytes));
-      auto* out = static_cast<unsigned char*>(to);
-      for (std::uint64_t i = 0; good && i < e->elements; i += at_once) {
-        const auto n = static_cast<std::size_t>(e->elements - i < at_once ? e->elements - i : at_once);
-        good = source_.read(source_.self, from + i * e->type->bytes, read_.data(), n * e->type->bytes);
-        if (!good)
-          break;
-        if (e->type != &type)
-          safetensors::convert(*e->type, read_.data(), type, converted_.data(), n);
-        const auto& piece = e->type == &type ? read_ : converted_;
-        if (memory_.copy)
-          memory_.copy(memory_.self, out + i * type.bytes, piece.data(), n * type.bytes);
-        else
-          std::memcpy(out + i * type.bytes, piece.data(), n * type.bytes);
-      }
-    }
-    if (!good)
-      fail(where_ + ": became unreadable during the load; the optimizer is loaded in part, so load a checkpoint again");
+      return check(source_.read(source_.self, data_start_ + e->begin, to, static_cast<std::size_t>(e->end - e->begin)));
+    auto* const out = static_cast<unsigned char*>(to);
+    read_pieces(*e, type, [&](std::size_t begin, std::size_t n, const void* piece) {
+      if (memory_.copy)
+        memory_.copy(memory_.self, out + begin * type.bytes, piece, n * type.bytes);
+      else
+        std::memcpy(out + begin * type.bytes, piece, n * type.bytes);
+    });
+  }
+  /// Reads an entry to a piece_writer. Does nothing for a null entry.
+  void read(const safetensors::entry* e, const safetensors::dtype& type, const piece_writer& to)
+  {
+    if (e)
+      read_pieces(*e, type,
+                  [&](std::size_t begin, std::size_t n, const void* piece) { to.write(to.self, begin, n, piece); });
   }
 
  private:
+  /// Calls put(begin, n, values) for the elements of an entry, converted to `type`.
+  template <class Put>
+  void read_pieces(const safetensors::entry& e, const safetensors::dtype& type, const Put& put)
+  {
+    const std::uint64_t at_once = elements_at_once(e);
+    read_.resize(static_cast<std::size_t>(at_once * e.type->bytes));
+    converted_.resize(static_cast<std::size_t>(at_once * type.bytes));
+    for (std::uint64_t i = 0; i < e.elements; i += at_once) {
+      const auto n = static_cast<std::size_t>(e.elements - i < at_once ? e.elements - i : at_once);
+      check(source_.read(source_.self, data_start_ + e.begin + i * e.type->bytes, read_.data(), n * e.type->bytes));
+      if (e.type != &type)
+        safetensors::convert(*e.type, read_.data(), type, converted_.data(), n);
+      put(static_cast<std::size_t>(i), n, e.type == &type ? read_.data() : converted_.data());
+    }
+  }
+  void check(bool good) const
+  {
+    if (!good)
+      fail(where_ + ": became unreadable during the load; the optimizer is loaded in part, so load a checkpoint again");
+  }
   bool is_staged(const safetensors::entry& e, const safetensors::dtype& type) const noexcept
   {
     return e.type != &type || memory_.copy;

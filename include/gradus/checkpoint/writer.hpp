@@ -31,8 +31,8 @@ template <class Opt, class F>
 void for_each_saved(const Opt& opt, bool parameters, const F& f)
 {
   for (const std::size_t bytes : {8u, 4u, 2u, 1u}) {
-    const auto saved = [&]<class X>(std::string_view tensor, std::string_view slot, std::span<X> values) {
-      if (sizeof(X) == bytes)
+    const auto saved = [&]<class Values>(std::string_view tensor, std::string_view slot, const Values& values) {
+      if (sizeof(typename Values::element_type) == bytes)
         f(state_key(tensor, slot), values);
     };
     opt.visit_state(in_place(saved));
@@ -73,8 +73,8 @@ std::string header_of(const Opt& opt, const save_options& o)
            "; expected UTF-8, each name once, and no name that begins with " + quote(metadata_prefix));
     header.metadata(name, value);
   }
-  for_each_saved(opt, o.parameters, [&]<class X>(const std::string& key, std::span<X> values) {
-    header.tensor(key, safetensors::dtype_of<std::remove_const_t<X>>(), values.size());
+  for_each_saved(opt, o.parameters, [&]<class Values>(const std::string& key, const Values& values) {
+    header.tensor(key, safetensors::dtype_of<std::remove_const_t<typename Values::element_type>>(), values.size());
   });
   std::string bytes = header.finish();
   if (bytes.size() - 8 > safetensors::longest_header) {

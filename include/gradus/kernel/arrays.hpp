@@ -9,6 +9,7 @@
 #include <gradus/kernel/math.hpp>
 #include <gradus/number/block8.hpp>
 #include <gradus/number/half.hpp>
+#include <gradus/number/remainder.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -52,13 +53,82 @@ struct coded {
   float operator[](std::size_t i) const noexcept { return scales[i / block8::block] * map->value[data[i]]; }
 };
 
+namespace detail {
+
+GRADUS_HOST_DEVICE inline std::uint8_t read_shared(const std::uint8_t& byte) noexcept
+{
+#if defined(__GNUC__) && !defined(__CUDA_ARCH__)
+  return __atomic_load_n(&byte, __ATOMIC_RELAXED);
+#else
+  return byte;
+#endif
+}
+/// Sets the bits `which` to those of `bits`, from bit number `at` on, all of one byte. Hardly ever writes, because these
+/// bits are almost always 0.
+GRADUS_HOST_DEVICE inline void change_shared(std::uint8_t* bytes, std::size_t at, std::uint32_t which,
+                                             std::uint32_t bits) noexcept
+{
+#if defined(__CUDA_ARCH__)
+  std::uint32_t* const word = reinterpret_cast<std::uint32_t*>(bytes) + at / 32;
+  if (const std::uint32_t changed = (*word >> at % 32 ^ bits) & which)
+    atomicXor(word, changed << at % 32);
+#else
+  std::uint8_t& byte = bytes[at / 8];
+  if (const std::uint32_t changed = (read_shared(byte) >> at % 8 ^ bits) & which)
+#if defined(__GNUC__)
+    __atomic_fetch_xor(&byte, std::uint8_t(changed << at % 8), __ATOMIC_RELAXED);
+#else
+    byte = std::uint8_t(byte ^ changed << at % 8);
+#endif
+#endif
+}
+
+}  // namespace detail
+
+/// Master weights in float, each stored as a bfloat16 parameter, rounded to nearest, and the remainder that completes it.
+struct completed {
+  bfloat16* data = nullptr;       ///< read and written
+  remainder16* rest = nullptr;    ///< read and written
+  std::uint8_t* above = nullptr;  ///< one bit for each element (see `completed_float`), in words; read and written
+  std::size_t first = 0;          ///< the number of the first element's bit
+  /// The array from element i on.
+  GRADUS_HOST_DEVICE completed from(std::size_t i) const noexcept { return {data + i, rest + i, above, first + i}; }
+
+  /// The bits of N elements from the i-th on, the first of them lowest. N is 1, 2, 4, 8 or 16, and `first` + i a multiple
+  /// of N.
+  template <std::size_t N>
+  GRADUS_HOST_DEVICE std::uint32_t above_at(std::size_t i) const noexcept
+  {
+    const std::uint8_t* const byte = above + (first + i) / 8;
+    if constexpr (N == 16)
+      return byte[0] | std::uint32_t(byte[1]) << 8;
+    else if constexpr (N == 8)
+      return *byte;
+    else
+      return std::uint32_t(detail::read_shared(*byte)) >> (first + i) % 8 & ((1u << N) - 1);
+  }
+  /// Sets these bits. Other threads may set other bits of the same byte.
+  template <std::size_t N>
+  GRADUS_HOST_DEVICE void set_above(std::size_t i, std::uint32_t bits) const noexcept
+  {
+    if constexpr (N < 8)
+      detail::change_shared(above, first + i, (1u << N) - 1, bits);
+    else {
+      std::uint8_t* const byte = above + (first + i) / 8;
+      byte[0] = std::uint8_t(bits);
+      if constexpr (N == 16)
+        byte[1] = std::uint8_t(bits >> 8);
+    }
+  }
+};
+
 /// An array from element i on.
 template <class T>
 GRADUS_HOST_DEVICE T* from(T* p, std::size_t i) noexcept
 {
   return p + i;
 }
-/// The same for `readable`, `stochastic` and `mirrored`.
+/// The same for `readable`, `stochastic`, `mirrored` and `completed`.
 template <class A>
 GRADUS_HOST_DEVICE auto from(const A& a, std::size_t i) noexcept -> decltype(a.from(i))
 {
@@ -85,6 +155,15 @@ V load(const coded& a, std::size_t i) noexcept
   else
     return V::load(a, i);
 }
+/// Loads master weights that are stored as parameters and remainders.
+template <class V>
+GRADUS_HOST_DEVICE V load(const completed& a, std::size_t i) noexcept
+{
+  if constexpr (real<V>)
+    return completed_float(a.data[i], a.rest[i], a.above_at<1>(i) != 0);
+  else
+    return V::load(a, i);
+}
 /// Stores x in the V::size elements from the i-th on (one for a plain number).
 template <class V, class T>
 GRADUS_HOST_DEVICE void store(T* p, std::size_t i, V x) noexcept
@@ -100,6 +179,17 @@ GRADUS_HOST_DEVICE void store(const mirrored<S>& a, std::size_t i, V x) noexcept
     a.data[i] = S(x);
   else
     x.store(a.data + i);
+}
+/// Stores x as parameters, rounded to nearest, and remainders.
+template <class V>
+GRADUS_HOST_DEVICE void store(const completed& a, std::size_t i, V x) noexcept
+{
+  if constexpr (real<V>) {
+    a.data[i] = bfloat16(x);
+    a.rest[i] = remainder16(x);
+    a.set_above<1>(i, lies_above(x, a.data[i]));
+  } else
+    x.store(a, i);
 }
 /// Stores x, rounded stochastically.
 template <class V, short_float S>
@@ -155,6 +245,8 @@ void prefetch(const A& a, std::size_t i, std::size_t bytes) noexcept
     prefetch(a.data + i, bytes);
   if constexpr (requires { a.master; })
     prefetch(a.master + i, bytes);
+  if constexpr (requires { a.rest; })
+    prefetch(a.rest + i, bytes);
 }
 
 GRADUS_CLOSE_NAMESPACE

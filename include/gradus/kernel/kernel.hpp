@@ -141,7 +141,7 @@ struct kernel {
 };
 
 /// Applies a kernel to the V::size elements that start at i (one element for a plain number). The loop body of every
-/// backend. Arrays of the compute type come as pointers, others as `readable`, `stochastic` or `mirrored` (arrays.hpp).
+/// backend. Arrays of the compute type come as pointers, others as one of the classes in arrays.hpp.
 template <class V, class Kernel, class Theta, class G, class Slot>
 GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, const Slot* slots,
                                         std::size_t i) noexcept

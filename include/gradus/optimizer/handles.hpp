@@ -55,7 +55,8 @@ class tensor_handle {
 
 /// What `remove` does with a tensor's state.
 enum class removed_state {
-  kept,     ///< kept until a tensor of the same name and length is added, which continues with it
+  kept,     ///< kept until a tensor of the same name and length is added, which continues with it; for remainder16 with
+            ///< the parameters, which are then written to the new memory
   dropped,  ///< deleted, and the name is free again
 };
 

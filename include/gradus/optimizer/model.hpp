@@ -13,6 +13,7 @@
 #include <gradus/kernel/kernel.hpp>
 #include <gradus/optimizer/tables.hpp>
 #include <gradus/recipes.hpp>
+#include <gradus/state/masters.hpp>
 #include <gradus/state/memory.hpp>
 #include <gradus/state/precision.hpp>
 #include <gradus/state/slots.hpp>
@@ -70,8 +71,9 @@ struct model {
 
   using memory_source = memory_of<Backend>;
   using state_memory = std::array<slot_memory<state_type, typename memory_source::type>, slots>;
-  using master_memory =
-      array_memory<std::conditional_t<precision_type::has_master, master_type, float>, typename memory_source::type>;
+  using masters = master_memory<master_type, typename memory_source::type>;
+  /// Whether the parameters are a part of the master weights.
+  static constexpr bool has_remainders = std::is_same_v<master_type, remainder16>;
 
   struct group {
     recipe_type recipe;
@@ -89,7 +91,7 @@ struct model {
     std::size_t group = 0;
     std::uint64_t generation = 0;
     state_memory state = {};
-    master_memory master = {};
+    masters master = {};
     std::uint64_t name_hash = 0;
     std::uint64_t t = 0;           // the step count; while the tensor takes part, its cohort has the count
     double second_moment_sum = 0;  // only during a visit: Σv of all tensors with the same β₂ and t
@@ -107,7 +109,7 @@ struct model {
     parameter_type* parameters;
     const gradient_type* gradients;
     std::array<slot_view<state_type>, slots + 1> state;
-    float* master;
+    masters_pointer<master_type> master;
     std::uint64_t name_hash;
     std::size_t size;
     std::size_t first_element;

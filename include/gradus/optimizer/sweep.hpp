@@ -28,7 +28,9 @@ template <class Precision, std::size_t Slots, class Tensor>
 GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uint64_t key, std::size_t i) noexcept
 {
   using parameter = typename Precision::parameter_type;
-  if constexpr (Precision::has_master)
+  if constexpr (std::is_same_v<typename Precision::master_type, remainder16>)
+    return completed{x.parameters, x.master.rest, x.master.above}.from(i);
+  else if constexpr (Precision::has_master)
     return mirrored<parameter>{x.master + i, x.parameters + i};
   else if constexpr (short_float<parameter>)
     return stochastic<parameter>{x.parameters + i, {key, Slots, i}};

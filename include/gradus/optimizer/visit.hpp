@@ -9,6 +9,7 @@
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include <gradus/optimizer/parts.hpp>
 
@@ -54,6 +55,25 @@ class changing_visit {
   Parts& parts_;
 };
 
+/// Shows a visitor the master weights of a tensor that has remainders, as floats: a copy that is written back, or for a
+/// visitor with `static constexpr bool takes_masters_in_pieces = true`, `joined_masters`.
+template <bool OnlyReads, class Tensor, class Engine, class Visitor>
+void show_masters(const Tensor& x, const Engine& engine, Visitor& visit)
+{
+  using element = std::conditional_t<OnlyReads, const float, float>;
+  const joined_masters<Engine, element> joined(engine, x.attached ? x.parameters : x.master.kept(), x.master.get(),
+                                               x.size);
+  if constexpr (requires { requires Visitor::takes_masters_in_pieces; })
+    visit(std::string_view(x.name), std::string_view("master"), joined);
+  else {
+    std::vector<float> copy(x.size);
+    joined.read(0, x.size, copy.data());
+    visit(std::string_view(x.name), std::string_view("master"), std::span<element>(copy));
+    if constexpr (!OnlyReads)
+      joined.write(0, x.size, copy.data());
+  }
+}
+
 /// See optimizer::visit_state. \tparam Parts  const for visitors that only read
 template <class Parts, class Engine, class Visitor>
 void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
@@ -75,8 +95,10 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
     for (std::size_t k = 0; k < model::slots; ++k)
       if (model::keeps(parts.groups[x.group].rule, k))
         x.state[k].visit(model::slot_list[k].name, x.size, show);
-    if constexpr (model::precision_type::has_master)
-      show("master", std::span<typename model::master_type>(x.master.get(), x.size));
+    if constexpr (model::has_remainders)
+      show_masters<only_reads>(x, engine, visit);
+    else if constexpr (model::precision_type::has_master)
+      show("master", std::span(x.master.get(), x.size));
     if constexpr (only_reads) {
       const std::uint64_t steps = parts.steps_of(x);
       show_number("step", steps);

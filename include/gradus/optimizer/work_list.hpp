@@ -45,11 +45,9 @@ class work_list {
       const auto& x = table[i];
       if (!x.active || x.size == 0)
         continue;
-      item w{x.parameters, x.gradients, {}, nullptr, x.name_hash, x.size, elements_, pages_, x.cohort, no_place};
+      item w{x.parameters, x.gradients, {}, x.master.get(), x.name_hash, x.size, elements_, pages_, x.cohort, no_place};
       for (std::size_t k = 0; k < Model::slots; ++k)
         w.state[k] = x.state[k].view();
-      if constexpr (Model::precision_type::has_master)
-        w.master = x.master.get();
       if constexpr (Model::rule_type::scheduled) {
         auto& sum = sums.entries()[cohorts[x.cohort].sum];
         w.next_of_sum = sum.first_item;

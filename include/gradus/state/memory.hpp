@@ -69,6 +69,12 @@ class array_memory {
       memory_.release(data_, bytes_);
   }
   T* get() const noexcept { return data_; }
+  /// Sets all elements to a value.
+  void fill(T value)
+  {
+    if (data_)
+      memory_.fill(data_, bytes_ / sizeof(T), value);
+  }
 
  private:
   [[no_unique_address]] Memory memory_ = Memory();

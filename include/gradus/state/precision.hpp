@@ -2,11 +2,12 @@
 /// \file
 /// The number types of an optimizer's parameters, gradients and state.
 ///
-///     using gradus::bfloat16, gradus::block8, gradus::precision;
-///     gradus::optimizer<gradus::adamw, precision<float, float, bfloat16>> a;            // moments in bfloat16
-///     gradus::optimizer<gradus::adamw, precision<float, float, block8>> b;              // moments in 8-bit codes
-///     gradus::optimizer<gradus::adamw, precision<bfloat16, bfloat16, float, float>> c;  // float master weights
-///     gradus::optimizer<gradus::adamw, precision<bfloat16>> d;                          // no master weights
+///     using gradus::bfloat16, gradus::block8, gradus::remainder16, gradus::precision;
+///     gradus::optimizer<gradus::adamw, precision<float, float, bfloat16>> a;                  // moments in bfloat16
+///     gradus::optimizer<gradus::adamw, precision<float, float, block8>> b;                    // moments in 8-bit codes
+///     gradus::optimizer<gradus::adamw, precision<bfloat16, bfloat16, float, float>> c;        // float master weights
+///     gradus::optimizer<gradus::adamw, precision<bfloat16, bfloat16, float, remainder16>> d;  // the same, fewer bytes
+///     gradus::optimizer<gradus::adamw, precision<bfloat16>> e;                                // no master weights
 ///
 /// Rules and backends do not see these types: numbers are decoded into a buffer in the first-level cache.
 
@@ -14,6 +15,7 @@
 
 #include <gradus/number/block8.hpp>
 #include <gradus/number/half.hpp>
+#include <gradus/number/remainder.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -27,13 +29,14 @@ GRADUS_OPEN_NAMESPACE
 /// \tparam State      type of the moments: float, double, or, rounded stochastically, bfloat16 or block8. Not float16,
 ///                    because squares of gradients under 2e-4 underflow in it
 /// \tparam Master     float: steps update float master weights, the slot "master", and round the 16-bit parameters from
-///                    them; void: no master weights
+///                    them; remainder16: the same with bfloat16 parameters, but only the bits that the parameters lack
+///                    are stored; void: no master weights
 template <class Parameter, class Gradient = Parameter, class State = float, class Master = void>
 struct precision {
   using parameter_type = Parameter;                                                  ///< of the weights
   using gradient_type = Gradient;                                                    ///< of the gradients
   using state_type = State;                                                          ///< of the moments
-  using master_type = Master;                                                        ///< float or void
+  using master_type = Master;                                                        ///< float, remainder16 or void
   using compute_type = std::conditional_t<__is_same(State, double), double, float>;  ///< of the arithmetic
 
   static constexpr bool has_master = !__is_same(Master, void);  ///< whether there are master weights
@@ -53,8 +56,13 @@ struct precision {
   static_assert(
       __is_same(Gradient, compute_type) || (short_float<Gradient> && __is_same(compute_type, float)),
       "gradus: the gradients of a precision are bfloat16, float16 or float; or double, with state in double.");
-  static_assert(!has_master || (__is_same(Master, float) && short_float<Parameter>),
-                "gradus: the master weights of a precision are float, and its parameters bfloat16 or float16.");
+  static_assert(!has_master || ((__is_same(Master, float) || __is_same(Master, remainder16)) && short_float<Parameter>),
+                "gradus: the master weights of a precision are float or remainder16, and its parameters bfloat16 or "
+                "float16.");
+  static_assert(
+      !__is_same(Master, remainder16) || !__is_same(Parameter, float16),
+      "gradus: master weights in remainder16 complete bfloat16 parameters, and a float16 is not the upper half "
+      "of a float; take float master weights.");
 };
 
 namespace detail {

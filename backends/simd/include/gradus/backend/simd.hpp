@@ -139,11 +139,7 @@ struct pack {
 #endif
 #if defined(__AVX2__)
         if constexpr (sizeof(batch) == 32 && std::is_same_v<S, bfloat16>) {
-      const auto all = [](std::uint32_t s) { return _mm256_set1_epi32(int(s)); };
-      const __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), all(1));
-      const __m256i nan = _mm256_cmpgt_epi32(_mm256_and_si256(u, all(0x7fffffff)), all(0x7f800000));
-      const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, all(0x7fff)), odd);
-      store_high(p, _mm256_blendv_epi8(rounded, _mm256_or_si256(u, all(0x400000)), nan));
+      store_high(p, rounded_to_bfloat16(_mm256_castps_si256(x)));
     } else
 #endif
       store_each(p, [](T s, std::size_t) { return S(s); });
@@ -186,6 +182,84 @@ struct pack {
     } else
 #endif
       store_each(p, [&](T s, std::size_t k) { return S(s, random(i + k)); });
+  }
+  /// Loads `size` master weights, the i-th and those after it, from bfloat16 and remainders.
+  static pack load(const completed& a, std::size_t i) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+#if defined(__AVX512BW__) && defined(__AVX512DQ__)
+    if constexpr (sizeof(batch) == 64) {
+      const auto halves = [](const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); };
+      const __m512i upper = _mm512_slli_epi32(_mm512_cvtepu16_epi32(halves(a.data + i)), 16);
+      __m512i rest = _mm512_cvtepi16_epi32(halves(a.rest + i));  // negative if the weight was rounded up
+      if (const std::uint32_t above = a.above_at<size>(i)) [[unlikely]]
+        rest = _mm512_mask_and_epi32(rest, __mmask16(above), rest, _mm512_set1_epi32(0xffff));
+      return batch(_mm512_castsi512_ps(_mm512_add_epi32(upper, rest)));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      const auto halves = [](const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); };
+      const __m256i upper = _mm256_slli_epi32(_mm256_cvtepu16_epi32(halves(a.data + i)), 16);
+      __m256i rest = _mm256_cvtepi16_epi32(halves(a.rest + i));
+      if (const std::uint32_t above = a.above_at<size>(i)) [[unlikely]] {
+        const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        const __m256i is_above = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(above)), bit), bit);
+        rest = _mm256_and_si256(rest, _mm256_or_si256(_mm256_set1_epi32(0xffff), _mm256_andnot_si256(is_above, rest)));
+      }
+      return batch(_mm256_castsi256_ps(_mm256_add_epi32(upper, rest)));
+    } else
+#endif
+    {
+      T s[size];
+      for (std::size_t k = 0; k < size; ++k)
+        s[k] = gradus::load<T>(a, i + k);
+      return load(s);
+    }
+  }
+  /// Stores `size` master weights as bfloat16 and remainders.
+  void store(const completed& a, std::size_t i) const noexcept
+  {
+#if defined(__AVX512BW__) && defined(__AVX512DQ__)
+    if constexpr (sizeof(batch) == 64) {
+      const auto all = [](std::uint32_t s) { return _mm512_set1_epi32(int(s)); };
+      const __m512i u = _mm512_castps_si512(x);
+      __m512i rounded = _mm512_add_epi32(u, all(0x7fff));
+      rounded = _mm512_mask_add_epi32(rounded, _mm512_test_epi32_mask(u, all(0x10000)), rounded, all(1));
+      rounded = _mm512_mask_or_epi32(rounded, _mm512_fpclass_ps_mask(x, 0x81), u, all(0x400000));  // NaN
+      // As lies_above: bit 15 of u, shifted to bit 16, and not (u xor rounded).
+      const __m512i above = _mm512_ternarylogic_epi32(_mm512_add_epi32(u, u), u, rounded, 0x90);
+      a.set_above<size>(i, _mm512_test_epi32_mask(above, all(0x10000)));
+      // The remainders to the lower half of a register, the parameters to the upper half.
+      alignas(64) static constexpr std::uint16_t order[] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+                                                            1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+      const __m512i both = _mm512_permutexvar_epi16(_mm512_load_si512(order),
+                                                    _mm512_mask_blend_epi16(0x55555555u, rounded, u));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(a.rest + i), _mm512_castsi512_si256(both));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(a.data + i), _mm512_extracti64x4_epi64(both, 1));
+    } else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      const __m256i u = _mm256_castps_si256(x), rounded = rounded_to_bfloat16(u);
+      // As lies_above: bit 15 of u, shifted to bit 16, and not (u xor rounded).
+      const __m256i above = _mm256_andnot_si256(_mm256_xor_si256(u, rounded), _mm256_add_epi32(u, u));
+      a.set_above<size>(i, unsigned(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_slli_epi32(above, 15)))));
+      // The remainders to the lower half of a register, the parameters to the upper half.
+      const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
+                                             0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+      const __m256i both = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(_mm256_blend_epi16(u, rounded, 0xaa), order),
+                                                    0xd8);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(a.rest + i), _mm256_castsi256_si128(both));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(a.data + i), _mm256_extracti128_si256(both, 1));
+    } else
+#endif
+    {
+      T s[size];
+      store(s);
+      for (std::size_t k = 0; k < size; ++k)
+        gradus::store(a, i + k, s[k]);
+    }
   }
   /// Loads the first n ≤ size elements and accesses no others; the remaining lanes are `rest`.
   static pack load_part(const T* p, std::size_t n, T rest) noexcept
@@ -353,6 +427,15 @@ struct pack {
     const __m256i halves = _mm256_srli_epi32(u, 16);
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(halves, halves), 0x08);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
+  // Rounds to nearest; the result is the upper half of each lane.
+  static __m256i rounded_to_bfloat16(__m256i u) noexcept
+  {
+    const auto all = [](std::uint32_t s) { return _mm256_set1_epi32(int(s)); };
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), all(1));
+    const __m256i nan = _mm256_cmpgt_epi32(_mm256_and_si256(u, all(0x7fffffff)), all(0x7f800000));
+    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(u, all(0x7fff)), odd);
+    return _mm256_blendv_epi8(rounded, _mm256_or_si256(u, all(0x400000)), nan);
   }
 #endif
   template <class S>

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include <gradus/kernel/math.hpp>
+#include <gradus/kernel/arrays.hpp>
 #include <gradus/number/rounding.hpp>
 
 #include <gradus/macros_off.hpp>
@@ -37,7 +37,7 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
   GRADUS_HOST_DEVICE void store(T* p) const noexcept { *reinterpret_cast<device_pack*>(p) = *this; }
 
   /// As many 16-bit numbers, for one access of 8 bytes.
-  template <short_float S>
+  template <class S>
   struct alignas(size * sizeof(S)) [[gnu::may_alias]] short_pack {
     S x[size];  ///< the elements
   };
@@ -66,6 +66,30 @@ struct alignas(16) [[gnu::may_alias]] device_pack {
     for (std::size_t k = 0; k < size; ++k)
       s.x[k] = S(x[k], random(i + k));
     *reinterpret_cast<short_pack<S>*>(p) = s;
+  }
+
+  /// Loads master weights, the i-th and those after it, which are aligned to a short_pack.
+  GRADUS_HOST_DEVICE static device_pack load(const completed& a, std::size_t i) noexcept
+  {
+    const auto p = *reinterpret_cast<const short_pack<bfloat16>*>(a.data + i);
+    const auto r = *reinterpret_cast<const short_pack<remainder16>*>(a.rest + i);
+    const std::uint32_t above = a.above_at<size>(i);
+    return make([&](std::size_t k) { return T(completed_float(p.x[k], r.x[k], above >> k & 1u)); });
+  }
+  /// Stores master weights, which are aligned to a short_pack.
+  GRADUS_HOST_DEVICE void store(const completed& a, std::size_t i) const noexcept
+  {
+    short_pack<bfloat16> p;
+    short_pack<remainder16> r;
+    std::uint32_t above = 0;
+    for (std::size_t k = 0; k < size; ++k) {
+      p.x[k] = bfloat16(x[k]);
+      r.x[k] = remainder16(x[k]);
+      above |= std::uint32_t(lies_above(x[k], p.x[k])) << k;
+    }
+    *reinterpret_cast<short_pack<bfloat16>*>(a.data + i) = p;
+    *reinterpret_cast<short_pack<remainder16>*>(a.rest + i) = r;
+    a.set_above<size>(i, above);
   }
 
   /// The pack whose element k is f(k).

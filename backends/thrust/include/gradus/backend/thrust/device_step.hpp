@@ -366,6 +366,8 @@ class device_step {
     return reinterpret_cast<std::uintptr_t>(p) % (pack::size * sizeof(X)) == 0;
   }
 
+  static bool is_whole(const remainders& r) noexcept { return is_whole(r.rest); }
+
   Device device_;
   array<device_board> board_;
   array<device_maps> maps_;

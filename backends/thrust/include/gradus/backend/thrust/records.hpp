@@ -12,6 +12,7 @@
 #include <gradus/number/half.hpp>
 #include <gradus/optimizer/decisions.hpp>
 #include <gradus/optimizer/mean_square.hpp>
+#include <gradus/state/masters.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -79,7 +80,7 @@ struct device_tensor {
   std::conditional_t<in_codes, std::uint8_t, typename Precision::state_type>* slots[Slots + 1];
   float* scales[in_codes ? Slots + 1 : 1];
   const device_maps* maps;
-  float* master;
+  masters_pointer<typename Precision::master_type> master;
   std::size_t size, first_pack, first_page, cohort, sum;
   std::uint64_t name_hash;
   bool aligned;  // whether all arrays are aligned to whole packs
@@ -111,7 +112,12 @@ struct device_tensor {
   template <class T>
   GRADUS_HOST_DEVICE T parameter(std::size_t i) const noexcept
   {
-    return master ? T(on_device(master)[i]) : load<T>(on_device(parameters) + i);
+    if constexpr (std::is_same_v<typename Precision::master_type, remainder16>)
+      return load<T>(completed{on_device(parameters), on_device(master.rest), on_device(master.above)}, i);
+    else if constexpr (Precision::has_master)
+      return T(on_device(master)[i]);
+    else
+      return load<T>(on_device(parameters) + i);
   }
 };
 
