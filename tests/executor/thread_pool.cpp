@@ -235,6 +235,45 @@ TEST_CASE("thread_pool: runs each piece once for any spinning time, and refuses 
                          std::invalid_argument);
 }
 
+TEST_CASE("thread_pool: a thread that is late leaves its pieces to the others")
+{
+  const thread_pool pool(2);
+  // The first piece of either thread waits for all other pieces.
+  for (const std::size_t late : {std::size_t(0), std::size_t(50)}) {
+    std::atomic<int> others = 0;
+    bool all_came = false;
+    pool.run(100, work([&](std::size_t k) noexcept {
+               if (k != late) {
+                 ++others;
+                 return;
+               }
+               const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+               while (others < 99 && std::chrono::steady_clock::now() < end)
+                 std::this_thread::yield();
+               all_came = others == 99;
+             }));
+    CHECK(all_came);
+  }
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+TEST_CASE("thread_pool: an idle pool takes no processor time after its spin")
+{
+  const auto processor_time = [] {
+    rusage used{};
+    getrusage(RUSAGE_SELF, &used);
+    const auto seconds = [](const timeval& t) { return double(t.tv_sec) + 1e-6 * double(t.tv_usec); };
+    return seconds(used.ru_utime) + seconds(used.ru_stime);
+  };
+  const thread_pool pool;
+  CHECK(runs(pool));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const double before = processor_time();
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  CHECK(processor_time() - before < 0.1);
+}
+#endif
+
 TEST_CASE("thread_pool: two pools can run in each other's work, from two threads")
 {
   const thread_pool a(3), b(3);

@@ -28,7 +28,8 @@ namespace executor {
 ///
 /// Waking a sleeping thread takes some 20 µs, as long as a step of a few hundred thousand parameters. So the threads
 /// spin for a while after a run before they sleep, and so does the caller at the end of a run. After that time an idle
-/// pool takes no processor time. If there are more threads than processors, they sleep at once.
+/// pool takes no processor time. If there are more threads than processors, they sleep at once. A thread that has
+/// finished its share takes over pieces of threads that are late.
 ///
 /// After fork(), the child's first run starts new threads; if the system has none left, the child runs serially. A
 /// child that was forked inside work of a pool can use the pool, but must end with exec or _exit.
@@ -82,7 +83,7 @@ class thread_pool {
     if (spin.count() == 0)
       return false;
     const auto end = std::chrono::steady_clock::now() + spin;
-    do
+    do {
       for (int i = 0; i < 16; ++i) {
         if (ready())
           return true;
@@ -92,7 +93,8 @@ class thread_pool {
         __asm__ __volatile__("yield");
 #endif
       }
-    while (std::chrono::steady_clock::now() < end);
+      std::this_thread::yield();  // the thread that this one waits for may have been put on the same processor
+    } while (std::chrono::steady_clock::now() < end);
     return false;
   }
 
@@ -105,43 +107,41 @@ class thread_pool {
 
   static inline constinit thread_local bool inside = false;  // whether this thread runs work of any pool
 
-  // Thread i of `count` runs one contiguous range of pieces, the same in every step, so that its caches stay warm.
-  static void share(const work& f, std::size_t n, std::size_t i, std::size_t count) noexcept
-  {
-    const bool outer = inside;
-    inside = true;
-    for (std::size_t k = n * i / count; k < n * (i + 1) / count; ++k)
-      f(k);
-    inside = outer;
-  }
-
   // The threads of one process. No wake is lost: a thread increments `sleeping` under the mutex before it checks for
   // work and sleeps, and the caller publishes work before it reads `sleeping`. This needs sequentially consistent
   // atomics.
   struct crew {
     const unsigned process = forks.load(std::memory_order_relaxed);
+    const std::size_t count;  // threads, the caller's included
     const std::chrono::microseconds spin;
     std::mutex guard;
-    std::condition_variable turn, start, done;
+    std::condition_variable turn, start, finished;
     bool taken = false;  // during a whole run
     const work* job = nullptr;
     std::size_t pieces = 0;
     std::atomic<std::uint64_t> round{0};
-    std::atomic<std::size_t> busy{0};
+    std::atomic<std::size_t> unfinished{0};  // pieces
     std::atomic<std::size_t> sleeping{0};
     std::atomic<bool> caller_sleeps{false}, leaving{false};
     std::vector<std::thread> threads;
+    // Each thread has a contiguous range of pieces, the same in every step, so that its caches stay warm. A thread that
+    // has run its own range takes pieces of the others', because a thread may take longer to wake than the whole step.
+    // A thread that takes a piece need not know the round: no piece is left between two rounds.
+    struct alignas(64) range {
+      std::atomic<std::size_t> left{0};  // the pieces that nobody has taken, at the range's end
+    };
+    std::unique_ptr<range[]> ranges;
 
-    explicit crew(std::chrono::microseconds s) : spin(s) {}
+    crew(std::size_t n, std::chrono::microseconds s) : count(n), spin(s), ranges(std::make_unique<range[]>(n)) {}
     crew(const crew&) = delete;
 
     bool is_here() const noexcept { return process == forks.load(std::memory_order_relaxed); }
 
-    void launch(unsigned count)
+    void launch()
     {
       threads.reserve(count - 1);
-      for (unsigned i = 1; i < count; ++i)
-        threads.emplace_back([this, i, count] { serve(i, count); });
+      for (std::size_t i = 1; i < count; ++i)
+        threads.emplace_back([this, i] { serve(i); });
     }
     ~crew()
     {
@@ -161,6 +161,32 @@ class thread_pool {
       start.notify_all();
     }
 
+    std::size_t begin_of(std::size_t i) const noexcept { return pieces * i / count; }
+
+    // Thread i's part of a round.
+    void work_as(std::size_t i) noexcept
+    {
+      const bool outer = inside;
+      inside = true;
+      std::size_t done = 0;
+      for (std::size_t k = 0; k < count; ++k) {
+        const std::size_t at = (i + k) % count;
+        for (std::size_t left = ranges[at].left; left > 0;)
+          if (ranges[at].left.compare_exchange_weak(left, left - 1)) {
+            (*job)(begin_of(at + 1) - left);
+            ++done;
+            --left;
+          }
+      }
+      inside = outer;
+      if (done > 0 && (unfinished -= done) == 0 && caller_sleeps) {
+        {
+          const std::lock_guard lock(guard);
+        }
+        finished.notify_one();
+      }
+    }
+
     // Returns false, with nothing done, if it would have to wait inside work.
     bool run(std::size_t n, const work& f) noexcept
     {
@@ -173,17 +199,19 @@ class thread_pool {
       }
       job = &f;
       pieces = n;
-      busy = threads.size();
+      unfinished = n;
+      for (std::size_t i = 0; i < count; ++i)
+        ranges[i].left = begin_of(i + 1) - begin_of(i);
       ++round;
       wake();
-      share(f, n, 0, threads.size() + 1);
-      const auto all_done = [this] { return busy == 0; };
+      work_as(0);
+      const auto all_done = [this] { return unfinished == 0; };
       const bool is_done = spins_until(all_done, spin);
       {
         std::unique_lock lock(guard);
         if (!is_done) {
           caller_sleeps = true;
-          done.wait(lock, all_done);
+          finished.wait(lock, all_done);
           caller_sleeps = false;
         }
         taken = false;
@@ -192,7 +220,7 @@ class thread_pool {
       return true;
     }
 
-    void serve(std::size_t i, std::size_t count) noexcept
+    void serve(std::size_t i) noexcept
     {
       std::uint64_t seen = 0;
       for (;;) {
@@ -205,14 +233,8 @@ class thread_pool {
         }
         if (leaving)
           return;
-        ++seen;
-        share(*job, pieces, i, count);
-        if (--busy == 0 && caller_sleeps) {
-          {
-            const std::lock_guard lock(guard);
-          }
-          done.notify_one();
-        }
+        seen = round;
+        work_as(i);
       }
     }
   };
@@ -238,8 +260,8 @@ class thread_pool {
     // If a thread does not start, those that did are joined.
     std::unique_ptr<crew> hire() const
     {
-      auto fresh = std::make_unique<crew>(spin);
-      fresh->launch(count);
+      auto fresh = std::make_unique<crew>(count, spin);
+      fresh->launch();
       return fresh;
     }
 
@@ -267,7 +289,8 @@ class thread_pool {
     {
       crew* const c = of_this_process();
       if (!c || !c->run(n, f))
-        share(f, n, 0, 1);
+        for (std::size_t k = 0; k < n; ++k)
+          f(k);
     }
   };
 
