@@ -41,15 +41,20 @@ struct noting {
   }
 };
 
+struct dividing : noting {
+  gradus::backend::division division;
+};
+
 // What a step gives the backend, for tensors of these sizes.
-std::vector<std::vector<noting::range>> pieces_of(std::vector<std::vector<float>>& weights)
+template <class Backend = noting, class... Division>
+std::vector<std::vector<noting::range>> pieces_of(std::vector<std::vector<float>>& weights, const Division&... division)
 {
   std::vector<std::vector<noting::range>> pieces;
   std::size_t most = 0;
   for (const auto& w : weights)
     most = std::max(most, w.size());
   const std::vector<float> gradients(most);
-  gradus::optimizer<gradus::sgd, float, noting> opt({}, noting{&pieces});
+  gradus::optimizer<gradus::sgd, float, Backend> opt({}, Backend{{&pieces}, division...});
   for (auto& w : weights)
     opt.add(w, std::span(gradients).first(w.size()));
   opt.step();
@@ -62,6 +67,19 @@ TEST_CASE("work list: a small step is one piece")
 {
   std::vector<std::vector<float>> weights{std::vector<float>(200'000), std::vector<float>(62'143)};
   CHECK(pieces_of(weights).size() == 1);
+}
+
+TEST_CASE("work list: a backend's division sets the smallest step that is divided, and the pieces")
+{
+  std::vector<std::vector<float>> weights{std::vector<float>(60'000), std::vector<float>(40'000)};
+  const auto pieces = [&](const gradus::backend::division& d) { return pieces_of<dividing>(weights, d).size(); };
+  CHECK(pieces({}) == 1);
+  CHECK(pieces({.from = 100'001}) == 1);
+  CHECK(pieces({.from = 100'000}) == 100'000 / 16'384);
+  CHECK(pieces({.from = 0, .piece = 10'000}) == 10);
+  CHECK(pieces({.from = 0, .piece = 10'000, .pieces = 3}) == 3);
+  CHECK(pieces({.from = 0, .piece = 0, .pieces = 8}) == 8);
+  CHECK(pieces({.from = 0, .pieces = 0}) == 1);
 }
 
 TEST_CASE("work list: the pieces of a large step have every element once, are alike, and begin at whole pages")

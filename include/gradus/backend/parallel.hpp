@@ -9,7 +9,8 @@
 ///
 /// An executor has one member, `run(n, work)`. It calls work(k) once for each k in [0, n), in any order, on any
 /// threads, and returns when all calls have returned. `work` is small, copyable and never throws. Steps give the same
-/// bits for every executor and thread count. Steps of fewer than 262144 parameters do not use the executor.
+/// bits for every executor and thread count. Steps of fewer than 262144 parameters do not use the executor, unless a
+/// `division` says otherwise.
 
 #include <cstddef>
 #include <utility>
@@ -56,6 +57,13 @@ concept runs_work = requires(E e, executor::work w) { e.run(std::size_t(), w); }
 
 namespace backend {
 
+/// How a step is divided into pieces of work for an executor. Changes speed only, and no bits.
+struct division {
+  std::size_t from = std::size_t(1) << 18;   ///< the number of elements below which a step does not use the executor
+  std::size_t piece = std::size_t(1) << 14;  ///< the least number of elements in a piece
+  std::size_t pieces = 256;                  ///< the most pieces in a step
+};
+
 /// A CPU backend whose steps run on an executor's threads.
 /// \tparam Cpu       backend::simd, backend::scalar or backend::dispatch
 /// \tparam Executor  executor::thread_pool, executor::openmp, executor::tbb, or your own
@@ -64,10 +72,13 @@ struct parallel : Cpu {
   static_assert(runs_work<Executor>,
                 "gradus: the executor of backend::parallel has no run(std::size_t n, gradus::executor::work) "
                 "const, which calls work(k) for each k below n and returns when all have returned.");
-  Executor executor;  ///< runs the pieces of each step
+  Executor executor;           ///< runs the pieces of each step
+  backend::division division;  ///< into these pieces
 
   /// From a backend and an executor, both copied or moved in.
-  explicit parallel(Cpu cpu = Cpu(), Executor e = Executor()) : Cpu(std::move(cpu)), executor(std::move(e)) {}
+  explicit parallel(Cpu cpu = Cpu(), Executor e = Executor(), backend::division d = {})
+      : Cpu(std::move(cpu)), executor(std::move(e)), division(d)
+  {}
 
   /// Calls f(k) for each k below n, on the executor.
   template <class F>

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <vector>
 
+#include <gradus/backend/parallel.hpp>
 #include <gradus/kernel/denormals.hpp>
 #include <gradus/optimizer/mean_square.hpp>
 #include <gradus/optimizer/tensor_table.hpp>
@@ -68,10 +69,8 @@ class work_list {
   template <class Backend, class F>
   void for_ranges(Backend& backend, bool flush_denormals, const F& f) const noexcept
   {
-    const std::size_t wanted = elements_ / smallest_piece;
-    const std::size_t pieces = elements_ < smallest_parallel_step ? 1 : wanted < most_pieces ? wanted : most_pieces;
-    if constexpr (requires { backend.for_pieces(pieces, [](std::size_t) noexcept {}); })
-      if (pieces > 1)
+    if constexpr (requires { backend.for_pieces(std::size_t(), [](std::size_t) noexcept {}); })
+      if (const std::size_t pieces = pieces_for(backend); pieces > 1)
         return backend.for_pieces(pieces, [&](std::size_t k) noexcept {
           const denormal_guard guard(flush_denormals);
           for_ranges_between(cut(k, pieces), cut(k + 1, pieces), f);
@@ -81,9 +80,17 @@ class work_list {
   }
 
  private:
-  static constexpr std::size_t smallest_parallel_step = 1 << 18;  // below this, threads cost more than they save
-  static constexpr std::size_t smallest_piece = 1 << 14;
-  static constexpr std::size_t most_pieces = 256;
+  template <class Backend>
+  std::size_t pieces_for(const Backend& backend) const noexcept
+  {
+    gradus::backend::division division;
+    if constexpr (requires { backend.division; })
+      division = backend.division;
+    if (elements_ < division.from)
+      return 1;
+    const std::size_t pieces = elements_ / (division.piece > 0 ? division.piece : 1);
+    return pieces < division.pieces ? pieces : division.pieces;
+  }
 
   /// An element's position in the list.
   struct position {
