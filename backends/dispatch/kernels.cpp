@@ -32,9 +32,9 @@ template <class Kernel>
 }
 
 template <class Term, class T>
-[[gnu::flatten]] double sum(const void* x, std::size_t n) noexcept
+[[gnu::flatten]] void sums(const void* x, std::size_t n, double* to) noexcept
 {
-  return page_sum<Term>(default_backend{}, static_cast<const T*>(x), n);
+  page_sums<Term>(default_backend{}, static_cast<const T*>(x), n, to);
 }
 
 constexpr auto sweeps = [] {
@@ -44,8 +44,8 @@ constexpr auto sweeps = [] {
   return all;
 }();
 
-constexpr dispatch_table::sum_function page_sums[] = {&sum<square_term, float>, &sum<square_term, double>,
-                                                      &sum<plain_term, float>, &sum<plain_term, double>};
+constexpr dispatch_table::sum_function sum_functions[] = {&sums<square_term, float>, &sums<square_term, double>,
+                                                          &sums<plain_term, float>, &sums<plain_term, double>};
 
 }  // namespace
 GRADUS_CLOSE_NAMESPACE
@@ -55,5 +55,5 @@ extern "C" {
 extern const gradus::dispatch_table GRADUS_DISPATCH_TABLE;
 constinit const gradus::dispatch_table GRADUS_DISPATCH_TABLE{GRADUS_TEXT(GRADUS_ISA_NAME),
                                                              gradus::detail::dispatch_layout(), gradus::sweeps.data(),
-                                                             gradus::page_sums};
+                                                             gradus::sum_functions};
 }

@@ -52,7 +52,7 @@ class optimizer
       "constexpr auto fields = gradus::fields(gradus::hyper::lr(&recipe::lr), …).");
   static_assert(backend_type_of<Backend>,
                 "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
-                "or your own class with sweep, and accumulate or page_sum, like backend::scalar.");
+                "or your own class with sweep, and accumulate or page_sums, like backend::scalar.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
   using model = detail::model<Recipe, T, Backend>;

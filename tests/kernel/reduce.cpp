@@ -95,6 +95,7 @@ void for_each_backend(const F& f)
   support::for_each_architecture(support::architectures{}, [&]<class Arch>(Arch, const char* name) {
     f(gradus::backend::basic_simd<Arch>{}, name);
   });
+  f(gradus::backend::basic_simd<xsimd::default_arch, gradus::backend::simd_tuning{.sum = {}}>{}, "no prefetch");
 #endif
 }
 
@@ -112,6 +113,24 @@ TEST_CASE_TEMPLATE("squared_norm, sum: have the bits of plain loops for any leng
     compare_everywhere(numbers<T>(n));
   for (const std::size_t n : {4095u, 4096u, 4097u, 2 * 4096u, 3 * 4096u + 17, 33 * 4096u + 5})
     compare_everywhere(numbers<T>(n));
+}
+
+TEST_CASE_TEMPLATE("page_sums: one sum for each page, and nothing else is written", T, float, double)
+{
+  for (const std::size_t n : {0u, 1u, 4096u, 4097u, 2 * 4096u, 2 * 4096u + 5, 5 * 4096u, 5 * 4096u + 31}) {
+    const std::vector<T> x = numbers<T>(n);
+    const std::size_t pages = gradus::page_count(n);
+    for_each_backend([&](const auto& backend, const char* name) {
+      std::vector<double> sums(pages + 1, -1.25);
+      gradus::page_sums<gradus::square_term>(backend, x.data(), n, sums.data());
+      for (std::size_t k = 0; k < pages; ++k) {
+        const double expected = sum_of_page(term::square,
+                                            std::span(x).subspan(k * 4096, std::min(n - k * 4096, std::size_t(4096))));
+        CHECK_MESSAGE(support::same_bits(sums[k], expected), std::string(name), ", ", n, ", page ", k);
+      }
+      CHECK_MESSAGE(sums[pages] == -1.25, std::string(name), ", ", n);
+    });
+  }
 }
 
 TEST_CASE("sum: of no elements is +0")

@@ -236,17 +236,17 @@ void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
 }
 
 /// Prefetches the memory that lies `bytes` after the i-th element.
-template <class A>
+template <int Level, class A>
 void prefetch(const A& a, std::size_t i, std::size_t bytes) noexcept
 {
   if constexpr (std::is_pointer_v<A>)
-    prefetch(a + i, bytes);
+    prefetch<Level>(a + i, bytes);
   else
-    prefetch(a.data + i, bytes);
+    prefetch<Level>(a.data + i, bytes);
   if constexpr (requires { a.master; })
-    prefetch(a.master + i, bytes);
+    prefetch<Level>(a.master + i, bytes);
   if constexpr (requires { a.rest; })
-    prefetch(a.rest + i, bytes);
+    prefetch<Level>(a.rest + i, bytes);
 }
 
 GRADUS_CLOSE_NAMESPACE

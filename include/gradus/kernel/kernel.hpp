@@ -190,14 +190,15 @@ concept runs_kernels = requires(const B& b, float* theta, const float* g, float*
   b.sweep(some_kernel{}, theta, g, slots, n);
 };
 template <class B>
-concept sums_pages = requires(const B& b, const float* x, std::size_t n) { b.page_sum(square_term{}, x, n); } ||
-                     requires(const B& b, double (&partial)[page_lanes], const float* x, std::size_t n) {
-                       b.accumulate(square_term{}, partial, x, n);
-                     };
+concept sums_pages = requires(const B& b, const float* x, std::size_t n, double* sums) {
+  b.page_sums(square_term{}, x, n, sums);
+} || requires(const B& b, double (&partial)[page_lanes], const float* x, std::size_t n) {
+  b.accumulate(square_term{}, partial, x, n);
+};
 
 }  // namespace detail
 
-/// A backend: runs a kernel over arrays (`sweep`) and sums them (`accumulate` or `page_sum`), as backend::scalar does;
+/// A backend: runs a kernel over arrays (`sweep`) and sums them (`accumulate` or `page_sums`), as backend::scalar does;
 /// or has its own memory (`memory_type`), as Thrust's does.
 template <class B>
 concept backend_type_of = requires { typename B::memory_type; } || (detail::runs_kernels<B> && detail::sums_pages<B>);

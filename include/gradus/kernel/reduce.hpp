@@ -5,7 +5,8 @@
 /// A page is up to 4096 elements of one array. Within a page, element i goes to partial sum i mod 32, in double; the 32
 /// partial sums are folded by halves. The sums of the pages are added exactly (exact_sum.hpp) and rounded once. So a
 /// sum depends on the arrays only, not on SIMD width, threads, backend, or the order of the arrays. A backend has
-/// `accumulate(term, partial, x, n)`, the inner loop, or `page_sum(term, x, n)`, the sum of a page.
+/// `accumulate(term, partial, x, n)`, the inner loop, or `page_sums(term, x, n, sums)`, the sums of all pages of an
+/// array.
 
 #include <cstddef>
 #include <cstdint>
@@ -56,21 +57,40 @@ GRADUS_HOST_DEVICE inline double fold(double (&partial)[N]) noexcept
 template <class Term, class Backend, class T>
 double page_sum(const Backend& backend, const T* x, std::size_t n) noexcept
 {
-  if constexpr (requires { backend.page_sum(Term{}, x, n); })
-    return backend.page_sum(Term{}, x, n);
-  else {
+  if constexpr (requires(double* sums) { backend.page_sums(Term{}, x, n, sums); }) {
+    double sum = 0;
+    backend.page_sums(Term{}, x, n, &sum);
+    return sum;
+  } else {
     double partial[page_lanes] = {};
     backend.accumulate(Term{}, partial, x, n);
     return fold(partial);
   }
 }
 
+/// The sums of the pages of an array of any length. \param sums  page_count(n) of them, written
+template <class Term, class Backend, class T>
+void page_sums(const Backend& backend, const T* x, std::size_t n, double* sums) noexcept
+{
+  if constexpr (real<T> && requires { backend.page_sums(Term{}, x, n, sums); })
+    backend.page_sums(Term{}, x, n, sums);
+  else
+    for (std::size_t i = 0; i < n; i += page_size)
+      sums[i / page_size] = page_sum<Term>(backend, x + i, n - i < page_size ? n - i : page_size);
+}
+
 /// Adds the pages of an array of any length to a sum.
 template <class Term, class Backend, class T>
 void add_pages(const Backend& backend, const T* x, std::size_t n, exact_sum& sum) noexcept
 {
-  for (std::size_t i = 0; i < n; i += page_size)
-    sum.add(page_sum<Term>(backend, x + i, n - i < page_size ? n - i : page_size));
+  constexpr std::size_t most = 16 * page_size;
+  for (std::size_t i = 0; i < n; i += most) {
+    const std::size_t m = n - i < most ? n - i : most;
+    double sums[most / page_size];
+    page_sums<Term>(backend, x + i, m, sums);
+    for (std::size_t k = 0; k < page_count(m); ++k)
+      sum.add(sums[k]);
+  }
 }
 
 /// The sum of an array of any length.

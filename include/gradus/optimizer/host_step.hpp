@@ -199,8 +199,9 @@ class host_step {
   /// ‖g‖². Leaves the page sums in page_sums_.
   square_sum sum_squares(const Parts& p)
   {
-    sum_pages(p, false, [this](const item& x, std::size_t i, std::size_t n) {
-      return page_sum<square_term>(backend_, x.gradients + i, n);
+    p.work.for_ranges(backend_, false, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
+      page_sums<square_term>(backend_, x.gradients + begin, end - begin,
+                             page_sums_.data() + x.first_page + begin / page_size);
     });
     share(p);
     const double plain = total(p);

@@ -31,8 +31,8 @@ struct dispatch_table {
   /// Applies the kernel to n elements.
   using sweep_function = void (*)(const void* kernel, void* theta, const void* g, const void* slots,
                                   std::size_t n) noexcept;
-  /// The sum of one page.
-  using sum_function = double (*)(const void* x, std::size_t n) noexcept;
+  /// The sums of the pages of n elements.
+  using sum_function = void (*)(const void* x, std::size_t n, double* sums) noexcept;
 
   const char* name;               ///< of the instruction set
   std::uint64_t layout;           ///< equal in a header and a component that belong together
@@ -151,14 +151,14 @@ class dispatch {
         "block8; take backend::simd and build with -march.");
   }
 
-  /// The sum, or sum of squares, of n ≤ page_size elements.
+  /// The sums, or sums of squares, of the pages of n elements.
   template <class Term, class T>
-  double page_sum(Term, const T* x, std::size_t n) const noexcept
+  void page_sums(Term, const T* x, std::size_t n, double* sums) const noexcept
   {
     constexpr bool square = std::is_same_v<Term, square_term>;
     static_assert(square || std::is_same_v<Term, plain_term>,
                   "gradus: backend::dispatch adds up numbers or their squares.");
-    return table_->page_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n);
+    table_->page_sums[(square ? 0 : 2) + (sizeof(T) == sizeof(float) ? 0 : 1)](x, n, sums);
   }
 
  private:

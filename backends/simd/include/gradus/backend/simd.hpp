@@ -290,6 +290,30 @@ struct pack {
       return load(padded);
     }
   }
+  /// Loads the first n ≤ size floats as doubles.
+  static pack load_part(const float* p, std::size_t n, float rest) noexcept
+    requires(std::is_same_v<T, double>)
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64)
+      return batch(_mm512_cvtps_pd(_mm512_castps512_ps256(_mm512_mask_loadu_ps(_mm512_set1_ps(rest),
+                                                                               __mmask16(first(n)), p))));
+    else
+#endif
+#if defined(__AVX2__)
+        if constexpr (sizeof(batch) == 32) {
+      const __m128i mask = _mm_cmpgt_epi32(_mm_set1_epi32(int(n)), _mm_setr_epi32(0, 1, 2, 3));
+      return batch(_mm256_cvtps_pd(_mm_blendv_ps(_mm_set1_ps(rest), _mm_maskload_ps(p, mask), _mm_castsi128_ps(mask))));
+    } else
+#endif
+    {
+      float padded[size];
+      for (float& e : padded)
+        e = rest;
+      std::memcpy(padded, p, n * sizeof(float));
+      return load(padded);
+    }
+  }
   /// Stores the first n ≤ size lanes and accesses no other elements.
   void store_part(T* p, std::size_t n) const noexcept
   {
@@ -407,6 +431,23 @@ struct pack {
     return each([f](T s, T, T) { return gradus::map_bits(f, s); }, a, a, a);
 #endif
   }
+  /// The sum of the lanes, folded by halves, as reduce.hpp's `fold` does.
+  friend double folded(pack a) noexcept
+    requires(std::is_same_v<T, double>)
+  {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(batch) == 64) {
+      const __m256d half = _mm256_add_pd(_mm512_castpd512_pd256(a.x), _mm512_maskz_extractf64x4_pd(0xff, a.x, 1));
+      const __m128d quarter = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
+      return _mm_cvtsd_f64(_mm_add_sd(quarter, _mm_unpackhi_pd(quarter, quarter)));
+    } else
+#endif
+    {
+      T lane[size];
+      a.store(lane);
+      return fold(lane);
+    }
+  }
   friend pack rounded(pack a) noexcept
   {
     return batch(gradus::rounded(static_cast<typename batch::register_type>(a.x)));
@@ -498,8 +539,40 @@ pack<T, Arch>(min)(pack<T, Arch> a, pack<T, Arch> b) noexcept
   return select(a < b, a, b);
 }
 
+/// Whether the processor is Intel's. Reads a variable that the compiler's library sets before main.
+inline bool is_intel() noexcept
+{
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+  return __builtin_cpu_is("intel");
+#else
+  return false;
+#endif
+}
+
+/// Whether a loop prefetches, and how.
+struct prefetching {
+  std::size_t bytes = 0;    ///< so far ahead in each stream; 0: never
+  std::size_t from = 0;     ///< only in arrays of at least so many bytes
+  bool intel_only = false;  ///< only on Intel's processors
+  int level = 1;            ///< into the cache of this level, 1 or 2
+};
+
+/// The choices of the SIMD backend that change its speed, and no bits. The defaults are for the processors that were
+/// measured (docs/performance.md); `basic_simd` takes others.
+struct simd_tuning {
+  /// Of updates with two or more slots. On Intel's processors they gain from memory and from the third-level cache, and
+  /// lose nothing in the caches below. On AMD's Zen 5 they lose at every size. The distance is short because in five
+  /// streams a long one would fill the first-level cache.
+  prefetching update = {.bytes = 2048, .from = 4096, .intel_only = true};
+  /// Of updates with one slot or none. They have no square root and division to hide the instructions, so they lose in
+  /// the caches; from memory Zen 5 gains, and Intel's processors lose nothing.
+  prefetching light_update = {.bytes = 16384, .from = std::size_t(1) << 23};
+  prefetching sum = {.bytes = 4096};  ///< of sums
+};
+
 /// The backend for one of xsimd's instruction sets.
-template <class Arch>
+/// \tparam Tuning  for example simd_tuning{.update = {.bytes = 16384}}
+template <class Arch, simd_tuning Tuning = simd_tuning{}>
 struct basic_simd {
   /// Applies a kernel to n elements. Inlined, because passing the kernel would store it piecewise and load it back in
   /// packs, which costs 15 ns, as much as a small tensor.
@@ -513,19 +586,16 @@ struct basic_simd {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k];
     std::size_t i = 0;
-    // Prefetching is 5 % faster from memory, also for many tensors. In the caches it costs nothing beside a square root
-    // and a division, but a fifth of a step that has neither. Such a step prefetches only in tensors that do not fit
-    // there.
-    constexpr std::size_t ahead = 8192;  // in each stream
-    constexpr std::size_t least_bytes = Kernel::slots > 1 ? 1024 : std::size_t(1) << 19;
-    if (n * sizeof(T) >= least_bytes)
-      for (; n - i >= V::size; i += V::size) {
-        prefetch(theta, i, ahead);
-        prefetch(g, i, ahead);
-        for (std::size_t k = 0; k < Kernel::slots; ++k)
-          prefetch(slot[k], i, ahead);
-        apply_at<V>(kernel, theta, g, slot, i);
-      }
+    constexpr prefetching ahead = Kernel::slots > 1 ? Tuning.update : Tuning.light_update;
+    if constexpr (ahead.bytes > 0)
+      if (n * sizeof(T) >= ahead.from && (!ahead.intel_only || is_intel()))
+        for (; n - i >= V::size; i += V::size) {
+          prefetch<ahead.level>(theta, i, ahead.bytes);
+          prefetch<ahead.level>(g, i, ahead.bytes);
+          for (std::size_t k = 0; k < Kernel::slots; ++k)
+            prefetch<ahead.level>(slot[k], i, ahead.bytes);
+          apply_at<V>(kernel, theta, g, slot, i);
+        }
     for (; n - i >= V::size; i += V::size)
       apply_at<V>(kernel, theta, g, slot, i);
     if (i == n)
@@ -555,40 +625,57 @@ struct basic_simd {
       gradus::encode<Signed>(from, codes, scales, n, random);
   }
 
-  /// The sum of n ≤ page_size elements. Inlined to save the call for small tensors. The partial sums (element i goes
-  /// to number i % 32) stay in registers until one pack is left.
+  /// The sums of the pages of n elements. Inlined to save the call for small tensors. Two pages are summed side by
+  /// side if there are registers for it, because each partial sum waits for its own last addition, and because memory
+  /// delivers two streams faster than one.
   template <class Term, class T>
-  GRADUS_INLINE double page_sum(Term term, const T* x, std::size_t n) const noexcept
+  GRADUS_INLINE void page_sums(Term term, const T* x, std::size_t n, double* sums) const noexcept
   {
-    using V = pack<double, Arch>;
-    constexpr std::size_t packs = page_lanes / V::size;
-    V sum[packs];
-    for (std::size_t k = 0; k < packs; ++k)
-      sum[k] = V(0.0);
-    const auto add_row = [&](const T* row) {
-      // The hardware prefetcher stops at each page's end, and a single stream of reads would then leave memory idle.
-      for (std::size_t byte = 0; byte < page_lanes * sizeof(T); byte += 64)
-        prefetch(row, page_size * sizeof(T) + byte);
-      for (std::size_t k = 0; k < packs; ++k)
-        sum[k] = term(sum[k], V::load(row + k * V::size));
-    };
+    if constexpr (sum_packs <= 4)
+      for (; n >= 2 * page_size; n -= 2 * page_size, x += 2 * page_size, sums += 2)
+        add_pages<2>(term, x, page_size, sums);
+    for (; n >= page_size; n -= page_size, x += page_size, ++sums)
+      add_pages<1>(term, x, page_size, sums);
+    if (n > 0)
+      add_pages<1>(term, x, n, sums);
+  }
+
+ private:
+  using sum_pack = pack<double, Arch>;
+  static constexpr std::size_t sum_packs = page_lanes / sum_pack::size;
+
+  /// The sums of `Pages` pages of n ≤ page_size elements each, a page's size apart. The partial sums (element i goes to
+  /// number i % 32) stay in registers.
+  template <std::size_t Pages, class Term, class T>
+  static GRADUS_INLINE void add_pages(Term term, const T* x, std::size_t n, double* sums) noexcept
+  {
+    using V = sum_pack;
+    V sum[Pages][sum_packs];
+    for (auto& page : sum)
+      for (V& s : page)
+        s = V(0.0);
     std::size_t i = 0;
     for (; n - i >= page_lanes; i += page_lanes)
-      add_row(x + i);
-    if (i < n) {
-      T row[page_lanes] = {};
-      // One pack at a time, because a load that spans several stores would wait for them.
-      using U = pack<T, Arch>;
-      for (std::size_t k = 0; k < n - i; k += U::size)
-        U::load_part(x + i + k, n - i - k < U::size ? n - i - k : U::size, 0).store(row + k);
-      add_row(row);
+      for (std::size_t p = 0; p < Pages; ++p) {
+        const T* const row = x + p * page_size + i;
+        if constexpr (Tuning.sum.bytes > 0)
+          for (std::size_t byte = 0; byte < page_lanes * sizeof(T); byte += 64)
+            prefetch<Tuning.sum.level>(row, Tuning.sum.bytes + byte);
+        for (std::size_t k = 0; k < sum_packs; ++k)
+          sum[p][k] = term(sum[p][k], V::load(row + k * V::size));
+      }
+    // Missing elements are zeros, which change no sum.
+    for (std::size_t k = 0, rest = n - i; k < sum_packs && rest > 0; ++k) {
+      const std::size_t m = rest < V::size ? rest : V::size;
+      sum[0][k] = term(sum[0][k], V::load_part(x + i + k * V::size, m, T(0)));
+      rest -= m;
     }
-    for (std::size_t half = packs / 2; half > 0; half /= 2)
-      for (std::size_t k = 0; k < half; ++k)
-        sum[k] = sum[k] + sum[k + half];
-    double lane[V::size];
-    sum[0].store(lane);
-    return fold(lane);
+    for (std::size_t p = 0; p < Pages; ++p) {
+      for (std::size_t half = sum_packs / 2; half > 0; half /= 2)
+        for (std::size_t k = 0; k < half; ++k)
+          sum[p][k] = sum[p][k] + sum[p][k + half];
+      sums[p] = folded(sum[p][0]);
+    }
   }
 };
 
