@@ -104,21 +104,21 @@ void race(const std::string& recipe, const std::string& shape, double bytes, std
     for (std::size_t i = 0; i < c.seconds.size(); ++i)
       ratios.push_back(contenders[0].seconds[i] / c.seconds[i]);
     const double seconds = median(c.seconds);
-    std::printf("%-8s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(),
+    std::printf("%-10s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(),
                 c.name, seconds * 1e6, bytes / seconds * 1e-9, median(ratios), contenders[0].name);
   }
   std::fflush(stdout);
 }
 
-template <class Recipe, class Backend>
-std::function<void()> stepper(floats& weights, floats& gradients, std::size_t tensors)
+template <class Recipe, class T, class Backend>
+std::function<void()> stepper(floats& weights, floats& gradients, std::size_t tensors, gradus::step_options options)
 {
-  auto opt = std::make_shared<gradus::optimizer<Recipe, float, Backend>>();
+  auto opt = std::make_shared<gradus::optimizer<Recipe, T, Backend>>();
   const std::size_t n = weights.size() / tensors;
   for (std::size_t k = 0; k < tensors; ++k)
     opt->add(std::span(thrust::raw_pointer_cast(weights.data()) + k * n, n),
              std::span<const float>(thrust::raw_pointer_cast(gradients.data()) + k * n, n));
-  return [opt] { opt->step(); };
+  return [opt, options] { opt->step(options); };
 }
 
 }  // namespace
@@ -139,24 +139,35 @@ int main(int count, char** arguments)
   for (const shape& s : {shape{"65536", 1 << 16, 1},
                          {"1048576", 1 << 20, 1},
                          {"16777216", 1 << 24, 1},
+                         {"1000x64", 64'000, 1000},
                          {"1000x1000", 1'000'000, 1000}}) {
     floats weights(s.length, 1), gradients(s.length, 0.001f);
-    // Per weight, adamw reads four floats and writes three; adams reads the gradient twice. A copy of n bytes moves 2n
-    // bytes.
+    // Per weight, adamw reads four floats and writes three; with a norm it reads the gradient twice; 8-bit moments take
+    // two bytes read and written instead of eight. A copy of n bytes moves 2n bytes.
     floats from(s.length * 4), to(s.length * 4);
-    const auto run = [&]<class Recipe>(const char* name, std::type_identity<Recipe>, std::size_t bytes) {
+    const auto run = [&]<class Recipe, class T>(const char* name, std::type_identity<Recipe>, std::type_identity<T>,
+                                                std::size_t bytes, gradus::step_options options = {}) {
       std::vector<contender> contenders;
       contenders.push_back({"copy", [&, n = bytes * s.length / 2] { copy(to, from, n); }});
       contenders.push_back({"backend::thrust",
-                            stepper<Recipe, gradus::backend::thrust>(weights, gradients, s.tensors)});
+                            stepper<Recipe, T, gradus::backend::thrust>(weights, gradients, s.tensors, options)});
 #if !defined(BENCH_CUDA) && THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_OMP
       using cpu = gradus::backend::parallel<gradus::default_backend, gradus::executor::openmp>;
-      contenders.insert(contenders.begin(), {"simd and OpenMP", stepper<Recipe, cpu>(weights, gradients, s.tensors)});
+      contenders.insert(contenders.begin(),
+                        {"simd and OpenMP", stepper<Recipe, T, cpu>(weights, gradients, s.tensors, options)});
 #endif
       race(name, s.name, double(bytes * s.length), std::move(contenders), rounds);
     };
-    run("sgd", std::type_identity<gradus::sgd>{}, 12);
-    run("adamw", std::type_identity<gradus::adamw>{}, 28);
-    run("adams", std::type_identity<gradus::adams>{}, 32);
+    const std::type_identity<float> single;
+    const std::type_identity<gradus::precision<float, float, gradus::block8>> codes;
+    const std::type_identity<gradus::adamw> adamw;
+    const std::type_identity<gradus::adams> adams;
+    run("sgd", std::type_identity<gradus::sgd>{}, single, 12);
+    run("adamw", adamw, single, 28);
+    run("adamw clip", adamw, single, 32, {.max_grad_norm = 1});
+    run("adamw skip", adamw, single, 32, {.skip_nonfinite = true});
+    run("adams", adams, single, 32);
+    run("adams clip", adams, single, 32, {.max_grad_norm = 1});
+    run("adamw 8bit", adamw, codes, 16);
   }
 }
