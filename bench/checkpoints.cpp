@@ -88,7 +88,7 @@ void measure(const std::string& folder, const bench::shape& s)
     loaded[r] = seconds([&] { gradus::load(opt, path); });
   }
   const double gb = double(bytes.size()) * 1e-9;
-  std::printf("%-12s %9.1f  %9.2f %9.2f  %9.2f %9.2f\n", s.name().c_str(), gb * 1e3, gb / median(saved),
+  std::printf("%-12s %9.1f  %9.2f %9.2f  %9.2f %9.2f\n", s.name.c_str(), gb * 1e3, gb / median(saved),
               gb / median(written), gb / median(loaded), gb / median(read));
   std::remove(path.c_str());
   std::remove(plain.c_str());

@@ -9,13 +9,14 @@
 //     -Ibackends/simd/include -Ibackends/thrust/include -x c++ bench/device.cu -o device
 //
 // The contenders are timed alternately, and the medians of their times and ratios are printed. `./device N` runs N
-// rounds.
+// rounds; `./device N MODEL` runs them on a model's tensors (tensors.hpp).
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -25,6 +26,8 @@
 
 #include <gradus/backend/thrust.hpp>
 #include <gradus/gradus.hpp>
+
+#include "tensors.hpp"
 
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
 #define BENCH_CUDA
@@ -104,27 +107,33 @@ void race(const std::string& recipe, const std::string& shape, double bytes, std
     for (std::size_t i = 0; i < c.seconds.size(); ++i)
       ratios.push_back(contenders[0].seconds[i] / c.seconds[i]);
     const double seconds = median(c.seconds);
-    std::printf("%-10s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(),
+    std::printf("%-14s %10s  %-16s %12.2f us %9.2f GB/s %7.3f of the speed of: %s\n", recipe.c_str(), shape.c_str(),
                 c.name, seconds * 1e6, bytes / seconds * 1e-9, median(ratios), contenders[0].name);
   }
   std::fflush(stdout);
 }
 
+/// The elements from one tensor's start to the next one's: each starts where an allocator would let it.
+std::size_t stride(std::size_t size) { return (size + 63) / 64 * 64; }
+
 template <class Recipe, class T, class Backend>
-std::function<void()> stepper(floats& weights, floats& gradients, std::size_t tensors, gradus::step_options options)
+std::function<void()> stepper(floats& weights, floats& gradients, const bench::shape& s, const gradus::step_options& o)
 {
   auto opt = std::make_shared<gradus::optimizer<Recipe, T, Backend>>();
-  const std::size_t n = weights.size() / tensors;
-  for (std::size_t k = 0; k < tensors; ++k)
-    opt->add(std::span(thrust::raw_pointer_cast(weights.data()) + k * n, n),
-             std::span<const float>(thrust::raw_pointer_cast(gradients.data()) + k * n, n));
-  return [opt, options] { opt->step(options); };
+  float* w = thrust::raw_pointer_cast(weights.data());
+  const float* g = thrust::raw_pointer_cast(gradients.data());
+  for (const std::size_t n : s.sizes) {
+    opt->add(std::span(w, n), std::span(g, n));
+    w += stride(n);
+    g += stride(n);
+  }
+  return [opt, o] { opt->step(o); };
 }
 
 }  // namespace
 
 int main(int count, char** arguments)
-{
+try {
   const int rounds = count > 1 ? std::atoi(arguments[1]) : 9;
   const std::string device = device_name();
   if (device.empty()) {
@@ -132,31 +141,31 @@ int main(int count, char** arguments)
     return 0;
   }
   std::printf("%s\n", device.c_str());
-  struct shape {
-    const char* name;
-    std::size_t length, tensors;
-  };
-  for (const shape& s : {shape{"65536", 1 << 16, 1},
-                         {"1048576", 1 << 20, 1},
-                         {"16777216", 1 << 24, 1},
-                         {"1000x64", 64'000, 1000},
-                         {"1000x1000", 1'000'000, 1000}}) {
-    floats weights(s.length, 1), gradients(s.length, 0.001f);
-    // Per weight, adamw reads four floats and writes three; with a norm it reads the gradient twice; 8-bit moments take
+  std::vector<bench::shape> shapes = {{1, 1 << 16}, {1, 1 << 20}, {1, 1 << 24}, {1000, 64}, {1000, 1000}};
+#if defined(BENCH_CUDA)
+  shapes.push_back(bench::model_shape("gpt2"));
+#endif
+  if (count > 2)
+    shapes = {bench::model_shape(arguments[2])};
+  for (const bench::shape& s : shapes) {
+    const std::size_t n = s.elements();
+    std::size_t length = 0;
+    for (const std::size_t size : s.sizes)
+      length += stride(size);
+    floats weights(length, 1), gradients(length, 0.001f);
+    // Per weight, adamw reads four floats and writes three; a norm reads the gradient once more; 8-bit moments take
     // two bytes read and written instead of eight. A copy of n bytes moves 2n bytes.
-    floats from(s.length * 4), to(s.length * 4);
+    floats from(n * 4), to(n * 4);
     const auto run = [&]<class Recipe, class T>(const char* name, std::type_identity<Recipe>, std::type_identity<T>,
-                                                std::size_t bytes, gradus::step_options options = {}) {
+                                                std::size_t bytes, const gradus::step_options& o = {}) {
       std::vector<contender> contenders;
-      contenders.push_back({"copy", [&, n = bytes * s.length / 2] { copy(to, from, n); }});
-      contenders.push_back({"backend::thrust",
-                            stepper<Recipe, T, gradus::backend::thrust>(weights, gradients, s.tensors, options)});
+      contenders.push_back({"copy", [&, moved = bytes * n / 2] { copy(to, from, moved); }});
+      contenders.push_back({"backend::thrust", stepper<Recipe, T, gradus::backend::thrust>(weights, gradients, s, o)});
 #if !defined(BENCH_CUDA) && THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_OMP
       using cpu = gradus::backend::parallel<gradus::default_backend, gradus::executor::openmp>;
-      contenders.insert(contenders.begin(),
-                        {"simd and OpenMP", stepper<Recipe, T, cpu>(weights, gradients, s.tensors, options)});
+      contenders.insert(contenders.begin(), {"simd and OpenMP", stepper<Recipe, T, cpu>(weights, gradients, s, o)});
 #endif
-      race(name, s.name, double(bytes * s.length), std::move(contenders), rounds);
+      race(name, s.name, double(bytes * n), std::move(contenders), rounds);
     };
     const std::type_identity<float> single;
     const std::type_identity<gradus::precision<float, float, gradus::block8>> codes;
@@ -164,10 +173,13 @@ int main(int count, char** arguments)
     const std::type_identity<gradus::adams> adams;
     run("sgd", std::type_identity<gradus::sgd>{}, single, 12);
     run("adamw", adamw, single, 28);
-    run("adamw clip", adamw, single, 32, {.max_grad_norm = 1});
-    run("adamw skip", adamw, single, 32, {.skip_nonfinite = true});
+    run("adamw, clipped", adamw, single, 32, {.max_grad_norm = 1});
+    run("adamw, skipping", adamw, single, 32, {.skip_nonfinite = true});
     run("adams", adams, single, 32);
-    run("adams clip", adams, single, 32, {.max_grad_norm = 1});
-    run("adamw 8bit", adamw, codes, 16);
+    run("adams, clipped", adams, single, 32, {.max_grad_norm = 1});
+    run("adamw, 8-bit", adamw, codes, 16);
   }
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 2;
 }

@@ -1,9 +1,11 @@
 """Measures PyTorch's optimizers on the GPU, with the shapes and method of device.cu.
 
-    python3 bench/device_torch.py [ROUNDS]
+    python3 bench/device_torch.py [ROUNDS [MODEL.txt]]
 
-Prints one line that says so if there is no PyTorch, or no GPU that it supports.
+A model is a text with a tensor a line, its name and its dimensions. Prints one line that says so if there is no PyTorch, or no GPU that it supports.
 """
+import math
+import pathlib
 import statistics
 import sys
 import time
@@ -31,30 +33,35 @@ def seconds(step):
         n *= 2
 
 
-def main(rounds):
+def shapes_of(model):
+    if model:
+        return {model.stem: [math.prod(int(d) for d in line.split()[1:]) for line in model.read_text().splitlines()]}
+    return {"65536": [1 << 16], "1048576": [1 << 20], "16777216": [1 << 24], "1000x64": [64] * 1000, "1000x1000": [1000] * 1000}
+
+
+def main(rounds, model=None):
     print("PyTorch", torch.__version__, "on", torch.cuda.get_device_name())
-    optimizers = {"sgd": (torch.optim.SGD, 12), "adamw": (torch.optim.AdamW, 28)}
-    shapes = [("65536", 1, 1 << 16), ("1048576", 1, 1 << 20), ("16777216", 1, 1 << 24), ("1000x64", 1000, 64), ("1000x1000", 1000, 1000)]
-    for shape, tensors, n in shapes:
-        for name, (optimizer, size) in optimizers.items():
-            steps = {}
-            for way in "fused", "foreach":
-                weights = [torch.ones(n, device="cuda", requires_grad=True) for _ in range(tensors)]
-                for w in weights:
-                    w.grad = torch.full_like(w, 0.001)
-                steps[way] = optimizer(weights, lr=0.001, **{way: True}).step
-            if name == "adamw":
-                def clip_and_step(weights=weights, step=torch.optim.AdamW(weights, lr=0.001, fused=True).step):
-                    torch.nn.utils.clip_grad_norm_(weights, 1)
-                    step()
-                steps["fused, clip"] = clip_and_step
-            times = {way: [] for way in steps}
-            for _ in range(rounds):
-                for way, step in steps.items():
-                    times[way].append(seconds(step))
-            for way in steps:
-                t = statistics.median(times[way])
-                print(f"{name:<10} {shape:>10}  {'torch ' + way:<16} {t * 1e6:12.2f} us {size * tensors * n / t * 1e-9:9.2f} GB/s")
+    # The bytes are those of device.cu.
+    contenders = [("sgd", "fused", 12), ("sgd", "foreach", 12), ("adamw", "fused", 28), ("adamw", "foreach", 28), ("adamw", "fused, clipped", 32)]
+    for shape, sizes in shapes_of(model).items():
+        steps = {}
+        for name, way, _ in contenders:
+            weights = [torch.ones(n, device="cuda", requires_grad=True) for n in sizes]
+            for w in weights:
+                w.grad = torch.full_like(w, 0.001)
+            optimizer = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name](weights, lr=0.001, **{way.split(",")[0]: True})
+
+            def clipped(weights=weights, optimizer=optimizer):
+                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                optimizer.step()
+            steps[name, way] = clipped if "clipped" in way else optimizer.step
+        times = {key: [] for key in steps}
+        for _ in range(rounds):
+            for key, step in steps.items():
+                times[key].append(seconds(step))
+        for name, way, size in contenders:
+            t = statistics.median(times[name, way])
+            print(f"{name:<14} {shape:>10}  {'torch ' + way:<20} {t * 1e6:12.2f} us {size * sum(sizes) / t * 1e-9:9.2f} GB/s")
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
+main(int(sys.argv[1]) if len(sys.argv) > 1 else 9, pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else None)

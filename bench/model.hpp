@@ -5,12 +5,14 @@
 #include <memory>
 #include <new>
 #include <span>
-#include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <gradus/state/precision.hpp>
 #include <gradus/recipes.hpp>
+
+#include "tensors.hpp"
 
 namespace bench {
 
@@ -29,13 +31,6 @@ class buffer {
   };
   std::unique_ptr<T, release> memory_;
   std::size_t shift_;
-};
-
-/// A number of tensors, and the elements in each.
-struct shape {
-  std::size_t tensors, size;
-  std::size_t elements() const noexcept { return tensors * size; }
-  std::string name() const { return (tensors > 1 ? std::to_string(tensors) + "x" : "") + std::to_string(size); }
 };
 
 /// Parameters in [−1, 1], gradients of both signs with magnitudes from 0.01 to 0.2. No gradient is near 0, so that the
@@ -58,26 +53,37 @@ T gradient(std::size_t i)
 template <class T>
 struct model {
   shape s;
-  std::size_t stride;
+  std::vector<std::size_t> starts;  // and the end
   buffer<T> theta, g;
 
   explicit model(shape of, bool unaligned = false)
-      : s(of), stride((s.size + 31) / 16 * 16), theta(s.tensors * stride, unaligned), g(s.tensors * stride, unaligned)
+      : s(std::move(of)), starts(starts_of(s)), theta(length(), unaligned), g(length(), unaligned)
   {
     constexpr std::size_t period = 1 << 16;
-    for (std::size_t i = 0, n = s.tensors * stride; i < n; ++i) {
+    for (std::size_t i = 0, n = length(); i < n; ++i) {
       theta.data()[i] = i < period ? parameter<T>(i) : theta.data()[i - period];
       g.data()[i] = i < period ? gradient<T>(i) : g.data()[i - period];
     }
   }
-  T* parameters(std::size_t k) const noexcept { return theta.data() + k * stride; }
-  T* gradients(std::size_t k) const noexcept { return g.data() + k * stride; }
+  /// The length of an array with one element for each parameter, at the same places.
+  std::size_t length() const noexcept { return starts.back(); }
+  T* parameters(std::size_t k) const noexcept { return theta.data() + starts[k]; }
+  T* gradients(std::size_t k) const noexcept { return g.data() + starts[k]; }
 
   template <class Optimizer>
   void add_to(Optimizer& opt) const
   {
-    for (std::size_t k = 0; k < s.tensors; ++k)
-      opt.add(std::span(parameters(k), s.size), std::span<const T>(gradients(k), s.size));
+    for (std::size_t k = 0; k < s.tensors(); ++k)
+      opt.add(std::span(parameters(k), s.sizes[k]), std::span<const T>(gradients(k), s.sizes[k]));
+  }
+
+ private:
+  static std::vector<std::size_t> starts_of(const shape& s)
+  {
+    std::vector<std::size_t> starts = {0};
+    for (const std::size_t size : s.sizes)
+      starts.push_back(starts.back() + (size + 31) / 16 * 16);
+    return starts;
   }
 };
 

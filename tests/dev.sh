@@ -38,6 +38,7 @@ expect 0 compile_fail test --help
 expect 0 rules/decay test --help
 expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
+for word in --full --model gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
 expect 0 'Images a step' demo --epochs 3 --help
 # Every option of the demo, and of nothing else.
 "$source/dev" demo --help > "$work/out"
@@ -65,12 +66,19 @@ expect 2 '"--epoch"' demo --epoch 3
 expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
 expect 2 '"tenth"' demo tenth
 expect 2 '"--ful"' bench --ful
+expect 2 '"--ful"' bench --model gpt2 --ful
+expect 2 '"gpt2"' bench gpt2
+expect 2 '"gpt2"' bench --full gpt2
+expect 2 '"--full=3"' bench --full=3
+expect 2 '"--model=gpt2"' bench --model=gpt2
+expect 2 '--model has no value' bench --full --model
+expect 2 '""' bench --model ''
 expect 2 '"--ful"' study --jobs 2 --ful
 expect 2 'study report takes nothing else' study report --full
 expect 2 '""' test ''
 
 # And the stand-ins would have noticed.
-for words in bench "test schedule" "test rules/decay" "test decay" "test rules"; do
+for words in bench "bench --model gpt2" "test schedule" "test rules/decay" "test decay" "test rules"; do
   rm -f "$work/traces"
   "$source/dev" $words >/dev/null 2>&1 </dev/null && fault "./dev $words: passed without tools"
   [ -s "$work/traces" ] || fault "./dev $words: the stand-ins leave no traces"

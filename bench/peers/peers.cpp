@@ -1,11 +1,15 @@
 // AdamW of gradus and of other libraries that C++ can call, behind one C interface, so that peers.py measures them and
-// the Python libraries in one process, interleaved. float32, one thread, the same parameters and gradients for all.
+// the Python libraries in one process, interleaved. float32, the same parameters and gradients for all; on one thread, or
+// those that can on several.
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <span>
 #include <string_view>
 
+#include <gradus/executor/thread_pool.hpp>
 #include <gradus/gradus.hpp>
 
 #include "../model.hpp"
@@ -14,6 +18,9 @@
 
 #if defined(BENCH_EIGEN)
 #include <Eigen/Core>
+#endif
+#if defined(BENCH_ARMADILLO)
+#include <armadillo>
 #endif
 #if defined(BENCH_DLIB)
 #include <dlib/cuda/cpu_dlib.h>
@@ -42,10 +49,10 @@ struct peer {
   void make_slots()
   {
     for (int i = 0; i < 2; ++i)
-      std::memset(memory.emplace_back(x.s.tensors * x.stride).data(), 0, x.s.tensors * x.stride * sizeof(float));
+      std::memset(memory.emplace_back(x.length()).data(), 0, x.length() * sizeof(float));
   }
-  float* m(std::size_t k) { return memory[0].data() + k * x.stride; }
-  float* v(std::size_t k) { return memory[1].data() + k * x.stride; }
+  float* m(std::size_t k) { return memory[0].data() + x.starts[k]; }
+  float* v(std::size_t k) { return memory[1].data() + x.starts[k]; }
 
   /// The scalars of the next step.
   plain_coefficients next() noexcept
@@ -63,13 +70,26 @@ struct by_gradus final : peer {
   void step() override { opt.step(); }
 };
 
+/// On as many threads as OMP_NUM_THREADS says, like the others.
+struct by_gradus_on_threads final : peer {
+  using backend = gradus::backend::parallel<gradus::default_backend, gradus::executor::thread_pool>;
+  gradus::optimizer<gradus::adamw, float, backend> opt;
+  by_gradus_on_threads(const shape& s, double weight_decay)
+      : peer(s, weight_decay),
+        opt(h, backend({}, gradus::executor::thread_pool(unsigned(std::atoi(std::getenv("OMP_NUM_THREADS"))))))
+  {
+    x.add_to(opt);
+  }
+  void step() override { opt.step(); }
+};
+
 template <bool Prefetch>
 struct traffic final : peer {
   traffic(const shape& s, double weight_decay) : peer(s, weight_decay) { make_slots(); }
   void step() override
   {
-    for (std::size_t k = 0; k < x.s.tensors; ++k)
-      twins::traffic<Prefetch>(x.s.size, x.gradients(k), x.parameters(k), m(k), v(k));
+    for (std::size_t k = 0; k < x.s.tensors(); ++k)
+      twins::traffic<Prefetch>(x.s.sizes[k], x.gradients(k), x.parameters(k), m(k), v(k));
   }
 };
 
@@ -79,10 +99,10 @@ struct intrinsics final : peer {
   void step() override
   {
     double sum = 0;
-    const auto c = twins::prepare(h, ++t, sum, 0, 0);
-    for (std::size_t k = 0; k < x.s.tensors; ++k) {
+    const auto c = twins::prepare<float>(h, ++t, sum, 0, 0);
+    for (std::size_t k = 0; k < x.s.tensors(); ++k) {
       float* const slots[] = {m(k), v(k)};
-      twins::step(h, c, x.parameters(k), x.gradients(k), slots, x.s.size);
+      twins::step(h, c, x.parameters(k), x.gradients(k), slots, x.s.sizes[k]);
     }
   }
 };
@@ -94,8 +114,8 @@ struct plain final : peer {
   void step() override
   {
     const plain_coefficients c = next();
-    for (std::size_t k = 0; k < x.s.tensors; ++k)
-      Loop(c, x.parameters(k), x.gradients(k), m(k), v(k), x.s.size);
+    for (std::size_t k = 0; k < x.s.tensors(); ++k)
+      Loop(c, x.parameters(k), x.gradients(k), m(k), v(k), x.s.sizes[k]);
   }
 };
 
@@ -105,9 +125,9 @@ struct eigen final : peer {
   void step() override
   {
     const plain_coefficients c = next();
-    for (std::size_t k = 0; k < x.s.tensors; ++k) {
+    for (std::size_t k = 0; k < x.s.tensors(); ++k) {
       const auto map = [&](float* p) {
-        return Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>(p, Eigen::Index(x.s.size));
+        return Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>(p, Eigen::Index(x.s.sizes[k]));
       };
       auto theta = map(x.parameters(k)), g = map(x.gradients(k)), first = map(m(k)), second = map(v(k));
       first = c.beta1 * first + (1 - c.beta1) * g;
@@ -118,6 +138,37 @@ struct eigen final : peer {
 };
 #endif
 
+#if defined(BENCH_ARMADILLO)
+/// The expressions of ensmallen's Adam, with a factor for the weight decay.
+struct armadillo final : peer {
+  struct state {
+    arma::fvec theta, g, m, v;
+  };
+  std::vector<state> states;
+  armadillo(const shape& s, double weight_decay) : peer(s, weight_decay)
+  {
+    for (std::size_t k = 0; k < s.tensors(); ++k) {
+      const std::size_t n = s.sizes[k];
+      states.push_back({arma::fvec(x.parameters(k), n), arma::fvec(x.gradients(k), n), arma::zeros<arma::fvec>(n),
+                        arma::zeros<arma::fvec>(n)});
+    }
+  }
+  void step() override
+  {
+    const plain_coefficients c = next();
+    for (state& y : states) {
+      y.m *= c.beta1;
+      y.m += (1 - c.beta1) * y.g;
+      y.v *= c.beta2;
+      y.v += (1 - c.beta2) * (y.g % y.g);
+      y.theta *= c.kept;
+      y.theta -= c.numerator * y.m / (arma::sqrt(y.v) + c.eps);
+    }
+  }
+  const float* result(std::size_t k) override { return states[k].theta.memptr(); }
+};
+#endif
+
 #if defined(BENCH_DLIB)
 /// dlib's solver computes the step, and its trainer adds it. Its weight decay is L2, not decoupled.
 struct dlib_adam final : peer {
@@ -125,16 +176,16 @@ struct dlib_adam final : peer {
     dlib::resizable_tensor theta, g, s, m, v;
   };
   std::vector<state> states;
-  dlib_adam(const shape& of, double weight_decay) : peer(of, weight_decay), states(of.tensors)
+  dlib_adam(const shape& of, double weight_decay) : peer(of, weight_decay), states(of.tensors())
   {
-    for (std::size_t k = 0; k < of.tensors; ++k) {
+    for (std::size_t k = 0; k < of.tensors(); ++k) {
       state& y = states[k];
       for (dlib::resizable_tensor* p : {&y.theta, &y.g, &y.s, &y.m, &y.v}) {
-        p->set_size(static_cast<long long>(of.size));
+        p->set_size(static_cast<long long>(of.sizes[k]));
         *p = 0;
       }
-      std::memcpy(y.theta.host(), x.parameters(k), of.size * sizeof(float));
-      std::memcpy(y.g.host(), x.gradients(k), of.size * sizeof(float));
+      std::memcpy(y.theta.host(), x.parameters(k), of.sizes[k] * sizeof(float));
+      std::memcpy(y.g.host(), x.gradients(k), of.sizes[k] * sizeof(float));
     }
   }
   void step() override
@@ -160,7 +211,7 @@ entry make(const char* name)
   return {name, [](const shape& s, double weight_decay) -> peer* { return new P(s, weight_decay); }};
 }
 
-const entry entries[] = {
+const entry on_one_thread[] = {
     make<by_gradus>("gradus"),
     make<traffic<false>>("traffic"),
     make<traffic<true>>("traffic, prefetching"),
@@ -172,10 +223,24 @@ const entry entries[] = {
 #if defined(BENCH_EIGEN)
     make<eigen>("Eigen expressions"),
 #endif
+#if defined(BENCH_ARMADILLO)
+    make<armadillo>("Armadillo, as ensmallen writes it"),
+#endif
 #if defined(BENCH_DLIB)
     make<dlib_adam>("dlib"),
 #endif
 };
+const entry on_threads[] = {
+    make<by_gradus_on_threads>("gradus"),
+#if defined(BENCH_OPENMP)
+    make<plain<plain_openmp>>("plain loop, OpenMP"),
+#endif
+};
+
+std::span<const entry> entries(bool threads)
+{
+  return threads ? std::span<const entry>(on_threads) : std::span<const entry>(on_one_thread);
+}
 
 }  // namespace
 
@@ -183,13 +248,19 @@ const entry entries[] = {
 
 EXPORT const char* peers_compiler() { return BENCH_COMPILER; }
 EXPORT const char* peers_flags() { return BENCH_FLAGS; }
-/// The name of the i-th implementation; null after the last.
-EXPORT const char* peer_name(std::size_t i) { return i < std::size(entries) ? entries[i].name : nullptr; }
-EXPORT peer* peer_open(const char* name, std::size_t tensors, std::size_t size, double weight_decay)
+/// The name of the i-th implementation on one thread or on several; null after the last.
+EXPORT const char* peer_name(std::size_t i, bool threads)
 {
-  for (const entry& e : entries)
+  return i < entries(threads).size() ? entries(threads)[i].name : nullptr;
+}
+EXPORT peer* peer_open(const char* name, bool threads, std::size_t tensors, const std::size_t* sizes,
+                       double weight_decay)
+{
+  shape s(0, 0);
+  s.sizes.assign(sizes, sizes + tensors);
+  for (const entry& e : entries(threads))
     if (std::string_view(e.name) == name)
-      return e.open({tensors, size}, weight_decay);
+      return e.open(s, weight_decay);
   return nullptr;
 }
 EXPORT void peer_close(peer* p) { delete p; }

@@ -2,14 +2,16 @@
 """Measures one step of AdamW by gradus and other libraries, interleaved in one process, and writes what Google Benchmark
 would write (JSON). Every implementation's result is first compared with gradus's on the same input.
 
-  peers.py LIBRARY OUT.json [--rounds N] [--shapes 65536,1000x64] [--seconds S]
+  peers.py LIBRARY OUT.json [--rounds N] [--shapes 65536,1000x64 | --model MODEL.txt] [--threads N] [--seconds S]
 
-LIBRARY is libpeers.so. PyTorch, DeepSpeed and ggml are measured if this Python can import them; the file names each missing
-library with the reason. One thread each; processor time, which other programs do not lengthen.
+LIBRARY is libpeers.so. A model is a text with a tensor a line, its name and its dimensions. PyTorch, DeepSpeed and ggml are
+measured if this Python can import them; the file names each missing library with the reason. On one thread processor time is
+measured, which other programs do not lengthen; on several, where only those are measured that can use them, wall-clock time.
 """
 import argparse
 import ctypes
 import json
+import math
 import os
 import pathlib
 import random
@@ -18,7 +20,6 @@ import subprocess
 import sys
 import time
 
-os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", DS_ACCELERATOR="cpu")
 HERE = pathlib.Path(__file__).resolve().parent
 LR, BETAS, EPS, DECAY = 1e-3, (0.9, 0.999), 1e-8, 1e-2
 TOLERANCE = 2e-6  # of a parameter of magnitude 1 after five steps; float's own spacing there is 1.2e-7
@@ -30,8 +31,8 @@ size_t, pointer = ctypes.c_size_t, ctypes.c_void_p
 def load(path):
     lib = ctypes.CDLL(str(path))
     for name, result, arguments in (
-            ("peers_compiler", ctypes.c_char_p, []), ("peers_flags", ctypes.c_char_p, []), ("peer_name", ctypes.c_char_p, [size_t]),
-            ("peer_open", pointer, [ctypes.c_char_p, size_t, size_t, ctypes.c_double]), ("peer_close", None, [pointer]),
+            ("peers_compiler", ctypes.c_char_p, []), ("peers_flags", ctypes.c_char_p, []), ("peer_name", ctypes.c_char_p, [size_t, ctypes.c_bool]),
+            ("peer_open", pointer, [ctypes.c_char_p, ctypes.c_bool, size_t, ctypes.POINTER(size_t), ctypes.c_double]), ("peer_close", None, [pointer]),
             ("peer_run", None, [pointer, size_t]), ("peer_result", floats, [pointer, size_t]),
             ("peer_parameters", floats, [pointer, size_t]), ("peer_gradients", floats, [pointer, size_t]),
             ("peers_distance", ctypes.c_double, [floats, floats, size_t])):
@@ -43,8 +44,8 @@ def load(path):
 class Native:
     """An implementation in libpeers.so."""
 
-    def __init__(self, lib, name, tensors, size, decay):
-        self.lib, self.handle = lib, lib.peer_open(name.encode(), tensors, size, decay)
+    def __init__(self, lib, name, threads, sizes, decay):
+        self.lib, self.handle = lib, lib.peer_open(name.encode(), threads, len(sizes), (size_t * len(sizes))(*sizes), decay)
 
     def run(self, steps):
         self.lib.peer_run(self.handle, steps)
@@ -59,24 +60,25 @@ class Native:
 class Model(Native):
     """Parameters and gradients for an implementation without memory of its own: gradus's, before its first step."""
 
-    def __init__(self, lib, tensors, size):
-        super().__init__(lib, "traffic", tensors, size, 0)
-        self.parameters = [lib.peer_parameters(self.handle, k) for k in range(tensors)]
-        self.gradients = [lib.peer_gradients(self.handle, k) for k in range(tensors)]
+    def __init__(self, lib, sizes):
+        super().__init__(lib, "traffic", False, sizes, 0)
+        self.sizes = sizes
+        self.parameters = [lib.peer_parameters(self.handle, k) for k in range(len(sizes))]
+        self.gradients = [lib.peer_gradients(self.handle, k) for k in range(len(sizes))]
 
 
-def torch_tensors(torch, model, tensors, size):
-    def copy(p):
+def torch_tensors(torch, model):
+    def copy(p, size):
         return torch.frombuffer((ctypes.c_float * size).from_address(ctypes.addressof(p.contents)), dtype=torch.float32).clone()
-    theta = [torch.nn.Parameter(copy(p)) for p in model.parameters]
-    for x, g in zip(theta, model.gradients):
-        x.grad = copy(g)
+    theta = [torch.nn.Parameter(copy(p, n)) for p, n in zip(model.parameters, model.sizes)]
+    for x, g, n in zip(theta, model.gradients, model.sizes):
+        x.grad = copy(g, n)
     return theta
 
 
 class Torch:
-    def __init__(self, torch, make, model, tensors, size, decay):
-        self.theta = torch_tensors(torch, model, tensors, size)
+    def __init__(self, torch, make, model, decay):
+        self.theta = torch_tensors(torch, model)
         self.optimizer = make(self.theta, decay)
         model.close()
 
@@ -92,10 +94,12 @@ class Torch:
 
 
 class TorchRaw:
-    def __init__(self, raw, model, tensors, size, decay):
+    def __init__(self, raw, model, decay):
         self.raw, self.model = raw, model
+        tensors = len(model.sizes)
         array = floats * tensors
-        self.handle = raw.torch_raw_open(tensors, size, array(*model.parameters), array(*model.gradients), decay)
+        self.handle = raw.torch_raw_open(tensors, (size_t * tensors)(*model.sizes), array(*model.parameters),
+                                         array(*model.gradients), decay)
 
     def run(self, steps):
         self.raw.torch_raw_run(self.handle, steps)
@@ -121,7 +125,7 @@ def torch_raw(torch, build):
                        check=True, capture_output=True, text=True)
     raw = ctypes.CDLL(str(library))
     raw.torch_raw_open.restype = pointer
-    raw.torch_raw_open.argtypes = [size_t, size_t, ctypes.POINTER(floats), ctypes.POINTER(floats), ctypes.c_double]
+    raw.torch_raw_open.argtypes = [size_t, ctypes.POINTER(size_t), ctypes.POINTER(floats), ctypes.POINTER(floats), ctypes.c_double]
     raw.torch_raw_run.argtypes, raw.torch_raw_close.argtypes = [pointer, size_t], [pointer]
     return raw
 
@@ -129,7 +133,7 @@ def torch_raw(torch, build):
 class Ggml:
     """ggml's optimizer step as a graph with one node per tensor, on one thread, through its C interface."""
 
-    def __init__(self, base, cpu, model, tensors, size, decay):
+    def __init__(self, base, cpu, model, decay):
         class Params(ctypes.Structure):
             _fields_ = [("mem_size", size_t), ("mem_buffer", pointer), ("no_alloc", ctypes.c_bool)]
         base.ggml_init.restype, base.ggml_init.argtypes = pointer, [Params]
@@ -142,7 +146,8 @@ class Ggml:
         cpu.ggml_graph_compute_with_ctx.argtypes = [pointer, pointer, ctypes.c_int]
         self.base, self.cpu, self.t, self.decay = base, cpu, 0, decay
         # The context of the parameters stays; each run of steps uses a small context of its own.
-        self.context = base.ggml_init(Params(tensors * (16 * size + 8192) + (1 << 20), None, False))
+        tensors = len(model.sizes)
+        self.context = base.ggml_init(Params(16 * sum(model.sizes) + 8192 * tensors + (1 << 20), None, False))
 
         def floats_of(x):
             return ctypes.cast(base.ggml_get_data_f32(x), floats)
@@ -158,7 +163,7 @@ class Ggml:
         self.settings = ctypes.cast(floats_of(self.options), ctypes.POINTER(ctypes.c_float * 7)).contents
         self.graph = base.ggml_new_graph_custom(self.context, 8 * tensors + 64, False)
         self.theta = []
-        for k in range(tensors):
+        for k, size in enumerate(model.sizes):
             theta = tensor(size, model.parameters[k])
             base.ggml_set_param(theta)
             step = base.ggml_opt_step_adamw(self.context, theta, tensor(size, model.gradients[k]), tensor(size), tensor(size),
@@ -186,38 +191,38 @@ class Ggml:
         self.base.ggml_free(self.context)
 
 
-def find(lib, build):
-    """All implementations as {name: open(tensors, size, decay)}, and the missing ones as {name: reason}."""
+def find(lib, build, threads):
+    """All implementations as {name: open(sizes, decay)}, and the missing ones as {name: reason}."""
     present, missing = {}, {}
+    several = threads > 1
     i = 0
-    while (name := lib.peer_name(i)) is not None:
-        present[name.decode()] = lambda *a, name=name.decode(): Native(lib, name, *a)
+    while (name := lib.peer_name(i, several)) is not None:
+        present[name.decode()] = lambda *a, name=name.decode(): Native(lib, name, several, *a)
         i += 1
-    for name, package in (("Eigen expressions", "libeigen3-dev"), ("dlib", "libdlib-dev"),
-                          ("hand-written intrinsics", "a processor with AVX2 and FMA")):
+    for name, package in (("plain loop, OpenMP", "OpenMP"),) if several else (
+            ("Eigen expressions", "libeigen3-dev"), ("Armadillo, as ensmallen writes it", "libarmadillo-dev"), ("dlib", "libdlib-dev"),
+            ("hand-written intrinsics", "a processor with AVX2 and FMA")):
         if name not in present:
             missing[name] = f"not built: it needs {package}"
-    missing["ensmallen"] = ("Debian 12 has no package of it, and its Python packages offer whole optimisation loops with a "
-                            "callback, not a step")
 
-    def model(tensors, size):
-        return Model(lib, tensors, size)
+    def model(sizes):
+        return Model(lib, sizes)
     try:
         import torch
     except Exception as e:
         torch, reason = None, f"PyTorch cannot be imported ({type(e).__name__}); `./dev bench --full` installs it"
     torch_names = [f"PyTorch AdamW({x}).step()" for x in ("fused=True", "foreach=True", "foreach=False")]
     if torch:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         for name in torch_names:
             option = name[name.index("(") + 1:name.index(")")].split("=")
             def make(theta, decay, option=option):
                 return torch.optim.AdamW(theta, lr=LR, betas=BETAS, eps=EPS, weight_decay=decay,
                                          **{option[0]: option[1] == "True"})
-            present[name] = lambda t, s, d, make=make: Torch(torch, make, model(t, s), t, s, d)
+            present[name] = lambda s, d, make=make: Torch(torch, make, model(s), d)
         try:
             raw = torch_raw(torch, build)
-            present["PyTorch fused kernel, called raw"] = lambda t, s, d: TorchRaw(raw, model(t, s), t, s, d)
+            present["PyTorch fused kernel, called raw"] = lambda s, d: TorchRaw(raw, model(s), d)
         except Exception as e:
             missing["PyTorch fused kernel, called raw"] = "torch_raw.cpp does not compile against this PyTorch: " + last_line(e)
         try:
@@ -230,12 +235,14 @@ def find(lib, build):
                 return DeepSpeedCPUAdam(theta, lr=LR, betas=BETAS, eps=EPS, weight_decay=decay, adamw_mode=True)
             with quiet(build / "deepspeed.log"):
                 make([torch.nn.Parameter(torch.zeros(16))], 0)
-            present["DeepSpeed CPUAdam.step()"] = lambda t, s, d: Torch(torch, make, model(t, s), t, s, d)
+            present["DeepSpeed CPUAdam.step()"] = lambda s, d: Torch(torch, make, model(s), d)
         except BaseException as e:
             missing["DeepSpeed CPUAdam.step()"] = "its extension cannot be built or imported: " + last_line(e)
     else:
         for name in torch_names + ["PyTorch fused kernel, called raw", "DeepSpeed CPUAdam.step()"]:
             missing[name] = reason
+    if several:
+        return present, missing  # ggml shares out tensors, and its threads are not measured
     try:
         import importlib.util
         spec = importlib.util.find_spec("ggml")
@@ -244,7 +251,7 @@ def find(lib, build):
         folder = pathlib.Path(spec.origin).parent / "lib"
         base = ctypes.CDLL(str(folder / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
         cpu = ctypes.CDLL(str(folder / "libggml-cpu.so"))
-        present["ggml"] = lambda t, s, d: Ggml(base, cpu, model(t, s), t, s, d)
+        present["ggml"] = lambda s, d: Ggml(base, cpu, model(s), d)
     except Exception as e:
         missing["ggml"] = last_line(e)
     return present, missing
@@ -277,21 +284,62 @@ class quiet:
 
 def check(lib, name, make):
     """The largest difference of a result from gradus's. dlib's weight decay is L2, so it is compared without decay."""
-    tensors, size = 3, 1000
+    sizes = [1000, 7, 640]
     decay = 0 if name == "dlib" else DECAY
-    ours, other = Native(lib, "gradus", tensors, size, decay), make(tensors, size, decay)
+    ours, other = Native(lib, "gradus", False, sizes, decay), make(sizes, decay)
     ours.run(CHECK_STEPS)
     other.run(CHECK_STEPS)
-    worst = max(lib.peers_distance(ours.result(k), other.result(k), size) for k in range(tensors))
+    worst = max(lib.peers_distance(ours.result(k), other.result(k), size) for k, size in enumerate(sizes))
     ours.close()
     other.close()
     return worst
 
 
-def seconds(x, steps):
-    start = time.thread_time()
+def seconds(x, steps, clock):
+    start = clock()
     x.run(steps)
-    return time.thread_time() - start
+    return clock() - start
+
+
+def memory():
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def race(opened, o, clock):
+    """The samples of each implementation, seconds a step, which take turns in random order."""
+    steps, samples = {}, {name: [] for name in opened}
+    for name, x in opened.items():
+        seconds(x, 1, clock)
+        once, count = seconds(x, 1, clock), 1
+        while once < o.seconds / 4 and count < 1 << 20:
+            count *= 4
+            once = seconds(x, count, clock)
+        steps[name] = max(1, round(count * o.seconds / max(once, 1e-9)))
+    for _ in range(o.rounds):
+        order = list(opened)
+        random.shuffle(order)
+        for name in order:
+            if o.threads > 1:  # the threads of the one before spin for a while
+                time.sleep(0.005)
+                seconds(opened[name], 1, clock)
+            samples[name].append(seconds(opened[name], steps[name], clock) / steps[name])
+    return samples
+
+
+def measure(present, sizes, o, clock):
+    """The median of each implementation, seconds a step. What does not fit into memory at once takes turns with gradus."""
+    others = [name for name in present if name != "gradus"]
+    at_once = max(1, int(memory() / 2 / (20 * sum(sizes))) - 1)
+    medians, ours = {}, []
+    for i in range(0, len(others), at_once):
+        opened = {name: present[name](sizes, DECAY) for name in ["gradus"] + others[i:i + at_once]}
+        samples = race(opened, o, clock)
+        for x in opened.values():
+            x.close()
+        ours += samples["gradus"]
+        for name in opened:
+            medians[name] = statistics.median(samples[name]) / statistics.median(samples["gradus"])
+    return {name: x * statistics.median(ours) for name, x in medians.items()}
 
 
 def main():
@@ -301,9 +349,21 @@ def main():
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--seconds", type=float, default=0.02, help="the least length of one sample")
     options.add_argument("--shapes", default="4096,65536,1048576,16777216,1000x64,1000x1000")
+    options.add_argument("--model", type=pathlib.Path)
+    options.add_argument("--threads", type=int, default=1)
     o = options.parse_args()
+    os.environ.update(OMP_NUM_THREADS=str(o.threads), MKL_NUM_THREADS=str(o.threads), DS_ACCELERATOR="cpu")
+    clock = time.thread_time if o.threads == 1 else time.perf_counter
+    if o.model:
+        lines = [line.split() for line in o.model.read_text().splitlines()]
+        shapes = {o.model.stem: [math.prod(int(d) for d in line[1:]) for line in lines]}
+    else:
+        shapes = {}
+        for shape in o.shapes.split(","):
+            tensors, _, size = shape.rpartition("x")
+            shapes[shape] = [int(size)] * int(tensors or 1)
     lib = load(o.library)
-    present, missing = find(lib, o.library.parent)
+    present, missing = find(lib, o.library.parent, o.threads)
 
     rows, checks = [], {}
     for name in list(present):
@@ -318,29 +378,13 @@ def main():
         if name in missing:
             del present[name]
 
-    for shape in o.shapes.split(","):
-        tensors, size = [int(x) for x in ("1x" + shape if "x" not in shape else shape).split("x")]
-        opened = {name: make(tensors, size, DECAY) for name, make in present.items()}
-        steps, samples = {}, {name: [] for name in opened}
-        for name, x in opened.items():
-            seconds(x, 1)
-            once, count = seconds(x, 1), 1
-            while once < o.seconds / 4 and count < 1 << 20:
-                count *= 4
-                once = seconds(x, count)
-            steps[name] = max(1, round(count * o.seconds / max(once, 1e-9)))
-        for _ in range(o.rounds):
-            order = list(opened)
-            random.shuffle(order)
-            for name in order:
-                samples[name].append(seconds(opened[name], steps[name]) / steps[name])
-        for name, x in opened.items():
-            median = statistics.median(samples[name])
+    for shape, sizes in shapes.items():
+        n = sum(sizes)
+        for name, median in measure(present, sizes, o, clock).items():
             rows.append({"name": f"peer/{name}/-/-/-/float/{shape}_median", "run_name": f"peer/{name}/-/-/-/float/{shape}",
                          "run_type": "aggregate", "aggregate_name": "median", "repetitions": o.rounds,
-                         "cpu_time": median * 1e9, "time_unit": "ns", "tensors": tensors, "bytes_per_parameter": 28,
-                         "ns_per_parameter": median * 1e9 / (tensors * size), "bytes_per_second": 28 * tensors * size / median})
-            x.close()
+                         "cpu_time": median * 1e9, "time_unit": "ns", "tensors": len(sizes), "bytes_per_parameter": 28,
+                         "ns_per_parameter": median * 1e9 / n, "bytes_per_second": 28 * n / median})
         print(f"peers: {shape} done", flush=True)
 
     versions = {}
@@ -349,7 +393,7 @@ def main():
             from importlib import metadata
             versions[module] = metadata.version("ggml-py" if module == "ggml" else module)
     context = {"compiler": lib.peers_compiler().decode(), "flags": lib.peers_flags().decode(), "versions": versions,
-               "tolerance": TOLERANCE, "check_steps": CHECK_STEPS, "distances": checks, "missing": missing}
+               "tolerance": TOLERANCE, "check_steps": CHECK_STEPS, "distances": checks, "missing": missing, "threads": o.threads}
     o.out.write_text(json.dumps({"context": context, "benchmarks": rows}, indent=1))
     sys.stdout.flush()
     os._exit(0)  # without the farewells that some libraries print

@@ -6,6 +6,9 @@ void PLAIN_LOOP(const plain_coefficients& coefficients, float* __restrict theta,
                 float* __restrict m, float* __restrict v, std::size_t n)
 {
   const plain_coefficients c = coefficients;
+#if defined(_OPENMP)
+#pragma omp parallel for
+#endif
   for (std::size_t i = 0; i < n; ++i) {
     m[i] = c.beta1 * m[i] + (1 - c.beta1) * g[i];
     v[i] = c.beta2 * v[i] + (1 - c.beta2) * g[i] * g[i];

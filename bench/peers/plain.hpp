@@ -1,5 +1,5 @@
 #pragma once
-// A plain loop, compiled with two sets of flags (CMakeLists.txt).
+// A plain loop, compiled with several sets of flags (CMakeLists.txt).
 
 #include <cstddef>
 
@@ -9,3 +9,4 @@ struct plain_coefficients {
 
 void plain_default(const plain_coefficients& c, float* theta, const float* g, float* m, float* v, std::size_t n);
 void plain_no_math_errno(const plain_coefficients& c, float* theta, const float* g, float* m, float* v, std::size_t n);
+void plain_openmp(const plain_coefficients& c, float* theta, const float* g, float* m, float* v, std::size_t n);

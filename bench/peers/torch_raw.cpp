@@ -21,14 +21,14 @@ struct raw {
 }  // namespace
 
 /// Views the memory of another implementation's model.
-extern "C" raw* torch_raw_open(std::size_t tensors, std::size_t size, float* const* theta, float* const* g,
+extern "C" raw* torch_raw_open(std::size_t tensors, const std::size_t* sizes, float* const* theta, float* const* g,
                                double weight_decay)
 {
   const c10::InferenceMode guard;
   raw* const r = new raw;
   r->weight_decay = weight_decay;
-  const auto length = static_cast<std::int64_t>(size);
   for (std::size_t k = 0; k < tensors; ++k) {
+    const auto length = static_cast<std::int64_t>(sizes[k]);
     r->theta.push_back(at::from_blob(theta[k], {length}));
     r->g.push_back(at::from_blob(g[k], {length}));
     r->m.push_back(at::zeros_like(r->theta[k]));
