@@ -55,7 +55,7 @@ def ratio(a, b):
 
 # The order in tables; what is not here comes last.
 ORDER = ["sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam",
-         "float", "double", "bf16_state", "8bit_state", "bf16_with_master", "bf16_all", "serial", "thread_pool", "openmp", "tbb"]
+         "float", "double", "bf16_state", "8bit_state", "bf16_with_master", "bf16_with_remainder", "bf16_all", "serial", "thread_pool", "openmp", "tbb"]
 
 
 def place(name):
