@@ -18,6 +18,7 @@
 #include <string>
 #include <utility>
 
+#include <gradus/backend/parallel.hpp>
 #include <gradus/gradus.hpp>
 
 #include "model.hpp"
@@ -256,6 +257,7 @@ inline int run(int argc, char** argv)
 #endif
   benchmark::AddCustomContext("compiler", BENCH_COMPILER);
   benchmark::AddCustomContext("flags", BENCH_FLAGS);
+  benchmark::AddCustomContext("threads_from", std::to_string(gradus::backend::division{}.from));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv))
     return 1;

@@ -48,30 +48,27 @@ void step(benchmark::State& state, const shape& s, const Backend& backend)
 template <class T, class Cpu>
 void put_own_model(const shape& s, const std::string& backend_name, bool threads)
 {
-  const auto put_steps = [&](const std::string& executor_name, const auto& backend, clock c) {
+  const auto put_steps = [&](const std::string& name, const auto& executor, clock c, gradus::backend::division d = {}) {
+    const any_executor any{[=](std::size_t n, gradus::executor::work f) { executor.run(n, f); }};
     gradus::for_each_recipe([&]<class Recipe>(const char* recipe_name, std::type_identity<Recipe>) {
       put(
-          std::string("step/") + recipe_name + "/-/" + backend_name + "/" + executor_name + "/" + precision<T>::name, s,
-          [=](benchmark::State& state) { step<T, Recipe>(state, s, backend); }, c);
+          std::string("step/") + recipe_name + "/-/" + backend_name + "/" + name + "/" + precision<T>::name, s,
+          [=](benchmark::State& state) { step<T, Recipe>(state, s, gradus::backend::parallel(Cpu{}, any, d)); }, c);
     });
   };
-  put_steps("serial", Cpu{}, clock::processor);
+  put_steps("serial", gradus::executor::serial{}, clock::processor, {.from = s.elements() + 1});
   if (!threads)
     return;
-  const auto put_parallel = [&](const std::string& name, const auto& executor) {
-    const any_executor any{[=](std::size_t n, gradus::executor::work f) { executor.run(n, f); }};
-    put_steps(name, gradus::backend::parallel(Cpu{}, any), clock::wall);
-  };
   const unsigned all = std::thread::hardware_concurrency();
   for (unsigned n = 2; n < 2 * all; n *= 2) {
     const unsigned count = std::min(n, all);
-    put_parallel("thread_pool(" + std::to_string(count) + ")", gradus::executor::thread_pool(count));
+    put_steps("thread_pool(" + std::to_string(count) + ")", gradus::executor::thread_pool(count), clock::wall);
   }
 #if defined(_OPENMP)
-  put_parallel("openmp", gradus::executor::openmp{});
+  put_steps("openmp", gradus::executor::openmp{}, clock::wall);
 #endif
 #if defined(BENCH_TBB)
-  put_parallel("tbb", gradus::executor::tbb{});
+  put_steps("tbb", gradus::executor::tbb{}, clock::wall);
 #endif
 }
 

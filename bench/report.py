@@ -71,7 +71,7 @@ class Results:
     """Medians of ns a parameter by the seven parts of a benchmark's name (measure.hpp)."""
 
     def __init__(self, folder, files):
-        self.ns, self.bytes, self.state, self.errors, self.context = {}, {}, {}, {}, None
+        self.ns, self.error, self.bytes, self.state, self.errors, self.context = {}, {}, {}, {}, {}, None
         for path in sorted(folder.glob(files)):
             try:
                 data = json.loads(path.read_text())
@@ -85,6 +85,8 @@ class Results:
                 elif row.get("aggregate_name") == "median":
                     self.ns[key], self.bytes[key] = row["ns_per_parameter"], row["bytes_per_parameter"]
                     self.state[key] = row["state_bytes"]
+                elif row.get("aggregate_name") == "stddev":  # the standard error
+                    self.error[key] = row["ns_per_parameter"] / math.sqrt(row["repetitions"])
         # Pure traffic: the faster loop for each number of bytes.
         self.traffic = {}
         for key, ns in self.ns.items():
@@ -211,8 +213,8 @@ def suite_part(folder, r):
         if kind == "step" and variant == "-" and row[1:] != (r.backend, "serial", "float") and row not in others:
             others.append(row)
     out.append("## Backends, executors, precisions\n")
-    out.append("Time as a multiple of the same recipe's on the default backend, in float, on one thread. Threads join in from 262 144 "
-               "parameters on (OpenMP's wait passively, OMP_WAIT_POLICY=passive). The scalar backend is a plain loop, here compiled with flags that keep a square root from being "
+    out.append("Time as a multiple of the same recipe's on the default backend, in float, on one thread. Threads join in from "
+               f"{r.context.get('threads_from', '?')} parameters on (OpenMP's wait passively, OMP_WAIT_POLICY=passive). The scalar backend is a plain loop, here compiled with flags that keep a square root from being "
                "vectorised (see the plain loops under Peers). Threaded rows are wall time, so on a busy machine they come out too high.\n")
     out.append(table(["recipe, backend, executor, precision"] + [shape_name(s) for s in r.shapes], [
         [", ".join(row)] + [two(ratio(r.step(row[0], s, "-", *row[1:]), r.step(row[0], s))) for s in r.shapes]
@@ -389,8 +391,8 @@ def peers_part(folder, p, on_threads):
     if on_threads.ns:
         out.append(f"### On {on_threads.context['threads']} threads\n")
         out.append("The same for what can use threads, in wall-clock time: gradus on its own pool, OpenMP's threads waiting as they do "
-                   "by default (they spin for a while). gradus joins its threads in from 262 144 parameters on, and its row \"one "
-                   "thread\" is from the table above.\n")
+                   "by default (they spin for a while). Small steps of gradus run on one thread. Its row \"one thread\" is from the "
+                   "table above.\n")
         rows = [["gradus, one thread"] + [two(ratio(p.ns.get(("gradus", s)), on_threads.ns["gradus", s])) for s in on_threads.shapes]]
         out.append(peers_table(on_threads, on_threads.shapes, PER_PARAMETER) + "".join("| " + " | ".join(row) + " |\n" for row in rows))
         out += [on_threads.faster(), missing_list(on_threads)]
@@ -403,26 +405,26 @@ def choices_part(r):
     out = ["## Choices\n",
            "Of what changes speed and no bits, gradus ships one choice for all machines, or one by the processor's vendor. Each is here "
            "beside others, in turns: time over the shipped choice's, below 1.00 faster than it. *Shipped again* is the shipped choice once "
-           "more, so its row shows the noise. A figure is bold if it is better than the shipped choice beyond noise: by more than "
-           "3 %, and by more than three times what *shipped again* differs.\n"]
+           "more, so its row shows the noise. A figure is bold if it is better than the faster of these two beyond noise: by more than 3 %, "
+           "by more than three times what they differ, and by more than three times the standard error of the difference.\n"]
     better, tables = [], []
     for what, recipe, executor in sorted({(key[2], key[1], key[4]) for key in r.ns}):
-        def ns(option, shape):
-            return r.ns.get(("choice", recipe, what, option, executor, "float", shape))
-        shapes = sorted({key[6] for key in r.ns if key[1:3] == (recipe, what)}, key=shape_key)
-        options = list(dict.fromkeys(key[3] for key in r.ns if key[1:3] == (recipe, what)))
-        options = ["shipped again"] + sorted((o for o in options if not o.startswith("shipped")), key=numbers_first)
+        def key(option, shape):
+            return "choice", recipe, what, option, executor, "float", shape
+        shapes = sorted({k[6] for k in r.ns if k[1:3] == (recipe, what)}, key=shape_key)
+        options = ["shipped again"] + sorted({k[3] for k in r.ns if k[1:3] == (recipe, what) and not k[3].startswith("shipped")}, key=numbers_first)
         rows = [[o] for o in options]
         for s in shapes:
-            again = ns("shipped again", s) / ns("shipped", s)
-            least = 1 - max(0.03, 3 * abs(1 - again))
-            cells = {o: ns(o, s) / ns("shipped", s) for o in options}
+            shipped, again = r.ns[key("shipped", s)], r.ns[key("shipped again", s)]
+            found = []
             for o, row in zip(options, rows):
-                bold = o != "shipped again" and cells[o] < least
-                row.append(f"**{two(cells[o])}**" if bold else two(cells[o]))
-            best = min((o for o in options if o != "shipped again"), key=cells.get)
-            if cells[best] < least:
-                better.append(f"- {what} ({recipe}), {shape_name(s)}: {best}, {two(cells[best])}")
+                x, gain = r.ns[key(o, s)], min(shipped, again) - r.ns[key(o, s)]
+                error = math.hypot(r.error[key("shipped", s)], r.error[key(o, s)])
+                is_better = o != "shipped again" and gain > max(0.03 * shipped, 3 * abs(shipped - again), 3 * error)
+                row.append(f"**{two(x / shipped)}**" if is_better else two(x / shipped))
+                found += [(x / shipped, o)] if is_better else []
+            if found:
+                better.append(f"- {what} ({recipe}), {shape_name(s)}: {min(found)[1]}, {two(min(found)[0])}")
         tables.append(f"{what} ({recipe}):\n\n" + table(["choice"] + [shape_name(s) for s in shapes], rows))
     out.append("Better than the shipped choice on this machine:\n\n" + "\n".join(better) + "\n" if better else
                "On this machine no choice is better than the shipped one.\n")
@@ -477,6 +479,7 @@ def model_part(folder, r, p, on_threads, model):
         [recipe] + [size(r.state.get(("step", recipe, "-", r.backend, "serial", x, name), 0)) for x in precisions] for recipe in r.recipes]))
     if len(executors) > 1:
         out.append("## Every recipe, on several threads\n")
+        out.append(f"A step of fewer than {r.context.get('threads_from', '?')} parameters runs on one.\n")
         for x in precisions:
             out.append(f"{x}:\n")
             out.append(table(["recipe"] + executors, [[recipe] + [time(recipe, x, e) for e in executors] for recipe in r.recipes]))

@@ -33,6 +33,7 @@ measure() { # measure OUTPUT REPETITIONS MIN_TIME PROGRAM [ARGUMENT...], a progr
 suite() { # suite NAME FILTER REPETITIONS MIN_TIME
   measure "suite-$1" "$3" "$4" "$build/bench/suite" --benchmark_filter="^$2(/real_time)?\$"
 }
+choices() { measure choices "$1" "$2" "$build/bench/choices"; }
 own_model() { measure suite-model "$1" 0.01 "$build/bench/own_model" "$model"; }
 install_peers() {
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
@@ -68,6 +69,7 @@ elif [ "$full" ]; then
   plan 90 "suite, 16 Mi" suite 16777216 "$all/16777216" 5 0.02
   plan 130 "suite, 64 Mi" suite 67108864 "$float/67108864" 3 0.02
   plan 3 "suite, adding tensors" suite add "add/.*" 5 0.02
+  plan 140 "choices" choices 9 0.02
   plan 200 "peers" peers peers --rounds 9
   [ "$threads" -eq 1 ] || plan 60 "peers on all threads" peers peers-threads --rounds 9 --threads "$threads"
   plan 60 "compile time" compile_time --compilers g++,clang++
@@ -76,6 +78,7 @@ else
   for shape in "${small[@]}"; do plan 8 "suite, $shape" suite "$shape" "$all/$shape" 5 0.01; done
   plan 40 "suite, 16 Mi" suite 16777216 "$one_thread/16777216" 3 0.01
   plan 2 "suite, adding tensors" suite add "add/.*" 3 0.01
+  plan 60 "choices" choices 5 0.01
   plan 30 "peers" peers peers --rounds 5 --shapes 65536,1048576,16777216,1000x64,1000x1000
   [ "$threads" -eq 1 ] || plan 20 "peers on all threads" peers peers-threads --rounds 5 --threads "$threads" --shapes 65536,1048576,16777216
   plan 30 "compile time" compile_time --rounds 3
