@@ -55,7 +55,8 @@ double seconds_since(clock_type::time_point start)
 // ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Hyperparameters for this short run; the recipes' defaults are for longer runs. The weight decay is 5e-4 for L2, SGDS
-/// and SWD, and larger if it is decoupled. --lr and --weight-decay override them.
+/// and SWD, and larger if it is decoupled. --lr and --weight-decay override them. These are the optimizers that run if
+/// none is chosen.
 const std::map<std::string_view, std::vector<gradus::named_number>> tuned = {
     {"sgd", {{"lr", 0.03}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
     {"sgds", {{"lr", 0.03}, {"momentum", 0.9}, {"weight_decay", 5e-4}}},
@@ -116,7 +117,7 @@ void describe(CLI::App& app, options& o)
   const CLI::Range up_to_all(Index(1), train_count);
   const CLI::Range whole(std::int64_t(0), std::numeric_limits<std::int64_t>::max());
   // clang-format off
-  app.add_option("--optimizer", o.optimizers, "One or more; all if not given")->check(CLI::IsMember(names));
+  app.add_option("--optimizer", o.optimizers, "One or more; if not given, those tuned for it")->check(CLI::IsMember(names));
   app.add_option("--epochs", o.epochs, "How often each image is seen")->check(CLI::Range(1, 10'000))->capture_default_str();
   app.add_option("--batch", o.batch, "Images a step")->check(up_to_all)->capture_default_str();
   app.add_option("--lr", o.lr, "Learning rate; if not given, each optimizer's own, which the table shows");
@@ -138,7 +139,7 @@ void describe(CLI::App& app, options& o)
     // Each recipe once, in the order of for_each_recipe.
     std::vector<std::string> chosen;
     for (const std::string& name : names)
-      if (o.optimizers.empty() || std::count(o.optimizers.begin(), o.optimizers.end(), name))
+      if (o.optimizers.empty() ? tuned.count(name) > 0 : std::count(o.optimizers.begin(), o.optimizers.end(), name) > 0)
         chosen.push_back(name);
     o.optimizers = chosen;
     o.batch = std::min(o.batch, o.images);

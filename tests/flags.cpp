@@ -1,10 +1,12 @@
 // What the compiler's flags may change: rounding, and nothing else. Compiled once without such flags and once for each
 // of them (CMakeLists.txt); `record FILE` writes what all recipes give, `compare FILE` holds another build against it.
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -50,23 +52,22 @@ template <class T, class Recipe, class Backend>
 std::vector<T> walk(Backend backend)
 {
   const auto rule = tried<Recipe>().rule();
-  std::vector<T> w(n), g(n), first(n), second(n), third(n);
+  constexpr std::size_t slots = decltype(rule)::slots;
+  std::vector<T> w(n), g(n);
+  std::array<std::vector<T>, slots> memory;
+  std::array<std::span<T>, slots> state;
   for (std::size_t i = 0; i < n; ++i)
     w[i] = T(int(i % 13) - 6) / 4 + T(0.1);
-  std::vector<T>* const slots[] = {&first, &second, &third};
-  for (std::size_t k = 0; k < rule.slots; ++k)
-    slots[k]->assign(n, T(gradus::initial_value(rule, k)));
+  for (std::size_t i = 0; i < slots; ++i) {
+    memory[i].assign(n, T(gradus::initial_value(rule, i)));
+    state[i] = memory[i];
+  }
+  gradus::step_scalars k;
   for (int t = 1; t <= 20; ++t) {
     for (std::size_t i = 0; i < n; ++i)
       g[i] = T(int((i * 7 + std::size_t(t) * 5) % 23) - 11) / T(i % 3 == 0 ? 16 : i % 3 == 1 ? 4096 : 1 << 20);
-    const auto formula = gradus::prepare<T>(rule, gradus::make_step_scalars(rule, std::uint64_t(t), 1, 0.01));
-    bool fits;
-    if constexpr (rule.slots == 1)
-      fits = gradus::update(backend, formula, w, g, {first});
-    else if constexpr (rule.slots == 2)
-      fits = gradus::update(backend, formula, w, g, {first, second});
-    else
-      fits = gradus::update(backend, formula, w, g, {first, second, third});
+    k = gradus::make_step_scalars(rule, std::uint64_t(t), 1, 0.01, k);
+    const bool fits = gradus::update(backend, gradus::prepare<T>(rule, k), w, g, state);
     if (!fits)
       fail("lengths", "", 0, 0);
   }

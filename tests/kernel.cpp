@@ -281,25 +281,29 @@ TEST_CASE("update: different lengths are refused, and nothing changes")
 TEST_CASE("update_moments, update_weights: each changes its half and no more")
 {
   support::for_each_composition([]<class Rule>(std::string_view name, const Rule& rule) {
-    constexpr std::size_t n = 20;
-    std::vector<float> weights(n, 0.5f), gradients(n, 0.25f);
-    std::vector<float> memory(n * Rule::slots, 0.125f);
-    std::array<std::span<float>, Rule::slots> slots;
-    for (std::size_t k = 0; k < Rule::slots; ++k)
-      slots[k] = std::span(memory).subspan(n * k, n);
-    gradus::step_scalars k = gradus::make_step_scalars(rule, 10, 1, 0);
-    k.mean_square = 0.01;
-    const auto formula = gradus::prepare<float>(rule, k);
-    const auto old_weights = weights, old_memory = memory;
-    const bool keeps_state = !formula.idle_first_moment || Rule::slots > 1;
-    REQUIRE(gradus::update_moments(backend, formula, weights, gradients, slots));
-    CHECK_MESSAGE(weights == old_weights, std::string(name));
-    CHECK_MESSAGE((memory != old_memory) == keeps_state, std::string(name));
-    const auto moved = memory;
-    REQUIRE(gradus::update_weights(backend, formula, weights, gradients, slots));
-    CHECK_MESSAGE(weights != old_weights, std::string(name));
-    CHECK_MESSAGE(memory == moved, std::string(name));
-    CHECK(gradients == std::vector<float>(n, 0.25f));
+    if constexpr (gradus::updates_last<decltype(rule.first_moment)>)
+      return;
+    else {
+      constexpr std::size_t n = 20;
+      std::vector<float> weights(n, 0.5f), gradients(n, 0.25f);
+      std::vector<float> memory(n * Rule::slots, 0.125f);
+      std::array<std::span<float>, Rule::slots> slots;
+      for (std::size_t k = 0; k < Rule::slots; ++k)
+        slots[k] = std::span(memory).subspan(n * k, n);
+      gradus::step_scalars k = gradus::make_step_scalars(rule, 10, 1, 0, {});
+      k.mean_square = 0.01;
+      const auto formula = gradus::prepare<float>(rule, k);
+      const auto old_weights = weights, old_memory = memory;
+      const bool keeps_state = !formula.idle_first_moment || Rule::slots > 1;
+      REQUIRE(gradus::update_moments(backend, formula, weights, gradients, slots));
+      CHECK_MESSAGE(weights == old_weights, std::string(name));
+      CHECK_MESSAGE((memory != old_memory) == keeps_state, std::string(name));
+      const auto moved = memory;
+      REQUIRE(gradus::update_weights(backend, formula, weights, gradients, slots));
+      CHECK_MESSAGE(weights != old_weights, std::string(name));
+      CHECK_MESSAGE(memory == moved, std::string(name));
+      CHECK(gradients == std::vector<float>(n, 0.25f));
+    }
   });
 }
 
@@ -315,7 +319,7 @@ TEST_CASE("prepare, update: formulas are trivially copyable, and nothing throws"
       using slots = std::array<std::span<T>, prepared::slots>;
       using span = std::span<T>;
       using gradient_span = std::span<const T>;
-      static_assert(noexcept(gradus::make_step_scalars(rule, 1, 1.0, 0.0)));
+      static_assert(noexcept(gradus::make_step_scalars(rule, 1, 1.0, 0.0, {})));
       static_assert(noexcept(gradus::prepare<T>(rule, gradus::step_scalars{})));
       static_assert(noexcept(gradus::initial_value(rule, 0)));
       static_assert(noexcept(gradus::update(backend, std::declval<const prepared&>(), span(), gradient_span(),
@@ -336,7 +340,7 @@ TEST_CASE("prepare, update: formulas are trivially copyable, and nothing throws"
     check(0.0f);
     check(0.0);
   });
-  CHECK(checked == 2 * 16);
+  CHECK(checked == 2 * 37);
 }
 
 TEST_CASE_TEMPLATE("next_second_moment_sum: follows the sum of the moments from the gradients' norms", T, float, double)

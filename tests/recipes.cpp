@@ -33,10 +33,11 @@ bool same_steps(const A& a, const B& b)
       for (double& x : slots[k])
         x = gradus::initial_value(rule, k);
     }
+    gradus::step_scalars k;
     for (std::uint64_t t = 1; t <= 10; ++t) {
       for (std::size_t i = 0; i < length; ++i)
         gradients[i] = weights[i] / 3 + double(t);
-      gradus::step_scalars k = gradus::make_step_scalars(rule, t, 0.5, 0);
+      k = gradus::make_step_scalars(rule, t, 0.5, 0, k);
       k.mean_square = 0.1;
       REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
     }
@@ -84,6 +85,39 @@ TEST_CASE("rule: is the composition in the table of algorithms.md")
     CHECK(same_steps(radam{lr, b1, b2, eps, wd, decoupled}.rule(),
                      compose(lr, average, square, step_size::rectified{.eps = eps},
                              decay::l2_or_decoupled{wd, decoupled})));
+  CHECK(same_steps(adagrad{lr, 0.1, wd, 0.3, eps}.rule(),
+                   compose(lr, first_moment::none{}, second_moment::sum{.initial_accumulator = 0.3},
+                           step_size::decaying{.eps = eps, .lr_decay = 0.1}, decay::l2{wd})));
+  CHECK(same_steps(adadelta{lr, 0.8, eps, wd}.rule(),
+                   compose(lr, first_moment::rms_ratio{.rho = 0.8, .eps = eps}, second_moment::ema{.beta2 = 0.8},
+                           constant, decay::l2{wd})));
+  CHECK(same_steps(adamax{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, second_moment::infinity_norm{.beta2 = b2, .eps = eps}, step_size::by_norm{},
+                           decay::l2{wd})));
+  for (const double mu : {0.0, 0.8})
+    for (const bool centered : {false, true})
+      CHECK(same_steps(rmsprop{lr, b2, eps, wd, mu, centered}.rule(),
+                       compose(lr, first_moment::normalized_momentum{.momentum = mu, .eps = eps},
+                               second_moment::ema_about_mean{.beta2 = b2, .centered = centered}, constant,
+                               decay::l2{wd})));
+  CHECK(same_steps(adabelief{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, second_moment::belief{.beta2 = b2}, step_size::adaptive_above{.eps = eps},
+                           decay::decoupled{wd})));
+  CHECK(same_steps(adopt{lr, b1, b2, eps, wd, 0.5}.rule(),
+                   compose(lr, first_moment::normalized_ema{.beta1 = b1, .eps = eps, .clip_exponent = 0.5},
+                           second_moment::ema_from_first{.beta2 = b2}, constant, decay::decoupled{wd})));
+  CHECK(same_steps(ademamix{lr, b1, b2, 0.99, 3, 7, eps, wd}.rule(),
+                   compose(lr, first_moment::two_emas{.beta1 = b1, .beta3 = 0.99, .alpha = 3, .t_alpha_beta3 = 7},
+                           square, adaptive, decay::decoupled{wd})));
+  for (const bool decoupled : {false, true})
+    CHECK(same_steps(nadam{lr, b1, b2, eps, wd, 0.01, decoupled}.rule(),
+                     compose(lr, first_moment::nesterov_ema{.beta1 = b1, .momentum_decay = 0.01}, square, adaptive,
+                             decay::l2_or_decoupled{wd, decoupled})));
+  CHECK(same_steps(adan{lr, b1, 0.7, b2, eps, wd}.rule(),
+                   compose(lr, first_moment::ema_and_difference{.beta1 = b1, .beta2 = 0.7}, square, adaptive,
+                           decay::proximal{wd})));
+  CHECK(same_steps(lion{lr, b1, b2, wd}.rule(), compose(lr, first_moment::sign_of_ema{.beta1 = b1, .beta2 = b2}, none,
+                                                        constant, decay::decoupled{wd})));
 }
 
 TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
@@ -124,6 +158,38 @@ TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
 
       {"radam", "lr", 1e-3},     {"radam", "beta1", 0.9},      {"radam", "beta2", 0.999},
       {"radam", "eps", 1e-8},    {"radam", "weight_decay", 0}, {"radam", "decoupled_weight_decay", 0},
+
+      {"adagrad", "lr", 1e-2},             {"adagrad", "lr_decay", 0},          {"adagrad", "weight_decay", 0},
+      {"adagrad", "initial_accumulator", 0}, {"adagrad", "eps", 1e-10},
+
+      {"adadelta", "lr", 1},               {"adadelta", "rho", 0.9},            {"adadelta", "eps", 1e-6},
+      {"adadelta", "weight_decay", 0},
+
+      {"adamax", "lr", 2e-3},              {"adamax", "beta1", 0.9},            {"adamax", "beta2", 0.999},
+      {"adamax", "eps", 1e-8},             {"adamax", "weight_decay", 0},
+
+      {"rmsprop", "lr", 1e-2},             {"rmsprop", "alpha", 0.99},          {"rmsprop", "eps", 1e-8},
+      {"rmsprop", "weight_decay", 0},      {"rmsprop", "momentum", 0},          {"rmsprop", "centered", 0},
+
+      {"adabelief", "lr", 1e-3},           {"adabelief", "beta1", 0.9},         {"adabelief", "beta2", 0.999},
+      {"adabelief", "eps", 1e-16},         {"adabelief", "weight_decay", 0},
+
+      {"adopt", "lr", 1e-3},               {"adopt", "beta1", 0.9},             {"adopt", "beta2", 0.9999},
+      {"adopt", "eps", 1e-6},              {"adopt", "weight_decay", 0},        {"adopt", "clip_exponent", 0.25},
+
+      {"ademamix", "lr", 1e-3},            {"ademamix", "beta1", 0.9},          {"ademamix", "beta2", 0.999},
+      {"ademamix", "beta3", 0.9999},       {"ademamix", "alpha", 5},            {"ademamix", "t_alpha_beta3", 0},
+      {"ademamix", "eps", 1e-8},           {"ademamix", "weight_decay", 0},
+
+      {"nadam", "lr", 2e-3}, {"nadam", "beta1", 0.9}, {"nadam", "beta2", 0.999},
+      {"nadam", "eps", 1e-8}, {"nadam", "weight_decay", 0}, {"nadam", "momentum_decay", 4e-3},
+      {"nadam", "decoupled_weight_decay", 0},
+
+      {"adan", "lr", 1e-3}, {"adan", "beta1", 0.98}, {"adan", "beta2", 0.92},
+      {"adan", "beta3", 0.99}, {"adan", "eps", 1e-8}, {"adan", "weight_decay", 0},
+
+      {"lion", "lr", 1e-4},                {"lion", "beta1", 0.9},              {"lion", "beta2", 0.99},
+      {"lion", "weight_decay", 0},
   };
   // clang-format on
   std::size_t found = 0;

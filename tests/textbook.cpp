@@ -23,12 +23,13 @@
 namespace textbook {
 
 struct hyperparameters {
-  double lr, beta1, beta2, eps, weight_decay, momentum, dampening, initial_accumulator, final_lr, gamma, partial;
-  bool nesterov, decoupled_weight_decay;
+  double lr, beta1, beta2, eps, weight_decay, momentum, dampening, initial_accumulator, final_lr, gamma, partial,
+      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay;
+  bool nesterov, decoupled_weight_decay, centered;
 };
 
 struct tensor {
-  std::vector<double> theta, g, m, v, v_max;
+  std::vector<double> theta, g, m, v, v_max, previous;
   hyperparameters h;
   int t = 0;
   bool takes_part = true;
@@ -197,6 +198,160 @@ void radam(model& all, double lr_scale)
   }
 }
 
+// Calls f(tensor, i, lr) for the elements of all tensors that take part; tensors' step counts then include this step.
+template <class F>
+void for_elements(model& all, double lr_scale, const F& f)
+{
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    ++x.t;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      f(x, i, x.h.lr * lr_scale);
+  }
+}
+
+void adagrad(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double g = x.g[i] + x.h.weight_decay * x.theta[i];
+    x.v[i] = (x.t == 1 ? x.h.initial_accumulator : x.v[i]) + g * g;
+    x.theta[i] -= lr / (1 + (x.t - 1) * x.h.lr_decay) * g / (std::sqrt(x.v[i]) + x.h.eps);
+  });
+}
+
+// The average of squared steps is in m.
+void adadelta(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double g = x.g[i] + x.h.weight_decay * x.theta[i], rho = x.h.rho;
+    x.v[i] = rho * x.v[i] + (1 - rho) * g * g;
+    const double step = std::sqrt(x.m[i] + x.h.eps) / std::sqrt(x.v[i] + x.h.eps) * g;
+    x.m[i] = rho * x.m[i] + (1 - rho) * step * step;
+    x.theta[i] -= lr * step;
+  });
+}
+
+void adamax(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double g = x.g[i] + x.h.weight_decay * x.theta[i];
+    x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * g;
+    x.v[i] = std::max(x.h.beta2 * x.v[i], std::fabs(g) + x.h.eps);
+    x.theta[i] -= lr / (1 - std::pow(x.h.beta1, x.t)) * x.m[i] / x.v[i];
+  });
+}
+
+// The average gradient is in v_max.
+void rmsprop(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double g = x.g[i] + x.h.weight_decay * x.theta[i], alpha = x.h.alpha;
+    x.v[i] = alpha * x.v[i] + (1 - alpha) * g * g;
+    x.v_max[i] = alpha * x.v_max[i] + (1 - alpha) * g;
+    const double v = x.h.centered ? x.v[i] - x.v_max[i] * x.v_max[i] : x.v[i];
+    x.m[i] = x.h.momentum * x.m[i] + g / (std::sqrt(v) + x.h.eps);
+    x.theta[i] -= lr * x.m[i];
+  });
+}
+
+void adabelief(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    x.theta[i] *= 1 - lr * x.h.weight_decay;
+    x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * x.g[i];
+    const double surprise = x.g[i] - x.m[i];
+    x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * surprise * surprise + x.h.eps;
+    const double m_hat = x.m[i] / (1 - std::pow(x.h.beta1, x.t)), v_hat = x.v[i] / (1 - std::pow(x.h.beta2, x.t));
+    x.theta[i] -= lr * m_hat / (std::sqrt(v_hat) + x.h.eps);
+  });
+}
+
+void adopt(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double g = x.g[i];
+    if (x.t == 1) {
+      x.v[i] = g * g;
+      return;
+    }
+    const double limit = std::pow(x.t - 1, x.h.clip_exponent);
+    const double normalized = std::clamp(g / std::max(std::sqrt(x.v[i]), x.h.eps), -limit, limit);
+    x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * normalized;
+    x.theta[i] = (1 - lr * x.h.weight_decay) * x.theta[i] - lr * x.m[i];
+    x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * g * g;
+  });
+}
+
+// The slow average is in v_max.
+void ademamix(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    double alpha = x.h.alpha, beta3 = x.h.beta3;
+    if (x.t < x.h.t_alpha_beta3) {
+      const double part = x.t / x.h.t_alpha_beta3;
+      alpha *= part;
+      const auto half_life = [](double beta) { return std::log(0.5) / std::log(beta); };
+      if (x.h.beta1 > 0)
+        beta3 = std::min(beta3, std::pow(0.5, 1 / ((1 - part) * half_life(x.h.beta1) + part * half_life(beta3))));
+      else
+        beta3 = std::pow(0.5, 1 / (part * half_life(beta3)));
+    }
+    x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * x.g[i];
+    x.v_max[i] = beta3 * x.v_max[i] + (1 - beta3) * x.g[i];
+    x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * x.g[i] * x.g[i];
+    const double m_hat = x.m[i] / (1 - std::pow(x.h.beta1, x.t)), v_hat = x.v[i] / (1 - std::pow(x.h.beta2, x.t));
+    x.theta[i] *= 1 - lr * x.h.weight_decay;
+    x.theta[i] -= lr * (m_hat + alpha * x.v_max[i]) / (std::sqrt(v_hat) + x.h.eps);
+  });
+}
+
+// μ and their product are made anew in each step, from the first one on.
+void nadam(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const auto mu = [&](int t) { return x.h.beta1 * (1 - 0.5 * std::pow(0.96, t * x.h.momentum_decay)); };
+    double product = 1;
+    for (int t = 1; t <= x.t; ++t)
+      product *= mu(t);
+    double g = x.g[i];
+    if (x.h.decoupled_weight_decay)
+      x.theta[i] *= 1 - lr * x.h.weight_decay;
+    else
+      g += x.h.weight_decay * x.theta[i];
+    x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * g;
+    x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * g * g;
+    const double root = std::sqrt(x.v[i] / (1 - std::pow(x.h.beta2, x.t))) + x.h.eps;
+    x.theta[i] -= lr * (1 - mu(x.t)) / (1 - product) * g / root;
+    x.theta[i] -= lr * mu(x.t + 1) / (1 - product * mu(x.t + 1)) * x.m[i] / root;
+  });
+}
+
+void adan(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double g = x.g[i], change = x.t == 1 ? 0 : g - x.previous[i], ahead = g + x.h.beta2 * change;
+    x.previous[i] = g;
+    x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * g;
+    x.v_max[i] = x.h.beta2 * x.v_max[i] + (1 - x.h.beta2) * change;
+    x.v[i] = x.h.beta3 * x.v[i] + (1 - x.h.beta3) * ahead * ahead;
+    const double root = std::sqrt(x.v[i] / (1 - std::pow(x.h.beta3, x.t))) + x.h.eps;
+    x.theta[i] -= lr * x.m[i] / (1 - std::pow(x.h.beta1, x.t)) / root;
+    x.theta[i] -= lr * x.h.beta2 * x.v_max[i] / (1 - std::pow(x.h.beta2, x.t)) / root;
+    x.theta[i] /= 1 + lr * x.h.weight_decay;
+  });
+}
+
+void lion(model& all, double lr_scale)
+{
+  for_elements(all, lr_scale, [](tensor& x, std::size_t i, double lr) {
+    const double ahead = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * x.g[i];
+    x.theta[i] *= 1 - lr * x.h.weight_decay;
+    x.theta[i] -= ahead > 0 ? lr : ahead < 0 ? -lr : 0;
+    x.m[i] = x.h.beta2 * x.m[i] + (1 - x.h.beta2) * x.g[i];
+  });
+}
+
 void step(std::string_view name, model& all, double lr_scale)
 {
   if (name == "sgd")
@@ -219,6 +374,26 @@ void step(std::string_view name, model& all, double lr_scale)
     return padam(all, lr_scale);
   if (name == "radam")
     return radam(all, lr_scale);
+  if (name == "adagrad")
+    return adagrad(all, lr_scale);
+  if (name == "adadelta")
+    return adadelta(all, lr_scale);
+  if (name == "adamax")
+    return adamax(all, lr_scale);
+  if (name == "rmsprop")
+    return rmsprop(all, lr_scale);
+  if (name == "adabelief")
+    return adabelief(all, lr_scale);
+  if (name == "adopt")
+    return adopt(all, lr_scale);
+  if (name == "ademamix")
+    return ademamix(all, lr_scale);
+  if (name == "nadam")
+    return nadam(all, lr_scale);
+  if (name == "adan")
+    return adan(all, lr_scale);
+  if (name == "lion")
+    return lion(all, lr_scale);
   FAIL("the textbook knows no ", std::string(name));
 }
 
@@ -250,15 +425,34 @@ Recipe recipe_of(const hyperparameters& h)
   Recipe r;
   r.lr = h.lr;
   r.weight_decay = h.weight_decay;
-  if constexpr (requires { r.momentum; }) {
+  if constexpr (requires { r.momentum; })
     r.momentum = h.momentum;
+  if constexpr (requires { r.dampening; })
     r.dampening = h.dampening;
+  if constexpr (requires { r.nesterov; })
     r.nesterov = h.nesterov;
-  } else {
+  if constexpr (requires { r.beta1; })
     r.beta1 = h.beta1;
+  if constexpr (requires { r.beta2; })
     r.beta2 = h.beta2;
+  if constexpr (requires { r.eps; })
     r.eps = h.eps;
-  }
+  if constexpr (requires { r.lr_decay; })
+    r.lr_decay = h.lr_decay;
+  if constexpr (requires { r.rho; })
+    r.rho = h.rho;
+  if constexpr (requires { r.alpha; })
+    r.alpha = h.alpha;
+  if constexpr (requires { r.clip_exponent; })
+    r.clip_exponent = h.clip_exponent;
+  if constexpr (requires { r.beta3; })
+    r.beta3 = h.beta3;
+  if constexpr (requires { r.t_alpha_beta3; })
+    r.t_alpha_beta3 = h.t_alpha_beta3;
+  if constexpr (requires { r.momentum_decay; })
+    r.momentum_decay = h.momentum_decay;
+  if constexpr (requires { r.centered; })
+    r.centered = h.centered;
   if constexpr (requires { r.initial_accumulator; })
     r.initial_accumulator = h.initial_accumulator;
   if constexpr (requires { r.final_lr; })
@@ -301,7 +495,7 @@ hyperparameters draw_hyperparameters(support::random& r, std::string_view recipe
 {
   hyperparameters h{};
   h.lr = r.magnitude(1e-3, 1e-1);
-  h.beta1 = r.chance(0.2) ? 0 : r.uniform(0.5, 0.95);
+  h.beta1 = r.chance(0.2) && recipe != "adabelief" ? 0 : r.uniform(0.5, 0.95);  // there 0 leaves nothing but eps in v
   h.beta2 = r.chance(0.2) && recipe == "radam" ? r.uniform(0.5, 0.8) : r.uniform(0.9, 0.9995);
   h.eps = r.magnitude(1e-10, 1e-3);
   h.weight_decay = r.chance(0.2) ? 0 : r.magnitude(1e-4, 1e-1);
@@ -313,6 +507,15 @@ hyperparameters draw_hyperparameters(support::random& r, std::string_view recipe
   h.gamma = r.magnitude(1e-3, 0.5);
   h.partial = r.chance(0.5) ? r.uniform(0, 0.5) : std::ldexp(1.0, -1 - int(r.below(4)));
   h.decoupled_weight_decay = r.chance(0.5);
+  support::random more = r;  // so that the problems of other recipes stay the same
+  h.lr_decay = more.chance(0.5) ? 0 : more.magnitude(1e-3, 1);
+  h.rho = more.uniform(0.5, 0.99);
+  h.alpha = recipe == "rmsprop" ? more.uniform(0.5, 0.999) : more.chance(0.2) ? 0 : more.uniform(0, 8);
+  h.clip_exponent = more.chance(0.5) ? 0.25 : more.uniform(0, 2);
+  h.beta3 = more.uniform(0.95, 0.9999);
+  h.t_alpha_beta3 = more.chance(0.3) ? 0 : more.uniform(1, 50);
+  h.centered = more.chance(0.5);
+  h.momentum_decay = more.chance(0.2) ? 0 : more.magnitude(1e-3, 1);
   return h;
 }
 
@@ -345,7 +548,7 @@ double worst_difference(machine<T>& ours, std::string_view recipe, std::uint64_t
       curvature[k].push_back(r.uniform(0, 1));
     }
     gradients[k].resize(n);
-    x.g = x.m = x.v = x.v_max = std::vector<double>(n, 0.0);
+    x.g = x.m = x.v = x.v_max = x.previous = std::vector<double>(n, 0.0);
     model.push_back(std::move(x));
     ours.add(weights[k], gradients[k], model[k].h);
   };

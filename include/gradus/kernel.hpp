@@ -9,6 +9,9 @@
 ///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale));  // t = 1, 2, …
 ///     const bool fits = gradus::update(gradus::default_backend{}, formula, weights, gradients, {exp_avg, exp_avg_sq});
 ///
+/// Nadam keeps a number from step to step: pass what make_step_scalars returned for the step before as its fifth
+/// argument.
+///
 /// A scheduled decay needs v̄, the fourth argument of make_step_scalars. If rule.scheduled_in_one_pass, keep one double
 /// for all tensors that share β₂ and t: Σv, 0 at first. Before their step, advance it by their gradients' norm:
 ///
@@ -66,13 +69,13 @@ template <pass Pass, class Backend, class Prepared, class T = typename Prepared:
 bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, std::span<const T> g,
                  const slot_spans<T, Prepared::slots>& slots) noexcept
 {
-  const std::size_t skipped = c.idle_first_moment ? Prepared::first_slots : 0;
   T* pointer[Prepared::slots + 1] = {};
   bool good = g.size() == theta.size();
-  for (std::size_t k = skipped; k < Prepared::slots; ++k) {
-    good = good && slots.all[k].size() == theta.size();
-    pointer[k] = slots.all[k].data();
-  }
+  for (std::size_t k = 0; k < Prepared::slots; ++k)
+    if (c.keeps(k)) {
+      good = good && slots.all[k].size() == theta.size();
+      pointer[k] = slots.all[k].data();
+    }
   if (good)
     run<Pass>(backend, c, theta.data(), g.data(), pointer, theta.size());
   return good;
@@ -85,7 +88,8 @@ bool run_checked(const Backend& backend, const Prepared& c, std::span<T> theta, 
 /// \param formula     from `prepare`, for this step
 /// \param parameters  updated
 /// \param gradients   as long as the parameters, not overlapping them
-/// \param slots       updated; each as long as the parameters. With momentum 0 its slot is ignored and may be empty
+/// \param slots       updated; each as long as the parameters. With momentum 0 its slot is ignored and may be empty; so
+///                    is rmsprop's grad_avg if it is not centered
 /// \return false, with nothing changed, if the lengths differ
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update(const Backend& backend, const prepared<F, S, P, D, T>& formula,

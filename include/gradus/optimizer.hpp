@@ -151,22 +151,22 @@ class optimizer
   /// Throws std::invalid_argument if add_group or set_hyperparameters would; does nothing else.
   static void check_hyperparameters(const Recipe& hyperparameters) { detail::checked_group<model>(hyperparameters); }
 
-  /// Sets a group's hyperparameters from the next step on. State is kept, but lowering sgd's momentum to 0 frees the
-  /// momentum buffers, and raising it from 0 creates them with zeros.
+  /// Sets a group's hyperparameters from the next step on. State is kept, but lowering momentum to 0 frees the momentum
+  /// buffers, and raising it from 0 creates them with zeros; so does rmsprop's `centered` with `grad_avg`.
   /// \throws std::invalid_argument for a hyperparameter that is out of range
   void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
   {
     begin_change();
     const std::size_t index = checked(g);
     const typename model::group next = detail::checked_group<model>(hyperparameters);
-    const bool refits = model::is_idle(parts_.groups[index].rule) != model::is_idle(next.rule);
+    const rule_type& rule = parts_.groups[index].rule;
     std::vector<std::pair<tensor*, typename model::state_memory>> refitted;
-    if (refits)
+    if (!model::keep_the_same(rule, next.rule))
       for (tensor& x : parts_.table.all())
         if (x.group == index && !x.name.empty())
-          refitted.emplace_back(&x, new_state(next.rule, x.size, model::first_slots));
+          refitted.emplace_back(&x, new_state(next.rule, x.size, &rule));
     for (auto& [x, state] : refitted)
-      replace_first_moment(*x, state);
+      refit(*x, rule, next.rule, state);
     parts_.replace_group(index, next);
   }
 
@@ -213,7 +213,7 @@ class optimizer
     added.size = parameters.size();
     added.group = g;
     added.name_hash = detail::hash(own);
-    added.state = new_state(parts_.groups[g].rule, added.size, model::slots);
+    added.state = new_state(parts_.groups[g].rule, added.size);
     if constexpr (precision_type::has_master) {
       added.master = {added.size, model::memory_source::get(engine_.backend())};
       added.master.read(parameters.data(), added.size, engine_);
@@ -373,6 +373,7 @@ class optimizer
   /// - "master": the master weights as float, if there are any. For remainder16 it is a copy, which is written back after
   ///   `visit`, with the parameters;
   /// - "step": the tensor's step count, one std::uint64_t;
+  /// - each scalar of the rule under its name, such as nadam's "mu_product", one double;
   /// - "exp_avg_sq_sum", for a scheduled decay that follows Σv from step to step (adams with unrounded moments): Σv of
   ///   all tensors with the same β₂ and step count, one double. If it is NaN, the next step that needs it recomputes it
   ///   from the moments.
@@ -565,14 +566,16 @@ class optimizer
       engine_.check_place(parameters.data(), gradients ? gradients->data() : nullptr, name);
   }
 
-  typename model::state_memory new_state(const rule_type& rule, std::size_t n, std::size_t count) const
+  typename model::state_memory new_state(const rule_type& rule, std::size_t n, const rule_type* had = nullptr) const
   {
-    return detail::make_state<model>(rule, n, count, model::memory_source::get(engine_.backend()));
+    return detail::make_state<model>(rule, n, had, model::memory_source::get(engine_.backend()));
   }
-  static void replace_first_moment(tensor& x, typename model::state_memory& state) noexcept
+  /// Gives a tensor the slots of another rule. \param state  from new_state
+  static void refit(tensor& x, const rule_type& from, const rule_type& to, typename model::state_memory& state) noexcept
   {
-    for (std::size_t k = 0; k < model::first_slots; ++k)
-      x.state[k] = std::move(state[k]);
+    for (std::size_t k = 0; k < model::slots; ++k)
+      if (model::keeps(from, k) != model::keeps(to, k))
+        x.state[k] = std::move(state[k]);
   }
   template <class X>
   static void clear(std::span<X> values, const std::vector<unsigned char>& mask)
@@ -601,9 +604,10 @@ class optimizer
   {
     reserve_one(parts_.table[index].size);  // which may move the table
     tensor& x = parts_.table[index];
-    if (model::is_idle(parts_.groups[g].rule) != model::is_idle(parts_.groups[x.group].rule)) {
-      auto state = new_state(parts_.groups[g].rule, x.size, model::first_slots);
-      replace_first_moment(x, state);
+    const rule_type &from = parts_.groups[x.group].rule, &to = parts_.groups[g].rule;
+    if (!model::keep_the_same(from, to)) {
+      auto state = new_state(to, x.size, &from);
+      refit(x, from, to, state);
     }
     if constexpr (model::has_remainders)
       x.master.restore(parameters.data(), x.size, engine_);

@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// The ten named optimizers, as aggregates of hyperparameters. Names and defaults are PyTorch's where it has the
+/// The named optimizers, as aggregates of hyperparameters. Names and defaults are PyTorch's where it has the
 /// optimizer, otherwise the authors'. docs/algorithms.md has the equations. α is lr times the step's lr_scale, λ is
 /// weight_decay, g the gradient, and m̂ and v̂ are the bias-corrected moments.
 
@@ -230,7 +230,231 @@ struct radam {
   }
 };
 
-/// Calls f(name, std::type_identity<Recipe>) for each of the ten recipes. This is the only list of them.
+/// Adagrad: divides by the root of the sum of all g². State: `sum`. Duchi, Hazan and Singer, JMLR 2011; PyTorch's form
+/// and defaults.
+struct adagrad {
+  double lr = 1e-2;                ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double lr_decay = 0;             ///< ≥ 0; step t has the learning rate lr/(1 + (t−1)·lr_decay)
+  double weight_decay = 0;         ///< λ ≥ 0; L2, which adds λθ to g
+  double initial_accumulator = 0;  ///< ≥ 0; start value of the sum
+  double eps = 1e-10;              ///< ≥ 0; keeps the divisor √v + eps away from 0
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adagrad::lr), hyper::lr_decay(&adagrad::lr_decay),
+                                                hyper::weight_decay(&adagrad::weight_decay),
+                                                hyper::initial_accumulator(&adagrad::initial_accumulator),
+                                                hyper::eps(&adagrad::eps));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::none{}, second_moment::sum{initial_accumulator},
+                   step_size::decaying{eps, lr_decay}, decay::l2{weight_decay});
+  }
+};
+
+/// Adadelta: multiplies g by the ratio of two root mean squares, of earlier steps and of gradients. State: `acc_delta`,
+/// `exp_avg_sq`. Zeiler, arXiv 1212.5701 (2012); PyTorch's form and defaults.
+struct adadelta {
+  double lr = 1;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double rho = 0.9;         ///< ρ in [0, 1): decay rate of both averages
+  double eps = 1e-6;        ///< ≥ 0; added to both means of squares; with 0 no weight ever moves
+  double weight_decay = 0;  ///< λ ≥ 0; L2, which adds λθ to g
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adadelta::lr), hyper::rho(&adadelta::rho),
+                                                hyper::eps(&adadelta::eps),
+                                                hyper::weight_decay(&adadelta::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::rms_ratio{rho, eps}, second_moment::ema{rho}, step_size::constant{},
+                   decay::l2{weight_decay});
+  }
+};
+
+/// Adamax: Adam with the maximum norm, v ← max(β₂v, |g| + eps), without a root. State: `exp_avg`, `exp_inf`. Kingma and
+/// Ba, ICLR 2015; PyTorch's form and defaults.
+struct adamax {
+  double lr = 2e-3;         ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;       ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.999;     ///< β₂ in [0, 1): decay rate of the norm v of g
+  double eps = 1e-8;        ///< ≥ 0; keeps v away from 0
+  double weight_decay = 0;  ///< λ ≥ 0; L2, which adds λθ to g
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adamax::lr), hyper::beta1(&adamax::beta1),
+                                                hyper::beta2(&adamax::beta2), hyper::eps(&adamax::eps),
+                                                hyper::weight_decay(&adamax::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::ema{beta1}, second_moment::infinity_norm{beta2, eps}, step_size::by_norm{},
+                   decay::l2{weight_decay});
+  }
+};
+
+/// RMSprop: g/(√v + eps), through a momentum buffer. State: `exp_avg_sq`; `grad_avg` if centered, `momentum_buffer` with
+/// momentum. Tieleman and Hinton 2012 (docs/first_moment.md); PyTorch's form and defaults.
+struct rmsprop {
+  double lr = 1e-2;         ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double alpha = 0.99;      ///< in [0, 1): decay rate of the average v of g²
+  double eps = 1e-8;        ///< ≥ 0; keeps the divisor √v + eps away from 0
+  double weight_decay = 0;  ///< λ ≥ 0; L2, which adds λθ to g
+  double momentum = 0;      ///< μ in [0, 1); 0 keeps no buffer
+  bool centered = false;    ///< v is the average of the squared distance to the average gradient
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&rmsprop::lr),
+                                                field{"alpha", &rmsprop::alpha, range::zero_to_below_one},
+                                                hyper::eps(&rmsprop::eps), hyper::weight_decay(&rmsprop::weight_decay),
+                                                hyper::momentum(&rmsprop::momentum),
+                                                hyper::centered(&rmsprop::centered));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::normalized_momentum{momentum, eps}, second_moment::ema_about_mean{alpha, centered},
+                   step_size::constant{}, decay::l2{weight_decay});
+  }
+};
+
+/// AdaBelief: AdamW whose v averages (g − m)² in place of g². State: `exp_avg`, `exp_avg_var`. Zhuang et al., NeurIPS
+/// 2020; the authors' form without rectification.
+struct adabelief {
+  double lr = 1e-3;         ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;       ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.999;     ///< β₂ in [0, 1): decay rate of the average v of (g − m)²
+  double eps = 1e-16;       ///< ≥ 0; in each step added to v, and added to its root
+  double weight_decay = 0;  ///< λ ≥ 0; shrinks θ by αλ
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adabelief::lr), hyper::beta1(&adabelief::beta1),
+                                                hyper::beta2(&adabelief::beta2), hyper::eps(&adabelief::eps),
+                                                hyper::weight_decay(&adabelief::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::ema{beta1}, second_moment::belief{beta2}, step_size::adaptive_above{eps},
+                   decay::decoupled{weight_decay});
+  }
+};
+
+/// ADOPT: momentum of g/max(√v, eps), where v is of the step before. The first step only fills v. State: `exp_avg`,
+/// `exp_avg_sq`. Taniguchi et al., NeurIPS 2024 (docs/first_moment.md); the authors' defaults and clipping.
+struct adopt {
+  double lr = 1e-3;             ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;           ///< β₁ in [0, 1): decay rate of the average m of the normalized g
+  double beta2 = 0.9999;        ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-6;            ///< ≥ 0; the least divisor
+  double weight_decay = 0;      ///< λ ≥ 0; shrinks θ by αλ
+  double clip_exponent = 0.25;  ///< ≥ 0; the normalized g is clipped to ±(t−1)^clip_exponent
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adopt::lr), hyper::beta1(&adopt::beta1),
+                                                hyper::beta2(&adopt::beta2), hyper::eps(&adopt::eps),
+                                                hyper::weight_decay(&adopt::weight_decay),
+                                                hyper::clip_exponent(&adopt::clip_exponent));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::normalized_ema{beta1, eps, clip_exponent}, second_moment::ema_from_first{beta2},
+                   step_size::constant{}, decay::decoupled{weight_decay});
+  }
+};
+
+/// AdEMAMix: AdamW along m̂ + α·n, where n is a slower average of g. State: `exp_avg`, `exp_avg_slow`, `exp_avg_sq`.
+/// Pagliardini, Ablin and Grangier, ICLR 2025 (docs/first_moment.md); the authors' defaults.
+struct ademamix {
+  double lr = 1e-3;          ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;        ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.999;      ///< β₂ in [0, 1): decay rate of the average v of g²
+  double beta3 = 0.9999;     ///< β₃ in [0, 1): decay rate of the slow average n of g
+  double alpha = 5;          ///< ≥ 0; the weight of n
+  double t_alpha_beta3 = 0;  ///< ≥ 0; the steps in which alpha and β₃ warm up; 0 for none
+  double eps = 1e-8;         ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 0;   ///< λ ≥ 0; shrinks θ by αλ
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&ademamix::lr), hyper::beta1(&ademamix::beta1),
+                                                hyper::beta2(&ademamix::beta2), hyper::beta3(&ademamix::beta3),
+                                                field{"alpha", &ademamix::alpha, range::at_least_zero},
+                                                hyper::t_alpha_beta3(&ademamix::t_alpha_beta3),
+                                                hyper::eps(&ademamix::eps),
+                                                hyper::weight_decay(&ademamix::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::two_emas{beta1, beta3, alpha, t_alpha_beta3}, second_moment::ema{beta2},
+                   step_size::adaptive{eps}, decay::decoupled{weight_decay});
+  }
+};
+
+/// NAdam: Adam along a Nesterov direction, a mean of m and g whose weights change with t. State: `exp_avg`,
+/// `exp_avg_sq`, one double `mu_product`. Dozat, ICLR workshop 2016 (docs/first_moment.md); PyTorch's form and defaults.
+struct nadam {
+  double lr = 2e-3;                     ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;                   ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.999;                 ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-8;                    ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 0;              ///< λ ≥ 0; adds λθ to g, or shrinks θ by αλ if decoupled
+  double momentum_decay = 4e-3;         ///< ≥ 0; how fast the weight of m rises
+  bool decoupled_weight_decay = false;  ///< decoupled weight decay instead of L2
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&nadam::lr), hyper::beta1(&nadam::beta1),
+                                                hyper::beta2(&nadam::beta2), hyper::eps(&nadam::eps),
+                                                hyper::weight_decay(&nadam::weight_decay),
+                                                hyper::momentum_decay(&nadam::momentum_decay),
+                                                hyper::decoupled_weight_decay(&nadam::decoupled_weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::nesterov_ema{beta1, momentum_decay}, second_moment::ema{beta2},
+                   step_size::adaptive{eps}, decay::l2_or_decoupled{weight_decay, decoupled_weight_decay});
+  }
+};
+
+/// Adan: Adam along m̂ + β₂n̂, where n averages the difference of successive gradients. State: `exp_avg`, `exp_avg_diff`,
+/// `previous_grad`, `exp_avg_sq`. Xie et al., TPAMI 2024 (docs/first_moment.md); the authors' defaults and decay.
+struct adan {
+  double lr = 1e-3;         ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.98;      ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.92;      ///< β₂ in [0, 1): decay rate of the average n of the difference of gradients
+  double beta3 = 0.99;      ///< β₃ in [0, 1): decay rate of the average v of squares
+  double eps = 1e-8;        ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 0;  ///< λ ≥ 0; divides θ by 1 + αλ after the step
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adan::lr), hyper::beta1(&adan::beta1),
+                                                hyper::beta2(&adan::beta2), hyper::beta3(&adan::beta3),
+                                                hyper::eps(&adan::eps), hyper::weight_decay(&adan::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::ema_and_difference{beta1, beta2}, second_moment::ema{beta3},
+                   step_size::adaptive{eps}, decay::proximal{weight_decay});
+  }
+};
+
+/// Lion: θ ← (1 − αλ)θ − α·sign(β₁m + (1−β₁)g), and then m ← β₂m + (1−β₂)g. State: `exp_avg`. Chen et al., NeurIPS
+/// 2023; the authors' defaults.
+struct lion {
+  double lr = 1e-4;         ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;       ///< β₁ in [0, 1): the weight of m in the direction
+  double beta2 = 0.99;      ///< β₂ in [0, 1): decay rate of the average m of g
+  double weight_decay = 0;  ///< λ ≥ 0; shrinks θ by αλ
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&lion::lr), hyper::beta1(&lion::beta1),
+                                                hyper::beta2(&lion::beta2), hyper::weight_decay(&lion::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::sign_of_ema{beta1, beta2}, second_moment::none{}, step_size::constant{},
+                   decay::decoupled{weight_decay});
+  }
+};
+
+/// Calls f(name, std::type_identity<Recipe>) for each recipe. This is the only list of them.
 template <class F>
 constexpr void for_each_recipe(F&& f)
 {
@@ -244,6 +468,16 @@ constexpr void for_each_recipe(F&& f)
   f("adabound", std::type_identity<adabound>{});
   f("padam", std::type_identity<padam>{});
   f("radam", std::type_identity<radam>{});
+  f("adagrad", std::type_identity<adagrad>{});
+  f("adadelta", std::type_identity<adadelta>{});
+  f("adamax", std::type_identity<adamax>{});
+  f("rmsprop", std::type_identity<rmsprop>{});
+  f("adabelief", std::type_identity<adabelief>{});
+  f("adopt", std::type_identity<adopt>{});
+  f("ademamix", std::type_identity<ademamix>{});
+  f("lion", std::type_identity<lion>{});
+  f("nadam", std::type_identity<nadam>{});
+  f("adan", std::type_identity<adan>{});
 }
 
 GRADUS_CLOSE_NAMESPACE

@@ -53,13 +53,13 @@ TEST_CASE("fail_unknown: suggests the nearest name, and none if none is near")
                                      std::pair("ada_bound", "adabound"), std::pair("AMSGrad", "amsgrad"),
                                      std::pair("yoggi", "yogi"), std::pair("radamm", "radam")})
     CHECK(suggestion_for(typed) == " (\"" + std::string(meant) + "\"?)");
-  for (const char* typed : {"", "rmsprop"})
+  for (const char* typed : {"", "shampoo"})
     CHECK(suggestion_for(typed).empty());
 }
 
 TEST_CASE("fail_unknown: suggests nothing for algorithms that gradus does not have, even if a name is similar")
 {
-  for (const char* typed : {"nadam", "NAdam", "adagrad", "lion", "adan", "adamax", "sgdw"})
+  for (const char* typed : {"nadamw", "adai", "Adai", "lamb", "adafactor", "sgdw"})
     CHECK(suggestion_for(typed).empty());
   CHECK(suggestion_for("sgdm") == " (\"sgd\"?)");
 }

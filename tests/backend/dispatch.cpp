@@ -47,7 +47,9 @@ template <class F>
 void for_each_recipe_rule(const F& f)
 {
   support::for_each_composition([&]<class Rule>(std::string_view name, const Rule& rule) {
-    if constexpr (!Rule::scheduled || Rule::scheduled_in_one_pass)
+    using formulas = decltype(gradus::prepare<float>(rule, gradus::step_scalars{}));
+    using kernel = gradus::kernel<gradus::pass::whole, formulas>;
+    if constexpr (gradus::detail::dispatch_index<kernel>() < gradus::detail::dispatched_kernels)
       f(name, rule);
   });
 }

@@ -55,7 +55,7 @@ template <class T>
 struct runner {
   std::string name;
   std::size_t slots;
-  std::array<double, 3> initial_values;
+  std::array<double, 4> initial_values;
   std::function<bool(gradus::pass, std::uint64_t t, double lr_scale, std::span<T>, std::span<const T>,
                      const std::span<T>*)>
       step;
@@ -67,17 +67,23 @@ runner<T> make_runner(std::string name, const Backend& backend, const Rule& rule
   runner<T> e{std::move(name), Rule::slots, {}, {}};
   for (std::size_t k = 0; k < Rule::slots; ++k)
     e.initial_values[k] = gradus::initial_value(rule, k);
-  e.step = [backend, rule](gradus::pass pass, std::uint64_t t, double lr_scale, std::span<T> weights,
-                           std::span<const T> gradients, const std::span<T>* slots) {
-    gradus::step_scalars k = gradus::make_step_scalars(rule, t, lr_scale, 0);
+  e.step = [backend, rule, before = gradus::step_scalars{},
+            last = gradus::step_scalars{}](gradus::pass pass, std::uint64_t t, double lr_scale, std::span<T> weights,
+                                           std::span<const T> gradients, const std::span<T>* slots) mutable {
+    if (double(t) != last.t)
+      before = last;
+    gradus::step_scalars k = last = gradus::make_step_scalars(rule, t, lr_scale, 0, before);
     k.mean_square = 0.01;
     const auto formula = gradus::prepare<T>(rule, k, 0.7);
     std::array<std::span<T>, Rule::slots> state;
     for (std::size_t i = 0; i < Rule::slots; ++i)
       state[i] = slots[i];
-    return pass == gradus::pass::whole     ? gradus::update(backend, formula, weights, gradients, state)
-           : pass == gradus::pass::moments ? gradus::update_moments(backend, formula, weights, gradients, state)
-                                           : gradus::update_weights(backend, formula, weights, gradients, state);
+    if constexpr (gradus::updates_last<decltype(rule.first_moment)>)  // takes its steps in one pass only
+      return pass == gradus::pass::weights || gradus::update(backend, formula, weights, gradients, state);
+    else
+      return pass == gradus::pass::whole     ? gradus::update(backend, formula, weights, gradients, state)
+             : pass == gradus::pass::moments ? gradus::update_moments(backend, formula, weights, gradients, state)
+                                             : gradus::update_weights(backend, formula, weights, gradients, state);
   };
   return e;
 }
@@ -192,7 +198,8 @@ TEST_CASE_TEMPLATE("simd: a NaN gradient changes only its own weight", T, float,
       gradients[spoilt] = std::numeric_limits<T>::quiet_NaN();
     REQUIRE(e.step(gradus::pass::whole, 7, 1, weights, gradients, state.data()));
     for (std::size_t i = 0; i < n; ++i)
-      CHECK_MESSAGE(std::isnan(weights[i]) == std::isnan(gradients[i]), e.name, ", element ", i);
+      CHECK_MESSAGE(std::isnan(weights[i]) == (std::isnan(gradients[i]) && rule_name != "lion"),  // NaN has the sign 0
+                    e.name, ", element ", i);
   });
 }
 

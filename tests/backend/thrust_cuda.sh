@@ -22,12 +22,20 @@ look() { # look PTX LOG PRECISION.
   awk -v precision="$3" -v log_file="$2" '
     function short_name(s) { gsub(/[0-9]+/, " ", s); return s }
     BEGIN {
-      # recipe: which rules, slots, whether a momentum of 0 has a form of its own
-      known["momentum none constant l2"] = "sgd 1 1";              known["momentum none constant stable"] = "sgds 1 1"
-      known["ema ema adaptive l2"] = "adam 2 0";                   known["ema ema adaptive decoupled"] = "adamw 2 0"
-      known["ema ema adaptive scheduled"] = "adams 2 0";           known["ema ema_max adaptive l2"] = "amsgrad 3 0"
-      known["ema yogi adaptive l2"] = "yogi 2 0";                  known["ema ema bounded l2"] = "adabound 2 0"
-      known["ema ema_max partially_adaptive l2"] = "padam 3 0";    known["ema ema rectified l2_or_decoupled"] = "radam 2 0"
+      # recipe: which rules, slots, the forms of the kernel, and the slots of all forms together. A momentum of 0 and a
+      # second moment that is not centered have forms of their own.
+      known["momentum none constant l2"] = "sgd 1 2 1";              known["momentum none constant stable"] = "sgds 1 2 1"
+      known["ema ema adaptive l2"] = "adam 2 1 2";                   known["ema ema adaptive decoupled"] = "adamw 2 1 2"
+      known["ema ema adaptive scheduled"] = "adams 2 1 2";           known["ema ema_max adaptive l2"] = "amsgrad 3 1 3"
+      known["ema yogi adaptive l2"] = "yogi 2 1 2";                  known["ema ema bounded l2"] = "adabound 2 1 2"
+      known["ema ema_max partially_adaptive l2"] = "padam 3 1 3";    known["ema ema rectified l2_or_decoupled"] = "radam 2 1 2"
+      known["none sum decaying l2"] = "adagrad 1 1 1";               known["rms_ratio ema constant l2"] = "adadelta 2 1 2"
+      known["ema infinity_norm by_norm l2"] = "adamax 2 1 2";        known["ema belief adaptive_above decoupled"] = "adabelief 2 1 2"
+      known["normalized_momentum ema_about_mean constant l2"] = "rmsprop 3 4 8"
+      known["normalized_ema ema_from_first constant decoupled"] = "adopt 2 1 2"
+      known["nesterov_ema ema adaptive l2_or_decoupled"] = "nadam 2 1 2"
+      known["ema_and_difference ema adaptive proximal"] = "adan 4 1 4"
+      known["two_emas ema adaptive decoupled"] = "ademamix 3 1 3";   known["sign_of_ema none constant decoupled"] = "lion 1 1 1"
       # Beside the remainders lies one bit a parameter, which is not counted. The atomic that changes it makes nvcc use
       # generic addresses.
       space = precision == "remainders" ? "(global\\.)?" : "global\\."
@@ -44,12 +52,12 @@ look() { # look PTX LOG PRECISION.
       on = 1; loads = stores = moved = 0; complaint = ""
       match($0, /_Z[A-Za-z0-9_]+/); kernel = substr($0, RSTART, RLENGTH)
       rules = kernel; sub(/.*composition/, "", rules); sub(/prepared.*/, "", rules)
-      n = split(rules, part, /first_moment|second_moment|step_size|decay/); name = ""
+      n = split(rules, part, /12first_moment|13second_moment|9step_size|5decay/); name = ""
       for (i = 2; i <= n; ++i) { match(part[i], /^[0-9]+/); name = name (i > 2 ? " " : "") substr(part[i], RLENGTH + 1, substr(part[i], 1, RLENGTH)) }
     }
     on && $0 ~ "ld\\." space "v[24]\\.(f32|u16|b16)" { ++loads; moved += /f32/ ? 16 : 8 }
     on && $0 ~ "st\\." space "v[24]\\.(f32|u16|b16)" { ++stores; moved += /f32/ ? 16 : 8 }
-    on && $0 ~ space "v2" { complaint = complaint " an access of half a pack;" }
+    on && $0 ~ space "v2" && !/v2\.u8/ { complaint = complaint " an access of half a pack;" }
     on && /\.local/ { complaint = complaint " local memory;" }
     on && /\.f64/ && !/ld\.param/ { complaint = complaint " double precision;" }
     on && /\tcall/ { complaint = complaint " a call;" }
@@ -59,11 +67,10 @@ look() { # look PTX LOG PRECISION.
       split(known[name], r, " "); slots = r[2]
       # Thrust has the body several times in one kernel: by the stores, how often.
       theta_stores = 1 + (precision == "masters" || precision == "remainders")
-      a_pass_stores = theta_stores + slots + r[3] * theta_stores
+      a_pass_stores = r[3] * theta_stores + r[4]
       bytes = read_theta + write_theta + gradient + 2 * slots * slot
       copies = stores / a_pass_stores
-      # A momentum of 0 reads and writes no slot.
-      expected = bytes + r[3] * (bytes - 2 * slots * slot)
+      expected = r[3] * (read_theta + write_theta + gradient) + 2 * r[4] * slot
       if (copies < 1 || copies != int(copies)) complaint = complaint " " stores " stores;"
       else if (moved != 4 * copies * expected) complaint = complaint " " moved / 4 / copies " bytes a parameter, not " expected ";"
       if (stack[kernel] !~ / 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads/) complaint = complaint stack[kernel] ";"
@@ -114,6 +121,7 @@ look_at_warps() { # look_at_warps PTX LOG PRECISION.
         # θ and g in floats, and each slot in codes; 8 parameters a lane; with momentum 0 a kernel has a second body.
         split(kernel, part, /device_tensor[^L]*Lm/); slots = part[2] + 0; idle = kernel ~ /momentum/
         expected = 8 * (4 + 4 + 4 + 2 * slots) + idle * 8 * (4 + 4 + 4)
+        if (kernel ~ /normalized_momentum/) expected = 8 * (4 * (4 + 4 + 4) + 2 * 8)  # four bodies, with 3, 2, 2 and 1 slots
         # A formula with flags loads them four at a time, too.
         if (loads + stores < expected || loads + stores > expected + 8) complaint = complaint " " loads + stores " bytes, not " expected ";"
       }

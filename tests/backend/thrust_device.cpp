@@ -154,6 +154,15 @@ TEST_CASE("thrust_device: double, 16-bit and 8-bit precisions have the bits of t
   CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8, float>>(gradus::amsgrad{.lr = 0.01}.rule()));
   CHECK(same_as_scalar<precision<bfloat16, bfloat16, block8>>(gradus::sgd{.lr = 0.01, .momentum = 0.9}.rule()));
   CHECK(same_as_scalar<precision<float, float, block8>>(gradus::sgd{.lr = 0.01}.rule()));
+  CHECK(same_as_scalar<double>(gradus::nadam{.lr = 0.01}.rule()));
+  CHECK(same_as_scalar<precision<float, float, bfloat16>>(gradus::adan{.lr = 0.01}.rule()));
+  for (const bool centered : {false, true}) {
+    CHECK(same_as_scalar<precision<float, float, block8>>(gradus::rmsprop{.lr = 0.01, .centered = centered}.rule()));
+    CHECK(same_as_scalar<precision<float, float, block8>>(
+        gradus::compose(0.01, gradus::first_moment::normalized_momentum{.momentum = 0.5},
+                        gradus::second_moment::ema_about_mean{.centered = centered}, gradus::step_size::constant{},
+                        gradus::decay::scheduled{.weight_decay = 0.1})));
+  }
 }
 
 namespace {

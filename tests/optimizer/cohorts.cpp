@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,7 +18,7 @@
 
 namespace {
 
-using support::same, support::save, support::scheduled, support::tensor, support::tensors;
+using support::restore, support::same, support::save, support::scheduled, support::tensor, support::tensors;
 
 }  // namespace
 
@@ -342,4 +344,77 @@ TEST_CASE("freeze, remove: however tensors come, pause and go, each has a step c
         each[i].step();
     CHECK(same(model, alone));
   }
+}
+
+// ── scalars ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+// NAdam for one weight, in a plain loop.
+struct one_weight {
+  double theta, m = 0, v = 0, product = 1;
+  int t = 0;
+  void step(const gradus::nadam& h, double g)
+  {
+    const auto mu = [&](int k) { return h.beta1 * (1 - 0.5 * std::pow(0.96, k * h.momentum_decay)); };
+    product *= mu(++t);
+    m = h.beta1 * m + (1 - h.beta1) * g;
+    v = h.beta2 * v + (1 - h.beta2) * g * g;
+    const double root = std::sqrt(v / (1 - std::pow(h.beta2, t))) + h.eps;
+    theta -= h.lr * ((1 - mu(t)) / (1 - product) * g + mu(t + 1) / (1 - product * mu(t + 1)) * m) / root;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("cohorts: tensors with one group and step count, but different scalars, keep these, also when resumed")
+{
+  const gradus::nadam fast{.lr = 0.1, .momentum_decay = 2}, slow{.lr = 0.1, .momentum_decay = 0.01};
+  std::vector<double> w[3] = {{1}, {2}, {3}}, g[3] = {{0.5}, {0.25}, {0.125}};
+  one_weight expected[3] = {{1}, {2}, {3}};
+  gradus::optimizer<gradus::nadam, double> first(fast), second(slow);
+  gradus::tensor_handle of_first[3], of_second[3];
+  for (int k = 0; k < 3; ++k)
+    of_first[k] = first.add(std::string(1, char('a' + k)), w[k], g[k]);
+  // Each tensor sits out some steps. All take four, but under different hyperparameters.
+  const bool takes_part[3][6] = {{1, 1, 1, 1, 0, 0}, {1, 1, 0, 0, 1, 1}, {1, 0, 1, 1, 1, 0}};
+  for (int step = 0; step < 6; ++step) {
+    const gradus::nadam& h = step < 3 ? fast : slow;
+    first.set_hyperparameters(h);
+    for (int k = 0; k < 3; ++k) {
+      takes_part[k][step] ? first.unfreeze(of_first[k]) : first.freeze(of_first[k]);
+      if (takes_part[k][step])
+        expected[k].step(h, g[k][0]);
+    }
+    first.step();
+  }
+  for (int k = 0; k < 3; ++k) {
+    first.unfreeze(of_first[k]);
+    CHECK(first.step_count(of_first[k]) == 4);
+  }
+  CHECK(expected[0].product != doctest::Approx(expected[1].product));
+  CHECK(expected[0].product != doctest::Approx(expected[2].product));
+  const auto check = [&] {
+    for (int k = 0; k < 3; ++k) {
+      expected[k].step(slow, g[k][0]);
+      CHECK(w[k][0] == doctest::Approx(expected[k].theta).epsilon(1e-13));
+    }
+  };
+  first.step();
+  check();
+  const auto saved = save(first);
+  for (int k = 0; k < 3; ++k)
+    of_second[k] = second.add(std::string(1, char('a' + k)), w[k], g[k]);
+  restore(second, saved);
+  CHECK(save(second) == saved);
+  second.step();
+  check();
+  // A step that is not taken keeps the scalars.
+  const auto before = save(second);
+  g[1][0] = std::numeric_limits<double>::infinity();
+  CHECK_FALSE(second.step({.skip_nonfinite = true}).applied);
+  CHECK(save(second) == before);
+  g[1][0] = 0.5;
+  second.step({.skip_nonfinite = true});
+  check();
 }

@@ -131,6 +131,44 @@ TEST_CASE("set_hyperparameters: a momentum raised from 0 starts from zeros, and 
   CHECK(worst < 1e-14);
 }
 
+TEST_CASE("set_hyperparameters: of rmsprop, momentum and centered each keep an array of their own")
+{
+  tensor<double> a(13, 1);
+  gradus::optimizer<gradus::rmsprop, double> opt;
+  const auto h = opt.add("a", a.weights, a.gradients);
+  const auto slots = [&] {
+    std::string names;
+    std::as_const(opt).visit_state([&](std::string_view, std::string_view key, auto values) {
+      if (values.size() == 13)
+        (names += names.empty() ? "" : " ") += key;
+    });
+    return names;
+  };
+  CHECK(slots() == "exp_avg_sq");
+  opt.step();
+  const double v = opt.state("a", "exp_avg_sq")[5];
+  CHECK(v == doctest::Approx(0.01 * a.gradients[5] * a.gradients[5]));
+  opt.set_hyperparameters({.centered = true});
+  CHECK(slots() == "exp_avg_sq grad_avg");
+  CHECK(opt.state("a", "exp_avg_sq")[5] == v);
+  CHECK(opt.state("a", "grad_avg")[5] == 0);
+  opt.step();
+  CHECK(opt.state("a", "grad_avg")[5] != 0);
+  opt.set_hyperparameters({.momentum = 0.5, .centered = true});
+  CHECK(slots() == "momentum_buffer exp_avg_sq grad_avg");
+  opt.step();
+  opt.set_hyperparameters({.momentum = 0.5});
+  CHECK(slots() == "momentum_buffer exp_avg_sq");
+  CHECK(opt.state("a", "momentum_buffer")[5] != 0);
+  opt.step();
+  // Added again to a group with other slots, a tensor has these.
+  const auto group = opt.add_group({.centered = true});
+  opt.remove(h, gradus::removed_state::kept);
+  opt.add("a", a.weights, a.gradients, group);
+  CHECK(slots() == "exp_avg_sq grad_avg");
+  CHECK(opt.state_bytes() == 2 * 13 * sizeof(double));
+}
+
 TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hyperparameter", T, float, double)
 {
   std::vector<T> w{0}, v{0}, g{1};

@@ -86,6 +86,31 @@ TEST_CASE_TEMPLATE("none, l2, decoupled, independent, stable, l2_or_decoupled: t
   }
 }
 
+TEST_CASE_TEMPLATE("proximal: divides the weight after the step, by any amount", T, float, double)
+{
+  for (const double weight_decay : {0.0, 1e-7, 0.1, 9.0, 1000.0}) {
+    CAPTURE(weight_decay);
+    support::random r(25);
+    const auto composed = [](const auto& decay) {
+      return gradus::compose(0.1, first_moment::ema{}, second_moment::ema{}, step_size::bounded{.gamma = 0.5}, decay);
+    };
+    walk x(composed(decay::proximal{weight_decay}), draw<T>(r));
+    walk plain(composed(decay::none{}), x.weights);
+    double worst = 0;
+    for (int t = 1; t <= 20; ++t) {
+      plain.weights = x.weights;
+      const auto g = draw<T>(r);
+      const double lr_scale = t > 10 ? 0.25 : 1;
+      x.step(g, lr_scale);
+      plain.step(g, lr_scale);
+      for (std::size_t i = 0; i < g.size(); ++i)
+        worst = std::fmax(worst, std::fabs(double(x.weights[i]) -
+                                           double(plain.weights[i]) / (1 + 0.1 * lr_scale * weight_decay)));
+    }
+    CHECK(worst < (sizeof(T) == 4 ? 1e-6 : 1e-15));
+  }
+}
+
 // ── scheduled ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
@@ -239,6 +264,63 @@ TEST_CASE("scheduled: the equation, with every second moment and step size")
   CHECK(worst_difference(compose(0.01, first_moment::ema{}, second_moment::ema{0.99}, step_size::adaptive{},
                                  decay::scheduled{1e4}),
                          base) < 1e-12);
+}
+
+namespace {
+
+// Each step of a scheduled decay against the same step without a decay, from which s·θ is taken off; v̄ comes from the
+// new state, in a plain loop.
+template <class F, class S, class P>
+double worst_difference_from_undecayed(const F& first, const S& second, const P& step)
+{
+  constexpr std::size_t n = 37;
+  constexpr double lr = 0.02, weight_decay = 0.3;
+  support::random r(24);
+  walk x(gradus::compose(lr, first, second, step, decay::scheduled{.weight_decay = weight_decay}), draw<double>(r, n));
+  walk plain(gradus::compose(lr, first, second, step, decay::none{}), x.weights);
+  double worst = 0;
+  for (int t = 1; t <= 50; ++t) {
+    plain.weights = x.weights;
+    plain.slots = x.slots;
+    const auto before = x.weights, g = draw<double>(r, n);
+    const double lr_scale = t > 30 ? 0.25 : 1;
+    x.step(g, lr_scale);
+    plain.step(g, lr_scale);
+    double mean = 0;
+    for (const double v : plain.slots[F::slots.size() + S::value_slot])
+      mean += v / double(n);
+    mean /= second.correction(t);
+    const double s = std::fmin(1, plain.scalars.lr * weight_decay / std::sqrt(mean));
+    CHECK((s > 0) == (plain.scalars.lr > 0));
+    for (std::size_t i = 0; i < n; ++i)
+      worst = std::fmax(worst, std::fabs(x.weights[i] - (plain.weights[i] - s * before[i])));
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("scheduled: with every rule that keeps mean squares, it is the step without decay, and s of the weight")
+{
+  const first_moment::ema average{};
+  const second_moment::ema square{};
+  const step_size::adaptive adaptive{};
+  const step_size::constant constant{};
+  CHECK(worst_difference_from_undecayed(first_moment::none{}, second_moment::sum{0.1},
+                                        step_size::decaying{.lr_decay = 0.1}) < 1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::rms_ratio{}, second_moment::ema{0.9}, constant) < 1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::normalized{}, square, constant) < 1e-13);
+  for (const bool centered : {false, true})
+    CHECK(worst_difference_from_undecayed(first_moment::normalized_momentum{.momentum = 0.9},
+                                          second_moment::ema_about_mean{.beta2 = 0.9, .centered = centered},
+                                          constant) < 1e-13);
+  CHECK(worst_difference_from_undecayed(average, second_moment::belief{}, step_size::adaptive_above{}) < 1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::normalized_ema{}, second_moment::ema_from_first{}, constant) <
+        1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::two_emas{.t_alpha_beta3 = 20}, square, adaptive) < 1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::nesterov_ema{}, square, adaptive) < 1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::ema_and_difference{}, square, adaptive) < 1e-13);
+  CHECK(worst_difference_from_undecayed(first_moment::sign_of_ema{}, square, adaptive) < 1e-13);
 }
 
 TEST_CASE("scheduled: a decay of more than the whole weight is held to that, and reported")

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -100,6 +101,198 @@ TEST_CASE_TEMPLATE("ema: the equation, for beta1 from 0 to almost 1, and from an
               rule, [&](int, double g, double& m) { return m = rule.beta1 * m + (1 - rule.beta1) * g; },
               rule.initial_accumulator) < rounding<T>);
   }
+}
+
+namespace {
+
+namespace second_moment = gradus::second_moment;
+
+// The same with a second moment: direction(t, g, state) has an array of three numbers for each element.
+template <class T, class Rule, class Second, class Loop>
+double worst_difference_by_v(const Rule& rule, const Second& second, const Loop& direction)
+{
+  constexpr std::size_t n = 37;
+  support::random r(23);
+  walk x(gradus::compose(0.1, rule, second, gradus::step_size::constant{}, gradus::decay::none{}), draw<T>(r, n));
+  std::vector<double> weights(x.weights.begin(), x.weights.end());
+  std::vector<std::array<double, 3>> state(n);
+  double worst = 0;
+  for (int t = 1; t <= 50; ++t) {
+    auto g = draw<T>(r, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      if (i == 0 || (t > 25 && i % 3 == 0))
+        g[i] = 0;
+      weights[i] -= 0.1 * direction(t, double(g[i]), state[i]);
+    }
+    x.step(g);
+    for (std::size_t i = 0; i < n; ++i)
+      worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("sign_of_ema: the sign of one average, while the state is another", T, float, double)
+{
+  for (const double beta1 : {0.0, 0.5, 0.9})
+    for (const double beta2 : {0.0, 0.99})
+      CHECK(worst_difference<T>(first_moment::sign_of_ema{beta1, beta2}, [&](int, double g, double& m) {
+              const double ahead = beta1 * m + (1 - beta1) * g;
+              m = beta2 * m + (1 - beta2) * g;
+              return ahead > 0 ? 1.0 : ahead < 0 ? -1.0 : 0.0;
+            }) < rounding<T>);
+}
+
+TEST_CASE_TEMPLATE("two_emas: the equation, before, in and after the warm-up, for betas from 0", T, float, double)
+{
+  for (const double beta1 : {0.0, 0.9})
+    for (const double beta3 : {0.0, 0.5, 0.999})
+      for (const double warm_up : {0.0, 1.0, 20.5, 1000.0}) {
+        CAPTURE(beta1);
+        CAPTURE(beta3);
+        CAPTURE(warm_up);
+        const auto half_life = [](double beta) { return beta == 0 ? 0 : std::log(0.5) / std::log(beta); };
+        CHECK(worst_difference_by_v<T>(first_moment::two_emas{beta1, beta3, 4, warm_up}, second_moment::none{},
+                                       [&](int t, double g, std::array<double, 3>& s) {
+                                         double alpha = 4, beta = beta3;
+                                         if (t < warm_up) {
+                                           const double part = t / warm_up;
+                                           const double half = (1 - part) * half_life(beta1) + part * half_life(beta3);
+                                           alpha = part * 4;
+                                           beta = std::fmin(beta3, half == 0 ? 0 : std::pow(0.5, 1 / half));
+                                         }
+                                         s[0] = beta1 * s[0] + (1 - beta1) * g;
+                                         s[1] = beta * s[1] + (1 - beta) * g;
+                                         return s[0] / (1 - std::pow(beta1, t)) + alpha * s[1];
+                                       }) < 10 * rounding<T>);
+      }
+}
+
+TEST_CASE_TEMPLATE("nesterov_ema: the equation, with the product of all momenta", T, float, double)
+{
+  for (const double beta1 : {0.0, 0.5, 0.9})
+    for (const double decay : {0.0, 4e-3, 0.5}) {
+      const auto mu = [&](int t) { return beta1 * (1 - 0.5 * std::pow(0.96, t * decay)); };
+      CHECK(worst_difference_by_v<T>(first_moment::nesterov_ema{beta1, decay}, second_moment::none{},
+                                     [&](int t, double g, std::array<double, 3>& s) {
+                                       s[0] = t == 1 ? mu(1) : s[0] * mu(t);
+                                       s[1] = beta1 * s[1] + (1 - beta1) * g;
+                                       return (1 - mu(t)) / (1 - s[0]) * g + mu(t + 1) / (1 - s[0] * mu(t + 1)) * s[1];
+                                     }) < 10 * rounding<T>);
+    }
+}
+
+TEST_CASE_TEMPLATE("ema_and_difference: the equation, with no difference in the first step", T, float, double)
+{
+  for (const double beta1 : {0.0, 0.9})
+    for (const double beta2 : {0.0, 0.5, 0.92})
+      CHECK(worst_difference_by_v<T>(first_moment::ema_and_difference{beta1, beta2}, second_moment::none{},
+                                     [&](int t, double g, std::array<double, 3>& s) {
+                                       s[0] = beta1 * s[0] + (1 - beta1) * g;
+                                       s[1] = beta2 * s[1] + (1 - beta2) * (t == 1 ? 0 : g - s[2]);
+                                       s[2] = g;
+                                       return s[0] / (1 - std::pow(beta1, t)) + beta2 * s[1] / (1 - std::pow(beta2, t));
+                                     }) < 10 * rounding<T>);
+}
+
+TEST_CASE_TEMPLATE("ema_and_difference: v averages the square of the gradient and its difference", T, float, double)
+{
+  walk x(gradus::compose(0.1, first_moment::ema_and_difference{.beta2 = 0.5}, second_moment::ema{0.75},
+                         gradus::step_size::adaptive{}, gradus::decay::none{}),
+         std::vector<T>{T(1)});
+  x.step({T(2)});
+  CHECK(x.slots[3][0] == 1);
+  x.step({T(4)});  // 4 + 0.5·(4 − 2)
+  CHECK(x.slots[3][0] == T(0.75 * 1 + 0.25 * 25));
+}
+
+TEST_CASE_TEMPLATE("normalized, normalized_momentum: g over the root of this step's v", T, float, double)
+{
+  const second_moment::ema second{0.9};
+  const auto normalized = [](double g, double& v, double eps) {
+    v = 0.9 * v + (1 - 0.9) * g * g;
+    return g == 0 ? 0 : g / (std::sqrt(v) + eps);
+  };
+  for (const double eps : {0.0, 1e-8, 0.5}) {
+    CHECK(worst_difference_by_v<T>(first_moment::normalized{eps}, second, [&](int, double g, std::array<double, 3>& s) {
+            return normalized(g, s[0], eps);
+          }) < rounding<T>);
+    for (const double mu : {0.0, 0.5, 0.9})
+      CHECK(worst_difference_by_v<T>(first_moment::normalized_momentum{mu, eps}, second,
+                                     [&](int, double g, std::array<double, 3>& s) {
+                                       return s[1] = mu * s[1] + normalized(g, s[0], eps);
+                                     }) < rounding<T>);
+  }
+}
+
+TEST_CASE_TEMPLATE("normalized_ema: g over the root of the last step's v, clipped, and no first step", T, float, double)
+{
+  for (const double eps : {1e-6, 0.5})
+    for (const double exponent : {0.0, 0.25, 2.0})
+      CHECK(worst_difference_by_v<T>(first_moment::normalized_ema{0.8, eps, exponent},
+                                     second_moment::ema_from_first{0.9},
+                                     [&](int t, double g, std::array<double, 3>& s) {
+                                       const double limit = std::pow(t - 1, exponent);
+                                       if (t > 1)
+                                         s[1] = 0.8 * s[1] +
+                                                (1 - 0.8) *
+                                                    std::fmin(limit,
+                                                              std::fmax(-limit, g / std::fmax(std::sqrt(s[0]), eps)));
+                                       s[0] = t == 1 ? g * g : 0.9 * s[0] + (1 - 0.9) * g * g;
+                                       return s[1];
+                                     }) < 10 * rounding<T>);
+  // The first step keeps and decays nothing, even with a limit of 1.
+  walk x(gradus::adopt{.lr = 1, .weight_decay = 0.5, .clip_exponent = 0}.rule(), std::vector<T>{T(2)});
+  x.step({T(0.25)});
+  CHECK(x.weights[0] == 2);
+  CHECK(x.slots[0][0] == 0);
+  CHECK(x.slots[1][0] == T(0.0625));
+}
+
+TEST_CASE_TEMPLATE("normalized_ema: without eps, a gradient after zeros gives a finite step", T, float, double)
+{
+  for (const double exponent : {0.25, 1e3}) {
+    walk x(gradus::adopt{.lr = 1e-3, .eps = 0, .clip_exponent = exponent}.rule(), std::vector<T>{T(2)});
+    for (const double g : {0.0, 0.0, 1.0, 1.0})
+      x.step({T(g)});
+    CHECK(std::isfinite(double(x.weights[0])));
+    CHECK(x.weights[0] < 2);
+  }
+}
+
+TEST_CASE_TEMPLATE("rms_ratio: the equation, with the average of squared steps before this one", T, float, double)
+{
+  for (const double eps : {0.0, 1e-6, 0.5})
+    for (const double rho : {0.0, 0.9})
+      CHECK(worst_difference_by_v<T>(first_moment::rms_ratio{rho, eps}, second_moment::ema{rho},
+                                     [&](int, double g, std::array<double, 3>& s) {
+                                       s[0] = rho * s[0] + (1 - rho) * g * g;
+                                       if (s[1] + eps == 0 || g == 0)
+                                         return s[1] *= rho, 0.0;
+                                       const double d = std::sqrt(s[1] + eps) / std::sqrt(s[0] + eps) * g;
+                                       s[1] = rho * s[1] + (1 - rho) * d * d;
+                                       return d;
+                                     }) < 10 * rounding<T>);
+}
+
+TEST_CASE_TEMPLATE("first_moment: zero gradients from the start move no weight, also without eps", T, float, double)
+{
+  const auto check = [](const char* name, const auto& recipe) {
+    walk x(recipe.rule(), std::vector<T>{T(1), T(-2), T(0)});
+    const auto start = x.weights;
+    for (int t = 1; t <= 5; ++t)
+      x.step({T(0), T(0), T(-0.0)});
+    CHECK_MESSAGE(support::equal(x.weights, start), std::string(name));
+  };
+  check("adadelta", gradus::adadelta{.eps = 0});
+  check("rmsprop", gradus::rmsprop{.eps = 0});
+  check("rmsprop with both", gradus::rmsprop{.eps = 0, .momentum = 0.5, .centered = true});
+  check("adopt", gradus::adopt{.eps = 0});
+  check("ademamix", gradus::ademamix{.eps = 0});
+  check("lion", gradus::lion{});
+  check("nadam", gradus::nadam{.eps = 0});
+  check("adan", gradus::adan{.eps = 0});
 }
 
 TEST_CASE("first_moment: bias corrections and gains")

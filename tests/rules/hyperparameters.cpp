@@ -35,6 +35,14 @@ const limits all_limits[] = {
     {"final_lr", "a finite number >= 0", {-0.1, not_a_number, inf}},
     {"gamma", "a number in (0, 1)", {-1e-3, 0, 1, not_a_number, inf}},
     {"partial", "a number in [0, 0.5]", {-0.125, 0.75, not_a_number, inf}},
+    {"lr_decay", "a finite number >= 0", {-0.1, not_a_number, inf}},
+    {"rho", "a number in [0, 1)", {-0.1, 1, not_a_number, inf}},
+    {"rmsprop alpha", "a number in [0, 1)", {-0.1, 1, not_a_number, inf}},
+    {"ademamix alpha", "a finite number >= 0", {-0.1, not_a_number, inf}},
+    {"clip_exponent", "a finite number >= 0", {-0.1, not_a_number, inf}},
+    {"momentum_decay", "a finite number >= 0", {-0.1, not_a_number, inf}},
+    {"beta3", "a number in [0, 1)", {-0.1, 1, 2, not_a_number, inf}},
+    {"t_alpha_beta3", "a finite number >= 0", {-1, not_a_number, inf}},
 };
 
 }  // namespace
@@ -179,7 +187,7 @@ TEST_CASE("hyperparameters outside their range are refused: of every recipe")
         return;  // cannot be anything but a yes or a no
       const limits* limit = nullptr;
       for (const limits& l : all_limits)
-        if (l.name == name)
+        if (l.name == name || l.name == std::string(recipe_name) + ' ' + std::string(name))
           limit = &l;
       REQUIRE_MESSAGE(limit, name);
       const Field good = field;

@@ -77,6 +77,80 @@ TEST_CASE_TEMPLATE("yogi: the equation, for beta2 from 0 to almost 1, and from e
     }
 }
 
+TEST_CASE_TEMPLATE("ema_from_first, sum, infinity_norm: the equations", T, float, double)
+{
+  for (const double beta2 : {0.0, 0.9, 0.9999}) {
+    CAPTURE(beta2);
+    int seen = 0;  // next is called once for each of 37 elements in each step
+    CHECK(worst_difference<T>(second_moment::ema_from_first{beta2}, [&](double& v, double&, double g) {
+            v = seen++ < 37 ? g * g : beta2 * v + (1 - beta2) * g * g;
+          }) < rounding<T>);
+    for (const double eps : {0.0, 1e-8, 0.25})
+      CHECK(worst_difference<T>(second_moment::infinity_norm{beta2, eps}, [&](double& v, double&, double g) {
+              v = std::fmax(beta2 * v, std::fabs(g) + eps);
+            }) < 2 * rounding<T>);
+  }
+  for (const double start : {0.0, 0.5})
+    CHECK(worst_difference<T>(
+              second_moment::sum{start}, [](double& v, double&, double g) { v += g * g; }, start) < 50 * rounding<T>);
+}
+
+TEST_CASE_TEMPLATE("ema_about_mean: the average of g² minus the square of the average, or of g² alone", T, float,
+                   double)
+{
+  for (const double beta2 : {0.0, 0.5, 0.9, 0.999}) {
+    CAPTURE(beta2);
+    std::vector<double> mean(37, 0.0), square(37, 0.0);
+    std::size_t i = 0;
+    CHECK(worst_difference<T>(second_moment::ema_about_mean{beta2, true}, [&](double& v, double& m, double g) {
+            m = mean[i] = beta2 * mean[i] + (1 - beta2) * g;
+            square[i] = beta2 * square[i] + (1 - beta2) * g * g;
+            v = square[i] - mean[i] * mean[i];
+            i = (i + 1) % 37;
+          }) < rounding<T>);
+  }
+}
+
+TEST_CASE_TEMPLATE("ema_about_mean: v never falls below zero, where the difference of the averages does", T, float,
+                   double)
+{
+  walk x(compose(0.01, first_moment::none{}, second_moment::ema_about_mean{0.9, true}, step_size::constant{},
+                 decay::none{}),
+         std::vector<T>(100, T(0)));
+  support::random r(15);
+  std::vector<T> g = draw<T>(r, 100);  // the same in each step, so that v tends to 0
+  for (int t = 1; t <= 500; ++t) {
+    x.step(g);
+    for (const T v : x.slots[0])
+      REQUIRE(v >= 0);
+  }
+  for (std::size_t i = 0; i < 100; ++i)
+    CHECK(x.slots[0][i] <= g[i] * g[i] * T(1e-10));
+}
+
+TEST_CASE_TEMPLATE("belief: the equation, about the direction", T, float, double)
+{
+  for (const double beta2 : {0.0, 0.9, 0.999}) {
+    CAPTURE(beta2);
+    walk x(compose(0.01, first_moment::ema{.beta1 = 0.8}, second_moment::belief{beta2}, step_size::constant{},
+                   decay::none{}),
+           std::vector<T>(37, T(1)));
+    support::random r(22);
+    std::vector<double> m(37, 0.0), v(37, 0.0);
+    double worst = 0;
+    for (int t = 1; t <= 50; ++t) {
+      const auto g = draw<T>(r, 37);
+      x.step(g);
+      for (std::size_t i = 0; i < 37; ++i) {
+        m[i] = 0.8 * m[i] + 0.2 * double(g[i]);
+        v[i] = beta2 * v[i] + (1 - beta2) * (double(g[i]) - m[i]) * (double(g[i]) - m[i]);
+        worst = std::fmax(worst, std::fabs(double(x.slots[1][i]) - v[i]));
+      }
+    }
+    CHECK(worst < 2 * rounding<T>);
+  }
+}
+
 TEST_CASE_TEMPLATE("second_moment: the first step from 0 gives (1 - beta2)g², and a zero gradient lowers v or keeps it",
                    T, float, double)
 {

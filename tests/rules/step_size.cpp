@@ -19,12 +19,12 @@ using support::draw, support::equal, support::walk;
 
 // Checks a(v) of a rule against a formula in double, in steps 1 to 50 and some late ones, for v of every size.
 // \param expected  expected(α, α/lr, t, bc1, bc2, v)
-template <class T, class Rule, class Formula>
+template <class T, class Second = second_moment::ema, class Rule, class Formula>
 void check_formula(const Rule& rule, const Formula& expected, double smallest_v = 0)
 {
   constexpr double beta1 = 0.9, beta2 = 0.99, lr = 0.02;
   double worst = 0;
-  const auto recipe = compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, rule, decay::none{});
+  const auto recipe = compose(lr, first_moment::ema{beta1}, Second{beta2}, rule, decay::none{});
   std::vector<std::uint64_t> steps{100, 1000, 100'000};
   for (std::uint64_t t = 1; t <= 50; ++t)
     steps.push_back(t);
@@ -61,6 +61,38 @@ TEST_CASE_TEMPLATE("adaptive: the equation, with eps beside the corrected root",
   check_formula<T>(
       step_size::adaptive{0},
       [](double alpha, double, double, double bc1, double bc2, double v) { return alpha / bc1 / std::sqrt(v / bc2); },
+      1e-20);
+}
+
+TEST_CASE_TEMPLATE("decaying: adaptive, with a learning rate that falls with t for the decay too", T, float, double)
+{
+  for (const double lr_decay : {0.0, 0.01, 3.0})
+    check_formula<T>(step_size::decaying{1e-8, lr_decay},
+                     [&](double alpha, double, double t, double bc1, double bc2, double v) {
+                       return alpha / (1 + (t - 1) * lr_decay) / bc1 / (std::sqrt(v / bc2) + 1e-8);
+                     });
+  const auto rule = compose(0.5, first_moment::none{}, second_moment::sum{}, step_size::decaying{.lr_decay = 0.5},
+                            decay::decoupled{});
+  CHECK(make_step_scalars(rule, 1, 1).lr == 0.5);
+  CHECK(make_step_scalars(rule, 3, 0.5).lr == 0.125);
+}
+
+TEST_CASE_TEMPLATE("adaptive_above: the equation, which is an eps added to v in every step", T, float, double)
+{
+  for (const double eps : {1e-16, 1e-8, 1e-3})
+    check_formula<T>(step_size::adaptive_above{eps},
+                     [&](double alpha, double, double t, double bc1, double bc2, double v) {
+                       double more = 0;
+                       for (int k = 0; k < int(t) && k < 5000; ++k)
+                         more = 0.99 * more + eps;
+                       return alpha / bc1 / (std::sqrt((v + more) / bc2) + eps);
+                     });
+}
+
+TEST_CASE_TEMPLATE("by_norm: the equation", T, float, double)
+{
+  check_formula<T, second_moment::infinity_norm>(
+      step_size::by_norm{}, [](double alpha, double, double, double bc1, double, double v) { return alpha / bc1 / v; },
       1e-20);
 }
 
@@ -128,6 +160,9 @@ TEST_CASE_TEMPLATE("step_size: a zero gradient with v = 0 moves nothing, even if
       check_step("partially_adaptive, the whole root", step_size::partially_adaptive{eps, 0.5});
       check_step("partially_adaptive, by pow", step_size::partially_adaptive{eps, 0.45});
       check_step("rectified", step_size::rectified{eps});
+      check_step("decaying", step_size::decaying{eps});
+      check_step("adaptive_above", step_size::adaptive_above{eps});
+      check("by_norm", second_moment::infinity_norm{0.7, eps}, step_size::by_norm{}, decay::none{});
     }
 }
 

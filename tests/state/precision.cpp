@@ -151,7 +151,7 @@ TEST_CASE_TEMPLATE("precision: every recipe agrees with float up to rounding", T
         reference.gradients[k][i] = float(m.gradients[k][i]);
       }
     Recipe h = with_all_parts<Recipe>();
-    h.lr = 1e-2;
+    h.lr = std::string_view(name) == "adadelta" ? 1 : 1e-2;  // the steps of adadelta are small
     gradus::optimizer<Recipe, T> opt(h);
     gradus::optimizer<Recipe> exact(h);
     m.add_to(opt);

@@ -1,5 +1,5 @@
 #pragma once
-// The optimizers that tests of the kernel layer run: the ten recipes, each with all it can do switched on, their
+// The optimizers that tests of the kernel layer run: the recipes, each with all it can do switched on, their
 // variants, and the scheduled decay over every second moment.
 
 #include <string_view>
@@ -32,6 +32,38 @@ void for_each_composition(F&& f)
                                    step_size::adaptive{}, decay::scheduled{.weight_decay = 0.01}));
   run("yogi_scheduled", compose(0.01, first_moment::ema{.initial_accumulator = 1e-6}, second_moment::yogi{.beta2 = 0.9},
                                 step_size::adaptive{.eps = 1e-3}, decay::scheduled{.weight_decay = 0.01}));
+  run("adagrad", adagrad{.lr = 0.05, .lr_decay = 0.01, .weight_decay = 0.01});
+  run("adadelta", adadelta{.weight_decay = 0.01});
+  run("adamax", adamax{.lr = 0.01, .beta2 = 0.99, .weight_decay = 0.01});
+  run("rmsprop", rmsprop{.lr = 0.01, .weight_decay = 0.01});
+  run("rmsprop_momentum", rmsprop{.lr = 0.01, .weight_decay = 0.01, .momentum = 0.5});
+  run("rmsprop_centered", rmsprop{.lr = 0.01, .alpha = 0.9, .weight_decay = 0.01, .centered = true});
+  run("rmsprop_all", rmsprop{.lr = 0.01, .alpha = 0.9, .weight_decay = 0.01, .momentum = 0.5, .centered = true});
+  run("adabelief", adabelief{.lr = 0.01, .weight_decay = 0.1});
+  // These four compute powers once a step. Such exponents and bases make them exact in every C library.
+  run("nadam", nadam{.lr = 0.01, .weight_decay = 0.01, .momentum_decay = 0});
+  run("adopt", adopt{.lr = 0.01, .beta2 = 0.99, .weight_decay = 0.1, .clip_exponent = 1});
+  run("ademamix", ademamix{.lr = 0.01, .beta1 = 0.5, .beta3 = 0.99, .weight_decay = 0.1});
+  run("adan", adan{.lr = 0.01, .beta1 = 0.5, .beta2 = 0.5, .weight_decay = 0.1});
+  run("lion", lion{.lr = 0.01, .weight_decay = 0.1});
+  const decay::scheduled scheduled{.weight_decay = 0.01};
+  run("adagrad_scheduled",
+      compose(0.05, first_moment::none{}, second_moment::sum{}, step_size::decaying{.lr_decay = 0.01}, scheduled));
+  run("adadelta_scheduled",
+      compose(1, first_moment::rms_ratio{}, second_moment::ema{.beta2 = 0.9}, step_size::constant{}, scheduled));
+  run("rmsprop_scheduled",
+      compose(0.01, first_moment::normalized_momentum{.momentum = 0.5},
+              second_moment::ema_about_mean{.beta2 = 0.9, .centered = true}, step_size::constant{}, scheduled));
+  run("adabelief_scheduled",
+      compose(0.01, first_moment::ema{}, second_moment::belief{}, step_size::adaptive_above{}, scheduled));
+  run("adopt_scheduled", compose(0.01, first_moment::normalized_ema{.clip_exponent = 1},
+                                 second_moment::ema_from_first{.beta2 = 0.99}, step_size::constant{}, scheduled));
+  run("nadam_scheduled", compose(0.01, first_moment::nesterov_ema{.momentum_decay = 0}, second_moment::ema{},
+                                 step_size::adaptive{}, scheduled));
+  run("adan_scheduled", compose(0.01, first_moment::ema_and_difference{.beta1 = 0.5, .beta2 = 0.5},
+                                second_moment::ema{}, step_size::adaptive{}, scheduled));
+  run("ademamix_scheduled", compose(0.01, first_moment::two_emas{.beta1 = 0.5, .beta3 = 0.99}, second_moment::ema{},
+                                    step_size::adaptive{}, scheduled));
 }
 
 }  // namespace support

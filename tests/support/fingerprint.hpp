@@ -72,15 +72,18 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
     state[k] = slots[k];
   }
   double second_moment_sum = 0;
+  gradus::step_scalars k;
   fingerprint f;
   for (std::uint64_t t = 1; t <= steps; ++t) {
     for (std::size_t i = 0; i < length; ++i)
       gradients[i] = curvature[i] * (weights[i] - noise[i + t - 1]);
-    gradus::step_scalars k = gradus::make_step_scalars(rule, t, t <= 200 ? 1 : 0.125, 0);
+    k = gradus::make_step_scalars(rule, t, t <= 200 ? 1 : 0.125, 0, k);
     if constexpr (requires { rule.first_moment.beta1; })
-      k.bc1 = bias_correction(rule.first_moment.beta1, t);
+      if (k.bc1 != 1)
+        k.bc1 = bias_correction(rule.first_moment.beta1, t);
     if constexpr (requires { rule.second_moment.beta2; })
-      k.bc2 = bias_correction(rule.second_moment.beta2, t);
+      if (k.bc2 != 1)
+        k.bc2 = bias_correction(rule.second_moment.beta2, t);
     bool done = true;
     if constexpr (Rule::scheduled_in_one_pass) {
       second_moment_sum = gradus::next_second_moment_sum<T>(

@@ -37,7 +37,7 @@ struct walk {
     std::array<std::span<T>, Rule::slots> state;
     for (std::size_t k = 0; k < Rule::slots; ++k)
       state[k] = slots[k];
-    scalars = gradus::make_step_scalars(rule, ++t, lr_scale, 0);
+    scalars = gradus::make_step_scalars(rule, ++t, lr_scale, 0, scalars);
     if constexpr (Rule::scheduled_in_one_pass) {
       second_moment_sum = gradus::next_second_moment_sum<T>(rule.second_moment, second_moment_sum,
                                                             gradus::squared_norm(gradus::default_backend{},

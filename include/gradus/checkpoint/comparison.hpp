@@ -125,11 +125,18 @@ class comparison {
           fail(where + ": " + quote(key) + " is " + safetensors::json_string(*text) + "; expected a number");
         if (!text)
           differ(load_difference::missing, key, "is missing; expected a number");
-        // With a momentum of 0 there is no buffer. Momentum decides which state exists, so the program must set it.
-        else if ((name == "momentum" || name == "first_moment.momentum") && (value == 0) != (*number == 0)) {
+        // These decide which state exists, so the program must set them.
+        else if (const bool is_momentum = name == "momentum" || name == "first_moment.momentum";
+                 (is_momentum || name == "centered" || name == "second_moment.centered") &&
+                 (value == 0) != (*number == 0)) {
           differ(load_difference::groups, key,
-                 "is " + to_text(*number) + "; expected " + (value == 0 ? "0" : "a number > 0") +
-                     ", as here, where no buffer is kept for a momentum of 0: set it before");
+                 "is " + to_text(*number) + "; expected " +
+                     (value == 0    ? "0"
+                      : is_momentum ? "a number > 0"
+                                    : "1") +
+                     ", as here, where no " +
+                     (is_momentum ? "buffer is kept for a momentum" : "grad_avg is kept for a centered") +
+                     " of 0: set it before");
           report.settings = false;
         } else
           value = *number;

@@ -38,7 +38,7 @@ struct load_difference {
     misshapen,  ///< the numbers of elements differ
     mistyped,   ///< the element types differ
     recipe,     ///< the recipes differ
-    groups      ///< the numbers of groups differ, a tensor's group, or whether a group has momentum
+    groups      ///< the numbers of groups differ, a tensor's group, or whether a group has momentum or is centered
   };
   kind what;             ///< the kind of this difference
   std::string key;       ///< the key in the file

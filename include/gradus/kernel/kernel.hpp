@@ -22,6 +22,44 @@ GRADUS_OPEN_NAMESPACE
 template <class Rule, class T>
 using formula_of = decltype(std::declval<const Rule&>().template prepare<T>(step_scalars{}));
 
+namespace detail {
+
+/// Whether a moment does not need all its slots in this run.
+template <class Moment>
+GRADUS_HOST_DEVICE bool is_idle([[maybe_unused]] const Moment& rule) noexcept
+{
+  if constexpr (requires { rule.idle(); })
+    return rule.idle();
+  else
+    return false;
+}
+
+/// The scalars for the step size. A decay may scale the step, and then also bounds of the step that follow lr_scale.
+template <class Decay>
+GRADUS_HOST_DEVICE step_scalars seen_by_step_size([[maybe_unused]] const Decay& decay, step_scalars k) noexcept
+{
+  if constexpr (requires { decay.step_factor(k); }) {
+    const double factor = decay.step_factor(k);
+    k.lr *= factor;
+    k.lr_scale *= factor;
+  }
+  return k;
+}
+
+/// Whether slot k of two moments exists. Idle, a first moment has no slots, and a second moment those of its idle form.
+template <class F, class S>
+GRADUS_HOST_DEVICE constexpr bool keeps_slot(std::size_t k, bool idle_first, [[maybe_unused]] bool idle_second) noexcept
+{
+  if (k < F::slots.size())
+    return !idle_first;
+  if constexpr (requires { typename S::idle_form; })
+    return !idle_second || k - F::slots.size() < S::idle_form::slots.size();
+  else
+    return true;
+}
+
+}  // namespace detail
+
 /// The formulas of a composition for one step of the tensors that share a step count. Small and trivially copyable.
 template <class FirstMoment, class SecondMoment, class StepSize, class Decay, class T>
 struct prepared {
@@ -31,9 +69,11 @@ struct prepared {
   formula_of<Decay, T> decay;                 ///< changes g or shrinks θ
   T grad_scale = 1;                           ///< factor on each gradient
   bool idle_first_moment = false;             ///< momentum 0: its slot is not read or written
+  bool idle_second_moment = false;            ///< not centered: its second slot is not read or written
 
   using value_type = T;                                                           ///< float or double
   using first_moment_type = FirstMoment;                                          ///< the rule
+  using second_moment_type = SecondMoment;                                        ///< the rule
   static constexpr std::size_t first_slots = FirstMoment::slots.size();           ///< slots of the first moment
   static constexpr std::size_t slots = first_slots + SecondMoment::slots.size();  ///< slots of both moments
   /// The number of the slot that holds v.
@@ -44,6 +84,12 @@ struct prepared {
       return std::size_t(0);
   }();
   static constexpr bool has_second_moment = keeps_second_moment<SecondMoment>;  ///< whether there is a v
+
+  /// Whether slot k exists: an idle moment has fewer.
+  GRADUS_HOST_DEVICE bool keeps(std::size_t k) const noexcept
+  {
+    return detail::keeps_slot<FirstMoment, SecondMoment>(k, idle_first_moment, idle_second_moment);
+  }
 };
 
 /// The formulas of one step, with coefficients rounded to T.
@@ -54,15 +100,13 @@ template <class T, class F, class S, class P, class D>
 GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const step_scalars& k,
                                                    double grad_scale = 1) noexcept
 {
-  bool idle = false;
-  if constexpr (requires { rule.first_moment.idle(); })
-    idle = rule.first_moment.idle();
   return {rule.first_moment.template prepare<T>(k),
           rule.second_moment.template prepare<T>(k),
-          rule.step_size.template prepare<T>(k),
+          rule.step_size.template prepare<T>(detail::seen_by_step_size(rule.decay, k)),
           rule.decay.template prepare<T>(k),
           T(grad_scale),
-          idle};
+          detail::is_idle(rule.first_moment),
+          detail::is_idle(rule.second_moment)};
 }
 
 /// The whole update in one pass, or one of its halves, for decays that need the moments of the whole model first.
@@ -77,10 +121,11 @@ template <pass Pass, class Prepared>
 struct kernel {
   Prepared c;  ///< the formulas
 
-  using value_type = typename Prepared::value_type;                 ///< float or double
-  static constexpr std::size_t slots = Prepared::slots;             ///< slots of both moments
-  static constexpr bool writes_parameters = Pass != pass::moments;  ///< whether this pass updates θ
-  static constexpr bool writes_slots = Pass != pass::weights;       ///< whether this pass updates the slots
+  using value_type = typename Prepared::value_type;                  ///< float or double
+  static constexpr std::size_t slots = Prepared::slots;              ///< slots of both moments
+  static constexpr std::size_t first_slots = Prepared::first_slots;  ///< slots of the first moment
+  static constexpr bool writes_parameters = Pass != pass::moments;   ///< whether this pass updates θ
+  static constexpr bool writes_slots = Pass != pass::weights;        ///< whether this pass updates the slots
 
   /// For single elements: the rules see detail::number, not float or double itself.
   template <real V>
@@ -99,16 +144,30 @@ struct kernel {
   template <class V>
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {
+    using F = typename Prepared::first_moment_type;
+    static_assert(Pass != pass::weights || !updates_last<F>,
+                  "gradus: this first moment computes its direction before it updates its slots, so its step cannot be "
+                  "taken in two passes; take gradus::update.");
     V* const second_slot = slot + Prepared::first_slots;
     // The product costs nothing beside a square root and a division; without them it is a fifth of the arithmetic.
     if (Prepared::has_second_moment || c.grad_scale != 1)
       g = product(V(c.grad_scale), g);
     if constexpr (requires { c.decay.gradient(g, theta); })
       g = c.decay.gradient(g, theta);
-    if constexpr (Pass != pass::weights)
-      c.first_moment.update(slot, g);
-    const V d = c.first_moment.direction(slot, g);
-    if constexpr (Pass != pass::weights)
+    if constexpr (Pass != pass::weights && changes_gradient_of_v<F>)
+      c.second_moment.update(second_slot, c.first_moment.gradient_of_v(slot, g), g);
+    else if constexpr (Pass != pass::weights && reads_new_v<F>)
+      c.second_moment.update(second_slot, g, g);
+    if constexpr (Pass != pass::weights && !updates_last<F>)
+      update_first(slot, g);
+    V d = g;
+    if constexpr (reads_new_v<F>)
+      d = c.first_moment.direction(slot, g, slot[Prepared::value_slot]);
+    else
+      d = c.first_moment.direction(slot, g);
+    if constexpr (Pass != pass::weights && updates_last<F>)
+      update_first(slot, g);
+    if constexpr (Pass != pass::weights && !reads_new_v<F> && !changes_gradient_of_v<F>)
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
       const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
@@ -129,6 +188,14 @@ struct kernel {
   }
 
  private:
+  template <class V>
+  GRADUS_INLINE GRADUS_HOST_DEVICE void update_first(V* slot, V g) const noexcept
+  {
+    if constexpr (reads_v<typename Prepared::first_moment_type>)
+      c.first_moment.update(slot, g, slot[Prepared::value_slot]);
+    else
+      c.first_moment.update(slot, g);
+  }
   /// Whether `decrement` acts in this step. A formula that has both `decrement` and `weights` says which.
   template <class Decay>
   GRADUS_HOST_DEVICE static bool decrements(const Decay& decay) noexcept
@@ -160,18 +227,49 @@ GRADUS_HOST_DEVICE inline void apply_at(const Kernel& kernel, Theta theta, G g, 
 
 namespace detail {
 
-/// Calls f(kernel, skipped) with the kernel that runs these formulas. With momentum 0 it has no slots for the first
-/// moment, and `skipped` is the number of these.
+/// The formula of a moment's idle form.
+template <class Idle, class T, class Formula>
+GRADUS_INLINE GRADUS_HOST_DEVICE inline formula_of<Idle, T> idle_formula(const Formula& f) noexcept
+{
+  if constexpr (requires { f.idle_form(); })
+    return f.idle_form();
+  else
+    return {};
+}
+
+/// Calls f(kernel, skipped), or f of the kernel with the second moment's idle form if that is idle.
+template <pass Pass, class F, class S, class P, class D, class T, class Call>
+GRADUS_INLINE GRADUS_HOST_DEVICE inline auto with_second_moment(
+    const kernel<Pass, prepared<F, S, P, D, T>>& kernel_of_all, std::size_t skipped, const Call& f) noexcept
+{
+  if constexpr (requires { typename S::idle_form; }) {
+    using idle = typename S::idle_form;
+    const auto& c = kernel_of_all.c;
+    if (c.idle_second_moment)
+      return f(kernel<Pass, prepared<F, idle, P, D, T>>{{c.first_moment, idle_formula<idle, T>(c.second_moment),
+                                                         c.step_size, c.decay, c.grad_scale}},
+               skipped);
+  }
+  return f(kernel_of_all, skipped);
+}
+
+/// Calls f(kernel, skipped) with the kernel that runs these formulas. Idle moments have no slots in it that they do not
+/// need, and `skipped` is the number of the first moment's.
 template <pass Pass, class F, class S, class P, class D, class T, class Call>
 GRADUS_INLINE GRADUS_HOST_DEVICE inline auto with_kernel(const prepared<F, S, P, D, T>& c, const Call& f) noexcept
 {
   if constexpr (requires { typename F::idle_form; }) {
-    if (c.idle_first_moment) {
-      using idle = prepared<typename F::idle_form, S, P, D, T>;
-      return f(kernel<Pass, idle>{{{}, c.second_moment, c.step_size, c.decay, c.grad_scale, false}}, F::slots.size());
-    }
+    using idle = typename F::idle_form;
+    if (c.idle_first_moment)
+      return with_second_moment(kernel<Pass, prepared<idle, S, P, D, T>>{{idle_formula<idle, T>(c.first_moment),
+                                                                          c.second_moment, c.step_size, c.decay,
+                                                                          c.grad_scale, false, c.idle_second_moment}},
+                                F::slots.size(), f);
   }
-  return f(kernel<Pass, prepared<F, S, P, D, T>>{c}, std::size_t(0));
+  if constexpr (requires { typename S::idle_form; })
+    return with_second_moment(kernel<Pass, prepared<F, S, P, D, T>>{c}, 0, f);
+  else
+    return f(kernel<Pass, prepared<F, S, P, D, T>>{c}, std::size_t(0));
 }
 
 template <pass Pass, class Backend, class Prepared, class Theta, class G, class Slot>

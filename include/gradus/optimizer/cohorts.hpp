@@ -29,11 +29,14 @@ class aging_table {
   }
 
   /// Adds a member to the entry of (key, t), and creates the entry if there is none. \return the entry's index
-  template <class Key>
-  std::size_t join(Key key, std::uint64_t t) noexcept
+  /// \param fits  whether the member may join an entry of this key and t
+  template <class Key, class Fits>
+  std::size_t join(Key key, std::uint64_t t, const Fits& fits) noexcept
   {
     const std::uint64_t h = hash(std::uint64_t(key), t);
-    std::size_t i = places_.find(h, [&](std::size_t k) { return entries_[k].key == key && entries_[k].t == t; });
+    std::size_t i = places_.find(h, [&](std::size_t k) {
+      return entries_[k].key == key && entries_[k].t == t && fits(entries_[k]);
+    });
     if (i == no_place) {
       if (first_free_ == no_place && entries_.size() == entries_.capacity())
         purge();
@@ -50,6 +53,12 @@ class aging_table {
     }
     live_ += entries_[i].members++ == 0;
     return i;
+  }
+
+  template <class Key>
+  std::size_t join(Key key, std::uint64_t t) noexcept
+  {
+    return join(key, t, [](const Entry&) { return true; });
   }
 
   /// Removes a member from entry i.

@@ -151,7 +151,7 @@ GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std:
 template <class T, class Rule>
 bool coefficients_are_finite(const Rule& rule, std::uint64_t t, double lr_scale) noexcept
 {
-  const auto c = prepare<T>(rule, make_step_scalars(rule, t, lr_scale, 1));
+  const auto c = prepare<T>(rule, make_step_scalars(rule, t, lr_scale, 1, step_scalars{}));
   using prepared_type = std::remove_const_t<decltype(c)>;
   T slot[prepared_type::slots + 1] = {};
   for (std::size_t i = prepared_type::first_slots; i < prepared_type::slots; ++i)

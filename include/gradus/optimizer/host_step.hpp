@@ -304,7 +304,7 @@ class host_step {
     for (auto& c : p.cohorts.all())
       if (c.members > 0) {
         const auto& rule = p.groups[c.key].rule;
-        c.scalars = make_step_scalars(rule, c.t + 1, o.lr_scale, 0);
+        c.scalars = scalars_of_step(rule, c.t + 1, o.lr_scale, 0, c.kept.data());
         c.prepared = gradus::prepare<value_type>(rule, c.scalars, scale_);
       }
   }

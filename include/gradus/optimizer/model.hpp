@@ -69,6 +69,10 @@ struct model {
   /// Whether a step computes all moments before the first weight, because the decay depends on them.
   static constexpr bool two_passes = rule_type::scheduled && !one_pass && keeps_exactly;
 
+  /// The numbers that the first moment keeps for each tensor, beside the slots.
+  static constexpr std::size_t scalar_count = detail::scalar_count<decltype(rule_type::first_moment)>();
+  using kept_scalars = std::array<double, scalar_count>;
+
   using memory_source = memory_of<Backend>;
   using state_memory = std::array<slot_memory<state_type, typename memory_source::type>, slots>;
   using masters = master_memory<master_type, typename memory_source::type>;
@@ -95,6 +99,7 @@ struct model {
     std::uint64_t name_hash = 0;
     std::uint64_t t = 0;           // the step count; while the tensor takes part, its cohort has the count
     double second_moment_sum = 0;  // only during a visit: Σv of all tensors with the same β₂ and t
+    kept_scalars scalars = {};     // likewise its scalars
     std::size_t cohort = 0;
     std::size_t padding = 0;  // the number of elements that are padding
     std::size_t next_free = no_place;
@@ -118,26 +123,29 @@ struct model {
     std::size_t next_of_sum;  // the next item whose second moments are in the same sum
   };
 
-  /// The tensors that take part and have the same group and step count. They share one set of coefficients.
+  /// The tensors that take part and have the same group, step count and scalars. They share one set of coefficients.
   struct cohort {
     std::size_t key = 0;  // the group's index
     std::uint64_t t = 0;
     std::size_t members = 0;
     std::size_t next = no_place;
-    std::size_t sum = 0;  // the index of its entry in second_moment_sums
+    std::size_t sum = 0;     // the index of its entry in second_moment_sums
+    kept_scalars kept = {};  // after the last step that was taken
     step_scalars scalars = {};
     formula prepared = {};
   };
 
-  /// Whether the rule's first moment does nothing (sgd with momentum 0), so that it has no slots.
-  static bool is_idle(const rule_type& rule) noexcept
-  {
-    if constexpr (requires { rule.first_moment.idle(); })
-      return rule.first_moment.idle();
-    return false;
-  }
   /// Whether a tensor under this rule has slot k.
-  static bool keeps(const rule_type& rule, std::size_t k) noexcept { return k >= first_slots || !is_idle(rule); }
+  static bool keeps(const rule_type& rule, std::size_t k) noexcept
+  {
+    return keeps_slot<decltype(rule.first_moment), decltype(rule.second_moment)>(k, is_idle(rule.first_moment),
+                                                                                 is_idle(rule.second_moment));
+  }
+  /// Whether tensors under two rules have the same slots.
+  static bool keep_the_same(const rule_type& a, const rule_type& b) noexcept
+  {
+    return is_idle(a.first_moment) == is_idle(b.first_moment) && is_idle(a.second_moment) == is_idle(b.second_moment);
+  }
 };
 
 }  // namespace detail

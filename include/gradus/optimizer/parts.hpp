@@ -81,9 +81,19 @@ struct parts {
   /// does not have to touch each tensor.
   std::uint64_t steps_of(const tensor& x) const noexcept { return x.active ? cohorts[x.cohort].t : x.t; }
 
-  /// Adds steps to the count of all tensors that take part.
+  /// The scalars of a tensor, as steps_of.
+  const typename Model::kept_scalars& scalars_of(const tensor& x) const noexcept
+  {
+    return x.active ? cohorts[x.cohort].kept : x.scalars;
+  }
+
+  /// Adds steps to the count of all tensors that take part, and keeps the scalars of the last.
   void count_steps(std::uint64_t steps = 1) noexcept
   {
+    if constexpr (Model::scalar_count > 0)
+      for (auto& c : cohorts.all())
+        for (std::size_t i = 0; c.members > 0 && i < Model::scalar_count; ++i)
+          c.kept[i] = c.scalars.state[i];
     cohorts.advance(steps);
     if constexpr (rule_type::scheduled)
       sums.entries().advance(steps);
@@ -139,6 +149,7 @@ struct parts {
     work.outdate();
     for (tensor& x : table.all()) {
       x.t = steps_of(x);
+      x.scalars = scalars_of(x);
       if constexpr (Model::one_pass)
         x.second_moment_sum = sum_of(x);
     }
@@ -253,7 +264,8 @@ struct parts {
   void enlist(tensor& x) noexcept
   {
     const std::size_t live = cohorts.live();
-    x.cohort = cohorts.join(x.group, x.t);
+    x.cohort = cohorts.join(x.group, x.t, [&x](const typename Model::cohort& c) { return c.kept == x.scalars; });
+    cohorts[x.cohort].kept = x.scalars;
     x.active = true;
     if constexpr (rule_type::scheduled) {
       if (cohorts.live() > live)
@@ -267,6 +279,7 @@ struct parts {
   void drop(tensor& x) noexcept
   {
     x.t = steps_of(x);
+    x.scalars = scalars_of(x);
     x.active = false;
     const std::size_t sum = cohorts[x.cohort].sum, live = cohorts.live();
     cohorts.leave(x.cohort);

@@ -72,7 +72,7 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
         if (k % 2 == 0)
           random.words(words, n);
         // The kernel does not write the slots of an idle first moment.
-        if (x.state[k] && !(prepared.idle_first_moment && k < Model::first_slots))
+        if (x.state[k] && prepared.keeps(k))
           x.state[k].from(i).close(backend, next[k], n, Model::slot_list[k], {words, random.shift});
       }
     }

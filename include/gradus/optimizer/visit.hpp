@@ -116,6 +116,14 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
           parts.forget_scattered_sum(x);  // it was the sum of the tensors with the old step count
       }
     }
+    if constexpr (model::scalar_count > 0)
+      for (std::size_t i = 0; i < model::scalar_count; ++i) {
+        const std::string_view key = decltype(Parts::rule_type::first_moment)::scalars[i].name;
+        if constexpr (only_reads)
+          show_number(key, parts.scalars_of(x)[i]);
+        else
+          show_number(key, x.scalars[i]);
+      }
   }
   if constexpr (model::precision_type::stochastic)
     visit(std::string_view(), std::string_view("seed"), std::span(&parts.seed, 1));

@@ -46,7 +46,7 @@ struct composition {
   /// Whether a step needs v̄ and one pass is enough, because v̄ follows from the gradient norm.
   static constexpr bool scheduled_in_one_pass = [] {
     if constexpr (is_good && scheduled)
-      return SecondMoment::linear &&
+      return SecondMoment::linear && !changes_gradient_of_v<FirstMoment> &&
              !requires(const Decay& d) { d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); };
     else
       return false;
@@ -122,6 +122,36 @@ template <class R>
 concept recipe = detail::gives_composition<R> &&
                  decltype(detail::composition_is_good(std::declval<const R&>().rule()))::value;
 
+namespace detail {
+
+/// The scalars of step t, from the scalars that a first moment kept after the step before.
+/// \param kept  not read in the first step, nor if there are none
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE step_scalars scalars_of_step(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
+                                                double mean_square, [[maybe_unused]] const double* kept) noexcept
+{
+  step_scalars k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
+  if constexpr (requires { rule.first_moment.lr_factor(k.t); })
+    k.lr *= rule.first_moment.lr_factor(k.t);
+  if constexpr (requires { rule.step_size.lr_factor(k.t); })
+    k.lr *= rule.step_size.lr_factor(k.t);
+  k.bc1 = rule.first_moment.correction(k.t);
+  k.bc2 = rule.second_moment.correction(k.t);
+  if constexpr (requires { rule.second_moment.beta(); })
+    k.beta2 = rule.second_moment.beta();
+  if constexpr (requires { rule.first_moment.gain(); })
+    k.gain = rule.first_moment.gain();
+  if constexpr (keeps_scalars<F>) {
+    constexpr auto list = F::scalars;
+    for (std::size_t i = 0; i < list.size(); ++i)
+      k.state[i] = t == 1 ? list[i].start : kept[i];
+    rule.first_moment.advance(k.state, k);
+  }
+  return k;
+}
+
+}  // namespace detail
+
 /// The scalars of step t for the rules of a composition.
 /// \param rule  a recipe's `rule()`
 /// \param t  the step count, from 1
@@ -131,14 +161,18 @@ template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
                                                   double mean_square) noexcept
 {
-  step_scalars k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
-  k.bc1 = rule.first_moment.correction(k.t);
-  k.bc2 = rule.second_moment.correction(k.t);
-  if constexpr (requires { rule.second_moment.beta(); })
-    k.beta2 = rule.second_moment.beta();
-  if constexpr (requires { rule.first_moment.gain(); })
-    k.gain = rule.first_moment.gain();
-  return k;
+  static_assert(!keeps_scalars<F>,
+                "gradus: this first moment keeps scalars from step to step; pass what make_step_scalars returned for "
+                "the step before as its fifth argument (in the first step, step_scalars{}).");
+  return detail::scalars_of_step(rule, t, lr_scale, mean_square, nullptr);
+}
+/// The same for a first moment that keeps scalars from step to step, as `nadam`'s.
+/// \param before  what this returned for the step before; in the first step, step_scalars{}
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
+                                                  double mean_square, const step_scalars& before) noexcept
+{
+  return detail::scalars_of_step(rule, t, lr_scale, mean_square, before.state);
 }
 /// The same for decays that do not need v̄.
 template <class F, class S, class P, class D>

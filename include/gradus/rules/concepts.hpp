@@ -15,6 +15,38 @@
 
 GRADUS_OPEN_NAMESPACE
 
+// ── flags of a rule, each optional ───────────────────────────────────────────────────────────────────────────────────
+
+/// A first moment whose `update` reads the v of the step before.
+template <class F>
+concept reads_old_v = requires { requires F::reads_old_v; };
+/// A first moment whose `update` and `direction` read the new v.
+template <class F>
+concept reads_new_v = requires { requires F::reads_new_v; };
+/// A first moment that reads v.
+template <class F>
+concept reads_v = reads_old_v<F> || reads_new_v<F>;
+/// A first moment whose `direction` is computed from the slots before `update`.
+template <class F>
+concept updates_last = requires { requires F::updates_last; };
+/// A first moment that keeps scalars: it has `scalars`, and `advance(double*, const step_scalars&)`.
+template <class F>
+concept keeps_scalars = requires { F::scalars.size(); };
+/// A first moment that gives the second moment another gradient than g.
+template <class F>
+concept changes_gradient_of_v = requires(const F& f, const double* slots) {
+  f.template prepare<double>(step_scalars{}).gradient_of_v(slots, 1.0);
+};
+/// A second moment that depends on the direction d.
+template <class S>
+concept reads_direction = requires { requires S::reads_direction; };
+/// A second moment with the unit of g instead of g².
+template <class S>
+concept is_norm = requires { requires S::is_norm; };
+/// A step size that divides by a norm.
+template <class P>
+concept reads_norm = requires { requires P::reads_norm; };
+
 // ── members of a rule ────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace detail {
@@ -36,10 +68,24 @@ concept has_prepare = requires(const R& r) {
   requires std::is_trivially_copyable_v<decltype(r.template prepare<double>(step_scalars{}))>;
 };
 template <class R>
-concept updates_with_gradient = requires(const R& r, double* slots) {
-  r.template prepare<double>(step_scalars{}).update(slots, 1.0);
-  { r.template prepare<double>(step_scalars{}).direction(slots, 1.0) } -> std::convertible_to<double>;
-};
+concept updates_with_gradient = (!reads_v<R> && requires(const R& r, double* slots) {
+                                  r.template prepare<double>(step_scalars{}).update(slots, 1.0);
+                                  {
+                                    r.template prepare<double>(step_scalars{}).direction(slots, 1.0)
+                                  } -> std::convertible_to<double>;
+                                }) || (reads_v<R> && requires(const R& r, double* slots) {
+                                  r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0);
+                                  requires reads_old_v<R> || requires {
+                                    {
+                                      r.template prepare<double>(step_scalars{}).direction(slots, 1.0, 1.0)
+                                    } -> std::convertible_to<double>;
+                                  };
+                                  requires reads_new_v<R> || requires {
+                                    {
+                                      r.template prepare<double>(step_scalars{}).direction(slots, 1.0)
+                                    } -> std::convertible_to<double>;
+                                  };
+                                });
 template <class R>
 concept updates_with_direction = requires(const R& r, double* slots) {
   r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0);
@@ -69,6 +115,22 @@ concept says_its_rate = !requires { requires R::reads_mean_square; } || requires
   { r.eps } -> std::convertible_to<double>;
 };
 
+/// The number of scalars that a first moment keeps.
+template <class F>
+constexpr std::size_t scalar_count() noexcept
+{
+  if constexpr (keeps_scalars<F>)
+    return F::scalars.size();
+  else
+    return 0;
+}
+template <class F>
+concept advances_its_scalars = !keeps_scalars<F> || requires(const F& f, double* state) {
+  requires scalar_count<F>() <= step_scalars::most_state;
+  requires std::is_same_v<std::remove_cvref_t<decltype(*F::scalars.data())>, scalar>;
+  f.advance(state, step_scalars{});
+};
+
 template <class R>
 constexpr bool value_is_nonnegative() noexcept
 {
@@ -78,17 +140,20 @@ constexpr bool value_is_nonnegative() noexcept
   return true;
 }
 
-/// Whether all slot names of a composition can be keys in a checkpoint, and are distinct.
+/// Whether all names of slots and scalars of a composition can be keys in a checkpoint, and are distinct.
 template <class F, class S>
 constexpr bool slot_names_are_good() noexcept
 {
-  constexpr std::size_t n = F::slots.size() + S::slots.size();
+  constexpr std::size_t n = F::slots.size() + S::slots.size() + scalar_count<F>();
   std::string_view names[n + 1];
   std::size_t count = 0;
   for (const slot& s : F::slots)
     names[count++] = s.name;
   for (const slot& s : S::slots)
     names[count++] = s.name;
+  if constexpr (keeps_scalars<F>)
+    for (const scalar& s : F::scalars)
+      names[count++] = s.name;
   for (std::size_t i = 0; i < n; ++i) {
     for (const std::string_view taken : {"", "step", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_of_model"})
       if (names[i] == taken)
@@ -128,10 +193,12 @@ concept listed = (lists_its_fields<R> || requires { R::has_no_default; }) &&
 }  // namespace detail
 
 /// Rule for the direction d: has `kind`, `slots`, `correction(t)`, and `prepare<T>(step_scalars)`, whose formula has
-/// `update(slots, g)` and `direction(slots, g)`; also `fields`, if it has hyperparameters. See CONTRIBUTING.md.
+/// `update(slots, g)` and `direction(slots, g)`, or takes v as their third argument; also `fields`, if it has
+/// hyperparameters. See CONTRIBUTING.md.
 template <class F>
 concept first_moment_rule = detail::has_kind<F> && detail::has_slots<F> && detail::has_correction<F> &&
-                            detail::has_prepare<F> && detail::updates_with_gradient<F> && detail::listed<F>;
+                            detail::has_prepare<F> && detail::updates_with_gradient<F> && detail::listed<F> &&
+                            detail::advances_its_scalars<F>;
 
 /// Rule for the second moment v: as above, but the formula has `update(slots, g, d)`. A rule with slots also has
 /// `value_slot`, whose slot is nonnegative, and `linear`; if `linear` is true, also `beta()`.
@@ -160,6 +227,18 @@ concept keeps_second_moment = S::slots.size() > 0;
 template <class S, class P>
 concept step_size_is_served = !P::reads_second_moment || keeps_second_moment<S>;
 
+/// The step size P takes the root of S if that is a mean of squares, and none if it is a norm.
+template <class S, class P>
+concept unit_is_served = !P::reads_second_moment || is_norm<S> == reads_norm<P>;
+
+/// The first moment F can have v from S, or needs none.
+template <class F, class S>
+concept v_is_served = !reads_v<F> || (keeps_second_moment<S> && !is_norm<S>);
+
+/// The second moment S can have the direction from F, or needs none.
+template <class F, class S>
+concept direction_is_served = !reads_direction<S> || !(reads_new_v<F> || changes_gradient_of_v<F>);
+
 /// A decay that needs v̄, the mean of the second moment over the whole model.
 template <class D>
 concept reads_mean_square = requires { requires D::reads_mean_square; };
@@ -167,6 +246,11 @@ concept reads_mean_square = requires { requires D::reads_mean_square; };
 /// The decay D can have v̄ from the second moment S, or needs none.
 template <class S, class D>
 concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
+
+/// The decay D can have v̄ before the direction is computed, because v̄ follows from the gradient norm; or the direction
+/// can be computed after all moments.
+template <class F, class S, class D>
+concept two_passes_are_served = !updates_last<F> || !reads_mean_square<D> || S::linear;
 
 /// The decay D can have `gain()` from the first moment F, or needs none.
 template <class F, class D>
@@ -207,7 +291,7 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE(field_names_are_good<R>(),                                                                             \
                 "the " place " lists two fields of one name, or a name that is empty or has a space, a slash or an "   \
                 "equals sign.")
-  GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema, or your own).")
+  GRADUS_REFUSE_RULE(F, "first rule", "expected one of first_moment (none, momentum, ema and others, or your own).")
   GRADUS_REFUSE(has_slots<F>,
                 "the first rule is a first moment, and this has no `slots`; expected a std::array of gradus::slot, or "
                 "one of first_moment (rules stand in the order first moment, second moment, step size, decay).")
@@ -219,7 +303,11 @@ constexpr bool check_rules() noexcept
       updates_with_gradient<F>,
       "the first rule's formula has no `update(V* slots, V g)` and `direction(const V* slots, V g)` of any value type "
       "V, as a first moment has (rules stand in the order first moment, second moment, step size, decay).")
-  GRADUS_REFUSE_RULE(S, "second rule", "expected one of second_moment (none, ema, ema_max, yogi, or your own).")
+  GRADUS_REFUSE(advances_its_scalars<F>,
+                "the first moment keeps scalars and has no `advance(double*, const gradus::step_scalars&) const`, or "
+                "its `scalars` is no std::array of at most two gradus::scalar.")
+  GRADUS_REFUSE_RULE(S, "second rule",
+                     "expected one of second_moment (none, ema, ema_max, yogi and others, or your own).")
   GRADUS_REFUSE(has_slots<S>,
                 "the second rule is a second moment, and this has no `slots`; expected a std::array of gradus::slot, "
                 "or one of second_moment (rules stand in the order first moment, second moment, step size, decay).")
@@ -239,14 +327,14 @@ constexpr bool check_rules() noexcept
                 "the second moment is `linear` and has no `beta()`, by which its sum follows from the gradient's norm.")
   GRADUS_REFUSE_RULE(
       P, "third rule",
-      "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified, or your own).")
+      "expected one of step_size (constant, adaptive, bounded, partially_adaptive, rectified and others, or your own).")
   GRADUS_REFUSE(has_prepare<P>, "the step size has no `prepare<T>(const gradus::step_scalars&) const`, which gives its "
                                 "formula, a trivially copyable struct.")
   GRADUS_REFUSE(gives_a_step<P>,
                 "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function "
                 "of v (rules stand in the order first moment, second moment, step size, decay).")
   GRADUS_REFUSE_RULE(D, "fourth rule",
-                     "expected one of decay (none, l2, decoupled, independent, scheduled, stable, or your own).")
+                     "expected one of decay (none, l2, decoupled, scheduled and others, or your own).")
   GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::step_scalars&) const`, which gives its "
                                 "formula, a trivially copyable struct.")
   GRADUS_REFUSE(acts_as_decay<D>, "the fourth rule is a decay, and this is another rule, or its formula has none of "
@@ -260,12 +348,32 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE((step_size_is_served<S, P>),
                 "this step size divides by the root of a second moment, and second_moment::none keeps none; "
                 "take second_moment::ema (or another), or step_size::constant.")
+  GRADUS_REFUSE((unit_is_served<S, P> || !is_norm<S>),
+                "this step size takes the root of a mean of squares, and the second moment is a norm; take "
+                "step_size::by_norm.")
+  GRADUS_REFUSE((unit_is_served<S, P>),
+                "this step size divides by a norm, and the second moment is a mean of squares; take "
+                "second_moment::infinity_norm, or step_size::adaptive.")
+  GRADUS_REFUSE((v_is_served<F, S>),
+                "this first moment divides the gradient by the root of a mean of squares, and the second moment keeps "
+                "none; take second_moment::ema (or another), or first_moment::ema.")
+  GRADUS_REFUSE(
+      (direction_is_served<F, S>),
+      "this second moment is computed from the direction, and with this first moment it is computed before the "
+      "direction; take second_moment::ema, or first_moment::ema.")
   GRADUS_REFUSE((beta_is_served<S, P>),
                 "this step size is computed from beta2, and the second moment has no `double beta() const`; "
                 "add it, or take step_size::adaptive.")
   GRADUS_REFUSE((scheduled_decay_is_served<S, D>),
                 "decay::scheduled divides by the mean of the second moment, and second_moment::none keeps none; "
                 "take second_moment::ema (or another), or decay::stable for SGD.")
+  GRADUS_REFUSE((!reads_mean_square<D> || !is_norm<S>),
+                "decay::scheduled divides by the root of a mean of squares, and the second moment is a norm; take "
+                "decay::decoupled.")
+  GRADUS_REFUSE((two_passes_are_served<F, S, D>),
+                "decay::scheduled needs all moments before the first direction unless the second moment is linear, and "
+                "this first moment computes its direction before its update; take second_moment::ema, or "
+                "decay::decoupled.")
   GRADUS_REFUSE((stable_decay_is_served<F, D>),
                 "decay::stable is scaled by a momentum buffer's mu and dampening; "
                 "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")

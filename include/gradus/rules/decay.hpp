@@ -163,6 +163,28 @@ struct stable {
   }
 };
 
+/// θ ← (θ − u)/(1 + αλ): the implicit form of `decoupled`, a proximal step. As s = αλ/(1 + αλ), and u is scaled by 1 − s.
+/// Adan (Xie et al. 2024); Zhuang et al. 2022 for AdamW.
+struct proximal {
+  double weight_decay = 0;  ///< λ ≥ 0
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&proximal::weight_decay));
+  static constexpr std::string_view kind = "proximal";  ///< the rule's name in checkpoints
+
+  /// The factor on the step.
+  GRADUS_HOST_DEVICE double step_factor(const step_scalars& k) const noexcept
+  {
+    return 1 / std::fma(k.lr, weight_decay, 1.0);
+  }
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
+  {
+    return shrink_by<T>(k.lr * weight_decay * step_factor(k));
+  }
+};
+
 /// `decoupled` or `l2`, chosen by a flag at run time, as in PyTorch's RAdam.
 struct l2_or_decoupled {
   double weight_decay = 0;              ///< λ ≥ 0

@@ -241,9 +241,16 @@ inline constexpr named beta2{"beta2", range::zero_to_below_one};            ///<
 inline constexpr named eps{"eps", range::at_least_zero};                    ///< keeps a divisor away from 0
 inline constexpr named weight_decay{"weight_decay", range::at_least_zero};  ///< λ
 inline constexpr named initial_accumulator{"initial_accumulator", range::at_least_zero};  ///< the moments' start value
-inline constexpr named final_lr{"final_lr", range::at_least_zero};   ///< AdaBound's final step size
-inline constexpr named gamma{"gamma", range::above_zero_below_one};  ///< γ, how fast AdaBound's bounds close
-inline constexpr named partial{"partial", range::zero_to_half};      ///< Padam's p
+inline constexpr named final_lr{"final_lr", range::at_least_zero};              ///< AdaBound's final step size
+inline constexpr named gamma{"gamma", range::above_zero_below_one};             ///< γ, how fast AdaBound's bounds close
+inline constexpr named partial{"partial", range::zero_to_half};                 ///< Padam's p
+inline constexpr named beta3{"beta3", range::zero_to_below_one};                ///< β₃
+inline constexpr named rho{"rho", range::zero_to_below_one};                    ///< Adadelta's ρ
+inline constexpr named lr_decay{"lr_decay", range::at_least_zero};              ///< Adagrad's decay of lr
+inline constexpr named centered{"centered", range::yes_or_no};                  ///< RMSprop's choice of v
+inline constexpr named momentum_decay{"momentum_decay", range::at_least_zero};  ///< NAdam's warm-up of μ
+inline constexpr named clip_exponent{"clip_exponent", range::at_least_zero};    ///< ADOPT's clipping
+inline constexpr named t_alpha_beta3{"t_alpha_beta3", range::at_least_zero};    ///< AdEMAMix's warm-up
 inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};  ///< RAdam's choice of decay
 
 }  // namespace hyper

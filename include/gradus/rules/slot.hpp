@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// A slot: one array of state that a rule keeps.
+/// State that a rule keeps: a slot is an array, a scalar one number.
 
 #include <string_view>
 #include <type_traits>
@@ -34,6 +34,12 @@ struct slot {
   }
   constexpr slot(const slot&) = default;             ///< copies
   constexpr slot& operator=(const slot&) = default;  ///< copies
+};
+
+/// One number of state that a rule keeps for each tensor: scalar{"mu_product", 1}.
+struct scalar {
+  std::string_view name = {};  ///< without a slash, and unique among the slots and scalars of a composition
+  double start = 0;            ///< its value before the first step
 };
 
 GRADUS_CLOSE_NAMESPACE

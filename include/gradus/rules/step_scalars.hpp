@@ -3,6 +3,7 @@
 /// The scalars that rules receive once a step, all in double.
 
 #include <cmath>
+#include <cstddef>
 
 #include <gradus/kernel/math.hpp>
 
@@ -13,14 +14,17 @@ GRADUS_OPEN_NAMESPACE
 /// The scalars of one step, for all tensors that share a group and a step count. make_step_scalars (composition.hpp)
 /// fills them in from the hyperparameters; a rule's `prepare<T>(step_scalars)` turns them into its formula.
 struct step_scalars {
-  double lr = 0;           ///< this step's learning rate α: the recipe's lr times lr_scale
-  double lr_scale = 1;     ///< the schedule's factor
-  double t = 1;            ///< the tensor's step count, this step included
-  double beta2 = 0;        ///< β₂, if the second moment has one
-  double bc1 = 1;          ///< 1 − β₁ᵗ; 1 if the first moment needs no bias correction
-  double bc2 = 1;          ///< 1 − β₂ᵗ; 1 if there is no second moment
-  double gain = 1;         ///< limit of the first moment while every gradient is 1: (1−dampening)/(1−μ) for momentum
+  double lr = 0;        ///< this step's learning rate α: the recipe's lr times lr_scale, and times a rule's lr_factor
+  double lr_scale = 1;  ///< the schedule's factor
+  double t = 1;         ///< the tensor's step count, this step included
+  double beta2 = 0;     ///< β₂, if the second moment has one
+  double bc1 = 1;       ///< 1 − β₁ᵗ; 1 if the first moment needs no bias correction
+  double bc2 = 1;       ///< 1 − β₂ᵗ; 1 if there is no second moment
+  double gain = 1;      ///< limit of the first moment while every gradient is 1: (1−dampening)/(1−μ) for momentum
   double mean_square = 0;  ///< v̄: the mean of v/bc2 over the whole model, for decay::scheduled
+  /// The most scalars that a rule may keep.
+  static constexpr std::size_t most_state = 2;
+  double state[most_state] = {};  ///< the first moment's scalars, after `advance` of this step
 };
 
 /// 1 − βᵗ, accurate also for βᵗ near 1, where the plain difference loses its digits to cancellation (not at t = 1,

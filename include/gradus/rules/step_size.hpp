@@ -102,6 +102,84 @@ struct adaptive {
   }
 };
 
+/// `adaptive` with α/(1 + (t−1)·lr_decay) for α. Adagrad (Duchi, Hazan and Singer 2011) in PyTorch's form.
+struct decaying {
+  double eps = 1e-10;   ///< ≥ 0; added to the corrected root √(v/bc2)
+  double lr_decay = 0;  ///< ≥ 0; how fast α falls, also for the decay of the weights
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::eps(&decaying::eps), hyper::lr_decay(&decaying::lr_decay));
+  static constexpr std::string_view kind = "decaying";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;     ///< needs a second moment
+  /// 1/(1 + (t−1)·lr_decay).
+  GRADUS_HOST_DEVICE double lr_factor(double t) const noexcept { return 1 / std::fma(t - 1, lr_decay, 1.0); }
+
+  /// a(v) of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE ratio<T> prepare(const step_scalars& k) const noexcept
+  {
+    return adaptive{eps}.prepare<T>(k);
+  }
+};
+
+/// u = α/bc1 · d/(√(v/bc2 + eps/(1−β₂)) + eps). AdaBelief (Zhuang et al. 2020) adds eps to v in each step; this is the
+/// same, but v stays 0 where gradients are 0.
+struct adaptive_above {
+  double eps = 1e-16;  ///< ≥ 0; added to the average and to its root
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::eps(&adaptive_above::eps));
+  static constexpr std::string_view kind = "adaptive_above";  ///< the rule's name in checkpoints
+  /// Needs a second moment.
+  static constexpr bool reads_second_moment = true, reads_beta = true;  ///< needs the second moment's `beta()`
+
+  /// a(v).
+  template <class T>
+  struct formula {
+    ratio<T> inner;  ///< A/(√v + ε′)
+    T least;         ///< added to v
+    /// The value at v.
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V v) const noexcept
+    {
+      return inner(v + V(least));
+    }
+  };
+  /// a(v) of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {adaptive{eps}.prepare<T>(k), T(eps * k.bc2 / (1 - k.beta2))};
+  }
+};
+
+/// u = α/bc1 · d/v, for a v that is a norm. Adamax (Kingma and Ba 2015).
+struct by_norm {
+  static constexpr std::string_view kind = "by_norm";  ///< the rule's name in checkpoints
+  /// Needs a second moment.
+  static constexpr bool reads_second_moment = true, reads_norm = true;  ///< takes no root of it
+
+  /// a(v).
+  template <class T>
+  struct formula {
+    T numerator,  ///< α/bc1
+        least;    ///< the least divisor, for v = 0
+    /// The value at v.
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V v) const noexcept
+    {
+      return V(numerator) / max<>(V(least), v);
+    }
+  };
+  /// a(v) of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    const double numerator = k.lr / k.bc1;
+    return {T(numerator), eps_for<T>(numerator, 0)};
+  }
+};
+
 /// u = clip(α√bc2/bc1/(√v + eps), F(1−1/(γt+1)), F(1+1/(γt)))·d with F = final_lr·α/lr, or 0 if α is 0. The bounds
 /// follow the schedule, as in the authors' code. AdaBound (Luo et al. 2019).
 struct bounded {

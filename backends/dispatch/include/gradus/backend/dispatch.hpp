@@ -8,7 +8,7 @@
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
 /// Steps give the bits of a program built for that instruction set. Instruction sets with fma belong to one family of
-/// bits, regardless of the caller's flags. It runs the ten recipes of recipes.hpp in float and double. A call costs one
+/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp in float and double. A call costs one
 /// more indirect jump.
 
 #include <cstddef>
@@ -49,14 +49,19 @@ extern "C" const dispatch_table* gradus_dispatch_table(int set) noexcept;
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Calls f(type_identity<Kernel>) for every kernel that the ten recipes run, float's before double's.
+/// Calls f(type_identity<Kernel>) for every kernel that the recipes run, float's before double's.
 template <class Visitor>
 constexpr void for_each_dispatched_kernel(const Visitor& f)
 {
-  const auto visit = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>&) {
+  const auto visit_first = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>*) {
     f(std::type_identity<kernel<pass::whole, prepared<F, S, P, D, T>>>{});
     if constexpr (requires { typename F::idle_form; })
       f(std::type_identity<kernel<pass::whole, prepared<typename F::idle_form, S, P, D, T>>>{});
+  };
+  const auto visit = [&]<class T, class F, class S, class P, class D>(T x, const composition<F, S, P, D>& rule) {
+    visit_first(x, &rule);
+    if constexpr (requires { typename S::idle_form; })
+      visit_first(x, static_cast<const composition<F, typename S::idle_form, P, D>*>(nullptr));
   };
   for_each_recipe([&]<class Recipe>(const char*, std::type_identity<Recipe>) {
     visit(float(), Recipe{}.rule());
@@ -128,15 +133,14 @@ class dispatch {
   /// The instruction set in use: "baseline", "avx2_fma", "avx512" or "neon".
   const char* name() const noexcept { return table_->name; }
 
-  /// Applies a kernel of one of the ten recipes to n elements; any other kernel does not compile.
+  /// Applies a kernel of one of the recipes to n elements; any other kernel does not compile.
   template <class Kernel, class T>
   void sweep(const Kernel& kernel, T* theta, const T* g, T* const* slots, std::size_t n) const noexcept
   {
     constexpr std::size_t index = detail::dispatch_index<Kernel>();
-    static_assert(
-        index < detail::dispatched_kernels,
-        "gradus: backend::dispatch runs the ten recipes, each in one pass, and this is another composition; take "
-        "backend::simd and build with -march.");
+    static_assert(index < detail::dispatched_kernels,
+                  "gradus: backend::dispatch runs the recipes, each in one pass, and this is another composition; take "
+                  "backend::simd and build with -march.");
     if constexpr (index < detail::dispatched_kernels)
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }

@@ -121,8 +121,11 @@ class device_step {
     device_.copy(host_cohorts_.data(), cohorts_.get(), host_cohorts_.size() * sizeof(cohort));
     std::uint64_t steps = 0;
     for (std::size_t c = 0; c < host_cohorts_.size(); ++c)
-      if (host_cohorts_[c].active)
+      if (host_cohorts_[c].active) {
         steps = host_cohorts_[c].t - p.cohorts[c].t;
+        for (std::size_t i = 0; i < model::scalar_count; ++i)
+          p.cohorts[c].scalars.state[i] = host_cohorts_[c].kept[i];
+      }
     p.count_steps(steps);
     if constexpr (model::one_pass) {
       device_.copy(host_sums_.data(), sums_.get(), host_sums_.size() * sizeof(device_sum));
@@ -305,8 +308,11 @@ class device_step {
       host_pages_.insert(host_pages_.end(), page_count(x.size), std::uint32_t(host_tensors_.size()));
       host_tensors_.push_back(record_of(p, x));
     }
-    for (const auto& c : p.cohorts.all())
-      host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, c.members > 0});
+    for (const auto& c : p.cohorts.all()) {
+      host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, {}, c.members > 0});
+      for (std::size_t i = 0; i < model::scalar_count; ++i)
+        host_cohorts_.back().kept[i] = c.kept[i];
+    }
     may_be_unknown_ = false;
     if constexpr (scheduled) {
       for (const auto& e : p.sums.entries().all()) {

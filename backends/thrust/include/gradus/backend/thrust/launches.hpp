@@ -119,7 +119,7 @@ GRADUS_HOST_DEVICE void conclude(const Data& data, const step_parts& parts, cons
     });
     team.for_each(data.cohort_count, [&](std::int64_t k) {
       if (b.applied && data.cohorts[k].active)
-        data.cohorts[k].t += 1;
+        data.cohorts[k].count_step();
     });
   }
   if constexpr (Data::scheduled)
@@ -169,7 +169,7 @@ struct first_look {
     team.for_each(data.cohort_count, [this](std::int64_t k) {
       auto& c = data.cohorts[k];
       if (c.active)
-        c.scalars = make_step_scalars(c.rule, c.t + 1, data.board->lr_scale, 0);
+        c.scalars = scalars_of_step(c.rule, c.t + 1, data.board->lr_scale, 0, c.kept);
     });
   }
 
@@ -253,7 +253,7 @@ struct first_look {
       return;
     c.prepared = prepare<T>(c.rule, c.scalars, b.scale);
     if (!parts.is_tried)
-      c.t += 1;
+      c.count_step();
     else if (b.skips && may_overflow<T>(root_of(b.squares, b.scale), c.scalars.lr))
       set_flag(b.may_overflow);
   }

@@ -100,12 +100,12 @@ struct device_tensor {
     else
       return load<T>(on_device(slots[k]) + i);
   }
-  /// Element i of every slot that the tensor has. \param c  the formulas; an idle first moment has no slots
+  /// Element i of every slot that the tensor has. \param c  the formulas; an idle moment has fewer slots
   template <class Prepared, class T>
   GRADUS_HOST_DEVICE void read_slots(const Prepared& c, std::size_t i, T* to) const noexcept
   {
     for (std::size_t k = 0; k < Slots; ++k)  // from 0, so that a device unrolls it and `to` stays in registers
-      if (k >= Prepared::first_slots || !c.idle_first_moment)
+      if (c.keeps(k))
         to[k] = read_slot<T>(k, i);
   }
   /// Parameter i, or its master weight.
@@ -126,9 +126,17 @@ template <class Rule, class Formula>
 struct device_cohort {
   Rule rule = Rule(0, {}, {}, {}, {});
   std::uint64_t t;
+  double kept[step_scalars::most_state];  // the rule's scalars after the last step that was taken
   step_scalars scalars;
   Formula prepared;
   bool active;  // whether it has members
+
+  GRADUS_HOST_DEVICE void count_step() noexcept
+  {
+    t += 1;
+    for (std::size_t i = 0; i < step_scalars::most_state; ++i)
+      kept[i] = scalars.state[i];
+  }
 };
 
 /// An entry of second_moment_sums.

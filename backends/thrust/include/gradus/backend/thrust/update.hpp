@@ -60,7 +60,7 @@ struct update_pack {
     });
   }
 
-  /// \param skipped  the number of slots that the kernel does not have, because the first moment is idle
+  /// \param skipped  the number of the first slots that the kernel does not have, because the first moment is idle
   template <class V, class Kernel>
   GRADUS_HOST_DEVICE static void run(const Kernel& kernel, const Tensor& x, std::uint64_t key, std::size_t skipped,
                                      std::size_t begin, std::size_t n) noexcept
@@ -138,7 +138,8 @@ struct update_codes {
                                      std::size_t begin, std::size_t length) noexcept
   {
     constexpr std::size_t slots = Kernel::slots;
-    constexpr std::size_t skipped = Tensor::slot_count - slots;  // the slots of a first moment that is idle
+    // The slots of a first moment that is idle.
+    constexpr std::size_t skipped = decltype(Cohort::prepared)::first_slots - Kernel::first_slots;
     const auto theta = parameters_of<Precision, Tensor::slot_count>(x, key, begin);
     const auto g = gradients_of<Precision>(x, begin);
     const std::size_t block = begin / block8::block;
