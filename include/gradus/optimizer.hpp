@@ -424,7 +424,9 @@ class optimizer
   {
     check_may_change();
     tensor& x = checked(h);
-    x.master.read(x.parameters, x.size, engine_);
+    // clang 14 compiles this for every precision if the class is instantiated explicitly.
+    if constexpr (precision_type::has_master)
+      x.master.read(x.parameters, x.size, engine_);
   }
 
   /// Copies bytes to or from the state's memory, which may be a device's. It is for visitors of state with a
@@ -486,8 +488,9 @@ class optimizer
 
   /// Sets lr_scale, grad_scale and max_grad_norm for later replays of captured graphs, in stream order
   /// (docs/gpu.md#graphs).
+  template <class Engine = engine_type>  // a template, so that the class can be instantiated for other engines
+    requires(Engine::on_device)
   void set_options(const step_options& o)
-    requires on_device
   {
     check_may_change();
     check_options(o);
