@@ -99,7 +99,8 @@ struct update_codes {
   const Cohort* cohorts;
 
   using pack = backend::device_pack<float>;
-  static constexpr unsigned blocks_per_processor = 5;                            // a lane may have 96 registers
+  /// So that a lane may have 96 registers, or 128 for a first moment with several slots.
+  static constexpr unsigned blocks_per_processor = decltype(Cohort::prepared)::first_slots > 1 ? 4 : 5;
   static constexpr std::size_t packs = block8::block / page_lanes / pack::size;  // of a lane
 
   template <class Warp>
