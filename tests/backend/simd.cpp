@@ -176,10 +176,10 @@ TEST_CASE_TEMPLATE("basic_simd: a tuning changes no bits and accesses no other e
   constexpr prefetching everywhere{.bytes = 4096, .level = 2}, in_large{.bytes = 512, .from = 1024};
   support::for_each_composition([&]<class Rule>(std::string_view rule_name, const Rule& rule) {
     const std::string name(rule_name);
-    const auto untuned = make_engine<T>(name, gradus::default_backend{}, rule);
+    const auto untuned = make_runner<T>(name, gradus::default_backend{}, rule);
     using tuned = gradus::backend::basic_simd<
         xsimd::default_arch, gradus::backend::simd_tuning{.update = everywhere, .light_update = in_large}>;
-    const auto e = make_engine<T>(name + " tuned", tuned{}, rule);
+    const auto e = make_runner<T>(name + " tuned", tuned{}, rule);
     for (const problem& p : {problem{0, 1}, problem{37, 2}, problem{1000, 3}, problem{4097, 4}})
       compare(run(untuned, p, false), e, p);
   });
