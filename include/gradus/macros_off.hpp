@@ -4,6 +4,7 @@
 // them. Also turns off warnings that are wrong about our headers:
 // - -Wshadow: g++ warns that names in a template's lambda shadow globals that the user declares after the header.
 // - -Wmaybe-uninitialized: g++ warns that the number in an empty std::optional is read.
+// - -Wuninitialized: g++ 12 warns about an undefined register in its own AVX-512 headers, inlined into our functions.
 // - -Wuseless-cast: casts to std::size_t are needed where it is not the same type as std::uint64_t.
 // - -Wswitch-default: contradicts -Wcovered-switch-default.
 // - -Wctad-maybe-unsupported: warns about std::lock_guard.
@@ -23,6 +24,7 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wuseless-cast"
 #endif
 
