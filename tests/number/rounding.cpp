@@ -74,7 +74,7 @@ TEST_CASE("noise: words serve two arrays, and have the bits that each computes a
   support::random r(5);
   for (std::size_t n = 0; n <= 100; ++n) {
     const std::uint64_t key = r.any<std::uint32_t>(), begin = 512 * r.below(1 << 20);
-    std::vector<std::uint32_t> words((n + 15) / 16 * 16);
+    std::vector<std::uint32_t> words((n + 63) / 64 * 64);
     noise(key, 2, begin).words(words.data(), n);
     for (const std::size_t array : {2u, 3u}) {
       const noise random(key, array, begin);

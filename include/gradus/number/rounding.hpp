@@ -76,9 +76,10 @@ struct noise {
     scramble(x);
     return x;
   }
-  /// The words of the first n elements; `to` has room for n rounded up to a multiple of 16.
+  /// The words of the first n elements, with n rounded up to a multiple of 64, the length of a row of `transform`.
   void words(std::uint32_t* to, std::size_t n) const noexcept
   {
+    n = (n + 63) / 64 * 64;
 #if defined(__GNUC__) && !defined(__CUDACC__)
     using row [[gnu::vector_size(64)]] = std::uint32_t;
     row x = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -103,7 +104,8 @@ struct noise {
   }
 };
 
-/// The random bits of a `noise` whose words lie in memory, so that two arrays need them computed only once.
+/// The random bits of a `noise` whose words lie in memory, as `words` writes them, so that two arrays need them computed
+/// only once.
 struct noise_words {
   const std::uint32_t* words = nullptr;
   std::uint32_t shift = 0;

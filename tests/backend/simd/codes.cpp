@@ -28,7 +28,7 @@ constexpr std::uint8_t untouched = 0xa5;
 // Random bits for stochastic rounding, often the smallest or largest.
 std::vector<std::uint32_t> random_words(support::random& r, std::size_t n)
 {
-  std::vector<std::uint32_t> words(n);
+  std::vector<std::uint32_t> words((n + 63) / 64 * 64);  // as many as noise::words writes
   for (std::uint32_t& w : words)
     w = r.chance(0.2) ? 0 : r.chance(0.2) ? 0xffffffffu : r.any<std::uint32_t>();
   return words;
