@@ -74,7 +74,7 @@ GRADUS_HOST_DEVICE inline void change_shared(std::uint8_t* bytes, std::size_t at
     atomicXor(word, changed << at % 32);
 #else
   std::uint8_t& byte = bytes[at / 8];
-  if (const std::uint32_t changed = (read_shared(byte) >> at % 8 ^ bits) & which)
+  if (const std::uint32_t changed = (std::uint32_t(read_shared(byte)) >> at % 8 ^ bits) & which)
 #if defined(__GNUC__)
     __atomic_fetch_xor(&byte, std::uint8_t(changed << at % 8), __ATOMIC_RELAXED);
 #else
