@@ -170,15 +170,19 @@ TEST_CASE_TEMPLATE("simd: every width gives the scalar backend's bits, in one pa
   });
 }
 
+namespace {
+
+constexpr gradus::backend::simd_tuning tuning{.update = {.bytes = 4096, .level = 2},
+                                              .light_update = {.bytes = 512, .from = 1024}};
+using tuned = gradus::backend::basic_simd<xsimd::default_arch, tuning>;
+
+}  // namespace
+
 TEST_CASE_TEMPLATE("basic_simd: a tuning changes no bits and accesses no other elements", T, float, double)
 {
-  using gradus::backend::prefetching;
-  constexpr prefetching everywhere{.bytes = 4096, .level = 2}, in_large{.bytes = 512, .from = 1024};
   support::for_each_composition([&]<class Rule>(std::string_view rule_name, const Rule& rule) {
     const std::string name(rule_name);
     const auto untuned = make_runner<T>(name, gradus::default_backend{}, rule);
-    using tuned = gradus::backend::basic_simd<
-        xsimd::default_arch, gradus::backend::simd_tuning{.update = everywhere, .light_update = in_large}>;
     const auto e = make_runner<T>(name + " tuned", tuned{}, rule);
     for (const problem& p : {problem{0, 1}, problem{37, 2}, problem{1000, 3}, problem{4097, 4}})
       compare(run(untuned, p, false), e, p);
