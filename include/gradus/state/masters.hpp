@@ -7,6 +7,7 @@
 #include <cstring>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include <gradus/kernel/arrays.hpp>
 #include <gradus/state/memory.hpp>
@@ -66,35 +67,22 @@ class master_memory<remainder16, Memory> {
 
   /// Keeps a copy of the parameters.
   template <class Engine>
-  void keep(bfloat16* parameters, std::size_t n, Memory memory, const Engine& engine)
+  void keep(const bfloat16* parameters, std::size_t n, Memory memory, const Engine& engine)
   {
     array_memory<bfloat16, Memory> copy(n, {}, memory);
-    copy_by(engine, parameters, copy.get(), n);
+    engine.copy(copy.get(), parameters, n * sizeof(bfloat16));
     kept_ = std::move(copy);
   }
   /// Writes the kept copy to the parameters.
   template <class Engine>
   void restore(bfloat16* parameters, std::size_t n, const Engine& engine)
   {
-    copy_by(engine, kept_.get(), parameters, n);
+    engine.copy(parameters, kept_.get(), n * sizeof(bfloat16));
     kept_ = {};
   }
   bfloat16* kept() const noexcept { return kept_.get(); }
 
  private:
-  template <class Engine>
-  static void copy_by(const Engine& engine, bfloat16* from, bfloat16* to, std::size_t n)
-  {
-    const auto read = [&](std::span<bfloat16> source) {
-      const auto write = [&](std::span<bfloat16> target) {
-        for (std::size_t i = 0; i < n; ++i)
-          target[i] = source[i];
-      };
-      engine.show(std::span(to, n), write, false);
-    };
-    engine.show(std::span(from, n), read, true);
-  }
-
   array_memory<remainder16, Memory> rest_;
   array_memory<std::uint8_t, Memory> above_;
   array_memory<bfloat16, Memory> kept_;
