@@ -102,14 +102,8 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
   return decoded_page_sum<plain_term>(backend, n, [&](std::size_t i, float* to, std::size_t m) {
     float next[slots + 1][stage];
     const auto open = [&](std::size_t k) {
-      const auto s = x.state[k].from(begin + i);
       float* const values = k == Model::formula::value_slot ? to : next[k];
-      if constexpr (std::is_same_v<typename Model::state_type, block8>)
-        return s.template open<Backend>(values, m, Model::slot_list[k]);
-      else {
-        s.read(values, m, Model::slot_list[k]);
-        return values;
-      }
+      return x.state[k].from(begin + i).template open<Backend>(values, m, Model::slot_list[k]);
     };
     decltype(open(0)) state[slots + 1] = {};
     for (std::size_t k = 0; k < slots; ++k)

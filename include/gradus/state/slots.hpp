@@ -54,6 +54,14 @@ struct slot_view {
   {
     decode(values, to, n);
   }
+  /// The first n elements as an array for kernels, which write to `next`. \tparam Backend  see slot_view<block8>
+  template <class Backend>
+  float* open(float* next, std::size_t n, const slot& s) const noexcept
+    requires(short_float<S>)
+  {
+    read(next, n, s);
+    return next;
+  }
 };
 template <>
 struct slot_view<block8> {
