@@ -78,7 +78,8 @@ struct architecture {
 
 }  // namespace detail
 
-/// GPT-2, the smallest of the four (Radford et al. 2019): 12 layers of width 768; the output shares the embedding.
+/// The smallest GPT-2 (Radford et al. 2019): 12 layers of width 768. Its output layer uses the weights of the embedding,
+/// so these are listed once.
 inline std::vector<tensor> gpt2()
 {
   detail::architecture a;

@@ -25,7 +25,7 @@ using gradus::block8, gradus::detail::dynamic_map_of;
 constexpr std::size_t block = block8::block;
 constexpr std::uint8_t untouched = 0xa5;
 
-// Random bits for stochastic rounding, often the smallest or largest.
+// Random bits for stochastic rounding. Often all of them are 0, or all are 1, which are the extremes.
 std::vector<std::uint32_t> random_words(support::random& r, std::size_t n)
 {
   std::vector<std::uint32_t> words((n + 63) / 64 * 64);  // as many as noise::words writes
