@@ -38,14 +38,10 @@ using gradus::optimizer;
 
 namespace {
 
-// What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding
-// shows.
-struct mixed {
-  using value_type = short_number;
-  std::vector<short_number> parameters{{0x3f80}, {0xc000}};  // 1, −2
-  std::vector<float> master{1.001f, -2.002f}, scale{0.5f};
-  std::vector<std::uint8_t> codes{7, 9};
-  std::uint64_t step = 5, seed = 0x123456789abcdef0;
+// An optimizer of one tensor "w", as far as checkpoints see it: Self has visit_all(self, visitor) for the state, and
+// parameters_of(self).
+template <class Self>
+struct one_tensor {
   bool takes_part = true;
 
   std::string_view name() const { return "adam"; }
@@ -55,6 +51,37 @@ struct mixed {
   void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
   void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
   void recompute_second_moment_sum() {}
+  template <class Visit>
+  void visit_state(Visit&& visit)
+  {
+    Self::visit_all(static_cast<Self&>(*this), visit);
+  }
+  template <class Visit>
+  void visit_state(Visit&& visit) const
+  {
+    Self::visit_all(static_cast<const Self&>(*this), visit);
+  }
+  template <class Visit>
+  void visit_tensors(Visit&& visit)
+  {
+    visit(std::string_view("w"), Self::parameters_of(static_cast<Self&>(*this)), std::size_t{}, takes_part);
+  }
+  template <class Visit>
+  void visit_tensors(Visit&& visit) const
+  {
+    visit(std::string_view("w"), Self::parameters_of(static_cast<const Self&>(*this)), std::size_t{}, takes_part);
+  }
+};
+
+// What an optimizer of bfloat16 parameters with float master weights, moments of eight bits and stochastic rounding
+// shows.
+struct mixed : one_tensor<mixed> {
+  using value_type = short_number;
+  std::vector<short_number> parameters{{0x3f80}, {0xc000}};  // 1, −2
+  std::vector<float> master{1.001f, -2.002f}, scale{0.5f};
+  std::vector<std::uint8_t> codes{7, 9};
+  std::uint64_t step = 5, seed = 0x123456789abcdef0;
+
   template <class Self, class Visit>
   static void visit_all(Self& self, Visit& visit)
   {
@@ -65,44 +92,21 @@ struct mixed {
     visit(w, std::string_view("step"), std::span(&self.step, 1));
     visit(std::string_view(), std::string_view("seed"), std::span(&self.seed, 1));
   }
-  template <class Visit>
-  void visit_state(Visit&& visit)
+  template <class Self>
+  static auto parameters_of(Self& self)
   {
-    visit_all(*this, visit);
-  }
-  template <class Visit>
-  void visit_state(Visit&& visit) const
-  {
-    visit_all(*this, visit);
-  }
-  template <class Visit>
-  void visit_tensors(Visit&& visit)
-  {
-    visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part);
-  }
-  template <class Visit>
-  void visit_tensors(Visit&& visit) const
-  {
-    visit(std::string_view("w"), std::span(parameters), std::size_t{}, takes_part);
+    return std::span(self.parameters);
   }
 };
 
 // An optimizer in a device's memory, where every bit stands for its opposite: who touches it directly is found out.
-struct elsewhere {
+struct elsewhere : one_tensor<elsewhere> {
   static constexpr bool on_device = true;
   using value_type = float;
   static constexpr std::size_t n = 300'000;  // more than is on its way at a time
   std::vector<float> memory = std::vector<float>(3 * n);
   std::uint64_t step = 5;
-  bool takes_part = true;
 
-  std::string_view name() const { return "adam"; }
-  std::size_t group_count() const { return 1; }
-  gradus::group_handle group_at(std::size_t) const { return {}; }
-  std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
-  void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}
-  void set_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) {}
-  void recompute_second_moment_sum() {}
   bool is_mine(const void* p) const { return p >= memory.data() && p < memory.data() + memory.size(); }
   void copy_memory(void* to, const void* from, std::size_t bytes) const
   {
@@ -119,25 +123,10 @@ struct elsewhere {
     visit(std::string_view("w"), std::string_view("exp_avg_sq"), std::span(self.memory).subspan(n, n));
     visit(std::string_view("w"), std::string_view("step"), std::span(&self.step, 1));
   }
-  template <class Visit>
-  void visit_state(Visit&& visit)
+  template <class Self>
+  static auto parameters_of(Self& self)
   {
-    visit_all(*this, visit);
-  }
-  template <class Visit>
-  void visit_state(Visit&& visit) const
-  {
-    visit_all(*this, visit);
-  }
-  template <class Visit>
-  void visit_tensors(Visit&& visit)
-  {
-    visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part);
-  }
-  template <class Visit>
-  void visit_tensors(Visit&& visit) const
-  {
-    visit(std::string_view("w"), std::span(memory).last(n), std::size_t{}, takes_part);
+    return std::span(self.memory).last(n);
   }
 };
 

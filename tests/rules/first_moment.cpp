@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,18 +19,19 @@ namespace {
 using support::check_refused, support::draw, support::scalar_optimizer, support::walk;
 
 namespace first_moment = gradus::first_moment;
+namespace second_moment = gradus::second_moment;
 
 // The largest difference in 50 steps between plain descent along d and a loop in double. \param direction direction(t,
 // g, s) is d, and moves the state s of an element, which starts from `start`
-template <class T, class Rule, class Loop>
-double worst_difference(const Rule& rule, const Loop& direction, double start = 0)
+template <class T, class Rule, class Second, class State, class Loop>
+double worst_difference(const Rule& rule, const Second& second, std::uint64_t seed, const State& start,
+                        const Loop& direction)
 {
   constexpr std::size_t n = 37;
-  support::random r(20);
-  walk x(gradus::compose(0.1, rule, gradus::second_moment::none{}, gradus::step_size::constant{},
-                         gradus::decay::none{}),
-         draw<T>(r, n));
-  std::vector<double> weights(x.weights.begin(), x.weights.end()), state(n, start);
+  support::random r(seed);
+  walk x(gradus::compose(0.1, rule, second, gradus::step_size::constant{}, gradus::decay::none{}), draw<T>(r, n));
+  std::vector<double> weights(x.weights.begin(), x.weights.end());
+  std::vector<State> state(n, start);
   double worst = 0;
   for (int t = 1; t <= 50; ++t) {
     auto g = draw<T>(r, n);
@@ -43,6 +45,18 @@ double worst_difference(const Rule& rule, const Loop& direction, double start = 
       worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
   }
   return worst;
+}
+// Without a second moment.
+template <class T, class Rule, class Loop>
+double worst_difference(const Rule& rule, const Loop& direction, double start = 0)
+{
+  return worst_difference<T>(rule, second_moment::none{}, 20, start, direction);
+}
+// With one: the state is an array of three numbers.
+template <class T, class Rule, class Second, class Loop>
+double worst_difference_by_v(const Rule& rule, const Second& second, const Loop& direction)
+{
+  return worst_difference<T>(rule, second, 23, std::array<double, 3>{}, direction);
 }
 
 template <class T>
@@ -102,36 +116,6 @@ TEST_CASE_TEMPLATE("ema: the equation, for beta1 from 0 to almost 1, and from an
               rule.initial_accumulator) < rounding<T>);
   }
 }
-
-namespace {
-
-namespace second_moment = gradus::second_moment;
-
-// The same with a second moment: direction(t, g, state) has an array of three numbers for each element.
-template <class T, class Rule, class Second, class Loop>
-double worst_difference_by_v(const Rule& rule, const Second& second, const Loop& direction)
-{
-  constexpr std::size_t n = 37;
-  support::random r(23);
-  walk x(gradus::compose(0.1, rule, second, gradus::step_size::constant{}, gradus::decay::none{}), draw<T>(r, n));
-  std::vector<double> weights(x.weights.begin(), x.weights.end());
-  std::vector<std::array<double, 3>> state(n);
-  double worst = 0;
-  for (int t = 1; t <= 50; ++t) {
-    auto g = draw<T>(r, n);
-    for (std::size_t i = 0; i < n; ++i) {
-      if (i == 0 || (t > 25 && i % 3 == 0))
-        g[i] = 0;
-      weights[i] -= 0.1 * direction(t, double(g[i]), state[i]);
-    }
-    x.step(g);
-    for (std::size_t i = 0; i < n; ++i)
-      worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
-  }
-  return worst;
-}
-
-}  // namespace
 
 TEST_CASE_TEMPLATE("sign_of_ema: the sign of one average, while the state is another", T, float, double)
 {
