@@ -97,7 +97,7 @@ load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 }
 
 /// Loads a checkpoint of `size` bytes from anywhere; otherwise as `load`. Calls read(std::uint64_t offset, void* bytes,
-/// std::size_t count), which reads from that offset and returns whether it succeeded.
+/// std::size_t count), which reads from that offset and returns whether it succeeded; count is at least 1.
 /// \throws std::invalid_argument  for a checkpoint that is damaged, does not fit or cannot be read
 template <resumable Opt, class Read>
 load_report load_from(Opt& opt, std::uint64_t size, Read&& read, const load_options& o = {})
@@ -121,8 +121,7 @@ load_report load_from(Opt& opt, std::span<const std::byte> bytes, const load_opt
   return load_from(
       opt, bytes.size(),
       [bytes](std::uint64_t offset, void* to, std::size_t count) {
-        if (count > 0)
-          std::memcpy(to, bytes.data() + offset, count);
+        std::memcpy(to, bytes.data() + offset, count);
         return true;
       },
       o);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <span>
 #include <string>
@@ -293,6 +294,26 @@ TEST_CASE("save_to, load_from: a stream that fails is an error, and nothing has 
   }
   CHECK(reads == 2 + 3 + 3 + 6);  // length, header; step counts, before anything else; parameters; slots
   CHECK(checkpoint_of(n.opt) == bytes);
+}
+
+TEST_CASE("load, load_from: an empty header and an empty tensor read no bytes, so that no reader meets a null pointer")
+{
+  std::vector<float> none;
+  optimizer<gradus::adam> opt;
+  opt.add("none", std::span(none), std::span(none));
+  const std::string bytes = checkpoint_of(opt);
+  for (const std::string& all : {bytes, file_of("")}) {
+    const auto read = [&](std::uint64_t at, void* to, std::size_t count) {
+      CHECK(count > 0);
+      CHECK(to != nullptr);
+      std::memcpy(to, all.data() + at, count);
+      return true;
+    };
+    CHECK(refusal([&] { gradus::load_from(opt, all.size(), read); }).empty() == (all == bytes));
+    const folder here("empty");
+    std::ofstream(here / "run", std::ios::binary) << all;
+    CHECK(refusal([&] { gradus::load(opt, here / "run"); }).empty() == (all == bytes));
+  }
 }
 
 #if __has_include(<sys/mman.h>)

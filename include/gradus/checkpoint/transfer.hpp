@@ -76,7 +76,7 @@ void put_values(const Opt&, const joined_masters<Engine, const float>& values, s
 }
 
 /// A checkpoint's bytes, in a file or elsewhere. read(self, offset, bytes, count) returns whether it could read all of
-/// them.
+/// them; it is called for at least one byte.
 struct byte_source {
   std::uint64_t size;
   void* self;
@@ -135,10 +135,10 @@ class value_reader {
     converted_.reserve(static_cast<std::size_t>(at_once * type.bytes));
   }
 
-  /// Reads an entry into `to` as elements of `type`. Does nothing for a null entry.
+  /// Reads an entry into `to` as elements of `type`. Does nothing for a null or an empty entry.
   void read(const safetensors::entry* e, const safetensors::dtype& type, void* to)
   {
-    if (!e)
+    if (!e || e->elements == 0)
       return;
     if (!is_staged(*e, type))
       return check(source_.read(source_.self, data_start_ + e->begin, to, static_cast<std::size_t>(e->end - e->begin)));

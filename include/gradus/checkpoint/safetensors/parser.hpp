@@ -148,7 +148,8 @@ class header_parser {
 /// Reads and checks a header.
 /// \param where  the beginning of every error message
 /// \param size   the size of the file in bytes
-/// \param read   read(offset, bytes, count) fills `bytes` from the file, and does not return if it cannot
+/// \param read   read(offset, bytes, count) fills `bytes` from the file, and does not return if it cannot; count is at
+///               least 1
 template <class Read>
 header read_header(const std::string& where, std::uint64_t size, const Read& read)
 {
@@ -165,7 +166,8 @@ header read_header(const std::string& where, std::uint64_t size, const Read& rea
                  std::to_string(size - 8 < longest_header ? size - 8 : longest_header));
   header h;
   h.text.resize(static_cast<std::size_t>(length));
-  read(8, h.text.data(), h.text.size());
+  if (length > 0)
+    read(8, h.text.data(), h.text.size());
   h.data_start = 8 + length;
   header_parser(where, h, size - h.data_start).parse();
   return h;
