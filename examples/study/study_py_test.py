@@ -127,7 +127,7 @@ class RealWorker(Folder):
         run = experiments.runs(["mlp"], ["adam"], epochs=1, images=200)[0]
         for change, said in (({"lr": -1}, "lr is -1"), ({"model": "cnn"}, 'model is "cnn"'), ({"speed": 1}, "the key speed"),
                              ({"schedule": "linear"}, 'schedule is "linear"'), ({"images": 5}, "images is 5"),
-                             ({"optimizer": "lion"}, "lion")):
+                             ({"optimizer": "frog"}, "frog")):
             status, message = self.train(run | change, "wrong")
             self.assertEqual(status, 1)
             self.assertIn(said, message)
