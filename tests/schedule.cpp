@@ -1,12 +1,15 @@
-// Schedules, against the formulas of torch.optim.lr_scheduler's documentation written out, and what they refuse.
+// Schedules, against torch.optim.lr_scheduler's values and its documentation's formulas written out, and what they
+// refuse.
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gradus/schedule.hpp>
@@ -39,6 +42,17 @@ void check_refuses_t(const Schedule& s)
   CHECK_THROWS_WITH_AS(s(-1e-9), "gradus: t is -1e-09; expected a finite number >= 0", std::invalid_argument);
   CHECK_THROWS_WITH_AS(s(infinity), "gradus: t is inf; expected a finite number >= 0", std::invalid_argument);
   CHECK_THROWS_WITH_AS(s(not_a_number), "gradus: t is nan; expected a finite number >= 0", std::invalid_argument);
+}
+
+/// s(0), s(1), … within 1e-12.
+template <class Schedule>
+void check_values(const Schedule& s, std::initializer_list<double> expected)
+{
+  double t = 0;
+  for (const double value : expected) {
+    CAPTURE(t);
+    CHECK(std::fabs(s(t++) - value) <= 1e-12);
+  }
 }
 
 }  // namespace
@@ -224,6 +238,245 @@ TEST_CASE("linear_warmup: LinearLR up to 1")
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS((linear_warmup{.t_warmup = 1, .start_factor = 2}(0)),
                        "gradus: start_factor is 2; expected a number in [0, 1]", std::invalid_argument);
+}
+
+TEST_CASE("linear: LinearLR")
+{
+  // PyTorch 2.15, LinearLR(start_factor=0.25, end_factor=0.75, total_iters=6), stepped.
+  check_values(linear{.t_max = 6, .start_factor = 0.25, .end_factor = 0.75},
+               {0.25, 0.3333333333333333, 0.41666666666666663, 0.49999999999999994, 0.5833333333333333,
+                0.6666666666666665, 0.7499999999999998, 0.7499999999999998, 0.7499999999999998});
+  // Its defaults.
+  check_values(linear{}, {0.3333333333333333, 0.4666666666666667, 0.6000000000000001, 0.7333333333333335,
+                          0.8666666666666669, 1.0000000000000002, 1.0000000000000002});
+  const linear down{.t_max = 4, .start_factor = 1, .end_factor = 0};
+  CHECK(down(1.5) == 0.625);
+  CHECK(down(4) == 0);
+  CHECK(down(1e300) == 0);
+  for (int i = 0; i < 50; ++i)
+    CHECK(linear{.t_max = 7, .start_factor = 0.2}(i * 0.25) ==
+          linear_warmup{.t_warmup = 7, .start_factor = 0.2}(i * 0.25));
+
+  check_refuses_t(linear{});
+  CHECK_THROWS_WITH_AS(linear{.t_max = 0}(0), "gradus: t_max is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((linear{.t_max = 1, .start_factor = -1}(0)),
+                       "gradus: start_factor is -1; expected a finite number >= 0", std::invalid_argument);
+  CHECK_THROWS_WITH_AS((linear{.t_max = 1, .end_factor = infinity}(0)),
+                       "gradus: end_factor is inf; expected a finite number >= 0", std::invalid_argument);
+}
+
+TEST_CASE("polynomial: PolynomialLR, with an end")
+{
+  // PyTorch 2.15, PolynomialLR(total_iters=7, power=2.5), stepped.
+  const polynomial s{.t_max = 7, .power = 2.5};
+  check_values(s, {1.0, 0.6801943590165686, 0.4312011503716921, 0.2468339415570463, 0.12024251094636317,
+                   0.043634488475497855, 0.007713560673657707, 0.0, 0.0});
+  for (int i = 0; i < 40; ++i)
+    CHECK(polynomial{.t_max = 7, .power = 2.5, .eta_min = 0.125}(i * 0.25) == about(0.125 + 0.875 * s(i * 0.25)));
+  CHECK(polynomial{}(1) == about(0.8));  // PyTorch's defaults
+  CHECK(polynomial{.t_max = 4, .power = 2}(2.5) == about(0.140625));
+
+  check_refuses_t(s);
+  CHECK_THROWS_WITH_AS(polynomial{.t_max = -1}(0), "gradus: t_max is -1; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((polynomial{.t_max = 1, .power = 0}(0)), "gradus: power is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((polynomial{.t_max = 1, .eta_min = -1}(0)),
+                       "gradus: eta_min is -1; expected a finite number >= 0", std::invalid_argument);
+}
+
+TEST_CASE("exponential: ExponentialLR")
+{
+  // PyTorch 2.15, ExponentialLR(gamma=0.93), stepped.
+  const exponential s{.gamma = 0.93};
+  check_values(s, {1.0, 0.93, 0.8649000000000001, 0.8043570000000001, 0.7480520100000001, 0.6956883693000001,
+                   0.6469901834490002, 0.6017008706075702, 0.5595818096650402});
+  CHECK(exponential{.gamma = 0.25}(0.5) == 0.5);
+  CHECK(exponential{.gamma = 1}(1e300) == 1);
+  CHECK(s(1e9) == 0);
+
+  check_refuses_t(s);
+  for (const auto& [gamma, shown] : {std::pair(0.0, "0"), {1.5, "1.5"}, {-0.5, "-0.5"}, {not_a_number, "nan"}})
+    CHECK_THROWS_WITH_AS(exponential{.gamma = gamma}(0),
+                         (std::string("gradus: gamma is ") + shown + "; expected a number in (0, 1]").c_str(),
+                         std::invalid_argument);
+  CHECK_THROWS_WITH_AS(exponential{}(0), "gradus: gamma is 0; expected a number in (0, 1]", std::invalid_argument);
+}
+
+TEST_CASE("one_cycle: OneCycleLR in two and three phases, along cosines and lines")
+{
+  // PyTorch 2.15, OneCycleLR(max_lr=1, cycle_momentum=False, …), stepped.
+  const one_cycle s{.t_max = 20};
+  check_values(s, {0.040000000000000036,
+                   0.1316718427000253,
+                   0.3716718427000253,
+                   0.6683281572999747,
+                   0.9083281572999747,
+                   1.0,
+                   0.9874640062350873,
+                   0.9504846320134737,
+                   0.89091617757105,
+                   0.8117456539497631,
+                   0.7169430017913008,
+                   0.6112620219362893,
+                   0.500002,
+                   0.38874197806371075,
+                   0.28306099820869923,
+                   0.18825834605023697,
+                   0.10908782242895004,
+                   0.049519367986526286,
+                   0.012539993764912554,
+                   4e-06});
+  check_values(
+      one_cycle{.t_max = 20, .pct_start = 0.4, .anneal_linearly = true, .div_factor = 10, .final_div_factor = 100},
+      {0.1,
+       0.22857142857142856,
+       0.3571428571428571,
+       0.48571428571428565,
+       0.6142857142857142,
+       0.7428571428571429,
+       0.8714285714285713,
+       1.0,
+       0.91675,
+       0.8335,
+       0.75025,
+       0.667,
+       0.58375,
+       0.5005,
+       0.41725,
+       0.3340000000000001,
+       0.25075000000000003,
+       0.16749999999999998,
+       0.08425000000000005,
+       0.0010000000000000009});
+  check_values(one_cycle{.t_max = 20, .pct_start = 0.35, .three_phase = true}, {0.040000000000000036,
+                                                                                0.10430780618346935,
+                                                                                0.28,
+                                                                                0.52,
+                                                                                0.7599999999999999,
+                                                                                0.9356921938165306,
+                                                                                1.0,
+                                                                                0.9356921938165307,
+                                                                                0.76,
+                                                                                0.52,
+                                                                                0.2800000000000001,
+                                                                                0.10430780618346941,
+                                                                                0.04,
+                                                                                0.038019575420312576,
+                                                                                0.032470549057570956,
+                                                                                0.024451973637258376,
+                                                                                0.015552026362741628,
+                                                                                0.0075334509424290486,
+                                                                                0.0019844245796874246,
+                                                                                4e-06});
+  check_values(one_cycle{.t_max = 20,
+                         .pct_start = 0.25,
+                         .anneal_linearly = true,
+                         .div_factor = 4,
+                         .final_div_factor = 50,
+                         .three_phase = true},
+               {0.25,
+                0.4375,
+                0.625,
+                0.8125,
+                1.0,
+                0.8125,
+                0.625,
+                0.4375,
+                0.25,
+                0.22772727272727272,
+                0.20545454545454545,
+                0.18318181818181817,
+                0.1609090909090909,
+                0.13863636363636364,
+                0.11636363636363636,
+                0.09409090909090909,
+                0.07181818181818181,
+                0.04954545454545453,
+                0.027272727272727282,
+                0.0050000000000000044});
+  // Fewer rising steps than one.
+  check_values(one_cycle{.t_max = 6, .pct_start = 0.1}, {0.9865224892001707, 0.8431214464510911, 0.58682574153711,
+                                                         0.3019629091399539, 0.08225976526915453, 4e-06});
+  check_values(one_cycle{.t_max = 5, .pct_start = 0},
+               {0.904508879153485, 0.654509879153485, 0.3454941208465151, 0.09549512084651508, 4e-06});
+  CHECK(one_cycle{.t_max = 10, .pct_start = 0.1}(0) == 1);  // where PyTorch divides by zero
+  CHECK(one_cycle{.t_max = 10, .pct_start = 0.1, .three_phase = true}(0) == about(0.04));
+  CHECK(s(2.5) == about(0.52));
+  CHECK(s(19) == about(4e-6));
+  CHECK(s(1e18) == about(4e-6));
+
+  check_refuses_t(s);
+  CHECK_THROWS_WITH_AS(one_cycle{.t_max = 1}(0), "gradus: t_max is 1; expected a finite number > 1",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(one_cycle{.t_max = infinity}(0), "gradus: t_max is inf; expected a finite number > 1",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((one_cycle{.t_max = 9, .pct_start = 1.5}(0)),
+                       "gradus: pct_start is 1.5; expected a number in [0, 1]", std::invalid_argument);
+  CHECK_THROWS_WITH_AS((one_cycle{.t_max = 9, .pct_start = 0.75, .three_phase = true}(0)),
+                       "gradus: pct_start with three_phase is 0.75; expected a number in [0, 0.5]",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((one_cycle{.t_max = 9, .div_factor = 0.5}(0)),
+                       "gradus: div_factor is 0.5; expected a finite number >= 1", std::invalid_argument);
+  CHECK_THROWS_WITH_AS((one_cycle{.t_max = 9, .final_div_factor = 0}(0)),
+                       "gradus: final_div_factor is 0; expected a finite number >= 1", std::invalid_argument);
+}
+
+TEST_CASE("wsd: warm-up, stable phase and each form of decay")
+{
+  for (const wsd_decay form : {wsd_decay::linear, wsd_decay::cosine, wsd_decay::one_minus_sqrt}) {
+    const wsd s{.t_warmup = 4, .t_stable = 10, .t_decay = 8, .eta_min = 0.125, .decay = form, .start_factor = 0.25};
+    for (int i = 0; i < 120; ++i) {
+      const double t = 0.25 * i, x = std::min(1.0, std::max(0.0, (t - 14) / 8));
+      CAPTURE(t);
+      const double fallen = form == wsd_decay::linear   ? 1 - x
+                            : form == wsd_decay::cosine ? (1 + std::cos(pi * x)) / 2
+                                                        : 1 - std::sqrt(x);
+      CHECK(s(t) == about(t < 4 ? 0.25 + 0.75 * t / 4 : 0.125 + 0.875 * fallen));
+    }
+    CHECK(s(14) == 1);
+    CHECK(s(22) == 0.125);
+    CHECK(s(1e300) == 0.125);
+  }
+  const wsd bare{.t_decay = 2};  // no warm-up, no stable phase
+  CHECK(bare(0) == 1);
+  CHECK(bare(0.5) == 0.75);
+  CHECK(bare(2) == 0);
+  // Until the decay, the length of the stable phase is of no matter.
+  CHECK(wsd{.t_warmup = 3, .t_stable = 5}(7) == wsd{.t_warmup = 3, .t_stable = 500}(7));
+
+  check_refuses_t(bare);
+  CHECK_THROWS_WITH_AS(wsd{.t_warmup = -1}(0), "gradus: t_warmup is -1; expected a finite number >= 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(wsd{.t_stable = infinity}(0), "gradus: t_stable is inf; expected a finite number >= 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(wsd{.t_decay = 0}(0), "gradus: t_decay is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(wsd{.eta_min = -1}(0), "gradus: eta_min is -1; expected a finite number >= 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(wsd{.start_factor = 2}(0), "gradus: start_factor is 2; expected a number in [0, 1]",
+                       std::invalid_argument);
+}
+
+TEST_CASE("inverse_sqrt: the schedule of the transformer, from its peak")
+{
+  // lr = d^−½ · min(t^−½, t · t_warmup^−3/2); the peak is at t_warmup.
+  const inverse_sqrt s{.t_warmup = 40};
+  const auto paper = [](double t) { return std::min(std::pow(t, -0.5), t * std::pow(40, -1.5)); };
+  for (int i = 1; i < 1000; ++i)
+    CHECK(s(0.5 * i) == about(paper(0.5 * i) / paper(40)));
+  CHECK(s(0) == 0);
+  CHECK(s(40) == 1);
+  CHECK(s(160) == 0.5);
+  CHECK(inverse_sqrt{.t_warmup = 4, .start_factor = 0.5}(2) == 0.75);
+  CHECK(s(1e300) > 0);
+
+  check_refuses_t(s);
+  CHECK_THROWS_WITH_AS(inverse_sqrt{.t_warmup = 0}(0), "gradus: t_warmup is 0; expected a finite number > 0",
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((inverse_sqrt{.t_warmup = 1, .start_factor = -1}(0)),
+                       "gradus: start_factor is -1; expected a number in [0, 1]", std::invalid_argument);
 }
 
 TEST_CASE("product: all see the same t")
