@@ -229,6 +229,25 @@ TEST_CASE("add_group: groups start from the default group, not from each other")
   CHECK(opt.hyperparameters()[3].second == 1e-8);
 }
 
+TEST_CASE("add_group, set_lr_scale, step: options of groups and steps are passed on")
+{
+  std::vector<float> w{1}, v{1};
+  const std::vector<float> g{1};
+  gradus::any_optimizer<float> opt("sgd", {{"lr", 1}, {"weight_decay", 1}});
+  const auto slow = opt.add_group({{"weight_decay", 0}}, {.lr_scale = 0.25});
+  CHECK(opt.lr_scale(slow) == 0.25);
+  CHECK(opt.lr_scale() == 1);
+  opt.add(w, g);
+  opt.add(v, g, slow);
+  opt.step({.lr = 0.5, .decay_scale = 0});
+  CHECK(w[0] == 0.5f);
+  CHECK(v[0] == 0.875f);
+  opt.set_lr_scale(2, slow);
+  opt.step({.lr = 0.5, .decay_scale = 0, .maximize = true});
+  CHECK(w[0] == 1);
+  CHECK(v[0] == 1.875f);
+}
+
 TEST_CASE("visit_state: a run that is saved and goes on in another keeps its bits")
 {
   // AdamS has all kinds of state: arrays, counts, and sums in double beside arrays in float.

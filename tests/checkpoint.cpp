@@ -102,7 +102,21 @@ TEST_CASE("load: any_optimizer restores groups and frozen tensors, and refuses i
   n.opt.step();
   CHECK(n.opt.step_count(n.hb) == 2);
   CHECK(checkpoint_of(n.opt) == checkpoint_of(m.opt));
-  std::string bad = checkpoint_of(m.opt);
+  m.opt.set_lr_scale(0.75, m.opt.group_at(1));  // a file says nothing of a factor of 1
+  const std::string scaled = checkpoint_of(m.opt);
+  n.opt.set_lr_scale(0.5);
+  load_bytes(n.opt, scaled);
+  CHECK(n.opt.lr_scale() == 1);
+  CHECK(n.opt.lr_scale(n.opt.group_at(1)) == 0.75);
+  CHECK(checkpoint_of(n.opt) == scaled);
+  load_bytes(n.opt, checkpoint_of(n.opt), {.settings = false});
+  CHECK(n.opt.lr_scale(n.opt.group_at(1)) == 0.75);
+  std::string bad = scaled;
+  bad.replace(bad.find("\"0.75\""), 6, "\"-.75\"");
+  check_refused(n.opt, bad, {"gradus: checkpoint: \"gradus/lr_scale/1\" is \"-.75\"; expected a finite number >= 0"});
+  m.opt.set_lr_scale(1, m.opt.group_at(1));
+  n.opt.set_lr_scale(1, n.opt.group_at(1));
+  bad = checkpoint_of(m.opt);
   bad.replace(bad.find("\"0.125\""), 7, "\"-.125\"");
   check_refused(n.opt, bad, {"gradus: checkpoint: group 1: lr is -0.125; expected a finite number >= 0"});
   bad.replace(bad.find("\"-.125\""), 7, "\"1e39\" ");

@@ -322,6 +322,7 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
     new_groups, state, new_parameters, masters_lost = [], {}, {}, []
     for k, group in enumerate(groups):
         value = {n: float(of(f"gradus/group/{k}/{n}")) for n in numbers}
+        value["lr"] *= float(metadata.get(f"gradus/lr_scale/{k}", 1))  # torch's groups have lr alone
         changed = {t: same_kind(group[t], value[n]) for n, t in numbers.items() if t != "betas" and t in group}
         if "beta1" in value:
             changed["betas"] = tuple(same_kind(old, value[n]) for old, n in zip(group["betas"], ("beta1", "beta2")))

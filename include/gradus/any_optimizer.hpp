@@ -93,9 +93,9 @@ class any_optimizer
   /// A group's hyperparameters, all of them.
   std::vector<named_number> hyperparameters(group_handle g = {}) const { return model_of().hyperparameters(g); }
   /// Adds a group with the default group's hyperparameters, except those named.
-  group_handle add_group(numbers changed) { return model_of().add_group(changed); }
+  group_handle add_group(numbers changed, const group_options& o = {}) { return model_of().add_group(changed, o); }
   /// The same with a list.
-  group_handle add_group(number_list changed) { return add_group(span_of(changed)); }
+  group_handle add_group(number_list changed, const group_options& o = {}) { return add_group(span_of(changed), o); }
   /// Changes the named hyperparameters of a group from the next step on.
   void set_hyperparameters(numbers changed, group_handle g = {}) { model_of().set_hyperparameters(changed, g); }
   /// The same with a list.
@@ -105,6 +105,10 @@ class any_optimizer
   double lr(group_handle g = {}) const { return model_of().lr(g); }
   /// Sets a group's learning rate from the next step on.
   void set_lr(double lr, group_handle g = {}) { model_of().set_lr(lr, g); }
+  /// A group's factor on its learning rate.
+  double lr_scale(group_handle g = {}) const { return model_of().lr_scale(g); }
+  /// Sets a group's factor on its learning rate from the next step on.
+  void set_lr_scale(double lr_scale, group_handle g = {}) { model_of().set_lr_scale(lr_scale, g); }
 
   /// Fails as set_hyperparameters would, and changes nothing.
   void check_hyperparameters(numbers changed, group_handle g = {}) const
@@ -285,11 +289,13 @@ class any_optimizer
     explicit base(std::string_view recipe_name) : name(recipe_name) {}
     virtual ~base() = default;
     virtual std::vector<named_number> hyperparameters(group_handle) const = 0;
-    virtual group_handle add_group(numbers) = 0;
+    virtual group_handle add_group(numbers, const group_options&) = 0;
     virtual void set_hyperparameters(numbers, group_handle) = 0;
     virtual void check_hyperparameters(numbers, group_handle) const = 0;
     virtual double lr(group_handle) const = 0;
     virtual void set_lr(double, group_handle) = 0;
+    virtual double lr_scale(group_handle) const = 0;
+    virtual void set_lr_scale(double, group_handle) = 0;
     virtual void copy_memory(void*, const void*, std::size_t) const = 0;
     virtual std::size_t group_count() const = 0;
     virtual group_handle group_at(std::size_t) const = 0;
@@ -325,9 +331,9 @@ class any_optimizer
     {
       return detail::to_numbers(opt.hyperparameters(g));
     }
-    group_handle add_group(numbers changed) override
+    group_handle add_group(numbers changed, const group_options& o) override
     {
-      return opt.add_group(detail::with_numbers(this->name, opt.hyperparameters(), changed));
+      return opt.add_group(detail::with_numbers(this->name, opt.hyperparameters(), changed), o);
     }
     void set_hyperparameters(numbers changed, group_handle g) override
     {
@@ -340,6 +346,8 @@ class any_optimizer
     void copy_memory(void* to, const void* from, std::size_t bytes) const override { opt.copy_memory(to, from, bytes); }
     double lr(group_handle g) const override { return opt.lr(g); }
     void set_lr(double lr, group_handle g) override { opt.set_lr(lr, g); }
+    double lr_scale(group_handle g) const override { return opt.lr_scale(g); }
+    void set_lr_scale(double scale, group_handle g) override { opt.set_lr_scale(scale, g); }
     std::size_t group_count() const override { return opt.group_count(); }
     group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
     tensor_handle add_spans(std::string_view n, parameters_span w, std::optional<gradients_span> g,

@@ -125,11 +125,15 @@ class optimizer
   Recipe hyperparameters(group_handle g = {}) const { return parts_.groups[checked(g)].recipe; }
 
   /// Adds a group with its own hyperparameters. Pass the returned handle to `add`.
-  /// \throws std::invalid_argument for a hyperparameter that is out of range
-  group_handle add_group(const Recipe& hyperparameters)
+  /// \param o  such as {.lr_scale = 0.1}, a factor on the group's learning rate
+  /// \throws std::invalid_argument for a hyperparameter or option that is out of range
+  group_handle add_group(const Recipe& hyperparameters, const group_options& o = {})
   {
     check_may_change();
-    parts_.groups.push_back(detail::checked_group<model>(hyperparameters));
+    detail::check("lr_scale", o.lr_scale, range::at_least_zero);
+    typename model::group added = detail::checked_group<model>(hyperparameters);
+    added.lr_scale = o.lr_scale;
+    parts_.groups.push_back(added);
     return group_at_place(parts_.groups.size() - 1);
   }
 
@@ -148,6 +152,17 @@ class optimizer
     set_hyperparameters(next, g);
   }
 
+  /// A group's factor on its learning rate, 1 unless `add_group` or `set_lr_scale` set it.
+  double lr_scale(group_handle g = {}) const { return parts_.groups[checked(g)].lr_scale; }
+  /// Sets a group's factor on its learning rate, ≥ 0, from the next step on. It also acts on step_options::lr.
+  void set_lr_scale(double lr_scale, group_handle g = {})
+  {
+    begin_change();
+    detail::check("lr_scale", lr_scale, range::at_least_zero);
+    parts_.groups[checked(g)].lr_scale = lr_scale;
+    parts_.work.outdate();
+  }
+
   /// Throws std::invalid_argument if add_group or set_hyperparameters would; does nothing else.
   static void check_hyperparameters(const Recipe& hyperparameters) { detail::checked_group<model>(hyperparameters); }
 
@@ -158,7 +173,8 @@ class optimizer
   {
     begin_change();
     const std::size_t index = checked(g);
-    const typename model::group next = detail::checked_group<model>(hyperparameters);
+    typename model::group next = detail::checked_group<model>(hyperparameters);
+    next.lr_scale = parts_.groups[index].lr_scale;
     const rule_type& rule = parts_.groups[index].rule;
     std::vector<std::pair<tensor*, typename model::state_memory>> refitted;
     if (!model::keep_the_same(rule, next.rule))

@@ -665,6 +665,38 @@ TEST_CASE("graph: a replay increments t and takes lr from set_options")
   CHECK(same(weights, twin_weights));
 }
 
+TEST_CASE("graph: a replay takes lr, decay_scale and maximize from set_options")
+{
+  stream s;
+  recording backend;
+  backend.on = &s;
+  std::vector<float> weights(9001, 1), gradients(9001, 0.5f), twin_weights = weights;
+  gradus::optimizer<gradus::adams, float, recording> opt({.weight_decay = 0.1}, backend);
+  gradus::optimizer<gradus::adams> twin({.weight_decay = 0.1});
+  const auto slow = opt.add_group({.weight_decay = 0.1}, {.lr_scale = 0.25}),
+             slow_twin = twin.add_group({.weight_decay = 0.1}, {.lr_scale = 0.25});
+  opt.add("w", weights, gradients, slow);
+  twin.add("w", twin_weights, gradients, slow_twin);
+  opt.step();
+  twin.step();
+  s.capturing = true;
+  opt.step();
+  s.capturing = false;
+  for (const gradus::step_options& o : {gradus::step_options{.lr = 0.5},
+                                        {.decay_scale = 0.125},
+                                        {.maximize = true},
+                                        {.lr_scale = 0.5},
+                                        {.lr = 0.01, .decay_scale = 2, .maximize = true},
+                                        {}}) {
+    opt.set_options(o);
+    for (const auto& launch : s.graph)
+      launch();
+    const auto expected = twin.step(o);
+    CHECK(opt.report().decay_factor == expected.decay_factor);
+    CHECK(same(weights, twin_weights));
+  }
+}
+
 TEST_CASE("graph: a replay takes skip_nonfinite and mean_square from set_options")
 {
   for (const bool captured : {false, true}) {

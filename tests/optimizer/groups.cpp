@@ -201,6 +201,59 @@ TEST_CASE_TEMPLATE("set_lr: of a group, from the next step on, and no other hype
   CHECK(composed.lr() == 0.5);
 }
 
+TEST_CASE("lr_scale: a group's factor on its lr, on a step's lr_scale and on a step's lr")
+{
+  for (const bool absolute : {false, true}) {
+    auto model = tensors<float>({5, 4133}), other = model;
+    gradus::optimizer<gradus::adamw> opt({.lr = 0.1}), twin({.lr = 0.1});
+    const auto slow = opt.add_group({.lr = 0.1}, {.lr_scale = 0.25}), slow_twin = twin.add_group({.lr = 0.1 * 0.25});
+    CHECK(opt.lr_scale(slow) == 0.25);
+    CHECK(opt.lr_scale() == 1);
+    CHECK(opt.lr(slow) == 0.1);
+    opt.add(model[0].weights, model[0].gradients);
+    opt.add(model[1].weights, model[1].gradients, slow);
+    twin.add(other[0].weights, other[0].gradients);
+    twin.add(other[1].weights, other[1].gradients, slow_twin);
+    for (int t = 0; t < 8; ++t) {
+      for (auto* m : {&model, &other})
+        for (auto& x : *m)
+          x.compute(t);
+      if (t == 4) {  // from the next step on; new hyperparameters keep it
+        opt.set_lr_scale(0.5, slow);
+        twin.set_lr(0.1 * 0.5, slow_twin);
+        opt.set_hyperparameters({.lr = 0.1, .beta1 = 0.75}, slow);
+        twin.set_hyperparameters({.lr = 0.1 * 0.5, .beta1 = 0.75}, slow_twin);
+      }
+      if (absolute) {
+        opt.step({.lr = 0.5});
+        twin.set_lr(0.5);
+        twin.set_lr(0.5 * (t < 4 ? 0.25 : 0.5), slow_twin);
+        twin.step();
+      } else {
+        opt.step({.lr_scale = 0.5});
+        twin.step({.lr_scale = 0.5});
+      }
+      CHECK(same(model, other));
+    }
+  }
+  check_refused("gradus: lr_scale is -1; expected a finite number >= 0",
+                [](auto& s) { s.opt.add_group(s.opt.hyperparameters(), {.lr_scale = -1}); });
+  check_refused("gradus: lr_scale is -1; expected a finite number >= 0",
+                [](auto& s) { s.opt.set_lr_scale(-1, s.undecayed); });
+  check_refused(
+      "gradus: lr_scale is 1 with lr 0.001, the group's lr_scale 1e+42; expected a product of at most 3.40282347e+38, "
+      "the largest float",
+      [](auto& s) {
+        s.opt.set_lr_scale(1e42, s.undecayed);
+        try {
+          s.opt.step();
+        } catch (...) {
+          s.opt.set_lr_scale(1, s.undecayed);
+          throw;
+        }
+      });
+}
+
 TEST_CASE("add_group, set_hyperparameters: numbers that the compute type cannot hold are refused")
 {
   const auto check = [](const auto& good, auto change, const std::string& name) {

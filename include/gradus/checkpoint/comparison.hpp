@@ -144,6 +144,21 @@ class comparison {
     return report.settings ? loaded : std::vector<number_list>();
   }
 
+  /// The groups' factors on their learning rates. \pre compare_settings returned hyperparameters to set
+  std::vector<double> lr_scales(std::size_t groups) const
+  {
+    std::vector<double> scales(groups, 1.0);
+    for (std::size_t g = 0; g < groups; ++g)
+      if (const auto text = metadata(lr_scale_key(g))) {
+        const auto number = to_number(*text);
+        if (!number || !contains(range::at_least_zero, *number))
+          fail(where + ": " + quote(lr_scale_key(g)) + " is " + safetensors::json_string(*text) + "; expected " +
+               expectation(range::at_least_zero));
+        scales[g] = *number;
+      }
+    return scales;
+  }
+
   /// Ends the comparison: notes the entries that nobody claimed and, unless lenient, refuses any difference.
   void finish()
   {

@@ -45,6 +45,9 @@ inline std::string hyperparameter_key(std::size_t group, std::string_view name)
   return metadata_key("group/" + std::to_string(group) + '/', name);
 }
 
+/// The metadata key of a group's factor on its learning rate, which the file has if it is not 1.
+inline std::string lr_scale_key(std::size_t group) { return metadata_key("lr_scale/", std::to_string(group)); }
+
 }  // namespace detail
 GRADUS_CLOSE_NAMESPACE
 

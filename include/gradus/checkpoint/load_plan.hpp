@@ -51,6 +51,9 @@ class load_plan {
     return file_.compare_settings(recipe, present);
   }
 
+  /// The groups' factors on their learning rates, if add_settings returned hyperparameters.
+  std::vector<double> lr_scales(std::size_t groups) const { return file_.lr_scales(groups); }
+
   /// Adds a slot. A tensor's slots must follow one another. An empty tensor name stands for state of the whole model.
   /// \param in_pieces  whether the slot is read to a piece_writer
   void add_state(std::string_view tensor, std::string_view slot, const safetensors::dtype& type, std::uint64_t elements,

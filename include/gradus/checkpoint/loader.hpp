@@ -39,6 +39,7 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
     const fail_in context(in_group);
     settings.push_back(checked_hyperparameters(present, g, numbers[g]));
   }
+  const std::vector<double> lr_scales = plan.lr_scales(numbers.size());
   const auto add = [&]<class Values>(std::string_view tensor, std::string_view slot, const Values& values) {
     using element = std::remove_const_t<typename Values::element_type>;
     plan.add_state(tensor, slot, safetensors::dtype_of<element>(), values.size(), !requires { values.data(); });
@@ -51,8 +52,10 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
   plan.finish();
   // From here on nothing is allocated, and nothing can fail except reading.
   if (plan.restores_settings())
-    for (std::size_t g = 0; g < settings.size(); ++g)
+    for (std::size_t g = 0; g < settings.size(); ++g) {
       opt.set_hyperparameters(settings[g], opt.group_at(g));
+      opt.set_lr_scale(lr_scales[g], opt.group_at(g));
+    }
   std::size_t i = 0;
   opt.visit_tensors([&](std::string_view, auto parameters, std::size_t, bool& takes_part) {
     if (plan.restores_settings())

@@ -58,6 +58,9 @@ std::string header_of(const Opt& opt, const save_options& o)
   for (std::size_t g = 0; g < opt.group_count(); ++g)
     for (const auto& [name, value] : numbers_of(opt, g))
       header.metadata(hyperparameter_key(g, name), to_text(value));
+  for (std::size_t g = 0; g < opt.group_count(); ++g)
+    if (const double lr_scale = opt.lr_scale(opt.group_at(g)); lr_scale != 1)
+      header.metadata(lr_scale_key(g), to_text(lr_scale));
   opt.visit_tensors([&](std::string_view tensor, auto, std::size_t group, bool takes_part) {
     if (!safetensors::is_utf8(tensor))
       fail("name of a tensor is " + safetensors::json_string(tensor) + "; expected UTF-8, as the file's keys are");

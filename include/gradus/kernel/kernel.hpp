@@ -95,15 +95,16 @@ struct prepared {
 /// The formulas of one step, with coefficients rounded to T.
 /// \param rule  a recipe's `rule()`
 /// \param k  from make_step_scalars
-/// \param grad_scale  factor on each gradient, such as 1/loss scale or a clip factor
+/// \param grad_scale  factor on each gradient, such as 1/loss scale or a clip factor; negative to ascend
 template <class T, class F, class S, class P, class D>
 GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>& rule, const step_scalars& k,
                                                    double grad_scale = 1) noexcept
 {
+  const D decay = detail::scaled_decay(rule.decay, k);
   return {rule.first_moment.template prepare<T>(k),
           rule.second_moment.template prepare<T>(k),
-          rule.step_size.template prepare<T>(detail::seen_by_step_size(rule.decay, k)),
-          rule.decay.template prepare<T>(k),
+          rule.step_size.template prepare<T>(detail::seen_by_step_size(decay, k)),
+          decay.template prepare<T>(k),
           T(grad_scale),
           detail::is_idle(rule.first_moment),
           detail::is_idle(rule.second_moment)};

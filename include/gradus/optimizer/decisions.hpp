@@ -149,9 +149,9 @@ GRADUS_HOST_DEVICE bool element_overflows(const prepared<F, S, P, D, T>& c, std:
 
 /// Whether the coefficients of step t are finite in T. Tests this with a step of zeros and a second moment of 1.
 template <class T, class Rule>
-bool coefficients_are_finite(const Rule& rule, std::uint64_t t, double lr_scale) noexcept
+bool coefficients_are_finite(const Rule& rule, std::uint64_t t, const step_rates& rates) noexcept
 {
-  const auto c = prepare<T>(rule, make_step_scalars(rule, t, lr_scale, 1, step_scalars{}));
+  const auto c = prepare<T>(rule, scalars_of_step(rule, t, rates, 1, step_scalars{}.state));
   using prepared_type = std::remove_const_t<decltype(c)>;
   T slot[prepared_type::slots + 1] = {};
   for (std::size_t i = prepared_type::first_slots; i < prepared_type::slots; ++i)

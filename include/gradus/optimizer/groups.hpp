@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include <gradus/optimizer/decisions.hpp>
 #include <gradus/optimizer/model.hpp>
+#include <gradus/optimizer/options.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -50,29 +52,54 @@ typename Model::group checked_group(const typename Model::recipe_type& hyperpara
   return {hyperparameters, rule, most <= most_tame};
 }
 
-/// Fails if this group's coefficients would be too large for T with this lr_scale.
-template <class Group, class T>
-void check_coefficients(const Group& group, double lr_scale, T)
+/// What a step's options make of a group's learning rate and decay.
+template <class Group>
+step_rates rates_of(const step_options& o, const Group& group) noexcept
 {
-  if (group.is_tame && lr_scale <= most_tame_lr_scale)
-    return;
+  return {o.lr_scale, o.lr.value_or(-1.0), o.decay_scale, group.lr_scale};
+}
+
+/// Fails if this group's coefficients would be too large for T with these options.
+template <class Group, class T>
+void check_coefficients(const Group& group, const step_options& o, T)
+{
+  const step_rates rates = rates_of(o, group);
   const auto& rule = group.rule;
+  const double lr = rates.lr_of(rule.lr);
+  if (group.is_tame && rates.scale_of(rule.lr) <= most_tame_lr_scale && lr <= most_tame * most_tame_lr_scale &&
+      o.decay_scale <= most_tame_lr_scale)
+    return;
   const auto as = std::string(", the largest ") + name_of<T>;
   constexpr double most = largest<T>;
-  const double lr = rule.lr * lr_scale;
-  if (!(lr <= most))
-    fail("lr_scale is " + show(lr_scale) + " with lr " + show(rule.lr) + "; expected a product of at most " +
+  const std::string scales = (group.lr_scale == 1 ? std::string() : ", the group's lr_scale " + show(group.lr_scale)) +
+                             (o.decay_scale == 1 ? std::string() : ", decay_scale " + show(o.decay_scale));
+  if (!(lr <= most)) {
+    if (o.lr)
+      fail("lr is " + show(*o.lr) + scales + "; expected a product of at most " + show(most) + as);
+    fail("lr_scale is " + show(o.lr_scale) + " with lr " + show(rule.lr) + scales + "; expected a product of at most " +
          show(most) + as);
+  }
   // Bias corrections are largest in the first step, or grow until the last, so these two steps are checked.
   for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
-    if (!coefficients_are_finite<T>(rule, t, lr_scale)) {
+    if (!coefficients_are_finite<T>(rule, t, rates)) {
+      const std::string rate = o.lr ? "lr " + show(*o.lr) : "lr " + show(rule.lr) + " and lr_scale " + show(o.lr_scale);
       if constexpr (requires { rule.decay.weight_decay; })
-        if (!(lr * rule.decay.weight_decay <= most))
-          fail("weight_decay is " + show(rule.decay.weight_decay) + " with lr " + show(rule.lr) + " and lr_scale " +
-               show(lr_scale) + "; expected a product of at most " + show(most) + as);
-      fail("lr is " + show(rule.lr) + " and lr_scale " + show(lr_scale) +
+        if (!(lr * rule.decay.weight_decay * o.decay_scale <= most))
+          fail("weight_decay is " + show(rule.decay.weight_decay) + " with " + rate + scales +
+               "; expected a product of at most " + show(most) + as);
+      fail((o.lr ? "lr is " + show(*o.lr) : "lr is " + show(rule.lr) + " and lr_scale " + show(o.lr_scale)) + scales +
            "; expected hyperparameters that give coefficients of at most " + show(most) + as);
     }
+}
+
+/// Fails for a decay_scale if the decay has no weight_decay that it could scale. No decay needs none.
+template <class Decay>
+void check_decay_scale(const step_options& o)
+{
+  if constexpr (!requires(Decay d) { d.weight_decay; } && !std::is_same_v<Decay, decay::none>)
+    if (o.decay_scale != 1)
+      fail("decay_scale is " + show(o.decay_scale) + "; expected 1, because the decay " + quote(Decay::kind) +
+           " has no weight_decay that it could scale");
 }
 
 }  // namespace detail

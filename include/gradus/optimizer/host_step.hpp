@@ -145,7 +145,7 @@ class host_step {
         report_.mean_square = o.mean_square;
       for (auto& c : p.cohorts.all())
         if (c.members > 0) {
-          const auto& decay = p.groups[c.key].rule.decay;
+          const auto decay = scaled_decay(p.groups[c.key].rule.decay, c.scalars);
           c.scalars.mean_square = *report_.mean_square;
           c.prepared.decay = decay.template prepare<value_type>(c.scalars);
           report_.decay_clamped = report_.decay_clamped || decay.rate(c.scalars) > 1;
@@ -303,9 +303,9 @@ class host_step {
   {
     for (auto& c : p.cohorts.all())
       if (c.members > 0) {
-        const auto& rule = p.groups[c.key].rule;
-        c.scalars = scalars_of_step(rule, c.t + 1, o.lr_scale, 0, c.kept.data());
-        c.prepared = gradus::prepare<value_type>(rule, c.scalars, scale_);
+        const auto& group = p.groups[c.key];
+        c.scalars = scalars_of_step(group.rule, c.t + 1, rates_of(o, group), 0, c.kept.data());
+        c.prepared = gradus::prepare<value_type>(group.rule, c.scalars, o.maximize ? -scale_ : scale_);
       }
   }
 

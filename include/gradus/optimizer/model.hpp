@@ -82,7 +82,8 @@ struct model {
   struct group {
     recipe_type recipe;
     rule_type rule;
-    bool is_tame;  // hyperparameters are so small that no product of several overflows
+    bool is_tame;         // hyperparameters are so small that no product of several overflows
+    double lr_scale = 1;  // group_options
   };
 
   /// A tensor. Without a name, it is a free place in the list. If it is not attached, it was removed with its state

@@ -29,8 +29,12 @@ struct every_option_is_named {
 struct step_options {
   /// Not for use; it makes options without names an error at compile time.
   detail::every_option_is_named named_fields_only = detail::every_option_is_named();
-  double lr_scale = 1;    ///< ≥ 0; a schedule's factor on the recipe's lr
-  double grad_scale = 1;  ///< > 0; factor on every gradient, such as 1/loss scale or 1/number of accumulated batches
+  double lr_scale = 1;  ///< ≥ 0; a schedule's factor on the recipe's lr
+  /// ≥ 0; α itself, for programs that hand over a learning rate instead of a factor. It replaces the lr of every group;
+  /// lr_scale must then be 1, and a rule that reads lr_scale (AdaBound's bounds) gets lr divided by the group's lr.
+  std::optional<double> lr = {};
+  double decay_scale = 1;  ///< ≥ 0; a schedule's factor on weight_decay, for every decay that has one
+  double grad_scale = 1;   ///< > 0; factor on every gradient, such as 1/loss scale or 1/number of accumulated batches
   /// > 0; clips the global norm of the scaled gradients to this, as PyTorch's clip_grad_norm_ does. Infinity only
   /// measures the norm.
   std::optional<double> max_grad_norm = {};
@@ -48,6 +52,14 @@ struct step_options {
   /// all tensors must have taken the same number of steps. In other cases, and if the second moment is not linear in g²
   /// or is stored rounded, give mean_square instead. Other decays ignore it.
   std::optional<std::uint64_t> model_size = {};
+  bool maximize = false;  ///< ascends: the step sees −g in place of g
+};
+
+/// What a group has beside hyperparameters: add_group(h, {.lr_scale = 0.1}).
+struct group_options {
+  /// Not for use; it makes options without names an error at compile time.
+  detail::every_option_is_named named_fields_only = detail::every_option_is_named();
+  double lr_scale = 1;  ///< ≥ 0; factor on every lr of this group, a step's absolute one too
 };
 
 /// The result of one step.
@@ -73,6 +85,13 @@ template <class T>
 void check_options(const step_options& o)
 {
   check("lr_scale", o.lr_scale, range::at_least_zero);
+  if (o.lr) {
+    check("lr", *o.lr, range::at_least_zero);
+    if (o.lr_scale != 1)
+      fail("lr_scale is " + show(o.lr_scale) + " with lr " + show(*o.lr) +
+           "; expected 1, because lr is the learning rate itself");
+  }
+  check("decay_scale", o.decay_scale, range::at_least_zero);
   if (!is_finite(o.grad_scale) || o.grad_scale <= 0)
     fail("grad_scale is " + show(o.grad_scale) + "; expected a finite number > 0");
   if constexpr (sizeof(T) < sizeof(double))

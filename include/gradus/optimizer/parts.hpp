@@ -211,7 +211,8 @@ struct parts {
       fail("model_size is " + std::to_string(*o.model_size) + "; expected at least " + std::to_string(elements) +
            ", the number of parameters of this part");
     for (const auto& g : groups)
-      check_coefficients(g, o.lr_scale, value_type());
+      check_coefficients(g, o, value_type());
+    check_decay_scale<decltype(rule_type::decay)>(o);
     if constexpr (rule_type::scheduled) {
       if (o.mean_square)
         return;

@@ -124,13 +124,46 @@ concept recipe = detail::gives_composition<R> &&
 
 namespace detail {
 
+/// What a step makes of a group's learning rate and decay.
+struct step_rates {
+  double lr_scale = 1;     // the step's factor on the group's lr
+  double lr = -1;          // replaces the group's lr and lr_scale; negative for none
+  double decay_scale = 1;  // factor on weight_decay
+  double group_scale = 1;  // the group's own factor, on either lr
+
+  /// The step's learning rate for a rule's lr.
+  GRADUS_HOST_DEVICE double lr_of(double of_rule) const noexcept
+  {
+    return lr >= 0 ? lr * group_scale : of_rule * (lr_scale * group_scale);
+  }
+  /// The factor by which that differs from the rule's lr; for a rule's lr of 0, the group's.
+  GRADUS_HOST_DEVICE double scale_of(double of_rule) const noexcept
+  {
+    return (lr < 0 ? lr_scale : of_rule > 0 ? lr / of_rule : 1) * group_scale;
+  }
+};
+
+/// A decay with its weight_decay multiplied by the step's decay_scale.
+template <class D>
+GRADUS_HOST_DEVICE D scaled_decay(D decay, [[maybe_unused]] const step_scalars& k) noexcept
+{
+  if constexpr (requires { decay.weight_decay; })
+    decay.weight_decay *= k.decay_scale;
+  return decay;
+}
+
 /// The scalars of step t, from the scalars that a first moment kept after the step before.
 /// \param kept  not read in the first step, nor if there are none
 template <class F, class S, class P, class D>
-GRADUS_HOST_DEVICE step_scalars scalars_of_step(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
-                                                double mean_square, [[maybe_unused]] const double* kept) noexcept
+GRADUS_HOST_DEVICE step_scalars scalars_of_step(const composition<F, S, P, D>& rule, std::uint64_t t,
+                                                const step_rates& rates, double mean_square,
+                                                [[maybe_unused]] const double* kept) noexcept
 {
-  step_scalars k{.lr = rule.lr * lr_scale, .lr_scale = lr_scale, .t = double(t), .mean_square = mean_square};
+  step_scalars k{.lr = rates.lr_of(rule.lr),
+                 .lr_scale = rates.scale_of(rule.lr),
+                 .decay_scale = rates.decay_scale,
+                 .t = double(t),
+                 .mean_square = mean_square};
   if constexpr (requires { rule.first_moment.lr_factor(k.t); })
     k.lr *= rule.first_moment.lr_factor(k.t);
   if constexpr (requires { rule.step_size.lr_factor(k.t); })
@@ -164,7 +197,7 @@ GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>&
   static_assert(!keeps_scalars<F>,
                 "gradus: this first moment keeps scalars from step to step; pass what make_step_scalars returned for "
                 "the step before as its fifth argument (in the first step, step_scalars{}).");
-  return detail::scalars_of_step(rule, t, lr_scale, mean_square, nullptr);
+  return detail::scalars_of_step(rule, t, {.lr_scale = lr_scale}, mean_square, nullptr);
 }
 /// The same for a first moment that keeps scalars from step to step, as `nadam`'s.
 /// \param before  what this returned for the step before; in the first step, step_scalars{}
@@ -172,7 +205,7 @@ template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
                                                   double mean_square, const step_scalars& before) noexcept
 {
-  return detail::scalars_of_step(rule, t, lr_scale, mean_square, before.state);
+  return detail::scalars_of_step(rule, t, {.lr_scale = lr_scale}, mean_square, before.state);
 }
 /// The same for decays that do not need v̄.
 template <class F, class S, class P, class D>

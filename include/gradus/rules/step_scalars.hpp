@@ -16,11 +16,12 @@ GRADUS_OPEN_NAMESPACE
 struct step_scalars {
   double lr = 0;        ///< this step's learning rate α: the recipe's lr times lr_scale, and times a rule's lr_factor
   double lr_scale = 1;  ///< the schedule's factor
-  double t = 1;         ///< the tensor's step count, this step included
-  double beta2 = 0;     ///< β₂, if the second moment has one
-  double bc1 = 1;       ///< 1 − β₁ᵗ; 1 if the first moment needs no bias correction
-  double bc2 = 1;       ///< 1 − β₂ᵗ; 1 if there is no second moment
-  double gain = 1;      ///< limit of the first moment while every gradient is 1: (1−dampening)/(1−μ) for momentum
+  double decay_scale = 1;  ///< factor on the decay's weight_decay, which `prepare` applies
+  double t = 1;            ///< the tensor's step count, this step included
+  double beta2 = 0;        ///< β₂, if the second moment has one
+  double bc1 = 1;          ///< 1 − β₁ᵗ; 1 if the first moment needs no bias correction
+  double bc2 = 1;          ///< 1 − β₂ᵗ; 1 if there is no second moment
+  double gain = 1;         ///< limit of the first moment while every gradient is 1: (1−dampening)/(1−μ) for momentum
   double mean_square = 0;  ///< v̄: the mean of v/bc2 over the whole model, for decay::scheduled
   /// The most scalars that a rule may keep.
   static constexpr std::size_t most_state = 2;

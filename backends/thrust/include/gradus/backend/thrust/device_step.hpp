@@ -160,13 +160,23 @@ class device_step {
   {
     if (o.flush_denormals)
       fail("flush_denormals is 1; expected 0, because on a device the compiler decides this (nvcc -ftz=true)");
-    const option_values values{o.lr_scale,     o.grad_scale,     o.max_grad_norm.value_or(no_limit<double>()),
-                               o.grad_norm_sq, o.skip_nonfinite, o.mean_square,
-                               o.model_size};
+    const option_values values{o.lr_scale,
+                               o.grad_scale,
+                               o.max_grad_norm.value_or(no_limit<double>()),
+                               o.grad_norm_sq,
+                               o.skip_nonfinite,
+                               o.mean_square,
+                               o.model_size,
+                               o.lr,
+                               o.decay_scale,
+                               o.maximize};
     if (options_ && *options_ == values)
       return;
     device_board told;
     told.lr_scale = o.lr_scale;
+    told.lr = o.lr.value_or(-1.0);
+    told.decay_scale = o.decay_scale;
+    told.maximizes = o.maximize;
     told.grad_scale = o.grad_scale;
     told.max_grad_norm = values.max_grad_norm;
     told.is_given = o.grad_norm_sq.has_value();
@@ -211,6 +221,9 @@ class device_step {
     bool skip_nonfinite;
     std::optional<double> mean_square;
     std::optional<std::uint64_t> model_size;
+    std::optional<double> lr;
+    double decay_scale;
+    bool maximize;
     bool operator==(const option_values&) const = default;
   };
 
@@ -309,7 +322,7 @@ class device_step {
       host_tensors_.push_back(record_of(p, x));
     }
     for (const auto& c : p.cohorts.all()) {
-      host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, {}, c.members > 0});
+      host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, {}, c.members > 0, p.groups[c.key].lr_scale});
       for (std::size_t i = 0; i < model::scalar_count; ++i)
         host_cohorts_.back().kept[i] = c.kept[i];
     }

@@ -101,8 +101,9 @@ GRADUS_HOST_DEVICE void schedule(const Data& data, const step_parts& parts, cons
     if (!b.applied || !c.active)
       return;
     c.scalars.mean_square = b.mean_square;
-    c.prepared.decay = c.rule.decay.template prepare<typename Data::value_type>(c.scalars);
-    if (c.rule.decay.rate(c.scalars) > 1)
+    const auto decay = scaled_decay(c.rule.decay, c.scalars);
+    c.prepared.decay = decay.template prepare<typename Data::value_type>(c.scalars);
+    if (decay.rate(c.scalars) > 1)
       set_flag(b.clamped);
   });
 }
@@ -169,7 +170,7 @@ struct first_look {
     team.for_each(data.cohort_count, [this](std::int64_t k) {
       auto& c = data.cohorts[k];
       if (c.active)
-        c.scalars = scalars_of_step(c.rule, c.t + 1, data.board->lr_scale, 0, c.kept);
+        c.scalars = scalars_of_step(c.rule, c.t + 1, rates_of(*data.board, c), 0, c.kept);
     });
   }
 
@@ -246,12 +247,17 @@ struct first_look {
   }
 
   template <class Cohort>
+  GRADUS_HOST_DEVICE static step_rates rates_of(const device_board& b, const Cohort& c) noexcept
+  {
+    return {b.lr_scale, b.lr, b.decay_scale, c.lr_scale};
+  }
+  template <class Cohort>
   GRADUS_HOST_DEVICE void prepare_cohort(Cohort& c) const noexcept
   {
     device_board& b = *data.board;
     if (!b.applied || !c.active)
       return;
-    c.prepared = prepare<T>(c.rule, c.scalars, b.scale);
+    c.prepared = prepare<T>(c.rule, c.scalars, b.maximizes ? -b.scale : b.scale);
     if (!parts.is_tried)
       c.count_step();
     else if (b.skips && may_overflow<T>(root_of(b.squares, b.scale), c.scalars.lr))
@@ -332,6 +338,9 @@ struct store_options {
   GRADUS_HOST_DEVICE void operator()(std::int64_t) const noexcept
   {
     board->lr_scale = told.lr_scale;
+    board->lr = told.lr;
+    board->decay_scale = told.decay_scale;
+    board->maximizes = told.maximizes;
     board->grad_scale = told.grad_scale;
     board->max_grad_norm = told.max_grad_norm;
     board->given_norm_sq = told.given_norm_sq;

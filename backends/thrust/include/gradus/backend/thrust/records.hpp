@@ -19,12 +19,12 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// The scalars of a step.
+/// The scalars of a step. lr is negative if lr_scale counts.
 struct device_board {
   // The options.
-  double lr_scale = 1, grad_scale = 1, max_grad_norm = no_limit<double>();
+  double lr_scale = 1, lr = -1, decay_scale = 1, grad_scale = 1, max_grad_norm = no_limit<double>();
   double given_norm_sq = 0, given_mean_square = 0, model_size = 0;
-  bool is_given = false, is_measured = false, skips = false, has_given_mean = false;
+  bool is_given = false, is_measured = false, skips = false, has_given_mean = false, maximizes = false;
 
   // Facts about the list of tensors.
   std::uint64_t seed = 0;
@@ -129,7 +129,8 @@ struct device_cohort {
   double kept[step_scalars::most_state];  // the rule's scalars after the last step that was taken
   step_scalars scalars;
   Formula prepared;
-  bool active;  // whether it has members
+  bool active;          // whether it has members
+  double lr_scale = 1;  // the group's
 
   GRADUS_HOST_DEVICE void count_step() noexcept
   {
