@@ -222,6 +222,31 @@ TEST_CASE("save, load: remainders write the checkpoints of float master weights,
   CHECK(checkpoint_of(back) == checkpoint_of(floats));
 }
 
+TEST_CASE("save, load: a mask of trained elements")
+{
+  std::vector<float> w(9, 1), v = w;
+  const std::vector<float> g(9, 0.5f);
+  const auto even = [](std::size_t i) { return i % 2 == 0; };
+  any_optimizer<float> opt("adams"), resumed("adams"), whole("adams");
+  opt.add("w", w, g, gradus::trained_mask(even));
+  opt.step();
+  const std::string bytes = checkpoint_of(opt);
+  resumed.add("w", v, g, gradus::trained_mask([](std::size_t i) { return i == 0; }));
+  load_bytes(resumed, bytes);
+  CHECK(checkpoint_of(resumed) == bytes);
+  opt.step();
+  resumed.step();
+  CHECK(v == w);
+  CHECK(w[1] == 1);
+  std::vector<float> u(9, 1);
+  whole.add("w", u, g);
+  check_refused(whole, bytes, {"\"state/w/trained\" is in the file; expected nothing under this key"});
+  check_refused(opt, checkpoint_of(whole), {"\"state/w/trained\" is missing; expected 9 of U8"});
+  const auto report = load_bytes(opt, checkpoint_of(whole), {.lenient = true});  // the mask stays
+  CHECK(report.afresh == std::vector<std::string>{"w/trained"});
+  CHECK(checkpoint_of(opt).find("trained") != std::string::npos);
+}
+
 TEST_CASE("save, load: an empty optimizer, and empty tensors")
 {
   optimizer<gradus::adams> nothing, other;

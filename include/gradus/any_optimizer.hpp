@@ -124,9 +124,10 @@ class any_optimizer
 
   /// Adds a tensor by its spans; `add` forwards here. Without gradients it starts frozen.
   tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters,
-                          std::optional<gradients_span> gradients, std::optional<group_handle> in = {})
+                          std::optional<gradients_span> gradients, std::optional<group_handle> in = {},
+                          const trained_mask* trained = nullptr)
   {
-    return model_of().add_spans(tensor_name, parameters, gradients, in);
+    return model_of().add_spans(tensor_name, parameters, gradients, in, trained);
   }
   /// Points a tensor at new memory of the same length; its state stays.
   void rebind_spans(const tensor_handle& h, parameters_span parameters, std::optional<gradients_span> gradients)
@@ -257,13 +258,13 @@ class any_optimizer
   {
     using std::type_identity;
     if constexpr (std::is_same_v<state_type, double>)
-      return type_identity<visitor_of<double, std::uint64_t>>{};
+      return type_identity<visitor_of<std::uint8_t, double, std::uint64_t>>{};
     else if constexpr (std::is_same_v<state_type, block8>)
       return type_identity<visitor_of<std::uint8_t, float, double, std::uint64_t>>{};
     else if constexpr (std::is_same_v<state_type, bfloat16>)
-      return type_identity<visitor_of<bfloat16, float, double, std::uint64_t>>{};
+      return type_identity<visitor_of<std::uint8_t, bfloat16, float, double, std::uint64_t>>{};
     else
-      return type_identity<visitor_of<float, double, std::uint64_t>>{};
+      return type_identity<visitor_of<std::uint8_t, float, double, std::uint64_t>>{};
   }
   using visitor = typename decltype(visitor_type())::type;
 
@@ -300,7 +301,7 @@ class any_optimizer
     virtual std::size_t group_count() const = 0;
     virtual group_handle group_at(std::size_t) const = 0;
     virtual tensor_handle add_spans(std::string_view, parameters_span, std::optional<gradients_span>,
-                                    std::optional<group_handle>) = 0;
+                                    std::optional<group_handle>, const trained_mask*) = 0;
     virtual void rebind_spans(std::span<const rebinding>) = 0;
     virtual void rebind_gradients_spans(const tensor_handle&, gradients_span) = 0;
     virtual void freeze(const tensor_handle&) = 0;
@@ -351,9 +352,9 @@ class any_optimizer
     std::size_t group_count() const override { return opt.group_count(); }
     group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
     tensor_handle add_spans(std::string_view n, parameters_span w, std::optional<gradients_span> g,
-                            std::optional<group_handle> in) override
+                            std::optional<group_handle> in, const trained_mask* trained) override
     {
-      return opt.add_spans(n, w, g, in);
+      return opt.add_spans(n, w, g, in, trained);
     }
     void rebind_spans(std::span<const rebinding> all) override { opt.rebind_spans(all); }
     void rebind_gradients_spans(const tensor_handle& h, gradients_span g) override { opt.rebind_gradients_spans(h, g); }

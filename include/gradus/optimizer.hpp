@@ -207,9 +207,12 @@ class optimizer
   ///                   "tensor0", "tensor1", …
   /// \param gradients  as many as parameters; without gradients, steps skip the tensor until some are bound
   /// \param in         the group; if absent, the default group, or a removed tensor's own
-  /// \throws std::invalid_argument for a name in use, null, misaligned or overlapping memory, or different lengths
+  /// \param trained    which elements are trained; if null, all, or a removed tensor's own. It is state: visit_state
+  ///                   shows it, and checkpoints keep it
+  /// \throws std::invalid_argument for a name in use, null, misaligned or overlapping memory, different lengths, or a
+  ///         mask with 8-bit state, whose blocks are encoded as a whole
   tensor_handle add_spans(std::string_view name, parameters_span parameters, std::optional<gradients_span> gradients,
-                          std::optional<group_handle> in = {})
+                          std::optional<group_handle> in = {}, const trained_mask* trained = nullptr)
   {
     begin_change();
     detail::tensor_table<model>& table = parts_.table;
@@ -222,11 +225,13 @@ class optimizer
     if (known != detail::no_place)
       table.check_length(table[known], parameters);
     table.check_overlap(own, detail::place_of(parameters), detail::place_of(gradients));
-    if (known != detail::no_place)
-      return add_again(known, parameters, gradients, in ? g : table[known].group);
-
     tensor added;
     added.size = parameters.size();
+    if (trained)
+      set_mask(added, own, *trained);
+    if (known != detail::no_place)
+      return add_again(known, parameters, gradients, in ? g : table[known].group, trained ? &added : nullptr);
+
     added.group = g;
     added.name_hash = detail::hash(own);
     added.state = new_state(parts_.groups[g].rule, added.size);
@@ -317,6 +322,9 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
+    if (!x.trained.empty())
+      detail::fail("tensor " + detail::quote(x.name) +
+                   " has a mask of trained elements; expected none with set_padding: let the mask leave out padding");
     if (is_padding.size().value_or(x.size) != x.size)
       detail::fail("size of the padding mask of tensor " + detail::quote(x.name) + " is " +
                    std::to_string(*is_padding.size()) + "; expected " + std::to_string(x.size) +
@@ -333,7 +341,7 @@ class optimizer
           if (values.size() == mask.size())  // not the scales of block8
             engine_.show(values, [&](std::span<X> readable) { clear(readable, mask); }, false);
         });
-    x.padding = count;
+    x.uncounted = count;
     parts_.work.outdate();
     if (parts_.steps_of(x) > 0)
       parts_.forget_sum_of(x);
@@ -384,6 +392,7 @@ class optimizer
   }
 
   /// Calls visit(tensor's name, key, span) for all state that a resumed run needs, tensor by tensor:
+  /// - "trained": which elements are trained, one std::uint8_t each, if `add` was given a mask;
   /// - each slot under its name, such as "exp_avg", as state_type. For block8 it is std::uint8_t, and the scales follow
   ///   as float under the name with "_scale" appended;
   /// - "master": the master weights as float, if there are any. For remainder16 it is a copy, which is written back after
@@ -596,6 +605,23 @@ class optimizer
       if (model::keeps(from, k) != model::keeps(to, k))
         x.state[k] = std::move(state[k]);
   }
+  /// Gives a new tensor its mask of trained elements. A mask of all elements is none.
+  void set_mask(tensor& x, const std::string& name, const trained_mask& is_trained) const
+  {
+    if (is_trained.size().value_or(x.size) != x.size)
+      detail::fail("size of the mask of tensor " + detail::quote(name) + " is " + std::to_string(*is_trained.size()) +
+                   "; expected " + std::to_string(x.size) + ", the size of its parameters");
+    if (std::is_same_v<state_type, block8>)
+      detail::fail("the mask of tensor " + detail::quote(name) +
+                   " is given; expected none with 8-bit state, because a block is encoded as a whole; choose a "
+                   "precision with another state");
+    x.trained.resize(x.size);
+    for (std::size_t i = 0; i < x.size; ++i)
+      x.trained[i] = is_trained(i);
+    parts_type::settle_mask(x);
+    if constexpr (on_device)
+      x.trained_there = {x.size, 0, model::memory_source::get(engine_.backend())};
+  }
   template <class X>
   static void clear(std::span<X> values, const std::vector<unsigned char>& mask)
   {
@@ -618,8 +644,9 @@ class optimizer
     return tensor_handle(key);
   }
   /// Adds a tensor that was removed with its state kept.
+  /// \param masked  null, or a tensor whose mask replaces the old one
   tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients,
-                          std::size_t g)
+                          std::size_t g, tensor* masked)
   {
     reserve_one(parts_.table[index].size);  // which may move the table
     tensor& x = parts_.table[index];
@@ -630,8 +657,16 @@ class optimizer
     }
     if constexpr (model::has_remainders)
       x.master.restore(parameters.data(), x.size, engine_);
+    if (masked) {
+      x.trained = std::move(masked->trained);
+      x.trained_there = std::move(masked->trained_there);
+      x.uncounted = masked->uncounted;
+    }
     x.group = g;
-    return attach(index, parameters, gradients);
+    const tensor_handle handle = attach(index, parameters, gradients);
+    if (masked)
+      parts_.forget_sum_of(x);  // it covered other elements
+    return handle;
   }
 
   /// A slot's values. They may be written only if the optimizer is not const.

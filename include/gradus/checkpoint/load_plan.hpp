@@ -216,8 +216,8 @@ class load_plan {
     load_report& report = file_.report;
     bool whole = true;
     for (std::size_t i = begin; i < end; ++i)
-      whole = whole &&
-              (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || is_sum(slots_[i]) || is_master(slots_[i]));
+      whole = whole && (slots_[i].from || slots_[i].slot == "max_exp_avg_sq" || slots_[i].slot == "trained" ||
+                        is_sum(slots_[i]) || is_master(slots_[i]));
     for (std::size_t i = begin; i < end; ++i) {
       planned_slot& s = slots_[i];
       if (is_master(s) && report.parameters) {

@@ -124,8 +124,8 @@ class host_step {
       sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
         const auto& prepared = p.cohorts[x.cohort].prepared;
         if constexpr (model::keeps_exactly) {
-          sweep<pass::moments, model>(backend_, prepared, x, noise_of(p, x), i, i + n);
-          return page_sum<plain_term>(backend_, x.state[model::formula::value_slot].values + i, n);
+          sweep_item<pass::moments>(p, x, i, i + n);
+          return page_sum_of<plain_term>(x, x.state[model::formula::value_slot].values, i, n);
         } else
           return page_sum_of_next_moments<model>(backend_, prepared, x, i, n);
       });
@@ -200,15 +200,22 @@ class host_step {
   square_sum sum_squares(const Parts& p)
   {
     p.work.for_ranges(backend_, false, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
-      page_sums<square_term>(backend_, x.gradients + begin, end - begin,
-                             page_sums_.data() + x.first_page + begin / page_size);
+      if (x.trained)
+        for (std::size_t i = begin; i < end; i += page_size)
+          page_sums_[x.first_page + i / page_size] = page_sum_of<square_term>(x, x.gradients, i,
+                                                                              end - i < page_size ? end - i
+                                                                                                  : page_size);
+      else
+        page_sums<square_term>(backend_, x.gradients + begin, end - begin,
+                               page_sums_.data() + x.first_page + begin / page_size);
     });
     share(p);
     const double plain = total(p);
     if constexpr (std::is_same_v<gradient_type, double>)
       if (const double unit = unit_for(plain); unit != 1) {
         sum_pages(p, false, [this, unit](const item& x, std::size_t i, std::size_t n) {
-          return scaled_square_sum(backend_, x.gradients + i, n, 1 / unit);
+          const auto sum = [&](const double* g) { return scaled_square_sum(backend_, g, n, 1 / unit); };
+          return x.trained ? of_trained(x.gradients + i, x.trained + i, n, sum) : sum(x.gradients + i);
         });
         share(p);
         return {total(p), unit};
@@ -220,8 +227,18 @@ class host_step {
   {
     for (const item& x : p.work.items())
       if (!all_finite(x.gradients, x.size))
-        return false;
+        for (std::size_t i = 0; i < x.size; ++i)
+          if (!is_finite(x.gradients[i]) && (!x.trained || x.trained[i]))
+            return false;
     return true;
+  }
+
+  /// The sum over one page of a tensor's gradients or moments, n elements from the i-th on.
+  template <class Term, class X>
+  double page_sum_of(const item& x, const X* values, std::size_t i, std::size_t n) const noexcept
+  {
+    const auto sum = [&](const X* page) { return page_sum<Term>(backend_, page, n); };
+    return x.trained ? of_trained(values + i, x.trained + i, n, sum) : sum(values + i);
   }
 
   /// Sets page_sums_ to of_page(item, begin, length) for every page.
@@ -366,7 +383,12 @@ class host_step {
       exact_sum sum;
       for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
         const item& x = p.work.items()[i];
-        gradus::add_pages<plain_term>(backend_, x.state[model::formula::value_slot].values, x.size, sum);
+        const auto* const moments = x.state[model::formula::value_slot].values;
+        if (x.trained)
+          for (std::size_t k = 0; k < x.size; k += page_size)
+            sum.add(page_sum_of<plain_term>(x, moments, k, x.size - k < page_size ? x.size - k : page_size));
+        else
+          gradus::add_pages<plain_term>(backend_, moments, x.size, sum);
       }
       if constexpr (is_shared)
         backend_.add_up(std::span(&sum, 1));
@@ -394,10 +416,19 @@ class host_step {
   }
 
   template <pass Pass>
+  void sweep_item(const Parts& p, const item& x, std::size_t begin, std::size_t end) const noexcept
+  {
+    const auto& prepared = p.cohorts[x.cohort].prepared;
+    if (x.trained)
+      sweep_trained<Pass, model>(backend_, prepared, x, noise_of(p, x), begin, end);
+    else
+      sweep<Pass, model>(backend_, prepared, x, noise_of(p, x), begin, end);
+  }
+  template <pass Pass>
   void sweep_all(const Parts& p, const step_options& o) noexcept
   {
     p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
-      sweep<Pass, model>(backend_, p.cohorts[x.cohort].prepared, x, noise_of(p, x), begin, end);
+      sweep_item<Pass>(p, x, begin, end);
     });
   }
 

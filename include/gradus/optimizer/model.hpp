@@ -9,6 +9,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <gradus/kernel/kernel.hpp>
 #include <gradus/optimizer/tables.hpp>
@@ -102,7 +103,9 @@ struct model {
     double second_moment_sum = 0;  // only during a visit: Σv of all tensors with the same β₂ and t
     kept_scalars scalars = {};     // likewise its scalars
     std::size_t cohort = 0;
-    std::size_t padding = 0;  // the number of elements that are padding
+    std::size_t uncounted = 0;               // the number of elements that count in no mean: padding, or not trained
+    std::vector<std::uint8_t> trained = {};  // 1 or 0 each; empty if all are
+    array_memory<std::uint8_t, typename memory_source::type> trained_there = {};  // a device's copy of it
     std::size_t next_free = no_place;
     bool attached = false;
     bool has_gradients = false;
@@ -121,7 +124,8 @@ struct model {
     std::size_t first_element;
     std::size_t first_page;
     std::size_t cohort;
-    std::size_t next_of_sum;  // the next item whose second moments are in the same sum
+    std::size_t next_of_sum;      // the next item whose second moments are in the same sum
+    const std::uint8_t* trained;  // null if all elements are
   };
 
   /// The tensors that take part and have the same group, step count and scalars. They share one set of coefficients.

@@ -1,6 +1,7 @@
 #pragma once
 /// \file
-/// The argument of `set_padding`. Knows no tensor; it only answers whether an index is padding.
+/// The masks of elements: which are padding (`set_padding`), and which are trained (`add`). Knows no tensor; a mask only
+/// answers for an index.
 
 #include <cstddef>
 #include <iterator>
@@ -63,6 +64,22 @@ class padding_mask {
   bool (*function_)(std::size_t) = nullptr;
   bool (*call_)(const padding_mask&, std::size_t) = nullptr;
   std::optional<std::size_t> size_ = {};
+};
+
+/// Says which elements of a tensor are trained; the others keep weight and state to the bit. From a function of an
+/// index, or from a range of bool or bytes (0: not trained) with one element per element of the tensor. `add` copies
+/// the answers; function and range must outlive only that call.
+///
+///     opt.add("layer1.weight", weights, gradients, gradus::trained_mask(mask));
+class trained_mask : padding_mask {
+ public:
+  /// Views a function object, a range of bool or bytes, or a pointer to a function.
+  template <class Mask>
+    requires std::is_constructible_v<padding_mask, const Mask&>
+  explicit trained_mask(const Mask& mask) noexcept : padding_mask(mask)
+  {}
+  using padding_mask::operator();  ///< whether element i is trained
+  using padding_mask::size;        ///< the length of a range; nothing for a function
 };
 
 GRADUS_CLOSE_NAMESPACE

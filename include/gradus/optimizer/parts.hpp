@@ -106,7 +106,7 @@ struct parts {
       return work.counted_elements();
     std::uint64_t n = 0;
     for (const tensor& x : table.all())
-      n += x.active ? x.size - x.padding : 0;
+      n += x.active ? x.size - x.uncounted : 0;
     return n;
   }
 
@@ -172,6 +172,22 @@ struct parts {
       if (y.active && cohorts[y.cohort].sum == cohorts[x.cohort].sum && y.second_moment_sum == sum)
         y.second_moment_sum = unknown_sum();
   }
+  /// After a visitor may have written masks: brings them to 0 and 1, and counts.
+  void settle_masks() noexcept
+  {
+    for (tensor& x : table.all())
+      if (!x.trained.empty())
+        settle_mask(x);
+  }
+  static void settle_mask(tensor& x) noexcept
+  {
+    x.uncounted = 0;
+    for (std::uint8_t& is_trained : x.trained) {
+      is_trained = is_trained != 0;
+      x.uncounted += !is_trained;
+    }
+  }
+
   /// Rebuilds cohorts and sums from the tensors. Tensors that share a sum must agree on it, otherwise it is unknown.
   void gather_sums() noexcept
   {

@@ -92,6 +92,74 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
   }
 }
 
+/// The same for a tensor with a mask of trained elements. Those of a stage are gathered, and run as a tensor of their
+/// own; an element's result does not depend on its place. If something is stored rounded by random bits, which do
+/// depend on it, they run one by one.
+template <pass Pass, class Model, class Backend>
+void sweep_trained(const Backend& backend, const typename Model::formula& prepared, const typename Model::work_item& x,
+                   std::uint64_t key, std::size_t begin, std::size_t end) noexcept
+{
+  using T = typename Model::value_type;
+  constexpr std::size_t slots = Model::slots;
+  constexpr bool is_plain = Model::keeps_exactly && std::is_same_v<typename Model::parameter_type, T> &&
+                            std::is_same_v<typename Model::gradient_type, T> && !Model::precision_type::has_master;
+  for (std::size_t i = begin; i < end; i += stage) {
+    const std::size_t n = end - i < stage ? end - i : stage;
+    std::uint16_t index[stage];
+    std::size_t m = 0;
+    for (std::size_t j = 0; j < n; ++j) {
+      index[m] = std::uint16_t(j);
+      m += x.trained[i + j];
+    }
+    if (m == n)
+      sweep<Pass, Model>(backend, prepared, x, key, i, i + n);
+    else if constexpr (is_plain) {
+      T theta[stage], g[stage], state[slots + 1][stage];
+      typename Model::work_item gathered = x;
+      gathered.parameters = theta;
+      gathered.gradients = g;
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k]) {
+          gathered.state[k].values = state[k];
+          for (std::size_t j = 0; j < m; ++j)
+            state[k][j] = x.state[k].values[i + index[j]];
+        }
+      for (std::size_t j = 0; j < m; ++j) {
+        theta[j] = x.parameters[i + index[j]];
+        g[j] = x.gradients[i + index[j]];
+      }
+      sweep<Pass, Model>(backend, prepared, gathered, key, 0, m);
+      for (std::size_t k = 0; k < slots; ++k)
+        for (std::size_t j = 0; j < m && x.state[k]; ++j)
+          x.state[k].values[i + index[j]] = state[k][j];
+      for (std::size_t j = 0; j < m; ++j)
+        x.parameters[i + index[j]] = theta[j];
+    } else if constexpr (!std::is_same_v<typename Model::state_type, block8>) {
+      std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
+      for (std::size_t k = 0; k < slots; ++k)
+        if (x.state[k])
+          state[k] = x.state[k].at(key, k, i);
+      const auto parameters = parameters_of<typename Model::precision_type, Model::slots>(x, key, i);
+      const auto gradients = gradients_of<typename Model::precision_type>(x, i);
+      with_kernel<Pass>(prepared, [&](const auto& kernel, std::size_t skipped) noexcept {
+        for (std::size_t j = 0; j < m; ++j)
+          apply_at<T>(kernel, parameters, gradients, state.data() + skipped, index[j]);
+      });
+    }
+  }
+}
+
+/// Calls f(values) with n elements of a tensor, of which those that are not trained are shown as zeros.
+/// \param trained  from the first of them on; null if all are
+template <class X, class F>
+double of_trained(const X* values, const std::uint8_t* trained, std::size_t n, const F& f) noexcept
+{
+  X copy[page_size];
+  for (std::size_t i = 0; i < n; ++i)
+    copy[i] = trained[i] ? values[i] : X{};
+  return f(static_cast<const X*>(copy));
+}
+
 /// The sum of the next second moments over a page, which are computed but not stored. For moments that are stored
 /// rounded, because weights are divided by the unrounded values.
 template <class Model, class Backend>
@@ -111,6 +179,8 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
         state[k] = open(k);
     run<pass::moments>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, 0, begin + i),
                        gradients_of<typename Model::precision_type>(x, begin + i), state, m);
+    for (std::size_t j = 0; x.trained && j < m; ++j)
+      to[j] = x.trained[begin + i + j] ? to[j] : 0;
   });
 }
 
@@ -136,6 +206,8 @@ bool page_overflows(const typename Model::formula& prepared, const typename Mode
     const auto parameters = parameters_of<typename Model::precision_type, Model::slots>(x, 0, i);
     const auto gradients = gradients_of<typename Model::precision_type>(x, i);
     for (std::size_t j = 0; j < n; ++j) {
+      if (x.trained && !x.trained[i + j])
+        continue;
       T slot[slots + 1] = {};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])

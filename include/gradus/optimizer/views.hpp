@@ -17,6 +17,7 @@
 
 #include <gradus/error.hpp>
 #include <gradus/optimizer/handles.hpp>
+#include <gradus/optimizer/padding.hpp>
 #include <gradus/optimizer/views/libraries.hpp>
 #include <gradus/optimizer/views/shape.hpp>
 
@@ -222,6 +223,39 @@ class range_front {
     return add_pair<W, G>(checked(name), parameters, gradients, group);
   }
 
+  /// Adds a tensor of which some elements are trained. The others keep weight and state to the bit, and count neither in
+  /// norms and clipping nor in the mean v̄ of a scheduled decay.
+  /// \param parameters  the weights, which steps write; viewed, not copied
+  /// \param gradients   as many elements in other memory; viewed, not copied
+  /// \param trained     which elements are trained; copied
+  /// \throws std::invalid_argument, with nothing added, for a mask of another length, for 8-bit state, and as above
+  template <class W, class G>
+    requires(!detail::tensor_name<W>)
+  tensor_handle add(W&& parameters, G&& gradients, const trained_mask& trained)
+  {
+    return add_pair<W, G>({}, parameters, gradients, {}, &trained);
+  }
+  /// The same in a group.
+  template <class W, class G>
+    requires(!detail::tensor_name<W>)
+  tensor_handle add(W&& parameters, G&& gradients, const group_handle& group, const trained_mask& trained)
+  {
+    return add_pair<W, G>({}, parameters, gradients, group, &trained);
+  }
+  /// The same with a name.
+  template <class W, class G>
+  tensor_handle add(std::string_view name, W&& parameters, G&& gradients, const trained_mask& trained)
+  {
+    return add_pair<W, G>(checked(name), parameters, gradients, {}, &trained);
+  }
+  /// The same with a name and in a group.
+  template <class W, class G>
+  tensor_handle add(std::string_view name, W&& parameters, G&& gradients, const group_handle& group,
+                    const trained_mask& trained)
+  {
+    return add_pair<W, G>(checked(name), parameters, gradients, group, &trained);
+  }
+
   /// Adds a tensor without gradients to the default group, under the next free name "tensor0", "tensor1", …. Steps skip
   /// it until `rebind` or `rebind_gradients` binds gradients.
   /// \param parameters  the weights; viewed, not copied
@@ -372,15 +406,17 @@ class range_front {
     return detail::as_span<const Gradient, Backend>("gradients", name, range);
   }
 
-  template <class W, class G>
+  /// \param trained  nothing, or the address of a mask
+  template <class W, class G, class... Mask>
   tensor_handle add_pair(std::string_view name, std::remove_reference_t<W>& parameters,
-                         std::remove_reference_t<G>& gradients, std::optional<group_handle> group)
+                         std::remove_reference_t<G>& gradients, std::optional<group_handle> group,
+                         const Mask*... trained)
   {
     if constexpr (accepts_pair<W, G>()) {
       const auto w = writable(name, parameters);
       const auto g = readable(name, gradients);
       detail::check_shapes(name, parameters, gradients);
-      return self().add_spans(name, w, g, group);
+      return self().add_spans(name, w, g, group, trained...);
     } else
       return {};
   }

@@ -48,7 +48,11 @@ template <class Parts>
 class changing_visit {
  public:
   changing_visit(Parts& parts, visit_count& count) noexcept : visit_(count), parts_(parts) { parts_.scatter_sums(); }
-  ~changing_visit() { parts_.gather_sums(); }
+  ~changing_visit()
+  {
+    parts_.settle_masks();
+    parts_.gather_sums();
+  }
 
  private:
   visit_count::visit visit_;
@@ -95,6 +99,9 @@ void visit_state(Parts& parts, const Engine& engine, Visitor& visit)
     for (std::size_t k = 0; k < model::slots; ++k)
       if (model::keeps(parts.groups[x.group].rule, k))
         x.state[k].visit(model::slot_list[k].name, x.size, show);
+    if (!x.trained.empty())
+      visit(name, std::string_view("trained"),
+            std::span<std::conditional_t<only_reads, const std::uint8_t, std::uint8_t>>(x.trained));
     if constexpr (model::has_remainders)
       show_masters<only_reads>(x, engine, visit);
     else if constexpr (model::precision_type::has_master)

@@ -46,7 +46,19 @@ class work_list {
       const auto& x = table[i];
       if (!x.active || x.size == 0)
         continue;
-      item w{x.parameters, x.gradients, {}, x.master.get(), x.name_hash, x.size, elements_, pages_, x.cohort, no_place};
+      item w{x.parameters,
+             x.gradients,
+             {},
+             x.master.get(),
+             x.name_hash,
+             x.size,
+             elements_,
+             pages_,
+             x.cohort,
+             no_place,
+             x.trained.empty()       ? nullptr
+             : x.trained_there.get() ? x.trained_there.get()
+                                     : x.trained.data()};
       for (std::size_t k = 0; k < Model::slots; ++k)
         w.state[k] = x.state[k].view();
       if constexpr (Model::rule_type::scheduled) {
@@ -56,7 +68,7 @@ class work_list {
       }
       items_.push_back(w);
       elements_ += x.size;
-      counted_elements_ += x.size - x.padding;
+      counted_elements_ += x.size - x.uncounted;
       pages_ += page_count(x.size);
     }
     is_current_ = true;
