@@ -347,6 +347,39 @@ class optimizer
       parts_.forget_sum_of(x);
   }
 
+  /// Says that a tensor is a part of a larger one, as in an optimizer that has only a range of each tensor. Stochastic
+  /// rounding then uses the random bits that these elements have in the whole tensor, so the results are the same.
+  /// Not saved, so set it again after a resume. Host only.
+  /// \param whole  the larger tensor's name  \param first  the index of the first element in it, a multiple of page_size
+  ///               (4096), so that sums have the same bits too
+  void set_part(const tensor_handle& h, std::string_view whole, std::uint64_t first)
+    requires(!on_device)
+  {
+    begin_change();
+    tensor& x = checked(h);
+    if (first % page_size != 0)
+      detail::fail("first of tensor " + detail::quote(x.name) + " is " + std::to_string(first) +
+                   "; expected a multiple of " + std::to_string(page_size) + ", the number of elements in a page");
+    change_member(x, [&] {
+      x.name_hash = detail::hash(whole);
+      x.first_in_whole = first;
+    });
+  }
+  /// Says whether the norm and v̄ include a tensor, by default yes: a copy that several processes have must count once.
+  /// Not saved, so set it again after a resume. Host only.
+  void set_in_norm(const tensor_handle& h, in_norm counts)
+    requires(!on_device)
+  {
+    begin_change();
+    tensor& x = checked(h);
+    if (x.is_counted == (counts == in_norm::counted))
+      return;
+    x.is_counted = counts == in_norm::counted;
+    parts_.work.outdate();
+    if (parts_.steps_of(x) > 0)
+      parts_.forget_sum_of(x);
+  }
+
   /// The number of steps that a tensor has taken; waits for a device.
   std::uint64_t step_count(const tensor_handle& h) const
   {
@@ -667,6 +700,17 @@ class optimizer
     if (masked)
       parts_.forget_sum_of(x);  // it covered other elements
     return handle;
+  }
+
+  /// Changes what identifies a tensor, while the tensor takes no part in steps.
+  template <class F>
+  void change_member(tensor& x, const F& change)
+  {
+    const bool was_frozen = std::exchange(x.is_frozen, true);
+    parts_.update_membership(x);
+    change();
+    x.is_frozen = was_frozen;
+    parts_.update_membership(x);
   }
 
   /// A slot's values. They may be written only if the optimizer is not const.

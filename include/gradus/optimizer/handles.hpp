@@ -60,6 +60,13 @@ enum class removed_state {
   dropped,  ///< deleted, and the name is free again
 };
 
+/// Whether the gradients' norm and the mean v̄ of a scheduled decay include a tensor.
+enum class in_norm {
+  counted,            ///< they do
+  counted_elsewhere,  ///< they do not, because another process counts its own copy; an infinite or NaN gradient is
+                      ///< still noticed
+};
+
 namespace detail {
 
 /// Identifies an optimizer, so that it recognises its own handles, even after it was moved. A moved-from optimizer has

@@ -14,6 +14,7 @@
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <gradus/kernel/exact_sum.hpp>
@@ -29,7 +30,8 @@ GRADUS_OPEN_NAMESPACE
 namespace detail {
 
 /// A backend whose steps are shared with other processes: add_up(sums) adds to each sum the same sum of all others. All
-/// processes call it the same number of times in a step, with equally many sums.
+/// processes call it the same number of times in a step, with equally many sums. If the backend also has
+/// counted_elements(), the number of elements that count in all processes together, they need not add that up.
 template <class Backend>
 concept shares_steps = requires(Backend& b, std::span<exact_sum> sums) { b.add_up(sums); };
 
@@ -40,8 +42,11 @@ class host_step {
   using value_type = typename model::value_type;
   using gradient_type = typename model::gradient_type;
   using item = typename model::work_item;
+  static constexpr bool is_shared = shares_steps<Backend>;
 
  public:
+  using item_range = typename work_list<model>::item_range;
+
   static constexpr bool on_device = false;
 
   explicit host_step(const Backend& backend) : backend_(backend) {}
@@ -51,8 +56,10 @@ class host_step {
   {
     if (page_sums_.size() < pages)
       page_sums_.resize(pages + pages / 2);
-    if constexpr (is_shared)
-      make_room(shared_, 2 + (Parts::rule_type::scheduled ? tensors : 0));
+    if constexpr (is_shared) {
+      make_room(shared_, 1 + (Parts::rule_type::scheduled ? tensors : 0));
+      make_room(entries_, Parts::rule_type::scheduled ? tensors : 0);
+    }
   }
 
   /// Takes a step, phase by phase.
@@ -157,10 +164,25 @@ class host_step {
   /// Computes the new weights, and the moments unless `compute_moments` stored them.
   void compute_weights(const Parts& p, const step_options& o) noexcept
   {
+    compute_weights(p, o, {0, p.work.items().size()});
+  }
+  /// The same for some of the items. Together, the calls of a step must cover all items once.
+  void compute_weights(const Parts& p, const step_options& o, item_range of) noexcept
+  {
     if constexpr (model::two_passes)
       if (!o.mean_square)
-        return sweep_all<pass::weights>(p, o);
-    sweep_all<pass::whole>(p, o);
+        return sweep_all<pass::weights>(p, o, of);
+    sweep_all<pass::whole>(p, o, of);
+  }
+
+  /// Adds up zeros over all processes, as many as `measure` would: in a step without a norm, processes that agree on
+  /// something else while they add up still do.
+  void share_nothing(const Parts& p)
+    requires(is_shared)
+  {
+    order_entries(p);
+    shared_.assign(entries_.size() > 1 ? entries_.size() : 1, exact_sum());
+    backend_.add_up(std::span(shared_));
   }
 
   // ── what else an engine has ──────────────────────────────────────────────────────────────────────────────────────
@@ -209,6 +231,7 @@ class host_step {
         page_sums<square_term>(backend_, x.gradients + begin, end - begin,
                                page_sums_.data() + x.first_page + begin / page_size);
     });
+    leave_uncounted(p);
     share(p);
     const double plain = total(p);
     if constexpr (std::is_same_v<gradient_type, double>)
@@ -249,26 +272,58 @@ class host_step {
       for (std::size_t i = begin; i < end; i += page_size)
         page_sums_[x.first_page + i / page_size] = of_page(x, i, end - i < page_size ? end - i : page_size);
     });
+    leave_uncounted(p);
   }
-  /// Shares the page sums: their total, and the total of each entry of the sums of second moments.
+  /// Removes the pages of tensors that do not count from the sums, except those that are not finite.
+  void leave_uncounted(const Parts& p) noexcept
+  {
+    if (p.work.counts_all())
+      return;
+    for (const item& x : p.work.items())
+      for (std::size_t k = 0; !x.is_counted && k < page_count(x.size); ++k)
+        if (double& sum = page_sums_[x.first_page + k]; is_finite(sum))
+          sum = 0;
+  }
+  /// Shares the page sums: the total of each entry of the sums of second moments, or of all pages if there is only one.
   void share(const Parts& p)
   {
     if constexpr (is_shared) {
-      shared_.assign(1, exact_sum());
-      add_pages(p, shared_[0]);
-      if constexpr (Parts::rule_type::scheduled)
-        for (const auto& e : p.sums.entries().all()) {
-          shared_.emplace_back();
-          add_pages(p, e, shared_.back());
-        }
+      order_entries(p);
+      shared_.assign(entries_.size() > 1 ? entries_.size() : 1, exact_sum());
+      if (entries_.size() > 1)
+        for (std::size_t k = 0; k < entries_.size(); ++k)
+          add_pages(p, p.sums.entries()[entries_[k]], shared_[k]);
+      else
+        add_pages(p, shared_[0]);
       backend_.add_up(std::span(shared_));
+    }
+  }
+  /// Lists the entries that have members in the same order in all processes, by β₂ (or group) and step count.
+  void order_entries(const Parts& p) noexcept
+  {
+    entries_.clear();
+    if constexpr (Parts::rule_type::scheduled) {
+      const auto& all = p.sums.entries().all();
+      const auto is_before = [&](std::size_t a, std::size_t b) {
+        return all[a].key != all[b].key ? all[a].key < all[b].key : all[a].t < all[b].t;
+      };
+      for (std::size_t i = 0; i < all.size(); ++i)
+        if (all[i].members > 0) {
+          entries_.push_back(i);
+          for (std::size_t k = entries_.size() - 1; k > 0 && is_before(entries_[k], entries_[k - 1]); --k)
+            std::swap(entries_[k], entries_[k - 1]);
+        }
     }
   }
   /// The sum of all pages.
   double total(const Parts& p) const noexcept
   {
-    if constexpr (is_shared)
-      return shared_[0].value();
+    if constexpr (is_shared) {
+      exact_sum sum;
+      for (const exact_sum& part : shared_)
+        sum.add(part);
+      return sum.value();
+    }
     if (p.work.pages() == 1)
       return page_sums_[0];
     exact_sum sum;
@@ -281,7 +336,9 @@ class host_step {
     if (p.sums.entries().live() == 1)
       return total(p);
     if constexpr (is_shared)
-      return shared_[1 + std::size_t(&e - p.sums.entries().all().data())].value();
+      for (std::size_t k = 0; k < entries_.size(); ++k)
+        if (entries_[k] == std::size_t(&e - p.sums.entries().all().data()))
+          return shared_[k].value();
     exact_sum sum;
     add_pages(p, e, sum);
     return sum.value();
@@ -300,6 +357,14 @@ class host_step {
     }
   }
 
+  /// The number of elements in the whole model that count.
+  std::uint64_t counted_elements(const Parts& p)
+  {
+    if constexpr (requires { backend_.counted_elements(); })
+      return backend_.counted_elements();
+    else
+      return std::uint64_t(over_all(double(p.work.counted_elements())));
+  }
   /// The sum of a number over all processes; alone, the number.
   double over_all(double mine)
   {
@@ -350,7 +415,7 @@ class host_step {
   std::optional<double> mean_by_norm(Parts& p, const step_options& o, const norm_of_step& norm)
   {
     second_moment_sums& sums = p.sums;
-    const auto elements = std::uint64_t(over_all(double(p.work.counted_elements())));
+    const std::uint64_t elements = counted_elements(p);
     if (elements == 0)
       return 0.0;
     const sums_plan plan = sums.plan(o, elements);
@@ -377,12 +442,14 @@ class host_step {
   /// Recomputes unknown sums from the moments.
   void sum_moments(Parts& p)
   {
-    for (auto& e : p.sums.entries().all()) {
+    const auto sum_up = [&](auto& e) {
       if (e.members == 0 || is_finite(e.sum))
-        continue;
+        return;
       exact_sum sum;
       for (std::size_t i = e.first_item; i != no_place; i = p.work.items()[i].next_of_sum) {
         const item& x = p.work.items()[i];
+        if (!x.is_counted)
+          continue;
         const auto* const moments = x.state[model::formula::value_slot].values;
         if (x.trained)
           for (std::size_t k = 0; k < x.size; k += page_size)
@@ -393,14 +460,21 @@ class host_step {
       if constexpr (is_shared)
         backend_.add_up(std::span(&sum, 1));
       e.sum = sum.value();
-    }
+    };
+    if constexpr (is_shared) {
+      order_entries(p);
+      for (const std::size_t k : entries_)
+        sum_up(p.sums.entries()[k]);
+    } else
+      for (auto& e : p.sums.entries().all())
+        sum_up(e);
   }
 
   /// v̄ from the pages that `compute_moments` summed.
   double mean_of_moments(Parts& p)
   {
     p.sums.correct(p.cohorts.all());
-    const double elements = over_all(double(p.work.counted_elements()));
+    const auto elements = double(counted_elements(p));
     const double total_moment = p.sums.total_of([&](const second_moment_sums::entry& e) { return total(p, e); });
     return elements > 0 ? total_moment / elements : 0;
   }
@@ -425,19 +499,19 @@ class host_step {
       sweep<Pass, model>(backend_, prepared, x, noise_of(p, x), begin, end);
   }
   template <pass Pass>
-  void sweep_all(const Parts& p, const step_options& o) noexcept
+  void sweep_all(const Parts& p, const step_options& o, item_range of) noexcept
   {
-    p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
+    p.work.for_ranges(backend_, o.flush_denormals, of, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
       sweep_item<Pass>(p, x, begin, end);
     });
   }
 
-  static constexpr bool is_shared = shares_steps<Backend>;
-
   Backend backend_;
   std::vector<double> page_sums_;
-  std::vector<exact_sum> shared_;  // for processes that share steps: all pages, then each entry's
-  double scale_ = 1;               // the factor on the gradients in this step
+  // For processes that share steps: the sums of the entries in the list, or of all pages.
+  std::vector<exact_sum> shared_;
+  std::vector<std::size_t> entries_;
+  double scale_ = 1;  // the factor on the gradients in this step
   step_report report_ = no_step();
 };
 

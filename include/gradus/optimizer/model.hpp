@@ -106,11 +106,13 @@ struct model {
     std::size_t uncounted = 0;               // the number of elements that count in no mean: padding, or not trained
     std::vector<std::uint8_t> trained = {};  // 1 or 0 each; empty if all are
     array_memory<std::uint8_t, typename memory_source::type> trained_there = {};  // a device's copy of it
+    std::uint64_t first_in_whole = 0;  // the index of the first element, if this is a part of a larger tensor
     std::size_t next_free = no_place;
     bool attached = false;
     bool has_gradients = false;
     bool is_frozen = false;
-    bool active = false;  // takes part in steps: attached, with gradients, and not frozen
+    bool active = false;     // takes part in steps: attached, with gradients, and not frozen
+    bool is_counted = true;  // in the norm and in v̄
   };
 
   /// The data of a tensor that a step needs. first_element and first_page count from the start of the whole list.
@@ -126,6 +128,8 @@ struct model {
     std::size_t cohort;
     std::size_t next_of_sum;      // the next item whose second moments are in the same sum
     const std::uint8_t* trained;  // null if all elements are
+    std::uint64_t first_in_whole;
+    bool is_counted;
   };
 
   /// The tensors that take part and have the same group, step count and scalars. They share one set of coefficients.

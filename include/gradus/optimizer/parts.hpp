@@ -106,7 +106,7 @@ struct parts {
       return work.counted_elements();
     std::uint64_t n = 0;
     for (const tensor& x : table.all())
-      n += x.active ? x.size - x.uncounted : 0;
+      n += x.active && x.is_counted ? x.size - x.uncounted : 0;
     return n;
   }
 
@@ -275,7 +275,7 @@ struct parts {
   }
 
   /// The random number by which entry::tensors and entry::summed identify a tensor.
-  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.name_hash); }
+  static std::uint64_t random_of(const tensor& x) noexcept { return mix(x.name_hash + x.first_in_whole); }
 
   /// Adds a tensor to its cohort and sum.
   void enlist(tensor& x) noexcept

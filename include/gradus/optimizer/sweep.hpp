@@ -19,6 +19,16 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// The index of element i in the whole tensor, of which x may be a part. Random bits depend on it.
+template <class Tensor>
+GRADUS_HOST_DEVICE std::uint64_t index_in_whole(const Tensor& x, std::size_t i) noexcept
+{
+  if constexpr (requires { x.first_in_whole; })
+    return x.first_in_whole + i;
+  else
+    return i;
+}
+
 /// A tensor's parameters and gradients from element i on, as arrays for the kernel. Parameters that are rounded
 /// stochastically are used up to the end of a range of noise.
 /// \tparam Slots   the number of slots; the parameters' random bits come after those of the slots
@@ -33,7 +43,7 @@ GRADUS_HOST_DEVICE auto parameters_of(const Tensor& x, [[maybe_unused]] std::uin
   else if constexpr (Precision::has_master)
     return mirrored<parameter>{x.master + i, x.parameters + i};
   else if constexpr (short_float<parameter>)
-    return stochastic<parameter>{x.parameters + i, {key, Slots, i}};
+    return stochastic<parameter>{x.parameters + i, {key, Slots, index_in_whole(x, i)}};
   else
     return x.parameters + i;
 }
@@ -68,7 +78,7 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
                 gradients_of<typename Model::precision_type>(x, i), state, n);
       std::uint32_t words[stage];
       for (std::size_t k = 0; k < slots; ++k) {
-        const noise random(key, k, i);
+        const noise random(key, k, x.first_in_whole + i);
         if (k % 2 == 0)
           random.words(words, n);
         // The kernel does not write the slots of an idle first moment.
@@ -81,12 +91,14 @@ void sweep(const Backend& backend, const typename Model::formula& prepared, cons
       std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
-          state[k] = x.state[k].at(key, k, first);
+          state[k] = x.state[k].at(key, k, first, x.first_in_whole);
       run<Pass>(backend, prepared, parameters_of<typename Model::precision_type, Model::slots>(x, key, first),
                 gradients_of<typename Model::precision_type>(x, first), state.data(), last - first);
     };
     if constexpr (Model::precision_type::stochastic)
-      for_noise_ranges(begin, end, run_part);
+      for_noise_ranges(x.first_in_whole + begin, x.first_in_whole + end, [&](std::uint64_t first, std::uint64_t last) {
+        run_part(std::size_t(first - x.first_in_whole), std::size_t(last - x.first_in_whole));
+      });
     else
       run_part(begin, end);
   }

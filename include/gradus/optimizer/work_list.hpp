@@ -31,6 +31,7 @@ class work_list {
   std::size_t elements() const noexcept { return elements_; }
   std::size_t counted_elements() const noexcept { return counted_elements_; }  ///< without padding
   std::size_t pages() const noexcept { return pages_; }
+  bool counts_all() const noexcept { return counts_all_; }  ///< whether the norm includes every item
 
   /// Brings the list up to date; allocates nothing, because `reserve` made room.
   template <class Cohorts>
@@ -40,6 +41,7 @@ class work_list {
       return;
     items_.clear();
     elements_ = counted_elements_ = pages_ = 0;
+    counts_all_ = true;
     for (auto& e : sums.entries().all())
       e.first_item = no_place;
     for (std::size_t i = 0; i < table.all().size(); ++i) {
@@ -58,7 +60,9 @@ class work_list {
              no_place,
              x.trained.empty()       ? nullptr
              : x.trained_there.get() ? x.trained_there.get()
-                                     : x.trained.data()};
+                                     : x.trained.data(),
+             x.first_in_whole,
+             x.is_counted};
       for (std::size_t k = 0; k < Model::slots; ++k)
         w.state[k] = x.state[k].view();
       if constexpr (Model::rule_type::scheduled) {
@@ -68,8 +72,9 @@ class work_list {
       }
       items_.push_back(w);
       elements_ += x.size;
-      counted_elements_ += x.size - x.uncounted;
+      counted_elements_ += x.is_counted ? x.size - x.uncounted : 0;
       pages_ += page_count(x.size);
+      counts_all_ = counts_all_ && x.is_counted;
     }
     is_current_ = true;
   }
@@ -81,26 +86,38 @@ class work_list {
   template <class Backend, class F>
   void for_ranges(Backend& backend, bool flush_denormals, const F& f) const noexcept
   {
+    for_ranges(backend, flush_denormals, {0, items_.size()}, f);
+  }
+
+  /// The items from `begin` on and before `end`.
+  struct item_range {
+    std::size_t begin, end;
+  };
+  /// The same for some of the items.
+  template <class Backend, class F>
+  void for_ranges(Backend& backend, bool flush_denormals, item_range of, const F& f) const noexcept
+  {
     if constexpr (requires { backend.for_pieces(std::size_t(), [](std::size_t) noexcept {}); })
-      if (const std::size_t pieces = pieces_for(backend); pieces > 1)
+      if (const std::size_t pieces = pieces_for(backend, of); pieces > 1)
         return backend.for_pieces(pieces, [&](std::size_t k) noexcept {
           const denormal_guard guard(flush_denormals);
-          for_ranges_between(cut(k, pieces), cut(k + 1, pieces), f);
+          for_ranges_between(cut(of, k, pieces), cut(of, k + 1, pieces), f);
         });
     const denormal_guard guard(flush_denormals);
-    for_ranges_between({0, 0}, {items_.size(), 0}, f);
+    for_ranges_between({of.begin, 0}, {of.end, 0}, f);
   }
 
  private:
   template <class Backend>
-  std::size_t pieces_for(const Backend& backend) const noexcept
+  std::size_t pieces_for(const Backend& backend, item_range of) const noexcept
   {
     gradus::backend::division division;
     if constexpr (requires { backend.division; })
       division = backend.division;
-    if (elements_ < division.from)
+    const std::size_t elements = first_element(of.end) - first_element(of.begin);
+    if (elements < division.from)
       return 1;
-    const std::size_t pieces = elements_ / (division.piece > 0 ? division.piece : 1);
+    const std::size_t pieces = elements / (division.piece > 0 ? division.piece : 1);
     return pieces < division.pieces ? pieces : division.pieces;
   }
 
@@ -109,13 +126,19 @@ class work_list {
     std::size_t item, element;
   };
 
+  /// The position of an item's first element, which for the end of the list is the number of elements.
+  std::size_t first_element(std::size_t item) const noexcept
+  {
+    return item < items_.size() ? items_[item].first_element : elements_;
+  }
+
   /// The start of piece k of n.
-  position cut(std::size_t k, std::size_t n) const noexcept
+  position cut(item_range of, std::size_t k, std::size_t n) const noexcept
   {
     if (k == n)
-      return {items_.size(), 0};
-    const std::size_t element = elements_ / n * k;
-    std::size_t low = 0, high = items_.size();  // the last item that starts at or before the element
+      return {of.end, 0};
+    const std::size_t begin = first_element(of.begin), element = begin + (first_element(of.end) - begin) / n * k;
+    std::size_t low = of.begin, high = of.end;  // the last item that starts at or before the element
     while (high - low > 1) {
       const std::size_t middle = low + (high - low) / 2;
       (items_[middle].first_element <= element ? low : high) = middle;
@@ -135,7 +158,7 @@ class work_list {
   }
 
   std::vector<item> items_;
-  bool is_current_ = false;
+  bool is_current_ = false, counts_all_ = true;
   std::size_t elements_ = 0, counted_elements_ = 0, pages_ = 0;
 };
 

@@ -42,12 +42,14 @@ struct slot_view {
   explicit operator bool() const noexcept { return values; }
   slot_view from(std::size_t i) const noexcept { return {values + i}; }
   /// The form that a kernel takes, from element i on. \param key  from noise_key  \param k  the slot's number
-  auto at([[maybe_unused]] std::uint64_t key, [[maybe_unused]] std::size_t k, std::size_t i) const noexcept
+  /// \param first_in_whole  the index of element 0 in the whole tensor
+  auto at([[maybe_unused]] std::uint64_t key, [[maybe_unused]] std::size_t k, std::size_t i,
+          [[maybe_unused]] std::uint64_t first_in_whole = 0) const noexcept
   {
     if constexpr (real<S>)
       return values + i;
     else
-      return stochastic<S>{values + i, {key, k, i}};
+      return stochastic<S>{values + i, {key, k, first_in_whole + i}};
   }
   void read(float* to, std::size_t n, const slot&) const noexcept
     requires(short_float<S>)
