@@ -150,7 +150,7 @@ void sweep_trained(const Backend& backend, const typename Model::formula& prepar
       std::array<decltype(x.state[0].at(key, 0, 0)), slots + 1> state{};
       for (std::size_t k = 0; k < slots; ++k)
         if (x.state[k])
-          state[k] = x.state[k].at(key, k, i);
+          state[k] = x.state[k].at(key, k, i, x.first_in_whole);
       const auto parameters = parameters_of<typename Model::precision_type, Model::slots>(x, key, i);
       const auto gradients = gradients_of<typename Model::precision_type>(x, i);
       with_kernel<Pass>(prepared, [&](const auto& kernel, std::size_t skipped) noexcept {
