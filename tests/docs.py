@@ -24,8 +24,19 @@ import sys
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 FRAGMENT = ["-Wno-shadow", "-Wno-unused"]  # it hides what is given, and shows more than it uses
-INCLUDE = ["include", "backends/simd/include", "backends/dispatch/include", "backends/thrust/include", "tests/docs"]
+INCLUDE = ["include", "backends/simd/include", "backends/dispatch/include", "backends/thrust/include", "backends/mpi/include", "tests/docs"]
 CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings"]
+
+
+def mpi_flags():
+    """The flags of an MPI that is installed; None without."""
+    for wrapper in ("mpicxx", "mpicxx.openmpi", "mpicxx.mpich"):
+        try:
+            shown = subprocess.run([wrapper, "-show"], capture_output=True, text=True, check=True).stdout.split()[1:]
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return [re.sub("^-I", "-isystem", flag) for flag in shown]
+    return None
 
 
 class Block:
@@ -113,11 +124,16 @@ class Checker:
         program = self.work / name
         command += [str(source), "-o", str(program)] if run else ["-c", str(source), "-o", f"{program}.o"]
         command += self.flags  # a library stands behind what uses it
+        if "comm/mpi.hpp" in text:
+            if mpi_flags() is None:
+                return print(f"{where}: left out, because no MPI is installed")
+            command += mpi_flags()
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             return self.fault(where, f"does not compile: {' '.join(command)}\n{(result.stderr + result.stdout)[:6000]}")
         if run:
             try:
+                # A program that is not started by mpirun is one rank.
                 result = subprocess.run([str(program)], cwd=self.work, capture_output=True, text=True, timeout=120)
             except subprocess.TimeoutExpired:
                 return self.fault(where, "does not end")

@@ -50,6 +50,8 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
     plan.add_tensor(tensor, group, takes_part, safetensors::dtype_of<std::remove_const_t<X>>(), parameters.size());
   });
   plan.finish();
+  if constexpr (requires { opt.before_load(); })
+    opt.before_load();  // several processes load together, or none
   // From here on nothing is allocated, and nothing can fail except reading.
   if (plan.restores_settings())
     for (std::size_t g = 0; g < settings.size(); ++g) {
@@ -70,8 +72,12 @@ load_report load_checkpoint(Opt& opt, const std::string& where, const byte_sourc
       plan.read_slot(i++, piece_writer_of(values));
   };
   opt.visit_state(in_place(fill));
-  if (plan.needs_new_sums())
-    opt.recompute_second_moment_sum();
+  if (plan.needs_new_sums()) {
+    if constexpr (requires { opt.recompute_sums(); })
+      opt.recompute_sums();
+    else
+      opt.recompute_second_moment_sum();
+  }
   return std::move(plan.report());
 }
 

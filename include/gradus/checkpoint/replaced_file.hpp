@@ -74,6 +74,9 @@ class replaced_file {
     }
   }
 
+  /// The partial file's name, for other processes that write parts of it before `commit`.
+  const std::string& partial() const noexcept { return partial_; }
+
   /// Appends bytes to the partial file.
   void write(const void* bytes, std::size_t count)
   {

@@ -89,10 +89,13 @@ struct memory_writer {
   void (*copy)(const void* self, void* to, const void* from, std::size_t bytes);
 };
 
-/// Writes n values from the begin-th on that are not simply in memory: master weights that are stored as remainders.
+/// Writes n values from the begin-th on that are not simply in memory: master weights that are stored as remainders, or an
+/// array of which a process has some ranges.
 struct piece_writer {
   const void* self;
   void (*write)(const void* self, std::size_t begin, std::size_t n, const void* from);
+  /// Whether it needs any of these values, so that the others are not read; null if it needs all.
+  bool (*needs)(const void* self, std::size_t begin, std::size_t n) = nullptr;
 };
 /// The piece_writer of master weights.
 template <class Engine>
@@ -143,31 +146,36 @@ class value_reader {
     if (!is_staged(*e, type))
       return check(source_.read(source_.self, data_start_ + e->begin, to, static_cast<std::size_t>(e->end - e->begin)));
     auto* const out = static_cast<unsigned char*>(to);
-    read_pieces(*e, type, [&](std::size_t begin, std::size_t n, const void* piece) {
+    const auto put = [&](std::size_t begin, std::size_t n, const void* piece) {
       if (memory_.copy)
         memory_.copy(memory_.self, out + begin * type.bytes, piece, n * type.bytes);
       else
         std::memcpy(out + begin * type.bytes, piece, n * type.bytes);
-    });
+    };
+    read_pieces(*e, type, put, [](std::size_t, std::size_t) { return true; });
   }
   /// Reads an entry to a piece_writer. Does nothing for a null entry.
   void read(const safetensors::entry* e, const safetensors::dtype& type, const piece_writer& to)
   {
     if (e)
-      read_pieces(*e, type,
-                  [&](std::size_t begin, std::size_t n, const void* piece) { to.write(to.self, begin, n, piece); });
+      read_pieces(
+          *e, type, [&](std::size_t begin, std::size_t n, const void* piece) { to.write(to.self, begin, n, piece); },
+          [&](std::size_t begin, std::size_t n) { return !to.needs || to.needs(to.self, begin, n); });
   }
 
  private:
-  /// Calls put(begin, n, values) for the elements of an entry, converted to `type`.
-  template <class Put>
-  void read_pieces(const safetensors::entry& e, const safetensors::dtype& type, const Put& put)
+  /// Calls put(begin, n, values) for the elements of an entry, converted to `type`, piece by piece. Pieces for which
+  /// needs(begin, n) is false are left out.
+  template <class Put, class Needs>
+  void read_pieces(const safetensors::entry& e, const safetensors::dtype& type, const Put& put, const Needs& needs)
   {
     const std::uint64_t at_once = elements_at_once(e);
     read_.resize(static_cast<std::size_t>(at_once * e.type->bytes));
     converted_.resize(static_cast<std::size_t>(at_once * type.bytes));
     for (std::uint64_t i = 0; i < e.elements; i += at_once) {
       const auto n = static_cast<std::size_t>(e.elements - i < at_once ? e.elements - i : at_once);
+      if (!needs(static_cast<std::size_t>(i), n))
+        continue;
       check(source_.read(source_.self, data_start_ + e.begin + i * e.type->bytes, read_.data(), n * e.type->bytes));
       if (e.type != &type)
         safetensors::convert(*e.type, read_.data(), type, converted_.data(), n);

@@ -1,0 +1,850 @@
+#pragma once
+/// \file
+/// The optimizer of a model that several processes train together: each has all parameters and gradients, and the
+/// optimizer state of its share of them (ZeRO stage 1).
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <gradus/backend/default.hpp>
+#include <gradus/checkpoint/settings.hpp>
+#include <gradus/checkpoint/transfer.hpp>
+#include <gradus/distributed/agreement.hpp>
+#include <gradus/distributed/communicator.hpp>
+#include <gradus/distributed/layout.hpp>
+#include <gradus/distributed/reduction.hpp>
+#include <gradus/distributed/sharded_step.hpp>
+#include <gradus/distributed/sharded_values.hpp>
+#include <gradus/error.hpp>
+#include <gradus/optimizer.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+
+/// How a sharded optimizer exchanges gradients and parameters. The same on all ranks.
+struct sharded_options {
+  /// Bytes of gradients that are added at a time; a bucket is at least one page (4096 elements) a rank.
+  std::size_t bucket = std::size_t(64) << 20;
+  /// In which order the ranks' gradients are added (see `reduction`).
+  gradus::reduction reduction = gradus::reduction::ranks_in_order;
+  /// How long a rank waits for the others before it reports an error and ends all of them.
+  std::chrono::milliseconds timeout = std::chrono::minutes(10);
+  /// Microbatches that each rank adds before a step, see `accumulate`.
+  std::size_t microbatches = 1;
+};
+
+/// Runs one recipe over a model of which every rank of a communicator has a replica. A step adds the ranks' gradients,
+/// updates on each rank its share of the weights, and gathers all weights on all ranks. Given the same sums of gradients,
+/// the weights, the state and the norm have the same bits for every number of ranks, and are the plain optimizer's.
+///
+///     gradus::comm::mpi world(MPI_COMM_WORLD);
+///     gradus::sharded opt(world, gradus::adamw{.lr = 1e-3});
+///     for (const auto& t : model)
+///       opt.add(t.name, t.size);
+///     opt.commit();
+///     opt.parameters("layer1.weight"), opt.gradients("layer1.weight");  // spans, on every rank of the whole tensor
+///     opt.step({.grad_scale = 1.0 / world.size(), .max_grad_norm = 1, .skip_nonfinite = true});
+///
+/// `commit`, `step`, `broadcast_parameters`, `replicas_agree`, `save` and `load` are collective: every rank calls them, in
+/// the same order. So are, without waiting, all calls that change something, and the next step finds out whether the ranks
+/// made the same ones. An error of a collective call is thrown on every rank, and then nothing has changed on any. If a
+/// rank does not answer at all, the others end the program after a timeout. Destructors never communicate.
+///
+/// \tparam T        as for `optimizer`. Gradients of 16 bits are added in float
+/// \tparam Comm     a `communicator`, which must outlive the optimizer
+/// \tparam Backend  a CPU backend
+///
+/// Not movable. `step` allocates nothing.
+template <class Recipe, class T, communicator Comm, class Backend = default_backend>
+class sharded {
+  using given = precision_of<T>;
+  using gradient_sum = detail::sum_of<typename given::gradient_type>;
+  /// Of the optimizer that steps this rank's parts; its gradients are sums.
+  using inner_precision =
+      precision<typename given::parameter_type, gradient_sum, typename given::state_type, typename given::master_type>;
+  using inner_backend = detail::sharing<Backend, Comm>;
+  using inner_optimizer = optimizer<Recipe, inner_precision, inner_backend>;
+  using request = typename Comm::request;
+
+ public:
+  using precision_type = given;                             ///< the types of all numbers
+  using parameter_type = typename given::parameter_type;    ///< of a weight
+  using gradient_type = typename given::gradient_type;      ///< of a gradient, as it is sent
+  using recipe_type = Recipe;                               ///< of the hyperparameters
+  using rule_type = typename inner_optimizer::rule_type;    ///< the composition that Recipe::rule() returns
+  using value_type = typename inner_optimizer::value_type;  ///< of the arithmetic
+
+  /// An optimizer whose default group has these hyperparameters. Talks to no other rank.
+  /// \throws std::invalid_argument for a hyperparameter or option that is out of range
+  explicit sharded(Comm& world, Recipe hyperparameters, const sharded_options& options = {},
+                   Backend backend = Backend())
+      : options_(options), talk_(world, options.timeout), inner_(hyperparameters, inner_backend(backend, talk_))
+  {
+    if (options.timeout.count() <= 0)
+      detail::fail("timeout is " + std::to_string(options.timeout.count()) + " ms; expected more than 0");
+    if (options.microbatches == 0)
+      detail::fail("microbatches is 0; expected at least 1");
+    if (options.microbatches > 1 && !std::is_same_v<gradient_type, gradient_sum>)
+      detail::fail("microbatches is " + std::to_string(options.microbatches) +
+                   ", and the gradients have 16 bits; expected 1, because sums of microbatches need float: add them in "
+                   "arrays of your own");
+    if (options.reduction == reduction::engine && !std::is_same_v<gradient_type, gradient_sum>)
+      detail::fail("reduction is engine, and the gradients have 16 bits, which communicators cannot add; expected "
+                   "ranks_in_order or tree, which add in float");
+  }
+  sharded(const sharded&) = delete;
+  sharded& operator=(const sharded&) = delete;
+
+  // ── groups, as those of `optimizer` ────────────────────────────────────────────────────────────────────────────────
+
+  /// Adds a group with its own hyperparameters. Pass the returned handle to `add`.
+  group_handle add_group(const Recipe& hyperparameters, const group_options& o = {})
+  {
+    outdate();
+    return inner_.add_group(hyperparameters, o);
+  }
+  /// A group's factor on its learning rate.
+  double lr_scale(group_handle g = {}) const { return inner_.lr_scale(g); }
+  /// Sets a group's factor on its learning rate, from the next step on. All ranks must set the same.
+  void set_lr_scale(double lr_scale, group_handle g = {})
+  {
+    outdate();
+    inner_.set_lr_scale(lr_scale, g);
+  }
+  /// A copy of a group's hyperparameters.
+  Recipe hyperparameters(group_handle g = {}) const { return inner_.hyperparameters(g); }
+  /// Sets a group's hyperparameters from the next step on. All ranks must set the same.
+  void set_hyperparameters(const Recipe& hyperparameters, group_handle g = {})
+  {
+    outdate();
+    inner_.set_hyperparameters(hyperparameters, g);
+  }
+  /// Throws if set_hyperparameters would.
+  static void check_hyperparameters(const Recipe& hyperparameters)
+  {
+    inner_optimizer::check_hyperparameters(hyperparameters);
+  }
+  /// The number of groups, including the default group.
+  std::size_t group_count() const { return inner_.group_count(); }
+  /// The handle of a group by its index.
+  group_handle group_at(std::size_t index) const { return inner_.group_at(index); }
+
+  // ── tensors ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// Adds a tensor of n elements. All ranks must add the same tensors in the same order, before `commit`.
+  /// \param name    new; "" picks a free one of "tensor0", "tensor1", …
+  /// \param counts  counted_elsewhere for a copy of a tensor that another group of ranks counts in the norm
+  /// \return the tensor's name
+  /// \throws std::invalid_argument for a name in use, or after `commit`
+  std::string add(std::string_view name, std::size_t n, std::optional<group_handle> in = {},
+                  in_norm counts = in_norm::counted)
+  {
+    if (is_committed_)
+      detail::fail("tensor " + detail::quote(name) + " is added after commit(); expected all tensors before it");
+    if (name.find('\0') != name.npos)
+      detail::fail("name of a tensor has a zero byte; expected none");
+    std::string own(name);
+    for (std::size_t k = tensors_.size(); own.empty() || (name.empty() && places_.contains(own)); ++k)
+      own = "tensor" + std::to_string(k);
+    tensor added{own, n, in.value_or(group_handle{}), counts, {}, 0, 0};
+    places_.reserve(places_.size() + 1);
+    tensors_.reserve(tensors_.capacity() > tensors_.size() ? tensors_.capacity() : 2 * tensors_.size() + 1);
+    // An empty tensor, so that all ranks have the same names, groups and step counts in the same order.
+    added.anchor = inner_.add_spans(own, {}, std::span<const gradient_sum>(), in);
+    places_.emplace(own, tensors_.size());
+    tensors_.push_back(std::move(added));
+    outdate();
+    return own;
+  }
+  /// The same in a group of its own choice, without a norm of its own.
+  std::string add(std::string_view name, std::size_t n, in_norm counts) { return add(name, n, {}, counts); }
+
+  /// Ends the adding: the ranks agree on the list, lay it out and allocate. Collective. Parameters and gradients are then
+  /// 0; set the parameters on all ranks, or on one and call `broadcast_parameters`.
+  /// \throws std::invalid_argument if the ranks' lists or options differ, or no tensor was added
+  void commit()
+  {
+    if (is_committed_)
+      detail::fail("commit() was called twice; expected one call");
+    talk_.begin("commit()", settings());
+    agree_on_list();
+    std::string problem;
+    std::exception_ptr thrown;
+    guarded(problem, thrown, [&] { allocate(); });
+    talk_.begin("commit()", list_hash());
+    speak(problem, thrown);
+    is_committed_ = true;
+    begin_cycle();
+  }
+
+  /// A tensor's parameters, whole on every rank. Valid as long as the optimizer.
+  std::span<parameter_type> parameters(std::string_view name)
+  {
+    const detail::element_range r = layout_.tensors()[committed(name)];
+    return {parameters_.get() + r.begin, r.size()};
+  }
+  /// A tensor's gradients, which this rank computes, whole. `step` overwrites them with sums in part, so compute or clear
+  /// them before the next step.
+  std::span<gradient_type> gradients(std::string_view name)
+  {
+    const detail::element_range r = layout_.tensors()[committed(name)];
+    return {gradients_.get() + r.begin, r.size()};
+  }
+  /// All gradients as one array, with gaps of zeros between tensors, to clear them or to add to them.
+  std::span<gradient_type> all_gradients()
+  {
+    check_committed();
+    return {gradients_.get(), layout_.elements()};
+  }
+
+  /// Freezes a tensor: steps skip it. All ranks must freeze the same.
+  void freeze(std::string_view name)
+  {
+    for_parts(name, [this](const tensor_handle& h) { inner_.freeze(h); });
+  }
+  /// Lets a frozen tensor take part in steps again.
+  void unfreeze(std::string_view name)
+  {
+    for_parts(name, [this](const tensor_handle& h) { inner_.unfreeze(h); });
+  }
+  /// The number of steps that a tensor has taken.
+  std::uint64_t step_count(std::string_view name) const { return inner_.step_count(tensors_[place(name)].anchor); }
+  /// The number of weights in all tensors.
+  std::size_t parameter_count() const noexcept
+  {
+    std::size_t n = 0;
+    for (const tensor& x : tensors_)
+      n += x.size;
+    return n;
+  }
+  /// The bytes of this rank's moments and master weights.
+  std::size_t state_bytes() const { return inner_.state_bytes(); }
+  /// The number of weights that this rank steps, with the gaps between tensors.
+  std::size_t elements_of_rank() const noexcept { return layout_.of_rank(); }
+
+  /// The seed of stochastic rounding, initially 0; a part of the state.
+  std::uint64_t seed() const
+    requires(inner_precision::stochastic)
+  {
+    return inner_.seed();
+  }
+  /// Sets the seed. All ranks must set the same.
+  void set_seed(std::uint64_t seed)
+    requires(inner_precision::stochastic)
+  {
+    outdate();
+    inner_.set_seed(seed);
+  }
+
+  // ── steps ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// Says that this rank's gradients of a tensor are complete, so that the exchange of its bucket may begin while others
+  /// are computed. Optional, in any order, and no rank needs to say it of the same tensors: `step` begins with the rest.
+  /// \throws std::invalid_argument if it was said before in this step
+  void ready(std::string_view name)
+  {
+    const std::size_t i = committed(name);
+    if (options_.microbatches > 1)
+      detail::fail("ready(" + detail::quote(name) + ") is called with microbatches of " +
+                   std::to_string(options_.microbatches) + "; expected accumulate() after each");
+    if (tensors_[i].is_ready)
+      detail::fail("ready(" + detail::quote(name) + ") is called twice; expected once before each step");
+    tensors_[i].is_ready = true;
+    for (std::size_t b = tensors_[i].first_bucket; b < tensors_[i].last_bucket; ++b)
+      --waiting_[b];
+    exchange(false);
+  }
+
+  /// Ends a microbatch: adds its gradients to those before it, in the order of a binary tree, and clears `gradients`. Call
+  /// it `microbatches` times before each step, which then clears them, too. With `reduction::tree`, and a power of two of
+  /// microbatches on each rank, a step has the same bits however many ranks share the same microbatches in order.
+  void accumulate()
+  {
+    check_committed();
+    if (accumulated_ == options_.microbatches)
+      detail::fail("accumulate() is called " + std::to_string(accumulated_ + 1) + " times; expected " +
+                   std::to_string(options_.microbatches) + ", the microbatches of a step");
+    const std::size_t n = layout_.elements();
+    std::size_t level = 0;
+    for (; accumulated_ >> level & 1; ++level)
+      detail::add_pairwise(levels_[level].get(), gradients_.get(), n);
+    if (++accumulated_ == options_.microbatches) {
+      // From the smallest sum to the largest. The last microbatch is at `level`, and the rest lies above it.
+      for (++level; accumulated_ >> level; ++level)
+        if (accumulated_ >> level & 1)
+          detail::add_pairwise(levels_[level].get(), gradients_.get(), n);
+      return;
+    }
+    std::memcpy(levels_[level].get(), gradients_.get(), n * sizeof(gradient_type));
+    gradients_.fill(gradient_type());
+  }
+
+  /// Takes one step. Collective. The options are those of `optimizer`, the same on all ranks, without model_size.
+  /// `grad_scale` of 1/world.size() makes sums means. The report is the same on all ranks.
+  /// \throws std::invalid_argument on all ranks if one was given an option out of range, or if they disagree. Nothing has
+  ///         changed then, except that gradients were added
+  step_report step(const step_options& o = {})
+  {
+    check_committed();
+    if (options_.microbatches > 1 && accumulated_ != options_.microbatches)
+      detail::fail("step() comes after " + std::to_string(accumulated_) + " calls of accumulate(); expected " +
+                   std::to_string(options_.microbatches) + ", the microbatches of a step");
+    talk_.begin("step " + std::to_string(steps_ + 1), hash_of(o));
+    ++steps_;
+    const bool clears = accumulated_ > 0;
+    exchange(true);
+    begin_cycle();
+    read_masters();
+#if GRADUS_EXCEPTIONS
+    try {
+#endif
+      if (o.model_size)
+        detail::fail("model_size is " + std::to_string(*o.model_size) +
+                     "; expected none, because a sharded optimizer has the whole model");
+      inner_.step(o);
+#if GRADUS_EXCEPTIONS
+    } catch (...) {
+      if (!talk_.has_spoken())
+        talk_.refuse_step();
+      throw;
+    }
+#endif
+    talk_.finish_gathers();
+    if (clears)
+      gradients_.fill(gradient_type());
+    return inner_.report();
+  }
+  /// The report of the last step.
+  step_report report() const { return inner_.report(); }
+
+  /// Copies all parameters from one rank to all. Collective.
+  void broadcast_parameters(std::size_t root = 0)
+  {
+    check_committed();
+    if (root >= talk_.ranks())
+      detail::fail("root is " + std::to_string(root) + "; expected a rank below " + std::to_string(talk_.ranks()));
+    talk_.begin("broadcast_parameters()", settings() + root);
+    talk_.agree({});
+    if (talk_.ranks() > 1) {
+      request r = talk_.comm->broadcast(parameters_.get(), layout_.elements() * sizeof(parameter_type), root);
+      talk_.wait(r, "broadcast of the parameters");
+    }
+    has_masters_ = false;
+  }
+  /// Whether all ranks have the same parameters, to the bit. Collective, and the same answer on all ranks. It reads all
+  /// parameters once.
+  bool replicas_agree()
+  {
+    check_committed();
+    const std::uint64_t hash =
+        detail::running_hash().add_bytes(parameters_.get(), layout_.elements() * sizeof(parameter_type)).value();
+    talk_.begin("replicas_agree()", settings());
+    talk_.agree({});
+    std::int64_t words[detail::statement::word_count];
+    detail::statement::write(words, hash, 0, false, talk_.rank());
+    if (talk_.ranks() > 1) {
+      request r = talk_.comm->sum(words, detail::statement::word_count);
+      talk_.wait(r, "comparison of the parameters");
+    }
+    return detail::statement::agrees(words, hash, talk_.ranks());
+  }
+  /// Reads the master weights from the parameters, which other code has changed. Before the first step it happens by
+  /// itself.
+  void reset_masters() { has_masters_ = false; }
+
+  // ── for save and load ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /// As optimizer::visit_state, for whole tensors: an array is shown as `sharded_values`, of which this rank has some
+  /// ranges. Counts and sums are spans, the same on all ranks.
+  template <class Visitor>
+  void visit_state(Visitor&& visit)
+  {
+    visit_whole(inner_, visit);
+  }
+  /// The same, read-only.
+  template <class Visitor>
+  void visit_state(Visitor&& visit) const
+  {
+    visit_whole(inner_, visit);
+  }
+  /// As optimizer::visit_tensors.
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit)
+  {
+    check_committed();
+    std::vector<unsigned char> takes_part_of(tensors_.size());
+    std::size_t i = 0;
+    inner_.visit_tensors([&](std::string_view name, auto, std::size_t group, bool& takes_part) {
+      if (i < tensors_.size()) {
+        visit(name, span_of(i), group, takes_part);
+        takes_part_of[i] = takes_part;
+      } else
+        takes_part = takes_part_of[parts_[i - tensors_.size()].tensor] != 0;
+      ++i;
+    });
+    outdate();
+  }
+  /// The same, read-only.
+  template <class Visitor>
+  void visit_tensors(Visitor&& visit) const
+  {
+    check_committed();
+    std::size_t i = 0;
+    inner_.visit_tensors([&](std::string_view name, auto, std::size_t group, const bool& takes_part) {
+      if (i < tensors_.size())
+        visit(name, std::span<const parameter_type>(span_of(i)), group, takes_part);
+      ++i;
+    });
+  }
+  /// Makes the next step recompute Σv of a scheduled decay.
+  void recompute_sums() { inner_.recompute_second_moment_sum(); }
+
+  /// The ranges of a tensor, by its index, that this rank has.
+  template <class F>
+  void for_ranges(std::size_t tensor, const F& f) const
+  {
+    for (const rank_part& p : parts_)
+      if (p.tensor == tensor)
+        f(detail::element_range{p.first, p.first + p.size});
+  }
+
+  /// Used by save and load: this rank and the talk of all ranks.
+  detail::step_talk<Comm>& talk() noexcept { return talk_; }
+  /// Used by save and load: the hash of what all ranks must agree on.
+  std::uint64_t settings()
+  {
+    check_list();
+    return detail::running_hash().add(list_hash_).add(std::uint64_t(steps_)).value();
+  }
+  /// Used by load. \param others_failed  set if before_load throws
+  void begin_load(bool& others_failed) noexcept { others_failed_ = &others_failed; }
+  /// Used by load: ends the part of it that may fail on one rank alone.
+  void before_load()
+  {
+    *others_failed_ = true;
+    talk_.agree({});
+    *others_failed_ = false;
+  }
+  /// Used by load: gathers the parameters, of which each rank has loaded its own.
+  void after_load()
+  {
+    has_masters_ = true;
+    outdate();
+    for (auto& b : talk_.buckets)
+      talk_.start_gather(b);
+    talk_.finish_gathers();
+  }
+  /// Runs f; if it throws, keeps the error, so that the rank can say that it has one.
+  template <class F>
+  static void guarded([[maybe_unused]] std::string& problem, [[maybe_unused]] std::exception_ptr& thrown, const F& f)
+  {
+#if GRADUS_EXCEPTIONS
+    try {
+      f();
+    } catch (const std::exception& e) {
+      problem = e.what();
+      thrown = std::current_exception();
+    } catch (...) {
+      problem = "unknown";
+      thrown = std::current_exception();
+    }
+#else
+    f();
+#endif
+  }
+  /// Says whether this rank has a problem. Throws it, or the other ranks'.
+  void speak(const std::string& problem, [[maybe_unused]] const std::exception_ptr& thrown)
+  {
+#if GRADUS_EXCEPTIONS
+    if (thrown) {
+      try {
+        talk_.agree(problem);
+      } catch (...) {
+        // This rank's own error is thrown.
+      }
+      std::rethrow_exception(thrown);
+    }
+#endif
+    talk_.agree(problem);
+  }
+
+ private:
+  struct tensor {
+    std::string name;
+    std::size_t size;
+    group_handle group;
+    in_norm counts;
+    tensor_handle anchor;
+    std::size_t first_bucket, last_bucket;  // the buckets that it is in: first_bucket ≤ b < last_bucket
+    bool is_ready = false;
+  };
+  /// A part that this rank steps.
+  struct rank_part : detail::tensor_part {
+    tensor_handle handle;
+  };
+  /// A bucket's exchange that is running.
+  struct running {
+    std::size_t bucket;
+    request r;
+  };
+
+  std::size_t place(std::string_view name) const
+  {
+    const auto found = places_.find(std::string(name));
+    if (found == places_.end())
+      detail::fail("name is " + detail::quote(name) + "; expected the name of a tensor of this optimizer");
+    return found->second;
+  }
+  void check_committed() const
+  {
+    if (!is_committed_)
+      detail::fail("commit() was not called; expected it after the last add()");
+  }
+  std::size_t committed(std::string_view name) const
+  {
+    check_committed();
+    return place(name);
+  }
+  std::span<parameter_type> span_of(std::size_t i) const
+  {
+    const detail::element_range r = layout_.tensors()[i];
+    return {parameters_.get() + r.begin, r.size()};
+  }
+  template <class F>
+  void for_parts(std::string_view name, const F& f)
+  {
+    const std::size_t i = committed(name);
+    outdate();
+    f(tensors_[i].anchor);
+    for (const rank_part& p : parts_)
+      if (p.tensor == i)
+        f(p.handle);
+  }
+
+  // ── agreement ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  void outdate() noexcept { list_is_hashed_ = false; }
+  void check_list()
+  {
+    if (!list_is_hashed_)
+      list_hash_ = list_hash();
+    list_is_hashed_ = true;
+  }
+  std::uint64_t hash_of(const tensor& x) const
+  {
+    return detail::running_hash()
+        .add(x.name)
+        .add(std::uint64_t(x.size))
+        .add(std::uint64_t(x.group.key().index))
+        .add(x.counts == in_norm::counted)
+        .value();
+  }
+  /// The hash of the list, the hyperparameters and the options.
+  std::uint64_t list_hash() const
+  {
+    detail::running_hash h;
+    h.add(std::uint64_t(options_.bucket))
+        .add(std::uint64_t(options_.reduction))
+        .add(std::uint64_t(options_.microbatches));
+    h.add(std::uint64_t(sizeof(parameter_type))).add(std::uint64_t(sizeof(gradient_type)));
+    h.add(detail::recipe_of(inner_));
+    for (std::size_t g = 0; g < inner_.group_count(); ++g) {
+      h.add(inner_.lr_scale(inner_.group_at(g)));
+      for (const auto& [name, value] : detail::numbers_of(inner_, g))
+        h.add(name).add(value);
+    }
+    for (const tensor& x : tensors_)
+      h.add(hash_of(x));
+    std::size_t i = 0;
+    inner_.visit_tensors([&](std::string_view, auto, std::size_t, bool takes_part) {
+      if (i++ < tensors_.size())
+        h.add(takes_part);
+    });
+    if constexpr (inner_precision::stochastic)
+      h.add(inner_.seed());
+    return h.value();
+  }
+  std::uint64_t hash_of(const step_options& o)
+  {
+    return detail::running_hash()
+        .add(settings())
+        .add(o.lr_scale)
+        .add(o.lr)
+        .add(o.decay_scale)
+        .add(o.maximize)
+        .add(o.grad_scale)
+        .add(o.max_grad_norm)
+        .add(o.grad_norm_sq)
+        .add(o.skip_nonfinite)
+        .add(o.flush_denormals)
+        .add(o.mean_square)
+        .add(o.model_size)
+        .value();
+  }
+
+  /// Fails on all ranks if their lists, hyperparameters or options differ, and says where lists differ first.
+  void agree_on_list()
+  {
+    const std::size_t ranks = talk_.ranks();
+    if (ranks == 1) {
+      if (tensors_.empty())
+        detail::fail("commit() has no tensors; expected at least one add() before it");
+      return;
+    }
+    std::int64_t words[detail::statement::word_count];
+    detail::statement::write(words, list_hash(), 0, tensors_.empty(), talk_.rank());
+    request r = talk_.comm->sum(words, detail::statement::word_count);
+    talk_.wait(r, "comparison of the lists");
+    if (detail::statement::problems(words) > 0)
+      detail::fail("commit() has no tensors on " + std::to_string(detail::statement::problems(words)) +
+                   " ranks; expected at least one add() before it on every rank");
+    if (detail::statement::agrees(words, list_hash(), ranks))
+      return;
+    // Every rank looks for its first tensor that is not rank 0's, and all hear of the first of these.
+    std::uint64_t count = tensors_.size();
+    broadcast(&count, sizeof count);
+    std::vector<std::uint64_t> hashes(std::size_t(count), 0);
+    for (std::size_t i = 0; talk_.rank() == 0 && i < hashes.size(); ++i)
+      hashes[i] = hash_of(tensors_[i]);
+    if (count > 0)
+      broadcast(hashes.data(), hashes.size() * sizeof hashes[0]);
+    std::uint64_t first = 0;
+    while (first < count && first < tensors_.size() &&
+           hash_of(tensors_[std::size_t(first)]) == hashes[std::size_t(first)])
+      ++first;
+    std::vector<std::uint64_t> firsts(2 * ranks);
+    firsts[2 * talk_.rank()] = first;
+    firsts[2 * talk_.rank() + 1] = tensors_.size();
+    request gather = talk_.comm->all_gather(firsts.data(), 2 * sizeof firsts[0]);
+    talk_.wait(gather, "comparison of the lists");
+    std::size_t other = 0;
+    for (std::size_t k = 1; k < ranks; ++k)
+      if ((firsts[2 * k] < count || firsts[2 * k + 1] != count) && (other == 0 || firsts[2 * k] < firsts[2 * other]))
+        other = k;
+    if (other == 0)
+      detail::fail(
+          "the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
+          "expected the same on every rank");
+    const std::uint64_t at = firsts[2 * other];
+    std::string text = at < tensors_.size() ? detail::quote(tensors_[std::size_t(at)].name) + " of " +
+                                                  std::to_string(tensors_[std::size_t(at)].size) + " elements"
+                                            : "missing";
+    std::uint64_t length = text.size();
+    broadcast(&length, sizeof length);
+    text.resize(std::size_t(length));
+    broadcast(text.data(), text.size());
+    detail::fail("the ranks' lists differ in commit(): tensor " + std::to_string(at) + " is " + text +
+                 " on rank 0, and another, or in another group, on rank " + std::to_string(other) +
+                 "; expected every rank to add the same tensors in the same order");
+  }
+  void broadcast(void* bytes, std::size_t n)
+  {
+    request r = talk_.comm->broadcast(bytes, n, 0);
+    talk_.wait(r, "comparison of the lists");
+  }
+
+  // ── memory ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  static constexpr bool sums_in_place = std::is_same_v<gradient_type, gradient_sum>;
+  static constexpr std::size_t most_running = 2;  // exchanges at a time
+
+  void allocate()
+  {
+    const std::size_t ranks = talk_.ranks(), rank = talk_.rank();
+    std::vector<std::size_t> sizes;
+    for (const tensor& x : tensors_)
+      sizes.push_back(x.size);
+    layout_ = {sizes, ranks, options_.bucket / sizeof(gradient_type)};
+    const std::size_t n = layout_.elements(), buckets = layout_.buckets().size();
+    parameters_ = {n, parameter_type()};
+    gradients_ = {n, gradient_type()};
+    if (!sums_in_place)
+      sums_ = {layout_.of_rank(), gradient_sum()};
+    std::size_t levels = 0;
+    while (options_.microbatches >> levels > 1)
+      ++levels;
+    for (std::size_t k = 0; options_.microbatches > 1 && k <= levels; ++k)
+      levels_.emplace_back(n, gradient_type());
+    if (ranks > 1)
+      for (auto& memory : received_)
+        memory = {buckets > 0 ? layout_.buckets()[0].size() : 0, gradient_type()};
+    waiting_.assign(buckets, 0);
+    running_.reserve(most_running);
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      find_buckets(tensors_[i], layout_.tensors()[i]);
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const detail::element_range all = layout_.buckets()[b];
+      auto& bucket = talk_.buckets.emplace_back();
+      bucket.bytes = parameters_.get() + all.begin;
+      bucket.end = parameters_.get() + all.end;
+      bucket.slice = layout_.slice(b, rank).size() * sizeof(parameter_type);
+    }
+    for (const detail::tensor_part& p : layout_.parts(rank)) {
+      const tensor& x = tensors_[p.tensor];
+      std::string name(1, '\0');
+      name += std::to_string(parts_.size());
+      const tensor_handle h = inner_.add_spans(name, {parameters_.get() + p.place, p.size},
+                                               std::span<const gradient_sum>(sum_at(p.bucket, p.place), p.size),
+                                               x.group);
+      inner_.set_part(h, x.name, p.first);
+      inner_.set_in_norm(h, x.counts);
+      parts_.push_back({p, h});
+    }
+  }
+  void find_buckets(tensor& x, const detail::element_range& r)
+  {
+    const auto& all = layout_.buckets();
+    x.first_bucket = x.last_bucket = 0;
+    if (r.size() == 0)
+      return;
+    const std::size_t length = all[0].size();
+    x.first_bucket = r.begin / length;
+    x.last_bucket = (r.end - 1) / length + 1;
+  }
+  /// Where the sum of the gradient at a place of this rank's slice is.
+  gradient_sum* sum_at(std::size_t bucket, std::size_t at) const
+  {
+    if constexpr (sums_in_place)
+      return gradients_.get() + at;
+    else
+      return sums_.get() + layout_.buckets()[bucket].begin / layout_.ranks() + at -
+             layout_.slice(bucket, talk_.rank()).begin;
+  }
+
+  /// Master weights are those of the parameters at the first step, unless they were loaded.
+  void read_masters()
+  {
+    if constexpr (inner_precision::has_master)
+      if (!has_masters_)
+        for (const rank_part& p : parts_)
+          inner_.reset_master(p.handle);
+    has_masters_ = true;
+  }
+
+  // ── the exchange of gradients ──────────────────────────────────────────────────────────────────────────────────────
+
+  /// Begins a step: no tensor is ready, and no bucket is sent.
+  void begin_cycle()
+  {
+    accumulated_ = 0;
+    next_ = layout_.buckets().size();
+    for (std::size_t& w : waiting_)
+      w = 0;
+    for (tensor& x : tensors_) {
+      x.is_ready = false;
+      for (std::size_t b = x.first_bucket; b < x.last_bucket; ++b)
+        ++waiting_[b];
+    }
+  }
+  /// Starts the exchange of buckets, from the last to the first on every rank, in whatever order they become ready: of
+  /// those that are, or of all, and then waits for all.
+  void exchange(bool all)
+  {
+    for (;;) {
+      while (!running_.empty() && talk_.comm->test(running_.front().r))
+        finish_first(false);
+      if (next_ > 0 && (all || waiting_[next_ - 1] == 0) && running_.size() < most_running)
+        start(--next_);
+      else if (all && !running_.empty())
+        finish_first(true);
+      else
+        break;
+    }
+  }
+  void start(std::size_t b)
+  {
+    const detail::element_range whole = layout_.buckets()[b], mine = layout_.slice(b, talk_.rank());
+    const gradient_type* const from = gradients_.get() + whole.begin;
+    if (talk_.ranks() == 1)
+      return add_up(b, from);
+    gradient_type* const to = received_[b % most_running].get();
+    if constexpr (sums_in_place)
+      if (options_.reduction == reduction::engine) {
+        running_.push_back({b, talk_.comm->reduce_scatter(from, to, mine.size())});
+        return;
+      }
+    running_.push_back({b, talk_.comm->exchange(from, to, mine.size() * sizeof(gradient_type))});
+  }
+  void finish_first(bool waits)
+  {
+    if (waits)
+      talk_.wait(running_.front().r, "exchange of the gradients");
+    const std::size_t b = running_.front().bucket;
+    for (std::size_t k = 1; k < running_.size(); ++k)
+      running_[k - 1] = std::move(running_[k]);
+    running_.pop_back();
+    add_up(b, received_[b % most_running].get());
+  }
+  /// Adds the ranks' pieces of this rank's slice of a bucket.
+  void add_up(std::size_t b, const gradient_type* pieces)
+  {
+    const detail::element_range mine = layout_.slice(b, talk_.rank());
+    gradient_sum* const to = sum_at(b, mine.begin);
+    if constexpr (sums_in_place)
+      if (options_.reduction == reduction::engine || talk_.ranks() == 1) {
+        if (to != pieces)
+          std::memcpy(to, pieces, mine.size() * sizeof(gradient_sum));
+        return;
+      }
+    detail::add_pieces(pieces, talk_.ranks(), mine.size(), options_.reduction, to);
+  }
+
+  // ── state ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  template <class Inner, class Visitor>
+  void visit_whole(Inner& inner, Visitor& visit) const
+  {
+    check_committed();
+    std::vector<std::size_t> sizes;
+    std::vector<detail::tensor_part> parts(parts_.begin(), parts_.end());
+    for (const tensor& x : tensors_)
+      sizes.push_back(x.size);
+    detail::part_collector found(sizes.size());
+    inner.visit_state(detail::in_place(found));
+    detail::whole_visitor whole(visit, found, sizes, parts);
+    inner.visit_state(detail::in_place(whole));
+  }
+
+  sharded_options options_;
+  detail::step_talk<Comm> talk_;
+  inner_optimizer inner_;
+  std::vector<tensor> tensors_;
+  std::unordered_map<std::string, std::size_t> places_;
+  detail::page_layout layout_;
+  std::vector<rank_part> parts_;
+  detail::array_memory<parameter_type> parameters_;
+  detail::array_memory<gradient_type> gradients_;
+  detail::array_memory<gradient_sum> sums_;                     // of this rank's slices, if they are of another type
+  detail::array_memory<gradient_type> received_[most_running];  // the pieces of a bucket
+  std::vector<detail::array_memory<gradient_type>> levels_;     // sums of 1, 2, 4, … microbatches
+  std::vector<std::size_t> waiting_;  // for each bucket, how many of its tensors are not ready
+  std::vector<running> running_;
+  std::size_t next_ = 0;  // the buckets from this one on have been sent
+  std::size_t accumulated_ = 0;
+  std::uint64_t steps_ = 0, list_hash_ = 0;
+  bool is_committed_ = false, has_masters_ = false, list_is_hashed_ = false;
+  bool* others_failed_ = nullptr;
+};
+
+template <communicator Comm, class Recipe>
+sharded(Comm&, Recipe) -> sharded<Recipe, float, Comm>;
+template <communicator Comm, class Recipe>
+sharded(Comm&, Recipe, const sharded_options&) -> sharded<Recipe, float, Comm>;
+template <communicator Comm, class Recipe, class Backend>
+sharded(Comm&, Recipe, const sharded_options&, Backend) -> sharded<Recipe, float, Comm, Backend>;
+
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>

@@ -1,0 +1,32 @@
+# Sharded steps over MPI: over each of these two that is installed, with more ranks than cores.
+foreach(mpi openmpi mpich)
+  unset(compiler)
+  unset(mpirun)
+  find_program(compiler mpicxx.${mpi} NO_CACHE)
+  find_program(mpirun mpirun.${mpi} NO_CACHE)
+  if(NOT compiler OR NOT mpirun)
+    message(STATUS "gradus: the tests over ${mpi} are left out, as they need mpicxx.${mpi} and mpirun.${mpi}")
+    continue()
+  endif()
+  # The wrapper is asked for its flags, because CMake's FindMPI finds only one MPI in a project.
+  execute_process(COMMAND ${compiler} -show OUTPUT_VARIABLE shown OUTPUT_STRIP_TRAILING_WHITESPACE)
+  separate_arguments(shown UNIX_COMMAND "${shown}")
+  set(includes ${shown})
+  list(FILTER includes INCLUDE REGEX "^-I")
+  list(TRANSFORM includes REPLACE "^-I" "")
+  list(FILTER shown INCLUDE REGEX "^-(L|l|Wl)")
+  list(FILTER shown EXCLUDE REGEX "^-l(mpi_cxx|mpichcxx)$")
+  add_executable(test_comm_${mpi} comm/mpi.cpp)
+  target_link_libraries(test_comm_${mpi} PRIVATE gradus ${shown})
+  target_include_directories(test_comm_${mpi} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/backends/mpi/include)
+  target_include_directories(test_comm_${mpi} SYSTEM PRIVATE ${includes})
+  target_compile_options(test_comm_${mpi} PRIVATE ${GRADUS_TEST_FLAGS} ${doubtful_warnings} -O1)
+  target_link_options(test_comm_${mpi} PRIVATE ${GRADUS_TEST_FLAGS})
+  foreach(what bits fail)
+    add_test(NAME comm/mpi/${mpi}/${what}
+             COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/comm/mpi.sh ${what} $<TARGET_FILE:test_comm_${mpi}> ${mpirun}
+                     ${CMAKE_CURRENT_BINARY_DIR}/comm_${mpi}_${what})
+    # Their deadlines do not go together with another job on the same cores.
+    set_tests_properties(comm/mpi/${mpi}/${what} PROPERTIES RUN_SERIAL ON TIMEOUT 600)
+  endforeach()
+endforeach()

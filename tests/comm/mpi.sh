@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Runs the program of mpi.cpp over several numbers of ranks.
+# mpi.sh bits PROGRAM MPIRUN WORK    results and checkpoints are the same for all numbers of ranks
+# mpi.sh fail PROGRAM MPIRUN WORK    whatever one rank does, the others end with a sentence, and in time
+set -uo pipefail
+what=$1 program=$2 mpirun=$3 work=$4
+rm -rf "$work"
+mkdir -p "$work"
+
+# More ranks than cores, as root, without a network, and quiet.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_plm_rsh_agent=
+failed=0
+fault() { printf '%s\n' "$*"; failed=1; }
+ranks() { # ranks N ARGUMENT...: the program's words are in $work/said
+  local n=$1
+  shift
+  timeout 60 "$mpirun" -n "$n" "$program" "$@" >"$work/said" 2>&1
+}
+
+if [ "$what" = bits ]; then
+  from=plain
+  for n in 1 3 2 8 4; do
+    ranks $n bits "$work" $from || fault "$n ranks: exit $?" "$(cat "$work/said")"
+    from=$n
+  done
+  ranks 1 plain "$work" 8 || fault "plain from 8 ranks: exit $?" "$(cat "$work/said")"
+  # Every number of ranks has the same hashes; 3 ranks cannot share eight microbatches.
+  for n in 2 4 8; do cmp "$work/hashes.1" "$work/hashes.$n" || failed=1; done
+  grep -v microbatches "$work/hashes.1" | cmp - "$work/hashes.3" || failed=1
+  [ "$(wc -l < "$work/hashes.1")" -ge 9 ] || fault "hashes are missing"
+  for file in "$work"/*.plain; do
+    for n in 1 2 3 4 8; do cmp "$file" "${file%.plain}.$n" || failed=1; done
+  done
+else
+  # The deadline of the program is 2 s.
+  expect() { # expect RANKS KIND TEXT [TIMES]: a nonzero exit in time, and the sentence, on at least so many ranks
+    local begin=$SECONDS code=0 said
+    ranks "$1" fail "$2" || code=$?
+    [ $code -ne 0 ] && [ $code -ne 124 ] || fault "$2 on $1 ranks: exit $code"
+    [ $((SECONDS - begin)) -le 12 ] || fault "$2 on $1 ranks: took $((SECONDS - begin)) s"
+    said=$(grep -cF -- "$3" "$work/said")
+    [ "$said" -ge "${4:-1}" ] || fault "$2 on $1 ranks: $said times '$3' in:" "$(cat "$work/said")"
+  }
+  for n in 3; do
+    expect $n names "the ranks' lists differ in commit(): tensor 1 is \"b\" of 100 elements on rank 0, and another, or in another group, on rank $((n - 1))" $n
+    expect $n sizes "tensor 1 is \"b\" of 100 elements on rank 0" $n
+    expect $n lists "tensor 2 is missing on rank 0" $n
+    expect $n hyperparameters "different hyperparameters, options or frozen tensors" $n
+    expect $n options "the ranks disagree in step 2" $n
+    expect $n freeze "the ranks disagree in step 2" $n
+    expect $n refused "step 2 failed on rank $((n - 1))" $((n - 1))
+    expect $n refused "lr_scale is -1; expected" 1
+    expect $n throw "a rank throws" 1
+    expect $n throw "waited 2000 ms in step 2" $((n - 1))
+    expect $n stall "waited 2000 ms in step 2" $((n - 1))
+    expect $n leave "waited 2000 ms in step 2" $((n - 1))
+    expect $n skip "waited 2000 ms in step" 1
+    expect $n other_call "" 0
+    expect $n die "" 0
+  done
+  ranks 2 fail nothing || fault "no failure: exit $?" "$(cat "$work/said")"
+fi
+[ $failed -ne 0 ] || rm -rf "$work"
+exit $failed

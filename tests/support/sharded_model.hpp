@@ -1,0 +1,117 @@
+#pragma once
+// A model that several ranks train together, and the plain optimizer of the same model.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <gradus/distributed.hpp>
+#include <gradus/gradus.hpp>
+
+#include "support/thread_ranks.hpp"
+
+namespace support {
+
+template <class N>
+N as_number(double x)
+{
+  if constexpr (gradus::real<N>)
+    return N(x);
+  else
+    return N(float(x));
+}
+
+// Tensors of uneven size: empty, smaller than a page, of whole pages, larger than a shard.
+inline const std::vector<std::size_t> sharded_sizes{5, 9001, 0, 4096, 64, 30000, 1, 700, 8191, 0, 4097, 33};
+inline std::string sharded_name(std::size_t k) { return "layer/" + std::to_string(k); }
+inline double sharded_start(std::size_t k, std::size_t i) { return std::cos(double(k) + 0.1 * double(i)); }
+// The sum of the ranks' gradients, a small multiple of 1/64.
+inline double sharded_gradient(std::size_t k, std::size_t i, int t)
+{
+  return (double(gradus::detail::mix(k * 1000003 + i * 17 + std::uint64_t(t) * 0x9e3779b97f4a7c15u) % 201) - 100) / 64;
+}
+// One rank's part of it: each rank adds a number that the next one subtracts, so that the sum is exact.
+inline double sharded_gradient(std::size_t k, std::size_t i, int t, std::size_t rank, std::size_t ranks)
+{
+  const auto other = [&](std::size_t r) { return double((k + 3 * i + 7 * r + std::size_t(t)) % 41) - 20; };
+  return (rank == 0 ? sharded_gradient(k, i, t) : 0) + (ranks == 1 ? 0 : other(rank) - other((rank + 1) % ranks)) / 64;
+}
+
+// Adds the model's tensors to a sharded optimizer, every third one in a group of its own, and sets its weights.
+template <class Opt>
+void add_sharded_model(Opt& opt, const typename Opt::recipe_type& second)
+{
+  const auto g = opt.add_group(second);
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+    opt.add(sharded_name(k), sharded_sizes[k], k % 3 == 1 ? std::optional(g) : std::nullopt);
+  opt.commit();
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
+    const auto p = opt.parameters(sharded_name(k));
+    for (std::size_t i = 0; i < p.size(); ++i)
+      p[i] = as_number<typename Opt::parameter_type>(sharded_start(k, i));
+  }
+}
+template <class Opt>
+void compute_sharded(Opt& opt, const thread_rank& world, int t)
+{
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
+    const auto g = opt.gradients(sharded_name(k));
+    for (std::size_t i = 0; i < g.size(); ++i)
+      g[i] = as_number<typename Opt::gradient_type>(sharded_gradient(k, i, t, world.rank(), world.size()));
+  }
+}
+template <class Opt>
+std::string bytes_of_weights(Opt& opt)
+{
+  std::string all;
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
+    const auto p = opt.parameters(sharded_name(k));
+    all.append(reinterpret_cast<const char*>(p.data()), p.size_bytes());
+  }
+  return all;
+}
+
+// The plain optimizer of the whole model.
+template <class Recipe, class T>
+struct whole_model {
+  using P = typename gradus::precision_of<T>::parameter_type;
+  using G = typename gradus::precision_of<T>::gradient_type;
+  std::vector<std::vector<P>> weights;
+  std::vector<std::vector<G>> gradients;
+  gradus::optimizer<Recipe, T> opt;
+  std::vector<gradus::tensor_handle> handles;
+
+  whole_model(const Recipe& first, const Recipe& second) : opt(first)
+  {
+    const auto g = opt.add_group(second);
+    for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
+      weights.emplace_back();
+      for (std::size_t i = 0; i < sharded_sizes[k]; ++i)
+        weights.back().push_back(as_number<P>(sharded_start(k, i)));
+      gradients.emplace_back(sharded_sizes[k]);
+    }
+    for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+      handles.push_back(opt.add_spans(sharded_name(k), std::span(weights[k]), std::span<const G>(gradients[k]),
+                                      k % 3 == 1 ? std::optional(g) : std::nullopt));
+  }
+  void compute(int t)
+  {
+    for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+      for (std::size_t i = 0; i < sharded_sizes[k]; ++i)
+        gradients[k][i] = as_number<G>(sharded_gradient(k, i, t));
+  }
+  std::string bytes() const
+  {
+    std::string all;
+    for (const auto& w : weights)
+      all.append(reinterpret_cast<const char*>(w.data()), w.size() * sizeof(P));
+    return all;
+  }
+};
+
+}  // namespace support
