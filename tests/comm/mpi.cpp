@@ -4,9 +4,11 @@
 //                            folder, and resumes from the checkpoints of FROM: another number of ranks, or plain
 //   mpi plain FOLDER FROM    the plain optimizer resumes from the checkpoints of so many ranks
 //   mpi fail KIND            a rank does something that the others do not expect
+//   mpi fail full|kill FILE  a rank cannot write its part of a checkpoint, or is killed meanwhile
 
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -22,6 +24,8 @@
 #include <thread>
 #include <type_traits>
 #include <vector>
+
+#include <sys/resource.h>
 
 #include <gradus/comm/mpi.hpp>
 #include <gradus/distributed.hpp>
@@ -461,6 +465,30 @@ void cut_calls()
 
 using small = sharded<gradus::adamw, float>;
 
+// A rank whose disk is full, or that is killed while it saves: the old file stays.
+int fail_in_save(world_type& world, const std::string& how, const std::string& path)
+{
+  small opt(world, {}, {.timeout = 2s});
+  opt.add("w", 100000);
+  opt.commit();
+  opt.step();
+  gradus::save(opt, path);
+  opt.step();
+  if (world.rank() == world.size() - 1) {
+    if (how == "full") {
+      std::signal(SIGXFSZ, SIG_IGN);
+      const rlimit most{100000, 100000};
+      setrlimit(RLIMIT_FSIZE, &most);
+    } else
+      std::thread([] {
+        std::this_thread::sleep_for(2ms);
+        std::raise(SIGKILL);
+      }).detach();
+  }
+  for (;;)
+    gradus::save(opt, path);
+}
+
 int fail(world_type& world, const std::string& how)
 {
   const bool odd = world.rank() == world.size() - 1;
@@ -478,8 +506,8 @@ int fail(world_type& world, const std::string& how)
         std::abort();
       if (how == "stall")
         std::this_thread::sleep_for(1h);
-      if (how == "leave")
-        return 0;
+      if (how == "quit")
+        std::_Exit(3);
       if (how == "skip")
         continue;
       if (how == "other_call") {
@@ -506,7 +534,9 @@ int main(int argc, char** argv)
   int result = 0;
   try {
     world_type world;
-    if (words.size() == 2 && words[0] == "fail")
+    if (words.size() == 3 && words[0] == "fail")
+      result = fail_in_save(world, words[1], words[2]);
+    else if (words.size() == 2 && words[0] == "fail")
       result = fail(world, words[1]);
     else if (words.size() == 3 && words[0] == "plain")
       for_each_case([&]<class T>(T, const auto& recipe, const run_options& o) {
@@ -527,6 +557,10 @@ int main(int argc, char** argv)
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     result = 1;
+    // A rank that goes on without the others. (In MPI_Finalize, which waits for them, mpirun of Open MPI 4.1 may crash or
+    // hang when they abort.)
+    if (std::string_view(e.what()) == "a rank throws")
+      std::this_thread::sleep_for(1h);
   }
   MPI_Finalize();
   return result ? result : failures > 0;

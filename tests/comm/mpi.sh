@@ -15,7 +15,7 @@ fault() { printf '%s\n' "$*"; failed=1; }
 ranks() { # ranks N ARGUMENT...: the program's words are in $work/said
   local n=$1
   shift
-  timeout 60 "$mpirun" -n "$n" "$program" "$@" >"$work/said" 2>&1
+  timeout -k 5 60 "$mpirun" -n "$n" "$program" "$@" >"$work/said" 2>&1
 }
 
 if [ "$what" = bits ]; then
@@ -34,31 +34,39 @@ if [ "$what" = bits ]; then
   done
 else
   # The deadline of the program is 2 s.
-  expect() { # expect RANKS KIND TEXT [TIMES]: a nonzero exit in time, and the sentence, on at least so many ranks
+  expect() { # expect RANKS KIND TEXT [TIMES [FILE]]: a nonzero exit in time, and the sentence, on at least so many ranks
     local begin=$SECONDS code=0 said
-    ranks "$1" fail "$2" || code=$?
+    ranks "$1" fail "$2" ${5:+"$5"} || code=$?
     [ $code -ne 0 ] && [ $code -ne 124 ] || fault "$2 on $1 ranks: exit $code"
     [ $((SECONDS - begin)) -le 12 ] || fault "$2 on $1 ranks: took $((SECONDS - begin)) s"
     said=$(grep -cF -- "$3" "$work/said")
     [ "$said" -ge "${4:-1}" ] || fault "$2 on $1 ranks: $said times '$3' in:" "$(cat "$work/said")"
   }
-  for n in 3; do
-    expect $n names "the ranks' lists differ in commit(): tensor 1 is \"b\" of 100 elements on rank 0, and another, or in another group, on rank $((n - 1))" $n
-    expect $n sizes "tensor 1 is \"b\" of 100 elements on rank 0" $n
-    expect $n lists "tensor 2 is missing on rank 0" $n
-    expect $n hyperparameters "different hyperparameters, options or frozen tensors" $n
-    expect $n options "the ranks disagree in step 2" $n
-    expect $n freeze "the ranks disagree in step 2" $n
-    expect $n refused "step 2 failed on rank $((n - 1))" $((n - 1))
-    expect $n refused "lr_scale is -1; expected" 1
-    expect $n throw "a rank throws" 1
-    expect $n throw "waited 2000 ms in step 2" $((n - 1))
-    expect $n stall "waited 2000 ms in step 2" $((n - 1))
-    expect $n leave "waited 2000 ms in step 2" $((n - 1))
-    expect $n skip "waited 2000 ms in step" 1
-    expect $n other_call "" 0
-    expect $n die "" 0
+  n=3
+  expect $n names "the ranks' lists differ in commit(): tensor 1 is \"b\" of 100 elements on rank 0, and another, or in another group, on rank $((n - 1))" $n
+  expect $n sizes "tensor 1 is \"b\" of 100 elements on rank 0" $n
+  expect $n lists "tensor 2 is missing on rank 0" $n
+  expect $n hyperparameters "different hyperparameters, options or frozen tensors" $n
+  expect $n options "the ranks disagree in step 2" $n
+  expect $n freeze "the ranks disagree in step 2" $n
+  expect $n refused "step 2 failed on rank $((n - 1))" $((n - 1))
+  expect $n refused "lr_scale is -1; expected" 1
+  expect $n throw "a rank throws" 1
+  expect $n throw "waited 2000 ms in step 2" $((n - 1))
+  expect $n stall "waited 2000 ms in step 2" $((n - 1))
+  expect $n quit "" 0
+  expect $n skip "waited 2000 ms in step" 1
+  expect $n other_call "" 0
+  expect $n die "" 0
+  # The old file stays, or a new one is whole: both have the size of a whole one.
+  expect 3 full "which could not be written" 1 "$work/full"
+  expect 3 full "save() failed on rank 2" 2 "$work/full"
+  expect 3 kill "" 0 "$work/kill"
+  for file in full kill; do
+    [ "$(stat -c %s "$work/$file")" -eq "$(head -c 8 "$work/$file" | od -An -tu8 | awk '{ print $1 + 8 + 800000 + 8 }')" ] ||
+      fault "after $file, the checkpoint is not whole"
   done
+  [ ! -e "$work/full.partial" ] || fault "a save that failed leaves a partial file"
   ranks 2 fail nothing || fault "no failure: exit $?" "$(cat "$work/said")"
 fi
 [ $failed -ne 0 ] || rm -rf "$work"

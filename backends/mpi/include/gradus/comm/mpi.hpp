@@ -36,7 +36,8 @@ namespace comm {
 ///
 /// The destructor does not communicate, and may run after MPI_Finalize or in a program that is being ended by an
 /// exception; the duplicate is freed only by `close`. An error of MPI, and a rank that waited in vain, end the program:
-/// the sentence is written to stderr, and after a second, in which the other ranks can say theirs, MPI_Abort is called.
+/// the sentence is written to stderr, and after one to two seconds, in which the other ranks can say theirs, MPI_Abort is
+/// called.
 class mpi {
  public:
   /// Operations that run: several MPI requests each, if an array exceeds what one call can take.
@@ -127,8 +128,10 @@ class mpi {
     std::fprintf(stderr, "gradus: %s\n", sentence.c_str());
     std::fflush(stderr);
 #if GRADUS_POSIX
-    struct timespec second = {1, 0};
-    nanosleep(&second, nullptr);
+    // The ranks abort one after another, because Open MPI's mpirun may crash or hang if several do at once. The first one
+    // that does ends the others.
+    struct timespec delay = {1, long(rank_ < 9 ? rank_ : 9) * 100'000'000};
+    nanosleep(&delay, nullptr);
 #endif
     MPI_Abort(MPI_COMM_WORLD, 1);
     std::abort();
