@@ -40,6 +40,9 @@ expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
 for word in --full --model gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
 expect 0 'Images a step' demo --epochs 3 --help
+expect 0 '--ranks' demo --help
+expect 1 'goes with --epochs and --images' demo --ranks 2 --lr 1
+expect 1 '--ranks has no value' demo --ranks
 # Every option of the demo, and of nothing else.
 "$source/dev" demo --help > "$work/out"
 for option in $(grep -o 'add_option("--[a-z-]*' "$source/examples/fashion_mnist.cpp" | cut -d'"' -f2); do
