@@ -77,6 +77,9 @@ class sharded {
   using inner_backend = detail::sharing<Backend, Comm>;
   using inner_optimizer = optimizer<Recipe, inner_precision, inner_backend>;
   using request = typename Comm::request;
+  static_assert(
+      !detail::names_engine<Backend, detail::parts<detail::model<Recipe, T, Backend>>>,
+      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel.");
 
  public:
   using precision_type = given;                             ///< the types of all numbers
