@@ -50,6 +50,8 @@ class mpi {
     std::size_t number = 0;
   };
 
+  /// Duplicates the communicator, which is collective.
+  /// \param given  its ranks are the optimizer's
   /// \param most  the most bytes in one MPI call for each rank, which counts in `int`. A test may lower it.
   explicit mpi(MPI_Comm given = MPI_COMM_WORLD, std::size_t most = std::size_t(1) << 30) : most_(most)
   {
