@@ -34,6 +34,15 @@ bool step(std::span<float> w, std::span<const float> g, std::span<float> m, std:
   return gradus::update(gradus::backend::scalar{}, formula, w, g, {m, v});
 }
 """
+ANY = """
+#include <vector>
+void train(const char* name, std::vector<float>& weights, const std::vector<float>& gradients)
+{
+  gradus::RECIPES opt(name);
+  opt.add(weights, gradients);
+  opt.step();
+}
+"""
 CASES = (
     # name, flags, source
     ("an empty file", [], ""),
@@ -45,6 +54,10 @@ CASES = (
     ("`<xsimd/xsimd.hpp>`", ["-march=native"], "#include <xsimd/xsimd.hpp>\n"),
     ("`<gradus/gradus.hpp>` with xsimd", ["-march=native"], "#include <gradus/gradus.hpp>\n"),
     ("the same, one optimizer, with xsimd", ["-march=native"], "#include <gradus/gradus.hpp>\n" + ONE),
+    ("any_optimizer of two recipes, with xsimd", ["-march=native"],
+     "#include <gradus/gradus.hpp>\n" + ANY.replace("RECIPES", "any_optimizer_of<float, gradus::sgd, gradus::adamw>")),
+    ("any_optimizer of all recipes, with xsimd", ["-march=native"],
+     "#include <gradus/gradus.hpp>\n" + ANY.replace("RECIPES", "any_optimizer<float>")),
 )
 
 

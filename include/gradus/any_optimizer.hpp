@@ -3,6 +3,11 @@
 /// An optimizer chosen at run time by its name and named hyperparameters, for command lines, bindings and frameworks.
 ///
 ///     gradus::any_optimizer<float> opt("adamw", {{"lr", 1e-3}, {"weight_decay", 0.01}});
+///
+/// It compiles all recipes of gradus, which takes a while. With a list it compiles those of the list, which may be your
+/// own:
+///
+///     gradus::any_optimizer_of<float, gradus::sgd, gradus::adamw> opt("sgd", {{"lr", 0.1}});
 
 #include <initializer_list>
 #include <string>
@@ -18,34 +23,41 @@
 
 GRADUS_OPEN_NAMESPACE
 
-/// The names of the recipes that any_optimizer accepts.
-inline std::vector<std::string_view> recipe_names()
+/// The names of the recipes that any_optimizer accepts. \tparam Recipes  its list of recipes
+template <class Recipes = all_recipes>
+std::vector<std::string_view> recipe_names()
 {
   std::vector<std::string_view> names;
-  for_each_recipe([&](std::string_view name, auto) { names.push_back(name); });
+  Recipes::for_each([&](std::string_view name, auto) { names.push_back(name); });
   return names;
 }
 
-/// The hyperparameters of a recipe with their defaults.
+/// The hyperparameters of a recipe with their defaults. \tparam Recipes  the list of recipes
 /// \throws std::invalid_argument, with the nearest name, for an unknown recipe
-inline std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
+template <class Recipes = all_recipes>
+std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
 {
   std::vector<named_number> numbers;
-  for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+  Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
     if (name == recipe_name)
       numbers = detail::to_numbers(Recipe{});
   });
   if (numbers.empty())
-    detail::fail_unknown("optimizer", recipe_name, recipe_names());
+    detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
   return numbers;
 }
 
 /// `optimizer<Recipe, T, Backend>` with the recipe chosen by name. Its members are optimizer's, with the same meaning
 /// and errors, but hyperparameters are lists of named numbers. A hyperparameter that is not named keeps its value; if a
 /// name occurs twice, the later number counts, so put your own defaults first.
-template <class T, class Backend = default_backend>
+/// \tparam Recipes  all_recipes, a recipe_list<…>, or all_recipes_and<…>
+template <class T, class Backend = default_backend, class Recipes = all_recipes>
 class any_optimizer
-    : public range_front<any_optimizer<T, Backend>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
+    : public range_front<any_optimizer<T, Backend, Recipes>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
+  static_assert(detail::names_are_distinct<Recipes>(),
+                "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
+                "std::string_view name = \"mine\", and list each once.");
+
  public:
   using precision_type = precision_of<T>;                                          ///< the number types
   using value_type = typename precision_type::compute_type;                        ///< of the arithmetic
@@ -59,17 +71,17 @@ class any_optimizer
   using numbers = std::span<const named_number>;            ///< hyperparameters
   using number_list = std::initializer_list<named_number>;  ///< hyperparameters, {{"lr", 1e-3}, …}
 
-  /// \param recipe_name      one of `recipe_names()`
+  /// \param recipe_name      one of `recipe_names<Recipes>()`
   /// \param hyperparameters  replace the recipe's defaults
   /// \throws std::invalid_argument for an unknown name, and for a value out of range
   explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = Backend())
   {
-    for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
       if (name == recipe_name)
         self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
     });
     if (!self_)
-      detail::fail_unknown("optimizer", recipe_name, recipe_names());
+      detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
   }
   /// The same with a list: any_optimizer<float>("adamw", {{"lr", 1e-3}}).
   any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
@@ -324,6 +336,9 @@ class any_optimizer
 
   template <class Recipe>
   struct model final : base {
+    static_assert(
+        requires(Recipe r) { r.lr = 1.0; },
+        "gradus: a recipe of any_optimizer has a member lr, the learning rate, and a default for each member.");
     optimizer<Recipe, T, Backend> opt;
 
     model(std::string_view recipe_name, const Recipe& recipe, Backend backend) : base(recipe_name), opt(recipe, backend)
@@ -403,6 +418,10 @@ class any_optimizer
 
   base* self_ = nullptr;
 };
+
+/// any_optimizer on the default backend, of some recipes.
+template <class T, class... Recipes>
+using any_optimizer_of = any_optimizer<T, default_backend, recipe_list<Recipes...>>;
 
 GRADUS_CLOSE_NAMESPACE
 

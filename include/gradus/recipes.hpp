@@ -480,6 +480,72 @@ constexpr void for_each_recipe(F&& f)
   f("adan", std::type_identity<adan>{});
 }
 
+namespace detail {
+
+/// A recipe's name: its own `name`, or that of gradus's list; empty if it has none.
+template <class Recipe>
+constexpr std::string_view name_of_recipe() noexcept
+{
+  std::string_view found;
+  if constexpr (requires { std::string_view(Recipe::name); })
+    found = Recipe::name;
+  else
+    for_each_recipe([&found]<class R>(std::string_view name, std::type_identity<R>) {
+      if (std::is_same_v<R, Recipe>)
+        found = name;
+    });
+  return found;
+}
+
+/// Whether each recipe of a list has a name of its own.
+template <class Recipes>
+constexpr bool names_are_distinct() noexcept
+{
+  bool good = true;
+  Recipes::for_each([&good](std::string_view name, auto) {
+    int count = 0;
+    Recipes::for_each([&](std::string_view other, auto) { count += name == other; });
+    good = good && count == 1 && !name.empty();
+  });
+  return good;
+}
+
+}  // namespace detail
+
+/// All recipes of gradus, the default of any_optimizer.
+struct all_recipes {
+  /// Calls f(name, std::type_identity<Recipe>) for each.
+  template <class F>
+  static constexpr void for_each(const F& f)
+  {
+    for_each_recipe(f);
+  }
+};
+
+/// The recipes that an any_optimizer chooses from; it compiles only these. A recipe of your own has a name, also in
+/// checkpoints: `static constexpr std::string_view name = "mine"`.
+template <class... Recipes>
+struct recipe_list {
+  /// Calls f(name, std::type_identity<Recipe>) for each.
+  template <class F>
+  static constexpr void for_each(const F& f)
+  {
+    (f(detail::name_of_recipe<Recipes>(), std::type_identity<Recipes>{}), ...);
+  }
+};
+
+/// All recipes of gradus, and your own.
+template <class... Recipes>
+struct all_recipes_and {
+  /// Calls f(name, std::type_identity<Recipe>) for each.
+  template <class F>
+  static constexpr void for_each(const F& f)
+  {
+    for_each_recipe(f);
+    recipe_list<Recipes...>::for_each(f);
+  }
+};
+
 GRADUS_CLOSE_NAMESPACE
 
 #include <gradus/macros_on.hpp>

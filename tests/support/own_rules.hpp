@@ -179,4 +179,61 @@ inline auto built_in() noexcept
                          gradus::step_size::partially_adaptive{.partial = 0.3}, gradus::decay::decoupled{});
 }
 
+// As CONTRIBUTING.md has it: two hyperparameters that gradus does not know, and a number kept from step to step.
+
+/// m ← βm + (1−β)g with β = inertia·(1 − warmthᵗ), which grows from step to step; d = m/(1 − the product of all β).
+struct warm_ema {
+  double inertia = 0.95, warmth = 0.5;
+
+  static constexpr std::string_view kind = "warm_ema";
+  static constexpr auto fields = gradus::fields(gradus::field{"inertia", &warm_ema::inertia,
+                                                              gradus::range::zero_to_below_one},
+                                                gradus::field{"warmth", &warm_ema::warmth,
+                                                              gradus::range::zero_to_below_one});
+  static constexpr std::array slots{gradus::slot{"warm_avg", gradus::slot::any_sign}};
+  static constexpr std::array scalars{gradus::scalar{"beta_product", 1}};    // 1 before the first step
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }  // the formula divides itself
+  GRADUS_HOST_DEVICE double beta(double t) const noexcept { return inertia * gradus::one_minus_power(warmth, t); }
+  GRADUS_HOST_DEVICE void advance(double* state, const gradus::step_scalars& k) const noexcept
+  {
+    state[0] = gradus::product(state[0], beta(k.t));
+  }
+
+  template <class T>
+  struct formula {
+    T beta, one_minus_beta, factor;
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* m, V g) const noexcept
+    {
+      m[0] = gradus::fma(V(beta), m[0], V(one_minus_beta) * g);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* m, V) const noexcept
+    {
+      return gradus::product(V(factor), m[0]);
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
+  {
+    return {T(beta(k.t)), T(1 - beta(k.t)), T(1 / (1 - k.state[0]))};
+  }
+};
+
+/// AdamW's second moment and decay with this first moment.
+struct warm {
+  double lr = 1e-3, inertia = 0.95, warmth = 0.5, weight_decay = 1e-2;
+
+  static constexpr std::string_view name = "warm";
+  static constexpr auto fields = gradus::fields(
+      gradus::hyper::lr(&warm::lr), gradus::field{"inertia", &warm::inertia, gradus::range::zero_to_below_one},
+      gradus::field{"warmth", &warm::warmth, gradus::range::zero_to_below_one},
+      gradus::hyper::weight_decay(&warm::weight_decay));
+  constexpr auto rule() const noexcept
+  {
+    return gradus::compose(lr, warm_ema{inertia, warmth}, gradus::second_moment::ema{}, gradus::step_size::adaptive{},
+                           gradus::decay::decoupled{weight_decay});
+  }
+};
+
 }  // namespace own

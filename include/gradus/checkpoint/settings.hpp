@@ -18,18 +18,14 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// The recipe's name. A composition without a name has its rules' names, joined by " + ".
+/// The recipe's name, its own or gradus's. A composition without a name has its rules' names, joined by " + ".
 template <class Opt>
 std::string recipe_of(const Opt& opt)
 {
   if constexpr (requires { opt.name(); })
     return std::string(opt.name());
   else {
-    std::string found;
-    for_each_recipe([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
-      if (std::is_same_v<Recipe, typename Opt::recipe_type>)
-        found = name;
-    });
+    std::string found(name_of_recipe<typename Opt::recipe_type>());
     using rule = typename Opt::rule_type;
     if (found.empty())
       for (const std::string_view kind : {decltype(rule::first_moment)::kind, decltype(rule::second_moment)::kind,
