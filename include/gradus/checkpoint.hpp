@@ -39,7 +39,8 @@ concept resumable = requires(Opt& opt) {
 };
 
 /// Saves an optimizer to a file. If anything fails, an old file of this name stays as it is (see replaced_file).
-/// \throws std::invalid_argument  for a path that cannot be written, a full disk, a name that is not UTF-8
+/// \throws io_error               for a path that cannot be written, and a full disk
+/// \throws std::invalid_argument  for a name that is not UTF-8
 template <resumable Opt>
 void save(const Opt& opt, const std::string& path, const save_options& o = {})
 {
@@ -60,14 +61,15 @@ void save(const Opt& opt, const std::string& path, const save_options& o = {})
 
 /// Saves an optimizer to anywhere. Calls write(const void* bytes, std::size_t count) with one piece after the other;
 /// write returns whether it succeeded.
-/// \throws std::invalid_argument  if write returns false, and for a name that is not UTF-8
+/// \throws io_error               if write returns false
+/// \throws std::invalid_argument  for a name that is not UTF-8
 template <resumable Opt, class Write>
 void save_to(const Opt& opt, Write&& write, const save_options& o = {})
 {
   const auto put = [&](const void* bytes, std::size_t count) {
     if (!write(bytes, count))
-      detail::fail("write returned false for " + std::to_string(count) +
-                   " bytes of a checkpoint; expected them to be written");
+      detail::fail<io_error>("write returned false for " + std::to_string(count) +
+                             " bytes of a checkpoint; expected them to be written");
   };
   const std::string header = detail::header_of(opt, o);
   put(header.data(), header.size());
@@ -83,7 +85,8 @@ void save_to(const Opt& opt, Write&& write, const save_options& o = {})
 /// By default a load is strict: it refuses a file with another recipe, other groups, tensors or types, and lists the
 /// first ten differences. A load that refuses has changed nothing. There is one exception: if the file becomes
 /// unreadable half-way, after all checks, part of the state may already be loaded.
-/// \throws std::invalid_argument  for a file that is damaged, does not fit or cannot be read
+/// \throws io_error               for a file that cannot be read
+/// \throws std::invalid_argument  for a file that is damaged or does not fit
 template <resumable Opt>
 load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 {
@@ -98,7 +101,8 @@ load_report load(Opt& opt, const std::string& path, const load_options& o = {})
 
 /// Loads a checkpoint of `size` bytes from anywhere; otherwise as `load`. Calls read(std::uint64_t offset, void* bytes,
 /// std::size_t count), which reads from that offset and returns whether it succeeded; count is at least 1.
-/// \throws std::invalid_argument  for a checkpoint that is damaged, does not fit or cannot be read
+/// \throws io_error               if read returns false
+/// \throws std::invalid_argument  for a checkpoint that is damaged or does not fit
 template <resumable Opt, class Read>
 load_report load_from(Opt& opt, std::uint64_t size, Read&& read, const load_options& o = {})
 {

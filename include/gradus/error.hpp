@@ -2,7 +2,7 @@
 /// \file
 /// How gradus reports errors: with one sentence that names the argument, its value and what was expected.
 ///
-/// With exceptions, it throws std::invalid_argument. With -fno-exceptions, it writes the sentence to stderr and aborts.
+/// With exceptions, it throws std::invalid_argument, or io_error, which is one. With -fno-exceptions, it writes the sentence to stderr and aborts.
 /// In both cases it first calls `gradus::error_handler`, if one is set. A call that fails has changed nothing.
 
 #include <cstdio>
@@ -23,6 +23,11 @@ namespace gradus {
 /// start.
 inline void (*error_handler)(const char* message) = nullptr;
 
+/// Thrown if a file or stream cannot be opened, read or written, whatever its content.
+struct io_error : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
 }  // namespace gradus
 
 GRADUS_OPEN_NAMESPACE
@@ -40,14 +45,15 @@ struct fail_in {
   ~fail_in() { fail_context = nullptr; }
 };
 
-[[noreturn]] inline void fail(const std::string& sentence)
+template <class Error = std::invalid_argument>
+[[noreturn]] void fail(const std::string& sentence)
 {
   const std::string message = "gradus: " + (fail_context ? *fail_context + ": " : std::string()) + sentence;
   fail_context = nullptr;  // the handler may call longjmp
   if (error_handler)
     error_handler(message.c_str());
 #if GRADUS_EXCEPTIONS
-  throw std::invalid_argument(message);
+  throw Error(message);
 #else
   std::fprintf(stderr, "%s\n", message.c_str());
   std::abort();

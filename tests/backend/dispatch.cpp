@@ -102,6 +102,35 @@ TEST_CASE("dispatch: several threads give the bits of one")
     CHECK_MESSAGE(run(d) == run(gradus::backend::parallel(d, gradus::executor::thread_pool(3))), std::string(d.name()));
 }
 
+TEST_CASE_TEMPLATE("dispatch: 16-bit parameters and gradients have the bits of the scalar backend", Precision,
+                   gradus::precision<gradus::bfloat16, gradus::bfloat16, float, float>,
+                   gradus::precision<gradus::float16, gradus::float16, float, float>,
+                   gradus::precision<float, gradus::bfloat16>, gradus::precision<gradus::bfloat16>)
+{
+  constexpr std::size_t length = 5003;
+  using parameter = typename Precision::parameter_type;
+  using gradient = typename Precision::gradient_type;
+  const auto run = [&]<class Backend>(const Backend& backend) {
+    gradus::optimizer<gradus::adams, Precision, Backend> opt({.lr = 0.01, .weight_decay = 0.1}, backend);
+    std::vector<parameter> weights(length);
+    std::vector<gradient> gradients(length);
+    for (std::size_t i = 0; i < length; ++i) {
+      weights[i] = parameter(float(i % 37) / 32 - 0.5f);
+      gradients[i] = gradient(float(i % 1000) / 256 - 2);
+    }
+    opt.add("w", weights, gradients);
+    for (int t = 0; t < 5; ++t)
+      opt.step({.max_grad_norm = 1.0});
+    std::vector<float> all(weights.begin(), weights.end());
+    for (const float m : opt.state("w", "exp_avg"))
+      all.push_back(m);
+    return all;
+  };
+  for (const dispatch& d : all_of_this_machine())
+    if (is_fused(d) == bool(GRADUS_FUSED))
+      CHECK_MESSAGE(run(d) == run(gradus::backend::scalar{}), std::string(d.name()));
+}
+
 TEST_CASE("dispatch: takes the widest instruction set by default")
 {
   const auto all = all_of_this_machine();

@@ -316,6 +316,31 @@ TEST_CASE("load, load_from: an empty header and an empty tensor read no bytes, s
   }
 }
 
+TEST_CASE("io_error: thrown where a file or stream fails, and not where its content is wrong")
+{
+  model<optimizer<gradus::adam>> m(1);
+  const std::string bytes = checkpoint_of(m.opt);
+  const folder here("io");
+  CHECK_THROWS_AS(gradus::save(m.opt, here / "no/folder"), gradus::io_error);
+  CHECK_THROWS_AS(gradus::load(m.opt, here / "nothing"), gradus::io_error);
+  CHECK_THROWS_AS(gradus::save_to(m.opt, [](auto...) { return false; }), gradus::io_error);
+  for (int good : {0, 4}) {
+    const auto read = [&](std::uint64_t at, void* to, std::size_t count) {
+      std::memcpy(to, bytes.data() + at, count);
+      return good-- > 0;
+    };
+    CHECK_THROWS_AS(gradus::load_from(m.opt, bytes.size(), read), gradus::io_error);
+  }
+  std::ofstream(here / "damaged", std::ios::binary) << bytes.substr(0, bytes.size() - 1);
+  try {
+    gradus::load(m.opt, here / "damaged");
+    FAIL("a damaged file is accepted");
+  } catch (const gradus::io_error&) {
+    FAIL("a damaged file is an io_error");
+  } catch (const std::invalid_argument&) {
+  }
+}
+
 #if __has_include(<sys/mman.h>)
 TEST_CASE("load: a file of more than 4 GiB, most of it a hole")
 {

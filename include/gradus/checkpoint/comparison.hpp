@@ -66,7 +66,7 @@ class comparison {
   void read(std::uint64_t offset, void* to, std::size_t count) const
   {
     if (!source.read(source.self, offset, to, count))
-      fail(where + ": could not be read");
+      fail<io_error>(where + ": could not be read");
   }
 
   /// A metadata string of the checkpoint; none if it has no such key.

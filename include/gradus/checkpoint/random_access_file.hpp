@@ -89,7 +89,8 @@ class random_access_file {
   [[noreturn]] void refuse(const std::string& found)
   {
     close();
-    detail::fail("path is " + detail::quote(path_.c_str()) + ", " + found + "; expected a file that can be read");
+    detail::fail<io_error>("path is " + detail::quote(path_.c_str()) + ", " + found +
+                           "; expected a file that can be read");
   }
 
 #if GRADUS_POSIX

@@ -193,7 +193,8 @@ class replaced_file {
 
   [[noreturn]] void refuse(const std::string& found)
   {
-    detail::fail("path is " + detail::quote(given_.c_str()) + ", " + found + "; expected a file that can be written");
+    detail::fail<io_error>("path is " + detail::quote(given_.c_str()) + ", " + found +
+                           "; expected a file that can be written");
   }
   /// Refuses with the reason in errno. Deletes the partial file and leaves the old file unchanged.
   [[noreturn]] void refuse_error(const std::string& what)
@@ -204,8 +205,8 @@ class replaced_file {
       std::fclose(file_);
       file_ = nullptr;
     }
-    detail::fail("path is " + detail::quote(given_) + ", and " + partial_ + " " + what + ": " + reason +
-                 "; expected free space and write permission there");
+    detail::fail<io_error>("path is " + detail::quote(given_) + ", and " + partial_ + " " + what + ": " + reason +
+                           "; expected free space and write permission there");
   }
 
   std::string given_, path_, partial_;

@@ -185,7 +185,8 @@ class value_reader {
   void check(bool good) const
   {
     if (!good)
-      fail(where_ + ": became unreadable during the load; the optimizer is loaded in part, so load a checkpoint again");
+      fail<io_error>(
+          where_ + ": became unreadable during the load; the optimizer is loaded in part, so load a checkpoint again");
   }
   bool is_staged(const safetensors::entry& e, const safetensors::dtype& type) const noexcept
   {

@@ -8,8 +8,8 @@
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
 /// Steps give the bits of a program built for that instruction set. Instruction sets with fma belong to one family of
-/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp in float and double. A call costs one
-/// more indirect jump.
+/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp in float and double, also with 16-bit
+/// parameters and gradients and with 8-bit state. A call costs one more indirect jump.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +19,7 @@
 #include <gradus/error.hpp>
 #include <gradus/kernel.hpp>
 #include <gradus/recipes.hpp>
+#include <gradus/state/slots.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -145,14 +146,17 @@ class dispatch {
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
 
-  /// Does not compile: 16-bit parameters, gradients or state.
+  /// The same for 16-bit parameters or gradients, with state in float. Blocks of them are decoded to floats, because the
+  /// component's loops know no other type; the bits are those of the other backends.
   template <class Kernel, class Theta, class G, class Slot>
-  void sweep(const Kernel&, const Theta&, const G&, const Slot*, std::size_t) const noexcept
+  void sweep(const Kernel& kernel, const Theta& theta, const G& g, const Slot* slots, std::size_t n) const noexcept
   {
-    static_assert(
-        std::is_pointer_v<Theta> && std::is_pointer_v<G> && std::is_pointer_v<Slot>,
-        "gradus: backend::dispatch runs parameters and gradients in float or double, with state in the same or "
-        "block8; take backend::simd and build with -march.");
+    static_assert(std::is_pointer_v<Slot> && !std::is_same_v<Theta, completed>,
+                  "gradus: backend::dispatch has no state in bfloat16 and no master weights in remainder16; take "
+                  "backend::simd and build with -march.");
+    if constexpr (std::is_pointer_v<Slot> && !std::is_same_v<Theta, completed>)
+      for (std::size_t i = 0; i < n; i += detail::stage)
+        sweep_block(kernel, from(theta, i), from(g, i), slots, i, n - i < detail::stage ? n - i : detail::stage);
   }
 
   /// The sums, or sums of squares, of the pages of n elements.
@@ -166,6 +170,32 @@ class dispatch {
   }
 
  private:
+  /// The elements of one block: theta and g begin there, and the slots i elements before.
+  template <class Kernel, class Theta, class G>
+  void sweep_block(const Kernel& kernel, const Theta& theta, const G& g, float* const* slots, std::size_t i,
+                   std::size_t n) const noexcept
+  {
+    float weights[detail::stage], gradients[detail::stage], *slot[Kernel::slots + 1] = {}, *weight = weights;
+    const float* gradient = gradients;
+    if constexpr (std::is_pointer_v<Theta>)
+      weight = theta;
+    else if constexpr (requires { theta.master; })
+      weight = theta.master;
+    else
+      for (std::size_t k = 0; k < n; ++k)
+        weights[k] = float(theta.data[k]);
+    if constexpr (std::is_pointer_v<G>)
+      gradient = g;
+    else
+      for (std::size_t k = 0; k < n; ++k)
+        gradients[k] = float(g.data[k]);
+    for (std::size_t k = 0; k < Kernel::slots; ++k)
+      slot[k] = slots[k] ? slots[k] + i : nullptr;
+    sweep(kernel, weight, gradient, slot, n);
+    if constexpr (!std::is_pointer_v<Theta>)
+      for (std::size_t k = 0; k < n; ++k)
+        store(theta, k, weight[k]);
+  }
   static instruction_set widest() noexcept
   {
     int set = int(instruction_set::avx512);
