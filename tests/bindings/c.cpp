@@ -250,7 +250,8 @@ TEST_CASE("gradus_save, gradus_load: the file of C++, and back")
 TEST_CASE("gradus.h: null pointers, unknown names and wrong numbers are refused by a sentence")
 {
   gradus_optimizer* none = reinterpret_cast<gradus_optimizer*>(16);
-  check_refused(gradus_create("adamm", nullptr, 0, GRADUS_FLOAT32, &none), "optimizer is \"adamm\"; expected one of sgd, ");
+  check_refused(gradus_create("adamm", nullptr, 0, GRADUS_FLOAT32, &none),
+                "optimizer is \"adamm\"; expected one of sgd, ");
   CHECK(none == nullptr);
   check_refused(gradus_create(nullptr, nullptr, 0, GRADUS_FLOAT32, &none), "recipe is null");
   check_refused(gradus_create("adam", nullptr, 2, GRADUS_FLOAT32, &none), "numbers is null");

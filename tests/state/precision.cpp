@@ -56,7 +56,8 @@ TEST_CASE_TEMPLATE(
 {
   const auto check = []<class Recipe>(Recipe) {
     const std::string expected = run<Recipe, T>(gradus::backend::scalar{});
-    CHECK(run<Recipe, T>(gradus::backend::parallel(gradus::default_backend{}, backwards{}, {.from = 1, .piece = 4096})) == expected);
+    CHECK(run<Recipe, T>(gradus::backend::parallel(gradus::default_backend{}, backwards{},
+                                                   {.from = 1, .piece = 4096})) == expected);
 #if defined(GRADUS_HAS_SIMD)
     support::for_each_architecture(support::widths{}, [&]<class Arch>(Arch, const char* name) {
       CAPTURE(name);
