@@ -80,16 +80,15 @@ void check_coefficients(const Group& group, const step_options& o, T)
          show(most) + as);
   }
   // Bias corrections are largest in the first step, or grow until the last, so these two steps are checked.
-  for (const std::uint64_t t : {std::uint64_t(1), std::uint64_t(1) << 53})
-    if (!coefficients_are_finite<T>(rule, t, rates)) {
-      const std::string rate = o.lr ? "lr " + show(*o.lr) : "lr " + show(rule.lr) + " and lr_scale " + show(o.lr_scale);
-      if constexpr (requires { rule.decay.weight_decay; })
-        if (!(lr * rule.decay.weight_decay * o.decay_scale <= most))
-          fail("weight_decay is " + show(rule.decay.weight_decay) + " with " + rate + scales +
-               "; expected a product of at most " + show(most) + as);
-      fail((o.lr ? "lr is " + show(*o.lr) : "lr is " + show(rule.lr) + " and lr_scale " + show(o.lr_scale)) + scales +
-           "; expected hyperparameters that give coefficients of at most " + show(most) + as);
-    }
+  if (coefficients_are_finite<T>(rule, 1, rates) && coefficients_are_finite<T>(rule, std::uint64_t(1) << 53, rates))
+    return;
+  const std::string rate = o.lr ? "lr " + show(*o.lr) : "lr " + show(rule.lr) + " and lr_scale " + show(o.lr_scale);
+  if constexpr (requires { rule.decay.weight_decay; })
+    if (!(lr * rule.decay.weight_decay * o.decay_scale <= most))
+      fail("weight_decay is " + show(rule.decay.weight_decay) + " with " + rate + scales +
+           "; expected a product of at most " + show(most) + as);
+  fail((o.lr ? "lr is " + show(*o.lr) : "lr is " + show(rule.lr) + " and lr_scale " + show(o.lr_scale)) + scales +
+       "; expected hyperparameters that give coefficients of at most " + show(most) + as);
 }
 
 /// Fails for a decay_scale if the decay has no weight_decay that it could scale. No decay needs none.
