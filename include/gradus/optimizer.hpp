@@ -641,6 +641,11 @@ class optimizer
   /// Gives a new tensor its mask of trained elements. A mask of all elements is none.
   void set_mask(tensor& x, const std::string& name, const trained_mask& is_trained) const
   {
+    if (on_device)
+      detail::fail(
+          "the mask of tensor " + detail::quote(name) +
+          " is given; expected none on a device: set the gradients of the other elements to 0, or choose a CPU "
+          "backend");
     if (is_trained.size().value_or(x.size) != x.size)
       detail::fail("size of the mask of tensor " + detail::quote(name) + " is " + std::to_string(*is_trained.size()) +
                    "; expected " + std::to_string(x.size) + ", the size of its parameters");
@@ -652,8 +657,6 @@ class optimizer
     for (std::size_t i = 0; i < x.size; ++i)
       x.trained[i] = is_trained(i);
     parts_type::settle_mask(x);
-    if constexpr (on_device)
-      x.trained_there = {x.size, 0, model::memory_source::get(engine_.backend())};
   }
   template <class X>
   static void clear(std::span<X> values, const std::vector<unsigned char>& mask)
@@ -692,7 +695,6 @@ class optimizer
       x.master.restore(parameters.data(), x.size, engine_);
     if (masked) {
       x.trained = std::move(masked->trained);
-      x.trained_there = std::move(masked->trained_there);
       x.uncounted = masked->uncounted;
     }
     x.group = g;

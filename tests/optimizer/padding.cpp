@@ -215,6 +215,20 @@ TEST_CASE("padding: as a range of bool, of another size, of a whole tensor, and 
   CHECK(a.weights == std::vector<float>(8, 0.0f));
 }
 
+#if defined(GRADUS_TEST_THRUST_DEVICE)
+
+TEST_CASE("trained_mask: is refused on a device")
+{
+  tensor<float> a(8, 1);
+  gradus::optimizer<gradus::adams> opt(scheduled);
+  CHECK(refusal([&] { opt.add("a", a.weights, a.gradients, gradus::trained_mask(std::vector<bool>(8, true))); }) ==
+        "gradus: the mask of tensor \"a\" is given; expected none on a device: set the gradients of the other elements "
+        "to 0, or choose a CPU backend");
+  CHECK(opt.parameter_count() == 0);
+}
+
+#else
+
 namespace {
 
 // Masks of n elements: scattered, whole stages of a sweep, rows of a matrix, one element, all but one, none.
@@ -434,3 +448,5 @@ TEST_CASE("trained_mask: of another size, with 8-bit state and with padding is r
   CHECK(codes.parameter_count() == 0);
   static_assert(!std::is_convertible_v<std::vector<bool>, gradus::trained_mask>);
 }
+
+#endif

@@ -105,8 +105,7 @@ struct model {
     std::size_t cohort = 0;
     std::size_t uncounted = 0;               // the number of elements that count in no mean: padding, or not trained
     std::vector<std::uint8_t> trained = {};  // 1 or 0 each; empty if all are
-    array_memory<std::uint8_t, typename memory_source::type> trained_there = {};  // a device's copy of it
-    std::uint64_t first_in_whole = 0;  // the index of the first element, if this is a part of a larger tensor
+    std::uint64_t first_in_whole = 0;        // the index of the first element, if this is a part of a larger tensor
     std::size_t next_free = no_place;
     bool attached = false;
     bool has_gradients = false;

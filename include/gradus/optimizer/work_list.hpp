@@ -58,9 +58,7 @@ class work_list {
              pages_,
              x.cohort,
              no_place,
-             x.trained.empty()       ? nullptr
-             : x.trained_there.get() ? x.trained_there.get()
-                                     : x.trained.data(),
+             x.trained.empty() ? nullptr : x.trained.data(),
              x.first_in_whole,
              x.is_counted};
       for (std::size_t k = 0; k < Model::slots; ++k)

@@ -336,9 +336,6 @@ class device_step {
         if (host_cohorts_[c].active)
           host_sums_[p.cohorts[c].sum].cohort = c;
     }
-    for (const auto& x : p.table.all())
-      if (x.active && !x.trained.empty())
-        device_.copy(x.trained_there.get(), x.trained.data(), x.size);
     device_board b;
     b.seed = p.seed;
     b.elements = double(elements_);
@@ -371,8 +368,6 @@ class device_step {
       d.master = x.master;
       d.aligned = d.aligned && is_whole(x.master);
     }
-    d.trained = x.trained;
-    d.aligned = d.aligned && !x.trained;
     for (std::size_t k = 0; k < model::slots; ++k)
       if constexpr (in_codes) {
         d.slots[k] = x.state[k].codes;

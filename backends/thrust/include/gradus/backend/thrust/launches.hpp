@@ -155,12 +155,10 @@ struct first_look {
     if (parts.measures)
       sum_squares(p, warp);
     else if (!is_finite(data.board->given_norm_sq))  // the norm may have overflowed although all gradients are finite
-      with_mask_of(p.tensor, gradient_element<T>(), [&](const auto& element) {
-        warp.for_lanes([&](std::size_t lane, std::size_t) {
-          for_lane_of_page<8>(p, lane, element, [&](double g) {
-            if (!is_finite(g))
-              set_flag(data.board->has_nonfinite);
-          });
+      warp.for_lanes([&](std::size_t lane, std::size_t) {
+        for_lane_of_page<8>(p, lane, gradient_element<T>(), [&](double g) {
+          if (!is_finite(g))
+            set_flag(data.board->has_nonfinite);
         });
       });
   }
@@ -190,16 +188,14 @@ struct first_look {
   GRADUS_HOST_DEVICE void sum_squares(const Page& p, const Warp& warp) const noexcept
   {
     double partial[Data::units][Warp::lanes];
-    with_mask_of(p.tensor, gradient_element<T>(), [&](const auto& element) {
-      warp.for_lanes([&](std::size_t lane, std::size_t own) {
-        double sum[Data::units] = {};
-        for_lane_of_page<batch>(p, lane, element, [&sum](double g) {
-          for (std::size_t u = 0; u < Data::units; ++u)
-            sum[u] = square_term{}(sum[u], u == 0 ? g : g * (1 / Data::unit(u)));
-        });
+    warp.for_lanes([&](std::size_t lane, std::size_t own) {
+      double sum[Data::units] = {};
+      for_lane_of_page<batch>(p, lane, gradient_element<T>(), [&sum](double g) {
         for (std::size_t u = 0; u < Data::units; ++u)
-          partial[u][own] = sum[u];
+          sum[u] = square_term{}(sum[u], u == 0 ? g : g * (1 / Data::unit(u)));
       });
+      for (std::size_t u = 0; u < Data::units; ++u)
+        partial[u][own] = sum[u];
     });
     for (std::size_t u = 0; u < Data::units; ++u) {
       const double sum = warp.sum(partial[u]);
@@ -295,7 +291,7 @@ struct second_look {
     if (is_set(b.may_overflow))
       warp.for_lanes([&](std::size_t lane, std::size_t) {
         for (std::size_t i = p.begin + lane; i < p.end && !is_set(b.overflows); i += page_lanes)
-          if (p.tensor.is_trained(i) && overflows(cohort, p.tensor, i))
+          if (overflows(cohort, p.tensor, i))
             set_flag(b.overflows);
       });
     if constexpr (Data::one_pass) {

@@ -83,10 +83,7 @@ struct device_tensor {
   masters_pointer<typename Precision::master_type> master;
   std::size_t size, first_pack, first_page, cohort, sum;
   std::uint64_t name_hash;
-  bool aligned;                 // whether all arrays are aligned to whole packs, and all elements are trained
-  const std::uint8_t* trained;  // 1 or 0 for each element; null if all are
-
-  GRADUS_HOST_DEVICE bool is_trained(std::size_t i) const noexcept { return !trained || on_device(trained)[i] != 0; }
+  bool aligned;  // whether all arrays are aligned to whole packs
 
   GRADUS_HOST_DEVICE static constexpr bool is_nonnegative(std::size_t k) noexcept { return Nonnegative >> k & 1; }
   /// The share of its block's scale that a code of slot k stands for.

@@ -111,25 +111,6 @@ struct next_moment_element {
   }
 };
 
-/// An element that is 0 where the tensor is not trained.
-template <class Element>
-struct trained_element {
-  Element element;
-  template <class Tensor>
-  GRADUS_HOST_DEVICE auto operator()(const Tensor& x, std::size_t i) const noexcept
-  {
-    using X = decltype(element(x, i));
-    return x.is_trained(i) ? element(x, i) : X{};
-  }
-};
-/// Calls f with an element, or with its trained_element for a tensor with a mask. Pages of other tensors have no
-/// condition in their loops.
-template <class Tensor, class Element, class F>
-GRADUS_HOST_DEVICE auto with_mask_of(const Tensor& x, const Element& element, const F& f) noexcept
-{
-  return x.trained ? f(trained_element<Element>{element}) : f(element);
-}
-
 // ── the sum of a page ────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Calls add(x) for a lane's elements of a page in order, and for zeros after the end, which change no sum. Elements are
@@ -152,15 +133,13 @@ GRADUS_HOST_DEVICE void for_lane_of_page(const Page& p, std::size_t lane, const 
 
 /// The sum of a page's terms, in all lanes.
 template <class Term, std::size_t Batch, class Warp, class Page, class Element>
-GRADUS_HOST_DEVICE double sum_of_page(const Warp& warp, const Page& p, const Element& of_all) noexcept
+GRADUS_HOST_DEVICE double sum_of_page(const Warp& warp, const Page& p, const Element& element) noexcept
 {
   double partial[Warp::lanes];
-  with_mask_of(p.tensor, of_all, [&](const auto& element) {
-    warp.for_lanes([&](std::size_t lane, std::size_t own) {
-      double sum = 0;
-      for_lane_of_page<Batch>(p, lane, element, [&sum](double x) { sum = Term{}(sum, x); });
-      partial[own] = sum;
-    });
+  warp.for_lanes([&](std::size_t lane, std::size_t own) {
+    double sum = 0;
+    for_lane_of_page<Batch>(p, lane, element, [&sum](double x) { sum = Term{}(sum, x); });
+    partial[own] = sum;
   });
   return warp.sum(partial);
 }

@@ -74,12 +74,8 @@ struct update_pack {
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1  // a pack needs no loop; single numbers are rare, and unrolling would take registers
 #endif
-    for (std::size_t i = 0; i < n; ++i) {
-      if constexpr (real<V>)
-        if (!x.is_trained(begin + i))
-          continue;
+    for (std::size_t i = 0; i < n; ++i)
       apply_at<V>(kernel, theta, g, slots, i);
-    }
   }
 
   GRADUS_HOST_DEVICE static auto slot_at(const Tensor& x, std::uint64_t key, std::size_t k, std::size_t begin) noexcept
