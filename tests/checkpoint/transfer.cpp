@@ -47,6 +47,8 @@ struct one_tensor {
 
   std::string_view name() const { return "adam"; }
   std::size_t group_count() const { return 1; }
+  double lr_scale(gradus::group_handle) const { return 1; }
+  void set_lr_scale(double, gradus::group_handle) {}
   gradus::group_handle group_at(std::size_t) const { return {}; }
   std::vector<gradus::named_number> hyperparameters(gradus::group_handle) const { return {{"lr", 0.5}}; }
   void check_hyperparameters(std::span<const gradus::named_number>, gradus::group_handle) const {}

@@ -114,8 +114,10 @@ struct scene {
           values[0] = 1 + r.below(6);
           find(name).steps = values[0];
         }
-      } else if (key == "exp_avg_sq_sum" && writes_sums)
-        values[0] = std::numeric_limits<double>::quiet_NaN();
+      } else if constexpr (std::is_same_v<value, double>) {
+        if (key == "exp_avg_sq_sum" && writes_sums)
+          values[0] = std::numeric_limits<double>::quiet_NaN();
+      }
     });
   }
   void visit_without_writing()
