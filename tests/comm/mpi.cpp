@@ -13,8 +13,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <new>
 #include <span>
@@ -31,7 +29,9 @@
 #include <gradus/distributed.hpp>
 #include <gradus/gradus.hpp>
 
+#include "support/folder.hpp"
 #include "support/random.hpp"
+#include "support/tensors.hpp"
 
 // ── every operator new of this program, counted ──────────────────────────────────────────────────────────────────────
 
@@ -64,6 +64,7 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(
 namespace {
 
 using namespace std::chrono_literals;
+using support::content, support::number;
 using world_type = gradus::comm::mpi;
 
 int failures = 0;
@@ -74,21 +75,6 @@ void expect(bool good, const std::string& what)
     return;
   ++failures;
   std::fprintf(stderr, "failed: %s\n", what.c_str());
-}
-
-std::string content(const std::string& path)
-{
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-template <class N>
-N number(double x)
-{
-  if constexpr (gradus::real<N>)
-    return N(x);
-  else
-    return N(float(x));
 }
 
 // ── a model ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@
 
 namespace {
 
-using support::refusal, support::save, support::scheduled, support::tensor;
+using support::number, support::refusal, support::save, support::scheduled, support::tensor;
 
 // As oneDNN pads channels to blocks of 16: of each block of 16 the first so many are numbers.
 constexpr std::size_t in_block = 10;
@@ -37,14 +37,8 @@ double padded_difference(const Recipe& recipe, std::string_view name)
 {
   using P = typename gradus::precision_of<T>::parameter_type;
   using G = typename gradus::precision_of<T>::gradient_type;
-  const auto number = []<class N>(std::type_identity<N>, double x) {
-    if constexpr (gradus::real<N>)
-      return N(x);
-    else
-      return N(float(x));
-  };
-  const auto P_of = [&](double x) { return number(std::type_identity<P>{}, x); };
-  const auto G_of = [&](double x) { return number(std::type_identity<G>{}, x); };
+  const auto P_of = [&](double x) { return number<P>(x); };
+  const auto G_of = [&](double x) { return number<G>(x); };
   const auto back = [](P x) {
     if constexpr (gradus::real<P>)
       return double(x);
@@ -241,14 +235,6 @@ constexpr mask_function masks[] = {[](std::size_t i) { return i % 3 != 0; },
                                    [](std::size_t i) { return i != 600; },
                                    [](std::size_t) { return false; }};
 
-template <class X>
-X number(double x)
-{
-  if constexpr (gradus::real<X>)
-    return X(x);
-  else
-    return X(float(x));
-}
 template <class X>
 bool same_bits(const X& a, const X& b)
 {

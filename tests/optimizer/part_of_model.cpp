@@ -17,16 +17,7 @@
 
 namespace {
 
-using support::refusal, support::same;
-
-template <class N>
-N number(double x)
-{
-  if constexpr (gradus::real<N>)
-    return N(x);
-  else
-    return N(float(x));
-}
+using support::number, support::refusal, support::same;
 
 // Steps of a tensor whole, and of the same tensor in two parts; whether they give the same weights.
 template <class Precision, class Recipe>

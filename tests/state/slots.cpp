@@ -9,22 +9,9 @@
 #include <gradus/gradus.hpp>
 
 #include "support/own_rules.hpp"
+#include "support/precision_model.hpp"
 
-namespace {
-
-using gradus::bfloat16, gradus::block8, gradus::precision;
-
-using bf16_state = precision<float, float, bfloat16>;
-using block8_state = precision<float, float, block8>;
-using bf16_master = precision<bfloat16, bfloat16, float, float>;
-using bf16_all = precision<bfloat16, bfloat16, bfloat16>;
-
-template <class T>
-using parameter_of = typename gradus::precision_of<T>::parameter_type;
-template <class T>
-using gradient_of = typename gradus::precision_of<T>::gradient_type;
-
-}  // namespace
+using namespace support;
 
 TEST_CASE("state_bytes: of every recipe")
 {

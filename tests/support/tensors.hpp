@@ -13,6 +13,16 @@
 
 namespace support {
 
+// A number of any type that parameters or gradients may have.
+template <class N>
+N number(double x)
+{
+  if constexpr (gradus::real<N>)
+    return N(x);
+  else
+    return N(float(x));
+}
+
 template <class T>
 bool same(const std::vector<T>& a, const std::vector<T>& b)
 {

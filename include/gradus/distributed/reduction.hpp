@@ -77,7 +77,7 @@ void add_pieces(const G* pieces, std::size_t count, std::size_t length, reductio
         }
         std::memcpy(sums[level], next, n * sizeof(T));
       }
-      // What is left, from the smallest sum to the largest: each is added to a larger one on its left.
+      // The sums that are left are added up from the smallest on. The larger sum stands on the left of each addition.
       std::size_t level = 0;
       while (!(count >> level & 1))
         ++level;

@@ -284,7 +284,7 @@ class sharded {
     for (; accumulated_ >> level & 1; ++level)
       detail::add_pairwise(levels_[level].get(), gradients_.get(), n);
     if (++accumulated_ == options_.microbatches) {
-      // From the smallest sum to the largest. The last microbatch is at `level`, and the rest lies above it.
+      // The sum that has just been made is the smallest, of `level`. The larger ones are added to it, smallest first.
       for (++level; accumulated_ >> level; ++level)
         if (accumulated_ >> level & 1)
           detail::add_pairwise(levels_[level].get(), gradients_.get(), n);
