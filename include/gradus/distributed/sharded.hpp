@@ -22,10 +22,12 @@
 #include <gradus/checkpoint/transfer.hpp>
 #include <gradus/distributed/agreement.hpp>
 #include <gradus/distributed/communicator.hpp>
+#include <gradus/distributed/gradient_exchange.hpp>
 #include <gradus/distributed/layout.hpp>
 #include <gradus/distributed/reduction.hpp>
 #include <gradus/distributed/sharded_step.hpp>
 #include <gradus/distributed/sharded_values.hpp>
+#include <gradus/distributed/talk.hpp>
 #include <gradus/error.hpp>
 #include <gradus/optimizer.hpp>
 
@@ -93,19 +95,11 @@ class sharded {
   /// \throws std::invalid_argument for a hyperparameter or option that is out of range
   explicit sharded(Comm& world, Recipe hyperparameters, const sharded_options& options = {},
                    Backend backend = Backend())
-      : options_(options), talk_(world, options.timeout), inner_(hyperparameters, inner_backend(backend, talk_))
+      : options_(options), talk_(world, options.timeout), inner_(hyperparameters, inner_backend(backend, talk_)),
+        exchange_(talk_, options.reduction, options.microbatches)
   {
     if (options.timeout.count() <= 0)
       detail::fail("timeout is " + std::to_string(options.timeout.count()) + " ms; expected more than 0");
-    if (options.microbatches == 0)
-      detail::fail("microbatches is 0; expected at least 1");
-    if (options.microbatches > 1 && !std::is_same_v<gradient_type, gradient_sum>)
-      detail::fail("microbatches is " + std::to_string(options.microbatches) +
-                   ", and the gradients have 16 bits; expected 1, because sums of microbatches need float: add them in "
-                   "arrays of your own");
-    if (options.reduction == reduction::engine && !std::is_same_v<gradient_type, gradient_sum>)
-      detail::fail("reduction is engine, and the gradients have 16 bits, which communicators cannot add; expected "
-                   "ranks_in_order or tree, which add in float");
   }
   sharded(const sharded&) = delete;
   sharded& operator=(const sharded&) = delete;
@@ -161,7 +155,7 @@ class sharded {
     std::string own(name);
     for (std::size_t k = tensors_.size(); own.empty() || (name.empty() && places_.contains(own)); ++k)
       own = "tensor" + std::to_string(k);
-    tensor added{own, n, in.value_or(group_handle{}), counts, {}, 0, 0};
+    tensor added{own, n, in.value_or(group_handle{}), counts, {}};
     places_.reserve(places_.size() + 1);
     tensors_.reserve(tensors_.capacity() > tensors_.size() ? tensors_.capacity() : 2 * tensors_.size() + 1);
     // An empty tensor, so that all ranks have the same names, groups and step counts in the same order.
@@ -189,7 +183,7 @@ class sharded {
     talk_.begin("commit()", list_hash());
     speak(problem, thrown);
     is_committed_ = true;
-    begin_cycle();
+    exchange_.begin_cycle();
   }
 
   /// A tensor's parameters, whole on every rank. Valid as long as the optimizer.
@@ -203,13 +197,13 @@ class sharded {
   std::span<gradient_type> gradients(std::string_view name)
   {
     const detail::element_range r = layout_.tensors()[committed(name)];
-    return {gradients_.get() + r.begin, r.size()};
+    return {exchange_.gradients() + r.begin, r.size()};
   }
   /// All gradients as one array, with gaps of zeros between tensors, to clear them or to add to them.
   std::span<gradient_type> all_gradients()
   {
     check_committed();
-    return {gradients_.get(), layout_.elements()};
+    return {exchange_.gradients(), layout_.elements()};
   }
 
   /// Freezes a tensor: steps skip it. All ranks must freeze the same.
@@ -256,19 +250,7 @@ class sharded {
   /// Says that this rank's gradients of a tensor are complete, so that the exchange of its bucket may begin while others
   /// are computed. Optional, in any order, and no rank needs to say it of the same tensors: `step` begins with the rest.
   /// \throws std::invalid_argument if it was said before in this step
-  void ready(std::string_view name)
-  {
-    const std::size_t i = committed(name);
-    if (options_.microbatches > 1)
-      detail::fail("ready(" + detail::quote(name) + ") is called with microbatches of " +
-                   std::to_string(options_.microbatches) + "; expected accumulate() after each");
-    if (tensors_[i].is_ready)
-      detail::fail("ready(" + detail::quote(name) + ") is called twice; expected once before each step");
-    tensors_[i].is_ready = true;
-    for (std::size_t b = tensors_[i].first_bucket; b < tensors_[i].last_bucket; ++b)
-      --waiting_[b];
-    exchange(false);
-  }
+  void ready(std::string_view name) { exchange_.ready(committed(name), name); }
 
   /// Ends a microbatch: adds its gradients to those before it, in the order of a binary tree, and clears `gradients`. Call
   /// it `microbatches` times before each step, which then clears them, too. With `reduction::tree`, and a power of two of
@@ -276,22 +258,7 @@ class sharded {
   void accumulate()
   {
     check_committed();
-    if (accumulated_ == options_.microbatches)
-      detail::fail("accumulate() is called " + std::to_string(accumulated_ + 1) + " times; expected " +
-                   std::to_string(options_.microbatches) + ", the microbatches of a step");
-    const std::size_t n = layout_.elements();
-    std::size_t level = 0;
-    for (; accumulated_ >> level & 1; ++level)
-      detail::add_pairwise(levels_[level].get(), gradients_.get(), n);
-    if (++accumulated_ == options_.microbatches) {
-      // The sum that has just been made is the smallest, of `level`. The larger ones are added to it, smallest first.
-      for (++level; accumulated_ >> level; ++level)
-        if (accumulated_ >> level & 1)
-          detail::add_pairwise(levels_[level].get(), gradients_.get(), n);
-      return;
-    }
-    std::memcpy(levels_[level].get(), gradients_.get(), n * sizeof(gradient_type));
-    gradients_.fill(gradient_type());
+    exchange_.accumulate();
   }
 
   /// Takes one step. Collective. The options are those of `optimizer`, the same on all ranks, without model_size.
@@ -301,14 +268,11 @@ class sharded {
   step_report step(const step_options& o = {})
   {
     check_committed();
-    if (options_.microbatches > 1 && accumulated_ != options_.microbatches)
-      detail::fail("step() comes after " + std::to_string(accumulated_) + " calls of accumulate(); expected " +
-                   std::to_string(options_.microbatches) + ", the microbatches of a step");
+    exchange_.check_microbatches();
     talk_.begin("step " + std::to_string(steps_ + 1), hash_of(o));
     ++steps_;
-    const bool clears = accumulated_ > 0;
-    exchange(true);
-    begin_cycle();
+    const bool clears = exchange_.has_accumulated();
+    exchange_.finish();
     read_masters();
 #if GRADUS_EXCEPTIONS
     try {
@@ -326,7 +290,7 @@ class sharded {
 #endif
     talk_.finish_gathers();
     if (clears)
-      gradients_.fill(gradient_type());
+      exchange_.clear();
     return inner_.report();
   }
   /// The report of the last step.
@@ -490,19 +454,11 @@ class sharded {
     group_handle group;
     in_norm counts;
     tensor_handle anchor;
-    std::size_t first_bucket, last_bucket;  // the buckets that it is in: first_bucket ≤ b < last_bucket
-    bool is_ready = false;
   };
   /// A part that this rank steps.
   struct rank_part : detail::tensor_part {
     tensor_handle handle;
   };
-  /// A bucket's exchange that is running.
-  struct running {
-    std::size_t bucket;
-    request r;
-  };
-
   std::size_t place(std::string_view name) const
   {
     const auto found = places_.find(std::string(name));
@@ -600,68 +556,15 @@ class sharded {
   /// Fails on all ranks if their lists, hyperparameters or options differ, and says where lists differ first.
   void agree_on_list()
   {
-    const std::size_t ranks = talk_.ranks();
-    if (ranks == 1) {
-      if (tensors_.empty())
-        detail::fail("commit() has no tensors; expected at least one add() before it");
-      return;
-    }
-    std::int64_t words[detail::statement::word_count];
-    detail::statement::write(words, list_hash(), 0, tensors_.empty(), talk_.rank());
-    request r = talk_.comm->sum(words, detail::statement::word_count);
-    talk_.wait(r, "comparison of the lists");
-    if (detail::statement::problems(words) > 0)
-      detail::fail("commit() has no tensors on " + std::to_string(detail::statement::problems(words)) +
-                   " ranks; expected at least one add() before it on every rank");
-    if (detail::statement::agrees(words, list_hash(), ranks))
-      return;
-    // Every rank looks for its first tensor that is not rank 0's, and all hear of the first of these.
-    std::uint64_t count = tensors_.size();
-    broadcast(&count, sizeof count);
-    std::vector<std::uint64_t> hashes(std::size_t(count), 0);
-    for (std::size_t i = 0; talk_.rank() == 0 && i < hashes.size(); ++i)
-      hashes[i] = hash_of(tensors_[i]);
-    if (count > 0)
-      broadcast(hashes.data(), hashes.size() * sizeof hashes[0]);
-    std::uint64_t first = 0;
-    while (first < count && first < tensors_.size() &&
-           hash_of(tensors_[std::size_t(first)]) == hashes[std::size_t(first)])
-      ++first;
-    std::vector<std::uint64_t> firsts(2 * ranks);
-    firsts[2 * talk_.rank()] = first;
-    firsts[2 * talk_.rank() + 1] = tensors_.size();
-    request gather = talk_.comm->all_gather(firsts.data(), 2 * sizeof firsts[0]);
-    talk_.wait(gather, "comparison of the lists");
-    std::size_t other = 0;
-    for (std::size_t k = 1; k < ranks; ++k)
-      if ((firsts[2 * k] < count || firsts[2 * k + 1] != count) && (other == 0 || firsts[2 * k] < firsts[2 * other]))
-        other = k;
-    if (other == 0)
-      detail::fail(
-          "the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
-          "expected the same on every rank");
-    const std::uint64_t at = firsts[2 * other];
-    std::string text = at < tensors_.size() ? detail::quote(tensors_[std::size_t(at)].name) + " of " +
-                                                  std::to_string(tensors_[std::size_t(at)].size) + " elements"
-                                            : "missing";
-    std::uint64_t length = text.size();
-    broadcast(&length, sizeof length);
-    text.resize(std::size_t(length));
-    broadcast(text.data(), text.size());
-    detail::fail("the ranks' lists differ in commit(): tensor " + std::to_string(at) + " is " + text +
-                 " on rank 0, and another, or in another group, on rank " + std::to_string(other) +
-                 "; expected every rank to add the same tensors in the same order");
-  }
-  void broadcast(void* bytes, std::size_t n)
-  {
-    request r = talk_.comm->broadcast(bytes, n, 0);
-    talk_.wait(r, "comparison of the lists");
+    std::vector<std::uint64_t> hashes;
+    for (const tensor& x : tensors_)
+      hashes.push_back(hash_of(x));
+    detail::agree_on_list(talk_, list_hash(), hashes, [this](std::size_t i) {
+      return detail::quote(tensors_[i].name) + " of " + std::to_string(tensors_[i].size) + " elements";
+    });
   }
 
   // ── memory ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  static constexpr bool sums_in_place = std::is_same_v<gradient_type, gradient_sum>;
-  static constexpr std::size_t most_running = 2;  // exchanges at a time
 
   void allocate()
   {
@@ -672,21 +575,7 @@ class sharded {
     layout_ = {sizes, ranks, options_.bucket / sizeof(gradient_type)};
     const std::size_t n = layout_.elements(), buckets = layout_.buckets().size();
     parameters_ = {n, parameter_type()};
-    gradients_ = {n, gradient_type()};
-    if (!sums_in_place)
-      sums_ = {layout_.of_rank(), gradient_sum()};
-    std::size_t levels = 0;
-    while (options_.microbatches >> levels > 1)
-      ++levels;
-    for (std::size_t k = 0; options_.microbatches > 1 && k <= levels; ++k)
-      levels_.emplace_back(n, gradient_type());
-    if (ranks > 1)
-      for (auto& memory : received_)
-        memory = {buckets > 0 ? layout_.buckets()[0].size() : 0, gradient_type()};
-    waiting_.assign(buckets, 0);
-    running_.reserve(most_running);
-    for (std::size_t i = 0; i < tensors_.size(); ++i)
-      find_buckets(tensors_[i], layout_.tensors()[i]);
+    exchange_.allocate(layout_);
     for (std::size_t b = 0; b < buckets; ++b) {
       const detail::element_range all = layout_.buckets()[b];
       auto& bucket = talk_.buckets.emplace_back();
@@ -699,31 +588,13 @@ class sharded {
       std::string name(1, '\0');
       name += std::to_string(parts_.size());
       const tensor_handle h = inner_.add_spans(name, {parameters_.get() + p.place, p.size},
-                                               std::span<const gradient_sum>(sum_at(p.bucket, p.place), p.size),
+                                               std::span<const gradient_sum>(exchange_.sum_at(p.bucket, p.place),
+                                                                             p.size),
                                                x.group);
       inner_.set_part(h, x.name, p.first);
       inner_.set_in_norm(h, x.counts);
       parts_.push_back({p, h});
     }
-  }
-  void find_buckets(tensor& x, const detail::element_range& r)
-  {
-    const auto& all = layout_.buckets();
-    x.first_bucket = x.last_bucket = 0;
-    if (r.size() == 0)
-      return;
-    const std::size_t length = all[0].size();
-    x.first_bucket = r.begin / length;
-    x.last_bucket = (r.end - 1) / length + 1;
-  }
-  /// Where the sum of the gradient at a place of this rank's slice is.
-  gradient_sum* sum_at(std::size_t bucket, std::size_t at) const
-  {
-    if constexpr (sums_in_place)
-      return gradients_.get() + at;
-    else
-      return sums_.get() + layout_.buckets()[bucket].begin / layout_.ranks() + at -
-             layout_.slice(bucket, talk_.rank()).begin;
   }
 
   /// Master weights are those of the parameters at the first step, unless they were loaded.
@@ -734,74 +605,6 @@ class sharded {
         for (const rank_part& p : parts_)
           inner_.reset_master(p.handle);
     has_masters_ = true;
-  }
-
-  // ── the exchange of gradients ──────────────────────────────────────────────────────────────────────────────────────
-
-  /// Begins a step: no tensor is ready, and no bucket is sent.
-  void begin_cycle()
-  {
-    accumulated_ = 0;
-    next_ = layout_.buckets().size();
-    for (std::size_t& w : waiting_)
-      w = 0;
-    for (tensor& x : tensors_) {
-      x.is_ready = false;
-      for (std::size_t b = x.first_bucket; b < x.last_bucket; ++b)
-        ++waiting_[b];
-    }
-  }
-  /// Starts the exchange of buckets, from the last to the first on every rank, in whatever order they become ready: of
-  /// those that are, or of all, and then waits for all.
-  void exchange(bool all)
-  {
-    for (;;) {
-      while (!running_.empty() && talk_.comm->test(running_.front().r))
-        finish_first(false);
-      if (next_ > 0 && (all || waiting_[next_ - 1] == 0) && running_.size() < most_running)
-        start(--next_);
-      else if (all && !running_.empty())
-        finish_first(true);
-      else
-        break;
-    }
-  }
-  void start(std::size_t b)
-  {
-    const detail::element_range whole = layout_.buckets()[b], mine = layout_.slice(b, talk_.rank());
-    const gradient_type* const from = gradients_.get() + whole.begin;
-    if (talk_.ranks() == 1)
-      return add_up(b, from);
-    gradient_type* const to = received_[b % most_running].get();
-    if constexpr (sums_in_place)
-      if (options_.reduction == reduction::engine) {
-        running_.push_back({b, talk_.comm->reduce_scatter(from, to, mine.size())});
-        return;
-      }
-    running_.push_back({b, talk_.comm->exchange(from, to, mine.size() * sizeof(gradient_type))});
-  }
-  void finish_first(bool waits)
-  {
-    if (waits)
-      talk_.wait(running_.front().r, "exchange of the gradients");
-    const std::size_t b = running_.front().bucket;
-    for (std::size_t k = 1; k < running_.size(); ++k)
-      running_[k - 1] = std::move(running_[k]);
-    running_.pop_back();
-    add_up(b, received_[b % most_running].get());
-  }
-  /// Adds the ranks' pieces of this rank's slice of a bucket.
-  void add_up(std::size_t b, const gradient_type* pieces)
-  {
-    const detail::element_range mine = layout_.slice(b, talk_.rank());
-    gradient_sum* const to = sum_at(b, mine.begin);
-    if constexpr (sums_in_place)
-      if (options_.reduction == reduction::engine || talk_.ranks() == 1) {
-        if (to != pieces)
-          std::memcpy(to, pieces, mine.size() * sizeof(gradient_sum));
-        return;
-      }
-    detail::add_pieces(pieces, talk_.ranks(), mine.size(), options_.reduction, to);
   }
 
   // ── state ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -823,19 +626,12 @@ class sharded {
   sharded_options options_;
   detail::step_talk<Comm> talk_;
   inner_optimizer inner_;
+  detail::gradient_exchange<Comm, gradient_type> exchange_;
   std::vector<tensor> tensors_;
   std::unordered_map<std::string, std::size_t> places_;
   detail::page_layout layout_;
   std::vector<rank_part> parts_;
   detail::array_memory<parameter_type> parameters_;
-  detail::array_memory<gradient_type> gradients_;
-  detail::array_memory<gradient_sum> sums_;                     // of this rank's slices, if they are of another type
-  detail::array_memory<gradient_type> received_[most_running];  // the pieces of a bucket
-  std::vector<detail::array_memory<gradient_type>> levels_;     // sums of 1, 2, 4, … microbatches
-  std::vector<std::size_t> waiting_;  // for each bucket, how many of its tensors are not ready
-  std::vector<running> running_;
-  std::size_t next_ = 0;  // the buckets from this one on have been sent
-  std::size_t accumulated_ = 0;
   std::uint64_t steps_ = 0, list_hash_ = 0;
   bool is_committed_ = false, has_masters_ = false, list_is_hashed_ = false;
   bool* others_failed_ = nullptr;

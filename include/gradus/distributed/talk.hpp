@@ -1,0 +1,217 @@
+#pragma once
+/// \file
+/// What a rank says to the others in one collective call, and what it hears from them.
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gradus/distributed/agreement.hpp>
+#include <gradus/distributed/communicator.hpp>
+#include <gradus/error.hpp>
+#include <gradus/kernel/exact_sum.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// What the engine of a sharded optimizer and the optimizer itself share: the communicator, and what a step says to the
+/// other ranks.
+template <class Comm>
+class step_talk {
+ public:
+  using request = typename Comm::request;
+
+  /// One bucket of parameters, as bytes.
+  struct bucket {
+    const void* end = nullptr;  // after its last parameter
+    void* bytes = nullptr;
+    std::size_t slice = 0;  // the bytes of one rank's slice
+    request gather = {};
+    bool is_running = false;
+  };
+
+  explicit step_talk(Comm& c, std::chrono::milliseconds timeout) : comm(&c), timeout_(timeout) {}
+
+  Comm* comm;
+  std::vector<bucket> buckets;
+
+  std::size_t ranks() const { return std::size_t(comm->size()); }
+  std::size_t rank() const { return std::size_t(comm->rank()); }
+
+  /// Begins a call in which all ranks talk. \param in  its name  \param hash  of what all ranks must agree on
+  void begin(std::string in, std::uint64_t hash)
+  {
+    in_ = std::move(in);
+    hash_ = hash;
+    said_ = 0;
+    counted_ = 0;
+  }
+  const std::string& in() const noexcept { return in_; }
+  void count(std::uint64_t elements) noexcept { counted_ = elements; }
+  bool has_spoken() const noexcept { return said_ > 0; }
+  /// The number of elements that count in all ranks together, from the first talk of the call.
+  std::uint64_t counted_elements() const noexcept { return all_counted_; }
+
+  /// Waits for an operation.
+  void wait(request& r, const char* what) { wait_for(*comm, r, timeout_, in_, what); }
+
+  /// Adds sums over all ranks, and compares what the ranks believe.
+  void add_up(std::span<exact_sum> sums) { talk(sums, false); }
+
+  /// Agrees without sums. A rank that had a problem says so, and all ranks then fail.
+  /// \param mine  the problem of this rank, or ""
+  void agree(const std::string& mine) { talk({}, !mine.empty()); }
+  /// Takes part in the talk of a step that this rank has to refuse, so that no other rank waits for it or goes on.
+  void refuse_step() noexcept
+  {
+#if GRADUS_EXCEPTIONS
+    try {
+      std::vector<exact_sum> none(usual_sums_);
+      talk(none, true);
+    } catch (...) {
+      // This rank's own problem is reported.
+    }
+#endif
+  }
+
+  /// Starts to gather a bucket, whose weights this rank has computed.
+  void start_gather(bucket& b)
+  {
+    if (ranks() == 1)
+      return;
+    b.gather = comm->all_gather(b.bytes, b.slice);
+    b.is_running = true;
+  }
+  /// Lets the communicator work on what is running.
+  void progress()
+  {
+    for (bucket& b : buckets)
+      b.is_running = b.is_running && !comm->test(b.gather);
+  }
+  void finish_gathers()
+  {
+    for (bucket& b : buckets)
+      if (b.is_running) {
+        wait(b.gather, "all-gather of the parameters");
+        b.is_running = false;
+      }
+  }
+
+ private:
+  void talk(std::span<exact_sum> sums, bool has_problem)
+  {
+    if (!sums.empty())
+      usual_sums_ = sums.size();
+    const std::uint64_t hash = running_hash().add(hash_).add(std::uint64_t(said_++)).value();
+    const std::size_t n = sums.size() * exact_sum::word_count + statement::word_count;
+    words_.resize(n);
+    std::int64_t* const last = words_.data() + n - statement::word_count;
+    statement::write(last, hash, counted_, has_problem, rank());
+    for (std::size_t k = 0; k < sums.size(); ++k) {
+      sums[k].carry();
+      std::memcpy(words_.data() + k * exact_sum::word_count, sums[k].words, sizeof sums[k].words);
+    }
+    if (ranks() > 1) {
+      request r = comm->sum(words_.data(), n);
+      wait(r, "sum of the step's scalars");
+    }
+    for (std::size_t k = 0; k < sums.size(); ++k)
+      std::memcpy(sums[k].words, words_.data() + k * exact_sum::word_count, sizeof sums[k].words);
+    if (said_ == 1)
+      all_counted_ = statement::counted(last);
+    const std::size_t problems = statement::problems(last);
+    if (problems == 1)
+      fail(in_ + " failed on rank " + std::to_string(statement::rank_with_problem(last)) +
+           ", whose error says why; nothing was changed on any rank");
+    if (problems > 1)
+      fail(in_ + " failed on " + std::to_string(problems) +
+           " ranks, whose errors say why; nothing was changed on any rank");
+    if (!statement::agrees(last, hash, ranks()))
+      fail("the ranks disagree in " + in_ +
+           ": expected every rank to make the same calls with the same options, hyperparameters and frozen tensors; "
+           "nothing was changed on any rank");
+  }
+
+  std::chrono::milliseconds timeout_;
+  std::string in_;
+  std::uint64_t hash_ = 0, counted_ = 0, all_counted_ = 0;
+  std::size_t said_ = 0;  // how often this call has talked
+  std::size_t usual_sums_ = 1;
+  std::vector<std::int64_t> words_;
+};
+
+/// Fails on all ranks if they were given different lists of tensors, or none, or disagree on anything else that is hashed;
+/// says where the lists differ first.
+/// \param hash      of the list and of all that ranks must agree on
+/// \param hashes    of each tensor
+/// \param describe  describe(i) → tensor i in words
+template <class Comm, class Describe>
+void agree_on_list(step_talk<Comm>& talk, std::uint64_t hash, const std::vector<std::uint64_t>& hashes,
+                   const Describe& describe)
+{
+  const std::size_t ranks = talk.ranks();
+  if (ranks == 1) {
+    if (hashes.empty())
+      fail("commit() has no tensors; expected at least one add() before it");
+    return;
+  }
+  const char* const purpose = "comparison of the lists";
+  std::int64_t words[statement::word_count];
+  statement::write(words, hash, 0, hashes.empty(), talk.rank());
+  auto sum = talk.comm->sum(words, statement::word_count);
+  talk.wait(sum, purpose);
+  if (statement::problems(words) > 0)
+    fail("commit() has no tensors on " + std::to_string(statement::problems(words)) +
+         " ranks; expected at least one add() before it on every rank");
+  if (statement::agrees(words, hash, ranks))
+    return;
+  // Every rank looks for its first tensor that is not rank 0's, and all hear of the first of these.
+  const auto broadcast = [&](void* bytes, std::size_t n) {
+    auto r = talk.comm->broadcast(bytes, n, 0);
+    talk.wait(r, purpose);
+  };
+  std::uint64_t count = hashes.size();
+  broadcast(&count, sizeof count);
+  std::vector<std::uint64_t> of_rank_0(std::size_t(count), 0);
+  if (talk.rank() == 0)
+    of_rank_0 = hashes;
+  if (count > 0)
+    broadcast(of_rank_0.data(), of_rank_0.size() * sizeof of_rank_0[0]);
+  std::uint64_t first = 0;
+  while (first < count && first < hashes.size() && hashes[std::size_t(first)] == of_rank_0[std::size_t(first)])
+    ++first;
+  std::vector<std::uint64_t> firsts(2 * ranks);
+  firsts[2 * talk.rank()] = first;
+  firsts[2 * talk.rank() + 1] = hashes.size();
+  auto gather = talk.comm->all_gather(firsts.data(), 2 * sizeof firsts[0]);
+  talk.wait(gather, purpose);
+  std::size_t other = 0;
+  for (std::size_t k = 1; k < ranks; ++k)
+    if ((firsts[2 * k] < count || firsts[2 * k + 1] != count) && (other == 0 || firsts[2 * k] < firsts[2 * other]))
+      other = k;
+  if (other == 0)
+    fail("the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
+         "expected "
+         "the same on every rank");
+  const std::uint64_t at = firsts[2 * other];
+  std::string text = at < hashes.size() ? describe(std::size_t(at)) : "missing";
+  std::uint64_t length = text.size();
+  broadcast(&length, sizeof length);
+  text.resize(std::size_t(length));
+  broadcast(text.data(), text.size());
+  fail("the ranks' lists differ in commit(): tensor " + std::to_string(at) + " is " + text +
+       " on rank 0, and another, or in another group, on rank " + std::to_string(other) +
+       "; expected every rank to add the same tensors in the same order");
+}
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>
