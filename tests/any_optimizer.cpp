@@ -58,12 +58,15 @@ const std::map<std::string_view, double> unusual{{"lr", 0.03},
                                                  {"clip_exponent", 0.5},
                                                  {"beta3", 0.98},
                                                  {"t_alpha_beta3", 5},
-                                                 {"momentum_decay", 0.02}};
+                                                 {"momentum_decay", 0.02},
+                                                 {"warmup_steps", 5},
+                                                 {"r", 1},
+                                                 {"weight_lr_power", 1.5}};
 
 // What recipe_names() lists, as error messages have it.
 const std::string all_names =
     "sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam, adagrad, adadelta, "
-    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan";
+    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan, schedule_free_adamw";
 
 using checkpoint = std::map<std::string, std::string>;
 
@@ -373,6 +376,29 @@ TEST_CASE("any_optimizer: values out of range are refused, and change nothing")
   CHECK((opt.hyperparameters() == numbers));
   CHECK((save(opt) == state));
   CHECK((w == before));
+}
+
+TEST_CASE("copy_average: as the optimizer of the recipe; refused by a recipe that averages no weights")
+{
+  std::vector<float> weights{1, 2, 3}, gradients{1, -1, 2}, average(3), expected(3);
+  auto twin = weights;
+  gradus::any_optimizer<float> opt("schedule_free_adamw", {{"lr", 0.25}});
+  const auto handle = opt.add(weights, gradients);
+  gradus::optimizer<gradus::schedule_free_adamw> same({.lr = 0.25});
+  const auto handle_of_same = same.add(twin, gradients);
+  for (int t = 0; t < 3; ++t)
+    opt.step(), same.step();
+  opt.copy_average(handle, average);
+  same.copy_average(handle_of_same, expected);
+  CHECK(average == expected);
+  CHECK(average != weights);
+  gradus::any_optimizer<float> adamw("adamw", {{"lr", 0.25}});
+  const auto h = adamw.add(weights, gradients);
+  CHECK_THROWS_WITH_AS(
+      adamw.copy_average(h, average),
+      "gradus: the optimizer is adamw; expected one that averages weights, such as schedule_free_adamw, "
+      "on the host",
+      std::invalid_argument);
 }
 
 TEST_CASE("any_optimizer: refuses calls after a move; shows its state if const")

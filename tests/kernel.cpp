@@ -340,7 +340,7 @@ TEST_CASE("prepare, update: formulas are trivially copyable, and nothing throws"
     check(0.0f);
     check(0.0);
   });
-  CHECK(checked == 2 * 37);
+  CHECK(checked == 2 * 38);
 }
 
 TEST_CASE_TEMPLATE("next_second_moment_sum: follows the sum of the moments from the gradients' norms", T, float, double)

@@ -118,6 +118,12 @@ TEST_CASE("rule: is the composition in the table of algorithms.md")
                            decay::proximal{wd})));
   CHECK(same_steps(lion{lr, b1, b2, wd}.rule(), compose(lr, first_moment::sign_of_ema{.beta1 = b1, .beta2 = b2}, none,
                                                         constant, decay::decoupled{wd})));
+  CHECK(same_steps(
+      schedule_free_adamw{lr, b1, b2, eps, wd, 5, 1, 3}.rule(),
+      compose(lr,
+              first_moment::schedule_free{
+                  .beta1 = b1, .eps = eps, .weight_decay = wd, .warmup_steps = 5, .r = 1, .weight_lr_power = 3},
+              square, step_size::one{}, decay::none{})));
 }
 
 TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
@@ -190,6 +196,11 @@ TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
 
       {"lion", "lr", 1e-4},                {"lion", "beta1", 0.9},              {"lion", "beta2", 0.99},
       {"lion", "weight_decay", 0},
+
+      {"schedule_free_adamw", "lr", 2.5e-3}, {"schedule_free_adamw", "beta1", 0.9},
+      {"schedule_free_adamw", "beta2", 0.999}, {"schedule_free_adamw", "eps", 1e-8},
+      {"schedule_free_adamw", "weight_decay", 0}, {"schedule_free_adamw", "warmup_steps", 0},
+      {"schedule_free_adamw", "r", 0}, {"schedule_free_adamw", "weight_lr_power", 2},
   };
   // clang-format on
   std::size_t found = 0;

@@ -24,13 +24,14 @@ namespace textbook {
 
 struct hyperparameters {
   double lr, beta1, beta2, eps, weight_decay, momentum, dampening, initial_accumulator, final_lr, gamma, partial,
-      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay;
+      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay, warmup_steps, r, weight_lr_power;
   bool nesterov, decoupled_weight_decay, centered;
 };
 
 struct tensor {
   std::vector<double> theta, g, m, v, v_max, previous;
   hyperparameters h;
+  double lr_max = 0, weight_sum = 0;
   int t = 0;
   bool takes_part = true;
 };
@@ -352,6 +353,30 @@ void lion(model& all, double lr_scale)
   });
 }
 
+// The authors' reference: z in `previous`, the parameters y, and no average x.
+void schedule_free_adamw(model& all, double lr_scale)
+{
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    if (x.t++ == 0)
+      x.previous = x.theta;
+    const double lr = x.h.lr * lr_scale * (x.t < x.h.warmup_steps ? x.t / x.h.warmup_steps : 1);
+    x.lr_max = std::max(x.lr_max, lr);
+    const double weight = std::pow(x.t, x.h.r) * std::pow(x.lr_max, x.h.weight_lr_power);
+    x.weight_sum += weight;
+    const double c = weight / x.weight_sum;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      double &y = x.theta[i], &z = x.previous[i];
+      x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * x.g[i] * x.g[i];
+      const double u = x.g[i] / (std::sqrt(x.v[i] / (1 - std::pow(x.h.beta2, x.t))) + x.h.eps) + x.h.weight_decay * y;
+      y = (1 - c) * y + c * z;
+      y += lr * (x.h.beta1 * (1 - c) - 1) * u;
+      z -= lr * u;
+    }
+  }
+}
+
 void step(std::string_view name, model& all, double lr_scale)
 {
   if (name == "sgd")
@@ -394,6 +419,8 @@ void step(std::string_view name, model& all, double lr_scale)
     return adan(all, lr_scale);
   if (name == "lion")
     return lion(all, lr_scale);
+  if (name == "schedule_free_adamw")
+    return schedule_free_adamw(all, lr_scale);
   FAIL("the textbook knows no ", std::string(name));
 }
 
@@ -453,6 +480,11 @@ Recipe recipe_of(const hyperparameters& h)
     r.momentum_decay = h.momentum_decay;
   if constexpr (requires { r.centered; })
     r.centered = h.centered;
+  if constexpr (requires { r.warmup_steps; }) {
+    r.warmup_steps = h.warmup_steps;
+    r.r = h.r;
+    r.weight_lr_power = h.weight_lr_power;
+  }
   if constexpr (requires { r.initial_accumulator; })
     r.initial_accumulator = h.initial_accumulator;
   if constexpr (requires { r.final_lr; })
@@ -495,7 +527,8 @@ hyperparameters draw_hyperparameters(support::random& r, std::string_view recipe
 {
   hyperparameters h{};
   h.lr = r.magnitude(1e-3, 1e-1);
-  h.beta1 = r.chance(0.2) && recipe != "adabelief" ? 0 : r.uniform(0.5, 0.95);  // there 0 leaves nothing but eps in v
+  // In adabelief 0 leaves nothing but eps in v, and in schedule_free_adamw it is out of range.
+  h.beta1 = r.chance(0.2) && recipe != "adabelief" && recipe != "schedule_free_adamw" ? 0 : r.uniform(0.5, 0.95);
   h.beta2 = r.chance(0.2) && recipe == "radam" ? r.uniform(0.5, 0.8) : r.uniform(0.9, 0.9995);
   h.eps = r.magnitude(1e-10, 1e-3);
   h.weight_decay = r.chance(0.2) ? 0 : r.magnitude(1e-4, 1e-1);
@@ -515,6 +548,9 @@ hyperparameters draw_hyperparameters(support::random& r, std::string_view recipe
   h.beta3 = more.uniform(0.95, 0.9999);
   h.t_alpha_beta3 = more.chance(0.3) ? 0 : more.uniform(1, 50);
   h.centered = more.chance(0.5);
+  h.warmup_steps = more.chance(0.5) ? 0 : more.uniform(1, 20);
+  h.r = more.chance(0.5) ? 0 : more.uniform(0, 3);
+  h.weight_lr_power = more.chance(0.5) ? 2 : more.uniform(0, 4);
   h.momentum_decay = more.chance(0.2) ? 0 : more.magnitude(1e-3, 1);
   return h;
 }

@@ -181,6 +181,9 @@ class any_optimizer
   {
     return model_of().state(tensor_name, slot_name);
   }
+  /// Writes the weights that the recipe averages to `to`: for schedule_free_adamw those to evaluate and to keep.
+  /// \throws std::invalid_argument if the recipe averages no weights, or on a device
+  void copy_average(const tensor_handle& h, parameters_span to) const { model_of().copy_average(h, to); }
   /// Calls visit(tensor, key, span) for each array of state (docs/algorithms.md#state); writes through the spans change
   /// it.
   template <class Visitor>
@@ -324,6 +327,7 @@ class any_optimizer
     virtual std::size_t parameter_count() const = 0;
     virtual std::size_t state_bytes() const = 0;
     virtual std::span<state_type> state(std::string_view, std::string_view) = 0;
+    virtual void copy_average(const tensor_handle&, parameters_span) const = 0;
     virtual void visit_state(const visitor&) = 0;
     virtual std::uint64_t seed() const = 0;
     virtual void set_seed(std::uint64_t) = 0;
@@ -385,6 +389,14 @@ class any_optimizer
       if constexpr (!std::is_same_v<state_type, block8>)
         return opt.state(n, s);
       return {};
+    }
+    void copy_average(const tensor_handle& h, parameters_span to) const override
+    {
+      if constexpr (requires { opt.copy_average(h, to); })
+        opt.copy_average(h, to);
+      else
+        detail::fail("the optimizer is " + std::string(this->name) +
+                     "; expected one that averages weights, such as schedule_free_adamw, on the host");
     }
     void visit_state(const visitor& visit) override { opt.visit_state(visit); }
     std::uint64_t seed() const override

@@ -460,6 +460,21 @@ class optimizer
     detail::visit_state(std::as_const(parts_), engine_, visit);
   }
 
+  /// Writes the weights that a recipe averages to `to`, rounded to nearest: for schedule_free_adamw those to evaluate and to
+  /// keep. Of elements that are not trained, and before the first step, they are the parameters.
+  /// \param to  as many as the tensor has; may be its parameters. Host only
+  void copy_average(const tensor_handle& h, std::span<parameter_type> to) const
+    requires(averages_weights<decltype(rule_type::first_moment)> && !on_device)
+  {
+    begin_read();
+    const tensor& x = checked(h);
+    if (to.size() != x.size)
+      detail::fail("size of `to` is " + std::to_string(to.size()) + "; expected " + std::to_string(x.size) +
+                   ", the size of the parameters of tensor " + detail::quote(x.name));
+    if constexpr (averages_weights<decltype(rule_type::first_moment)>)
+      detail::average_weights<model>(parts_.groups[x.group].rule.first_moment, x, to);
+  }
+
   /// The seed of stochastic rounding, initially 0; it is part of the state. The same seed gives the same bits.
   std::uint64_t seed() const
     requires(precision_type::stochastic)

@@ -454,6 +454,34 @@ struct lion {
   }
 };
 
+/// Schedule-Free AdamW: AdamW at weights between fast ones, z, and their average, x, in place of a schedule. Gradients are
+/// taken at the parameters, and `copy_average` gives x, the weights to evaluate and to keep. State: `z_minus_y`,
+/// `exp_avg_sq`, two doubles `lr_max` and `weight_sum`. Defazio et al., NeurIPS 2024 (docs/first_moment.md); the authors'
+/// defaults.
+struct schedule_free_adamw {
+  double lr = 2.5e-3;          ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;          ///< β₁ in (0, 1): how near the parameters are to the average
+  double beta2 = 0.999;        ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-8;           ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 0;     ///< λ ≥ 0; shrinks z by αλ times the parameters
+  double warmup_steps = 0;     ///< ≥ 0; the steps in which α rises linearly
+  double r = 0;                ///< ≥ 0; a step counts in the average with t^r
+  double weight_lr_power = 2;  ///< ≥ 0; and with this power of the largest α so far
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(
+      hyper::lr(&schedule_free_adamw::lr), field{"beta1", &schedule_free_adamw::beta1, range::above_zero_below_one},
+      hyper::beta2(&schedule_free_adamw::beta2), hyper::eps(&schedule_free_adamw::eps),
+      hyper::weight_decay(&schedule_free_adamw::weight_decay), hyper::warmup_steps(&schedule_free_adamw::warmup_steps),
+      hyper::weight_power(&schedule_free_adamw::r), hyper::weight_lr_power(&schedule_free_adamw::weight_lr_power));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::schedule_free{beta1, eps, weight_decay, warmup_steps, r, weight_lr_power},
+                   second_moment::ema{beta2}, step_size::one{}, decay::none{});
+  }
+};
+
 /// Calls f(name, std::type_identity<Recipe>) for each recipe. This is the only list of them.
 template <class F>
 constexpr void for_each_recipe(F&& f)
@@ -478,6 +506,7 @@ constexpr void for_each_recipe(F&& f)
   f("lion", std::type_identity<lion>{});
   f("nadam", std::type_identity<nadam>{});
   f("adan", std::type_identity<adan>{});
+  f("schedule_free_adamw", std::type_identity<schedule_free_adamw>{});
 }
 
 namespace detail {

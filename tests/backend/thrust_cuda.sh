@@ -35,6 +35,7 @@ look() { # look PTX LOG PRECISION.
       known["normalized_ema ema_from_first constant decoupled"] = "adopt 2 1 2"
       known["nesterov_ema ema adaptive l2_or_decoupled"] = "nadam 2 1 2"
       known["ema_and_difference ema adaptive proximal"] = "adan 4 1 4"
+      known["schedule_free ema one none"] = "schedule_free_adamw 2 1 2"
       known["two_emas ema adaptive decoupled"] = "ademamix 3 1 3";   known["sign_of_ema none constant decoupled"] = "lion 1 1 1"
       # Beside the remainders lies one bit a parameter, which is not counted. The atomic that changes it makes nvcc use
       # generic addresses.

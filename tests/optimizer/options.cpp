@@ -142,6 +142,7 @@ void for_some_recipes(const F& f)
   f(gradus::adabound{.lr = 0.1, .weight_decay = 0.1});
   f(gradus::radam{.lr = 0.1, .weight_decay = 0.1, .decoupled_weight_decay = true});
   f(gradus::adan{.lr = 0.1, .weight_decay = 0.1});
+  f(gradus::schedule_free_adamw{.lr = 0.1, .weight_decay = 0.1});
 }
 
 // A decay without a weight_decay of its own.

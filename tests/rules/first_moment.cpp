@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -260,6 +261,100 @@ TEST_CASE_TEMPLATE("rms_ratio: the equation, with the average of squared steps b
                                      }) < 10 * rounding<T>);
 }
 
+TEST_CASE_TEMPLATE("schedule_free: parameters and copy_average are the authors' y and x, with warm-up and weights", T,
+                   float, double)
+{
+  for (const gradus::schedule_free_adamw& h :
+       {gradus::schedule_free_adamw{.lr = 0.05},
+        {.lr = 0.05, .beta1 = 0.5, .weight_decay = 0.1, .warmup_steps = 10, .r = 1, .weight_lr_power = 1},
+        {.lr = 0.05, .eps = 0, .weight_decay = 0.1, .warmup_steps = 2.5, .weight_lr_power = 0}}) {
+    constexpr std::size_t n = 37;
+    support::random r(41);
+    std::vector<T> weights = draw<T>(r, n), gradients(n), average(n);
+    gradus::optimizer<gradus::schedule_free_adamw, T, gradus::backend::scalar> opt(h);
+    const auto handle = opt.add(weights, gradients);
+    std::vector<double> x(weights.begin(), weights.end()), y = x, z = x, v(n);
+    opt.copy_average(handle, average);
+    CHECK(average == weights);
+    double largest = 0, sum = 0, worst = 0;
+    for (int t = 1; t <= 40; ++t) {
+      const std::vector<T> drawn = draw<T>(r, n);
+      std::copy(drawn.begin(), drawn.end(), gradients.begin());
+      const double scale = t > 30 ? 0.1 : 1, lr = h.lr * scale * (t < h.warmup_steps ? t / h.warmup_steps : 1);
+      largest = std::fmax(largest, lr);
+      sum += std::pow(t, h.r) * std::pow(largest, h.weight_lr_power);
+      const double c = std::pow(t, h.r) * std::pow(largest, h.weight_lr_power) / sum;
+      opt.step({.lr_scale = scale});
+      opt.copy_average(handle, average);
+      for (std::size_t i = 0; i < n; ++i) {
+        const double g = double(gradients[i]);
+        v[i] = h.beta2 * v[i] + (1 - h.beta2) * g * g;
+        z[i] -= lr * (g / (std::sqrt(v[i] / (1 - std::pow(h.beta2, t))) + h.eps) + h.weight_decay * y[i]);
+        x[i] += c * (z[i] - x[i]);
+        y[i] = (1 - h.beta1) * z[i] + h.beta1 * x[i];
+        worst = std::fmax(worst, std::fabs(double(weights[i]) - y[i]));
+        worst = std::fmax(worst, std::fabs(double(average[i]) - x[i]));
+      }
+    }
+    CHECK(worst < 10 * rounding<T>);
+    CHECK(average != weights);
+  }
+}
+
+TEST_CASE_TEMPLATE("schedule_free: no learning rate moves nothing, and infinite weights of steps count the newest", T,
+                   float, double)
+{
+  walk still(gradus::schedule_free_adamw{.lr = 0}.rule(), std::vector<T>{T(2)});
+  for (int t = 0; t < 3; ++t)
+    still.step({T(1)});
+  CHECK(still.weights[0] == 2);
+  walk newest(gradus::schedule_free_adamw{.lr = 0.125, .beta2 = 0, .eps = 0, .r = 5000}.rule(), std::vector<T>{T(2)});
+  for (int t = 1; t <= 3; ++t) {
+    newest.step({T(1)});
+    CHECK(newest.weights[0] == T(2 - 0.125 * t));
+    CHECK(newest.slots[0][0] == 0);
+  }
+}
+
+TEST_CASE("copy_average: state and weights of few bits, masters, and a wrong size")
+{
+  const auto run = []<class Precision>(std::type_identity<Precision>) {
+    using W = typename Precision::parameter_type;
+    using G = typename Precision::gradient_type;
+    support::random r(42);
+    std::vector<W> weights(1000), average(1000);
+    for (W& w : weights)
+      w = W(float(r.uniform(-1, 1)));
+    std::vector<G> gradients(1000);
+    gradus::optimizer<gradus::schedule_free_adamw, Precision> opt({.lr = 0.05});
+    const auto handle = opt.add("w", weights, gradients);
+    for (int t = 0; t < 20; ++t) {
+      for (G& g : gradients)
+        g = G(float(r.uniform(-1, 1)));
+      opt.step();
+    }
+    opt.copy_average(handle, average);
+    CHECK_THROWS_WITH_AS(opt.copy_average(handle, std::span(average).first(999)),
+                         "gradus: size of `to` is 999; expected 1000, the size of the parameters of tensor \"w\"",
+                         std::invalid_argument);
+    return std::vector<float>(average.begin(), average.end());
+  };
+  const auto largest_difference = [](const std::vector<float>& a, const std::vector<float>& b) {
+    double most = 0;
+    for (std::size_t i = 0; i < a.size(); ++i)
+      most = std::fmax(most, std::fabs(double(a[i]) - double(b[i])));
+    return most;
+  };
+  using gradus::precision, gradus::bfloat16, gradus::block8;
+  const auto plain = run(std::type_identity<precision<float, float, float>>{});
+  CHECK(largest_difference(plain, run(std::type_identity<precision<float, float, bfloat16>>{})) < 0.01);
+  CHECK(largest_difference(plain, run(std::type_identity<precision<float, float, block8>>{})) < 0.05);
+  // These start from rounded weights, and the average is rounded to 8 bits.
+  CHECK(largest_difference(plain, run(std::type_identity<precision<bfloat16, float, float, float>>{})) < 0.02);
+  CHECK(largest_difference(plain, run(std::type_identity<precision<bfloat16, float, float, gradus::remainder16>>{})) <
+        0.02);
+}
+
 TEST_CASE_TEMPLATE("first_moment: zero gradients from the start move no weight, also without eps", T, float, double)
 {
   const auto check = [](const char* name, const auto& recipe) {
@@ -277,6 +372,7 @@ TEST_CASE_TEMPLATE("first_moment: zero gradients from the start move no weight, 
   check("lion", gradus::lion{});
   check("nadam", gradus::nadam{.eps = 0});
   check("adan", gradus::adan{.eps = 0});
+  check("schedule_free_adamw", gradus::schedule_free_adamw{.eps = 0});
 }
 
 TEST_CASE("first_moment: bias corrections and gains")

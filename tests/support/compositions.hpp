@@ -40,12 +40,13 @@ void for_each_composition(F&& f)
   run("rmsprop_centered", rmsprop{.lr = 0.01, .alpha = 0.9, .weight_decay = 0.01, .centered = true});
   run("rmsprop_all", rmsprop{.lr = 0.01, .alpha = 0.9, .weight_decay = 0.01, .momentum = 0.5, .centered = true});
   run("adabelief", adabelief{.lr = 0.01, .weight_decay = 0.1});
-  // These four compute powers once a step. Such exponents and bases make them exact in every C library.
+  // These four, and schedule_free_adamw, compute powers once a step. Such exponents and bases make them exact in every C library.
   run("nadam", nadam{.lr = 0.01, .weight_decay = 0.01, .momentum_decay = 0});
   run("adopt", adopt{.lr = 0.01, .beta2 = 0.99, .weight_decay = 0.1, .clip_exponent = 1});
   run("ademamix", ademamix{.lr = 0.01, .beta1 = 0.5, .beta3 = 0.99, .weight_decay = 0.1});
   run("adan", adan{.lr = 0.01, .beta1 = 0.5, .beta2 = 0.5, .weight_decay = 0.1});
   run("lion", lion{.lr = 0.01, .weight_decay = 0.1});
+  run("schedule_free_adamw", schedule_free_adamw{.lr = 0.0625, .weight_decay = 0.1, .warmup_steps = 4});
   const decay::scheduled scheduled{.weight_decay = 0.01};
   run("adagrad_scheduled",
       compose(0.05, first_moment::none{}, second_moment::sum{}, step_size::decaying{.lr_decay = 0.01}, scheduled));

@@ -160,14 +160,16 @@ struct kernel {
     else if constexpr (Pass != pass::weights && reads_new_v<F>)
       c.second_moment.update(second_slot, g, g);
     if constexpr (Pass != pass::weights && !updates_last<F>)
-      update_first(slot, g);
+      update_first(slot, g, theta);
     V d = g;
-    if constexpr (reads_new_v<F>)
+    if constexpr (reads_parameters<F>)
+      d = c.first_moment.direction(slot, g, slot[Prepared::value_slot], theta);
+    else if constexpr (reads_new_v<F>)
       d = c.first_moment.direction(slot, g, slot[Prepared::value_slot]);
     else
       d = c.first_moment.direction(slot, g);
     if constexpr (Pass != pass::weights && updates_last<F>)
-      update_first(slot, g);
+      update_first(slot, g, theta);
     if constexpr (Pass != pass::weights && !reads_new_v<F> && !changes_gradient_of_v<F>)
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
@@ -190,9 +192,11 @@ struct kernel {
 
  private:
   template <class V>
-  GRADUS_INLINE GRADUS_HOST_DEVICE void update_first(V* slot, V g) const noexcept
+  GRADUS_INLINE GRADUS_HOST_DEVICE void update_first(V* slot, V g, [[maybe_unused]] V theta) const noexcept
   {
-    if constexpr (reads_v<typename Prepared::first_moment_type>)
+    if constexpr (reads_parameters<typename Prepared::first_moment_type>)
+      c.first_moment.update(slot, g, slot[Prepared::value_slot], theta);
+    else if constexpr (reads_v<typename Prepared::first_moment_type>)
       c.first_moment.update(slot, g, slot[Prepared::value_slot]);
     else
       c.first_moment.update(slot, g);

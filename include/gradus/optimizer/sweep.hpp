@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 
 #include <gradus/kernel/arrays.hpp>
@@ -194,6 +195,37 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
     for (std::size_t j = 0; x.trained && j < m; ++j)
       to[j] = x.trained[begin + i + j] ? to[j] : 0;
   });
+}
+
+/// Writes the average that a first moment stands for. \param x  a tensor on the host
+template <class Model, class Rule>
+void average_weights(const Rule& rule, const typename Model::tensor& x,
+                     std::span<typename Model::parameter_type> to) noexcept
+{
+  using T = typename Model::value_type;
+  struct {
+    typename Model::parameter_type* parameters;
+    masters_pointer<typename Model::master_type> master;
+  } const weights{x.parameters, x.master.get()};
+  for (std::size_t i = 0; i < x.size; i += stage) {
+    const std::size_t n = x.size - i < stage ? x.size - i : stage;
+    T decoded[Model::slots + 1][stage];
+    for (std::size_t k = 0; k < Model::first_slots; ++k) {
+      const auto slot = x.state[k].view().from(i);
+      if constexpr (Model::keeps_exactly)
+        for (std::size_t j = 0; j < n; ++j)
+          decoded[k][j] = slot.values[j];
+      else
+        slot.read(decoded[k], n, Model::slot_list[k]);
+    }
+    const auto parameters = parameters_of<typename Model::precision_type, Model::slots>(weights, 0, i);
+    for (std::size_t j = 0; j < n; ++j) {
+      T slots[Model::slots + 1] = {};
+      for (std::size_t k = 0; k < Model::first_slots; ++k)
+        slots[k] = decoded[k][j];
+      to[i + j] = typename Model::parameter_type(rule.average(slots, load<T>(parameters, j)));
+    }
+  }
 }
 
 /// Whether a step would make a finite weight or moment of a page infinite or NaN.

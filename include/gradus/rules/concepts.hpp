@@ -23,6 +23,9 @@ concept reads_old_v = requires { requires F::reads_old_v; };
 /// A first moment whose `update` and `direction` read the new v.
 template <class F>
 concept reads_new_v = requires { requires F::reads_new_v; };
+/// A first moment that reads the new v, and whose `update` and `direction` also read θ.
+template <class F>
+concept reads_parameters = reads_new_v<F> && requires { requires F::reads_parameters; };
 /// A first moment that reads v.
 template <class F>
 concept reads_v = reads_old_v<F> || reads_new_v<F>;
@@ -36,6 +39,11 @@ concept keeps_scalars = requires { F::scalars.size(); };
 template <class F>
 concept changes_gradient_of_v = requires(const F& f, const double* slots) {
   f.template prepare<double>(step_scalars{}).gradient_of_v(slots, 1.0);
+};
+/// A first moment that stands for an average of the weights: `average(slots, θ)` computes it.
+template <class F>
+concept averages_weights = requires(const F& f, const double* slots) {
+  { f.average(slots, 1.0) } -> std::convertible_to<double>;
 };
 /// A second moment that depends on the direction d.
 template <class S>
@@ -68,12 +76,18 @@ concept has_prepare = requires(const R& r) {
   requires std::is_trivially_copyable_v<decltype(r.template prepare<double>(step_scalars{}))>;
 };
 template <class R>
-concept updates_with_gradient = (!reads_v<R> && requires(const R& r, double* slots) {
+concept updates_with_parameters = requires(const R& r, double* slots) {
+  r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0, 1.0);
+  { r.template prepare<double>(step_scalars{}).direction(slots, 1.0, 1.0, 1.0) } -> std::convertible_to<double>;
+};
+template <class R>
+concept updates_with_gradient = (reads_parameters<R> && updates_with_parameters<R>) ||
+                                (!reads_v<R> && requires(const R& r, double* slots) {
                                   r.template prepare<double>(step_scalars{}).update(slots, 1.0);
                                   {
                                     r.template prepare<double>(step_scalars{}).direction(slots, 1.0)
                                   } -> std::convertible_to<double>;
-                                }) || (reads_v<R> && requires(const R& r, double* slots) {
+                                }) || (reads_v<R> && !reads_parameters<R> && requires(const R& r, double* slots) {
                                   r.template prepare<double>(step_scalars{}).update(slots, 1.0, 1.0);
                                   requires reads_old_v<R> || requires {
                                     {

@@ -10,8 +10,8 @@
 ///
 /// Three flags change the order of a step. With `updates_last`, `direction` is computed from the slots before `update`.
 /// With `reads_old_v`, `update` takes the v of the step before as a third argument. With `reads_new_v`, the second
-/// moment comes first, and `update` and `direction` take the new v as a third argument. If the formula has
-/// `gradient_of_v(slots, g)`, the second moment comes first and gets its result in place of g.
+/// moment comes first, and `update` and `direction` take the new v as a third argument; with `reads_parameters` as well,
+/// they take θ as a fourth. If the formula has `gradient_of_v(slots, g)`, the second moment comes first and gets its result in place of g.
 
 #include <array>
 #include <cmath>
@@ -535,6 +535,102 @@ struct rms_ratio {
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars&) const noexcept
   {
     return {T(rho), T(1 - rho), T(eps), step_size::eps_for<T>(1, 0)};
+  }
+};
+
+/// Follows g/(√v̂ + eps) + λθ without a schedule, by averaging in place of letting α fall. With the weights θ at which
+/// gradients are taken, the fast weights z, c = weight/(sum of weights) and u = g/(√v̂ + eps) + λθ:
+/// θ ← θ + c(z − θ) − α(1−β₁(1−c))u and z ← z − αu. The slot holds z − θ, which starts from 0. A step weighs
+/// t^r·(largest α so far)^weight_lr_power, and α rises linearly in warmup_steps. d contains α. Schedule-Free (Defazio et
+/// al. 2024).
+struct schedule_free {
+  double beta1 = 0.9;          ///< β₁ in (0, 1): how near θ is to the average x: θ = (1−β₁)z + β₁x
+  double eps = 1e-8;           ///< ≥ 0; added to the corrected root √v̂
+  double weight_decay = 0;     ///< λ ≥ 0
+  double warmup_steps = 0;     ///< ≥ 0: the steps in which α rises
+  double r = 0;                ///< ≥ 0: the power of t in the weight of a step
+  double weight_lr_power = 2;  ///< ≥ 0: the power of α in the weight of a step
+
+  static constexpr std::string_view kind = "schedule_free";              ///< the rule's name in checkpoints
+  static constexpr std::array slots{slot{"z_minus_y", slot::any_sign}};  ///< z − θ, from 0
+  static constexpr std::array scalars{scalar{"lr_max", 0}, scalar{"weight_sum", 0}};  ///< as the authors name them
+  static constexpr bool updates_last = true;      ///< d is computed from the old z − θ
+  static constexpr bool reads_new_v = true;       ///< needs a second moment
+  static constexpr bool reads_parameters = true;  ///< for λθ
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(field{"beta1", &schedule_free::beta1, range::above_zero_below_one},
+                                                hyper::eps(&schedule_free::eps),
+                                                hyper::weight_decay(&schedule_free::weight_decay),
+                                                hyper::warmup_steps(&schedule_free::warmup_steps),
+                                                hyper::weight_power(&schedule_free::r),
+                                                hyper::weight_lr_power(&schedule_free::weight_lr_power));
+  /// 1, because β₁ is no decay rate.
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+  /// α of a step, with the warm-up.
+  GRADUS_HOST_DEVICE double lr(const step_scalars& k) const noexcept
+  {
+    return k.t < warmup_steps ? k.lr * (k.t / warmup_steps) : k.lr;
+  }
+  /// The weight of a step. \param lr_max  the largest α so far
+  GRADUS_HOST_DEVICE double weight(double t, double lr_max) const noexcept
+  {
+    return std::pow(t, r) * std::pow(lr_max, weight_lr_power);
+  }
+  /// The largest α so far, and the sum of weights.
+  GRADUS_HOST_DEVICE void advance(double* state, const step_scalars& k) const noexcept
+  {
+    const double now = lr(k);
+    state[0] = state[0] < now ? now : state[0];
+    state[1] += weight(k.t, state[0]);
+  }
+  /// x = θ − (1/β₁ − 1)(z − θ), the weights to evaluate and to keep.
+  template <class T>
+  T average(const T* w, T theta) const noexcept
+  {
+    return std::fma(T((beta1 - 1) / beta1), w[0], theta);
+  }
+
+  /// The element formula with one step's coefficients.
+  template <class T>
+  struct formula {
+    step_size::ratio<T> normalize;  ///< 1/(√v̂ + eps)
+    T weight_decay,                 ///< λ
+        step,                       ///< the weight of u in d: α(1−β₁(1−c))
+        part,                       ///< c
+        rest,                       ///< 1 − c
+        ahead;                      ///< the weight of u in z − θ: α·β₁(1−c)
+    /// u.
+    template <class V>
+    GRADUS_HOST_DEVICE V decayed(V g, V v, V theta) const noexcept
+    {
+      return fma(V(weight_decay), theta, normalize(v) * g);
+    }
+    /// Updates z − θ.
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* w, V g, V v, V theta) const noexcept
+    {
+      w[0] = fma(V(-ahead), decayed(g, v, theta), V(rest) * w[0]);
+    }
+    /// d, from the old z − θ.
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* w, V g, V v, V theta) const noexcept
+    {
+      return fma(V(step), decayed(g, v, theta), V(-part) * w[0]);
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    const double now = lr(k), root = std::sqrt(k.bc2), mine = weight(k.t, k.state[0]), all = k.state[1];
+    const double part = !(all > 0) ? 0 : mine < all ? mine / all : 1;  // both may be infinite
+    const double rest = 1 - part;
+    return {step_size::ratio_of<T>(root, eps * root),
+            T(weight_decay * k.decay_scale),
+            T(now * (1 - beta1 * rest)),
+            T(part),
+            T(rest),
+            T(now * beta1 * rest)};
   }
 };
 

@@ -251,6 +251,9 @@ inline constexpr named centered{"centered", range::yes_or_no};                  
 inline constexpr named momentum_decay{"momentum_decay", range::at_least_zero};  ///< NAdam's warm-up of μ
 inline constexpr named clip_exponent{"clip_exponent", range::at_least_zero};    ///< ADOPT's clipping
 inline constexpr named t_alpha_beta3{"t_alpha_beta3", range::at_least_zero};    ///< AdEMAMix's warm-up
+inline constexpr named warmup_steps{"warmup_steps", range::at_least_zero};      ///< Schedule-Free's warm-up of lr
+inline constexpr named weight_power{"r", range::at_least_zero};                 ///< Schedule-Free's weights of steps
+inline constexpr named weight_lr_power{"weight_lr_power", range::at_least_zero};            ///< likewise
 inline constexpr named decoupled_weight_decay{"decoupled_weight_decay", range::yes_or_no};  ///< RAdam's choice of decay
 
 }  // namespace hyper

@@ -84,6 +84,28 @@ struct constant {
   }
 };
 
+/// u = d, for first moments whose direction contains the learning rate.
+struct one {
+  static constexpr std::string_view kind = "one";     ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = false;  ///< goes with any second moment, also none
+
+  /// a(v) = 1.
+  struct formula {
+    /// The value at v.
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V) const noexcept
+    {
+      return V(1);
+    }
+  };
+  /// a(v) of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula prepare(const step_scalars&) const noexcept
+  {
+    return {};
+  }
+};
+
 /// u = α/bc1 · d/(√v/√bc2 + eps). Adam (Kingma and Ba 2015), with PyTorch's place of eps.
 struct adaptive {
   double eps = 1e-8;  ///< ≥ 0; added to the corrected root √(v/bc2)
