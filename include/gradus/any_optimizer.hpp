@@ -162,6 +162,9 @@ class any_optimizer
   void remove(const tensor_handle& h, removed_state state) { model_of().remove(h, state); }
   /// Marks elements of a tensor as padding: they count in no mean, and their state stays 0.
   void set_padding(const tensor_handle& h, padding_mask is_padding) { model_of().set_padding(h, is_padding); }
+  /// Says that a tensor is a matrix, for recipes that work on matrices.
+  /// \throws std::invalid_argument if the recipe works on none
+  void set_shape(const tensor_handle& h, const view_shape& shape) { model_of().set_shape(h, shape); }
   /// The number of steps that a tensor has taken.
   std::uint64_t step_count(const tensor_handle& h) const { return model_of().step_count(h); }
   /// The number of parameters in all tensors.
@@ -323,6 +326,7 @@ class any_optimizer
     virtual void unfreeze(const tensor_handle&) = 0;
     virtual void remove(const tensor_handle&, removed_state) = 0;
     virtual void set_padding(const tensor_handle&, padding_mask) = 0;
+    virtual void set_shape(const tensor_handle&, const view_shape&) = 0;
     virtual std::uint64_t step_count(const tensor_handle&) const = 0;
     virtual std::size_t parameter_count() const = 0;
     virtual std::size_t state_bytes() const = 0;
@@ -381,6 +385,14 @@ class any_optimizer
     void unfreeze(const tensor_handle& h) override { opt.unfreeze(h); }
     void remove(const tensor_handle& h, removed_state s) override { opt.remove(h, s); }
     void set_padding(const tensor_handle& h, padding_mask is_padding) override { opt.set_padding(h, is_padding); }
+    void set_shape(const tensor_handle& h, const view_shape& shape) override
+    {
+      if constexpr (requires { opt.set_shape(h, shape); })
+        opt.set_shape(h, shape);
+      else
+        detail::fail("the optimizer is " + std::string(this->name) +
+                     "; expected one that works on matrices, such as muon");
+    }
     std::uint64_t step_count(const tensor_handle& h) const override { return opt.step_count(h); }
     std::size_t parameter_count() const override { return opt.parameter_count(); }
     std::size_t state_bytes() const override { return opt.state_bytes(); }

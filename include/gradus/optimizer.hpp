@@ -53,6 +53,10 @@ class optimizer
   static_assert(backend_type_of<Backend>,
                 "gradus: the backend of an optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
                 "or your own class with sweep, and accumulate or page_sums, like backend::scalar.");
+  static_assert(
+      !detail::is_without_matrices<Recipe, Backend>,
+      "gradus: this recipe multiplies matrices, as muon does; its backend is backend::with_product<Product>, with "
+      "gemm::eigen, gemm::blas or gemm::plain (gradus::muon_optimizer<Product>).");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
   using model = detail::model<Recipe, T, Backend>;
@@ -81,6 +85,9 @@ class optimizer
   using backend_type = Backend;
   /// Whether the state is in memory of the backend's own, on a device. Only the backend then accesses elements.
   static constexpr bool on_device = engine_type::on_device;
+
+  /// Whether the recipe works on matrices, whose shapes `set_shape` sets.
+  static constexpr bool reads_shapes = requires(engine_type& e) { e.reserve_matrix({}, {}); };
 
   /// A tensor's weights: std::span<parameter_type>.
   using parameters_span = typename model::parameters_span;
@@ -345,6 +352,27 @@ class optimizer
     parts_.work.outdate();
     if (parts_.steps_of(x) > 0)
       parts_.forget_sum_of(x);
+  }
+
+  /// Says that a tensor is a matrix, for recipes that work on matrices (muon). `add` does it for ranges that know that they
+  /// have two dimensions. Not saved, so set it again after a resume.
+  /// \param shape  two extents above 0, and how they lie in memory: `view_shape(storage_order::row_major, rows, columns)`
+  /// \throws std::invalid_argument for a shape of another size
+  void set_shape(const tensor_handle& h, const view_shape& shape)
+    requires(reads_shapes)
+  {
+    begin_change();
+    tensor& x = checked(h);
+    if (shape.rank() != 2 || shape.extent(0) == 0 || shape.extent(1) == 0 ||
+        x.size / shape.extent(0) != shape.extent(1) || x.size % shape.extent(0) != 0)
+      detail::fail("shape of tensor " + detail::quote(x.name) + " is " + shape.text() +
+                   "; expected rows and columns of " + std::to_string(x.size) + " elements");
+    const detail::matrix_extents extents{shape.extent(0), shape.extent(1),
+                                         shape.order() == storage_order::column_major};
+    if constexpr (reads_shapes)
+      engine_.reserve_matrix(extents, x.name);
+    x.extents = extents;
+    parts_.work.outdate();
   }
 
   /// Says that a tensor is a part of a larger one, as in an optimizer that has only a range of each tensor. Stochastic

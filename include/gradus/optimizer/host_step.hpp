@@ -208,6 +208,22 @@ class host_step {
     f(values);
   }
 
+ protected:
+  /// Calls f(item, begin, end) for ranges of some items, on the backend's threads.
+  template <class F>
+  void for_ranges(const Parts& p, const step_options& o, item_range of, const F& f) noexcept
+  {
+    p.work.for_ranges(backend_, o.flush_denormals, of, f);
+  }
+  /// What selects an item's random bits in this step.
+  static std::uint64_t noise_of(const Parts& p, const item& x) noexcept
+  {
+    if constexpr (model::precision_type::stochastic)
+      return noise_key(x.name_hash, p.seed, p.cohorts[x.cohort].t);
+    else
+      return 0;
+  }
+
  private:
   [[noreturn]] static void refuse_to_clip(const step_options& o, double norm)
   {
@@ -480,14 +496,6 @@ class host_step {
   }
 
   // ── sweep ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  static std::uint64_t noise_of(const Parts& p, const item& x) noexcept
-  {
-    if constexpr (model::precision_type::stochastic)
-      return noise_key(x.name_hash, p.seed, p.cohorts[x.cohort].t);
-    else
-      return 0;
-  }
 
   template <pass Pass>
   void sweep_item(const Parts& p, const item& x, std::size_t begin, std::size_t end) const noexcept

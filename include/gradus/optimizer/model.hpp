@@ -35,6 +35,15 @@ constexpr auto rule_of(const R& r) noexcept
     return some_composition(0, {}, {}, {}, {});
 }
 
+/// The shape of a tensor that is a matrix; without rows it is none.
+struct matrix_extents {
+  std::size_t rows = 0, columns = 0;
+  bool is_column_major = false;
+
+  /// Of the matrix that lies row by row in the same memory: itself, or its transpose.
+  matrix_extents by_rows() const noexcept { return is_column_major ? matrix_extents{columns, rows, false} : *this; }
+};
+
 /// All types and constants that follow from an optimizer's template arguments.
 template <class Recipe, class T, class Backend>
 struct model {
@@ -106,6 +115,7 @@ struct model {
     std::size_t uncounted = 0;               // the number of elements that count in no mean: padding, or not trained
     std::vector<std::uint8_t> trained = {};  // 1 or 0 each; empty if all are
     std::uint64_t first_in_whole = 0;        // the index of the first element, if this is a part of a larger tensor
+    matrix_extents extents = {};
     std::size_t next_free = no_place;
     bool attached = false;
     bool has_gradients = false;
@@ -129,6 +139,7 @@ struct model {
     const std::uint8_t* trained;  // null if all elements are
     std::uint64_t first_in_whole;
     bool is_counted;
+    matrix_extents extents;
   };
 
   /// The tensors that take part and have the same group, step count and scalars. They share one set of coefficients.

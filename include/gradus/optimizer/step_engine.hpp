@@ -51,6 +51,13 @@ inline step_report no_step() noexcept
   return none;
 }
 
+/// Whether a recipe works on matrices and the backend has no engine for them.
+template <class Recipe, class Backend>
+concept is_without_matrices = requires(const Recipe& r) {
+  requires decltype(r.rule().first_moment)::works_on_matrices;
+  requires !requires(const Backend& b) { b.product; };
+};
+
 /// A backend that names the engine of its steps: Backend::engine_type<Parts>.
 template <class Backend, class Parts>
 concept names_engine = requires { typename Backend::template engine_type<Parts>; };

@@ -416,16 +416,31 @@ class range_front {
       const auto w = writable(name, parameters);
       const auto g = readable(name, gradients);
       detail::check_shapes(name, parameters, gradients);
-      return self().add_spans(name, w, g, group, trained...);
+      return with_shape(parameters, [&] { return self().add_spans(name, w, g, group, trained...); });
     } else
       return {};
+  }
+  /// Adds a tensor, and its shape if it has two dimensions and the optimizer reads shapes.
+  template <class W, class Add>
+  tensor_handle with_shape([[maybe_unused]] const W& parameters, const Add& add)
+  {
+    const tensor_handle added = add();
+    if constexpr (requires {
+                    requires Derived::reads_shapes;
+                    detail::traits_of<W>::shape(parameters);
+                  })
+      if (const view_shape shape = detail::traits_of<W>::shape(parameters);
+          shape.rank() == 2 && std::size(writable({}, const_cast<W&>(parameters))) > 0)
+        self().set_shape(added, shape);
+    return added;
   }
   template <class W>
   tensor_handle add_alone(std::string_view name, std::remove_reference_t<W>& parameters,
                           std::optional<group_handle> group)
   {
     if constexpr (accepts_parameters<W>())
-      return self().add_spans(name, writable(name, parameters), std::nullopt, group);
+      return with_shape(parameters,
+                        [&] { return self().add_spans(name, writable(name, parameters), std::nullopt, group); });
     else
       return {};
   }

@@ -60,7 +60,8 @@ class work_list {
              no_place,
              x.trained.empty() ? nullptr : x.trained.data(),
              x.first_in_whole,
-             x.is_counted};
+             x.is_counted,
+             x.extents};
       for (std::size_t k = 0; k < Model::slots; ++k)
         w.state[k] = x.state[k].view();
       if constexpr (Model::rule_type::scheduled) {

@@ -40,6 +40,9 @@ template <class F>
 concept changes_gradient_of_v = requires(const F& f, const double* slots) {
   f.template prepare<double>(step_scalars{}).gradient_of_v(slots, 1.0);
 };
+/// A first moment whose directions an engine computes from whole matrices.
+template <class F>
+concept works_on_matrices = requires { requires F::works_on_matrices; };
 /// A first moment that stands for an average of the weights: `average(slots, θ)` computes it.
 template <class F>
 concept averages_weights = requires(const F& f, const double* slots) {

@@ -42,6 +42,8 @@ class view_shape {
 
   /// The number of dimensions.
   constexpr std::size_t rank() const noexcept { return rank_; }
+  /// The k-th extent, k below the rank and most_extents.
+  constexpr std::size_t extent(std::size_t k) const noexcept { return extents_[k]; }
   /// The storage order; `any` for an empty view or if at most one extent differs from 1, because both orders are then
   /// the same.
   constexpr storage_order order() const noexcept

@@ -1,0 +1,150 @@
+#pragma once
+/// \file
+/// A step with rules that work on matrices: between the moments and the weights of a matrix, its direction is made
+/// orthogonal. All else is host_step's.
+
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <gradus/kernel/exact_sum.hpp>
+#include <gradus/kernel/reduce.hpp>
+#include <gradus/muon/newton_schulz.hpp>
+#include <gradus/optimizer/host_step.hpp>
+#include <gradus/optimizer/sweep.hpp>
+
+#include <gradus/macros_off.hpp>
+
+GRADUS_OPEN_NAMESPACE
+namespace detail {
+
+/// The engine of backend::with_product.
+template <class Parts, class Backend>
+class muon_step : public host_step<Parts, Backend> {
+  using host = host_step<Parts, Backend>;
+  using model = typename Parts::model;
+  using item = typename model::work_item;
+  using value_type = typename model::value_type;
+  static_assert(
+      std::is_same_v<typename model::gradient_type, value_type> && model::keeps_exactly,
+      "gradus: a recipe that works on matrices needs gradients and moments of the arithmetic's type (float, or "
+      "double); the weights may have 16 bits.");
+  static_assert(
+      !Parts::rule_type::scheduled,
+      "gradus: a recipe that works on matrices has no second moment of the whole model, which a scheduled decay "
+      "needs; take decay::decoupled.");
+
+ public:
+  using host::host;
+
+  /// Makes room for a matrix.
+  void reserve_matrix(const matrix_extents& m, std::string_view name)
+  {
+    const std::size_t small = m.rows < m.columns ? m.rows : m.columns;
+    if constexpr (requires { decltype(host::backend().product)::most; })
+      if (const std::size_t large = m.rows + m.columns - small; large > decltype(host::backend().product)::most)
+        fail("shape of tensor " + quote(name) + " has " + std::to_string(large) +
+             " rows or columns; expected at most " + std::to_string(decltype(host::backend().product)::most) +
+             ", which the matrix product can take");
+    memory_.reserve(m.rows * m.columns, small);
+  }
+
+  step_report step(Parts& p, const step_options& o)
+  {
+    p.refresh();
+    const auto& items = p.work.items();
+    for (const item& x : items)
+      if (is_matrix(p, x))
+        check(x, p);
+    if (!host::decide(p, o, host::measure(p, o)))
+      return host::report();
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < items.size(); ++i)
+      if (is_matrix(p, items[i])) {
+        host::compute_weights(p, o, {begin, i});
+        update(p, o, i);
+        begin = i + 1;
+      }
+    host::compute_weights(p, o, {begin, items.size()});
+    p.count_steps();
+    return host::report();
+  }
+
+ private:
+  static const auto& rule_of(const Parts& p, const item& x) noexcept
+  {
+    return p.groups[p.cohorts[x.cohort].key].rule.first_moment;
+  }
+  static bool is_matrix(const Parts& p, const item& x) noexcept { return rule_of(p, x).orthogonal; }
+  static void check(const item& x, const Parts& p)
+  {
+    if (x.extents.rows != 0 && !x.trained)
+      return;
+    std::string name;
+    for (const auto& t : p.table.all())
+      if (t.active && t.parameters == x.parameters && t.size == x.size)
+        name = quote(t.name);
+    if (x.trained)
+      fail("tensor " + name +
+           " has a mask and is in a group with orthogonal = 1; expected no mask, because its direction "
+           "depends on all elements");
+    fail("tensor " + name +
+         " has no shape and is in a group with orthogonal = 1; expected set_shape(tensor, shape) before "
+         "the step, or a group with orthogonal = 0 for what is not a matrix");
+  }
+
+  void update(const Parts& p, const step_options& o, std::size_t i)
+  {
+    const item& x = p.work.items()[i];
+    const Backend& backend = host::backend();
+    const auto& rule = rule_of(p, x);
+    const auto& prepared = p.cohorts[x.cohort].prepared;
+    const matrix_extents in_memory = x.extents.by_rows();
+    // The iteration works on the smaller side.
+    const bool turns = in_memory.rows > in_memory.columns;
+    const std::size_t rows = turns ? in_memory.columns : in_memory.rows, columns = x.size / rows;
+    const auto place = [=](std::size_t k) { return turns ? k % rows * columns + k / rows : k; };
+
+    value_type* u = memory_.x.get();
+    host::for_ranges(p, o, {i, i + 1}, [&](const item& y, std::size_t begin, std::size_t end) noexcept {
+      sweep<pass::moments, model>(backend, prepared, y, 0, begin, end);
+      for (std::size_t k = begin; k < end; ++k)
+        u[place(k)] = prepared.first_moment
+                          .ahead(number<value_type>(y.state[0].values[k]),
+                                 number<value_type>(product(prepared.grad_scale, y.gradients[k])))
+                          .x;
+    });
+    exact_sum squares;
+    add_pages<square_term>(backend, u, x.size, squares);
+    const double norm = std::sqrt(squares.value());
+    const auto divisor = value_type(norm > rule.eps ? norm : rule.eps);
+    for (std::size_t k = 0; k < x.size && divisor > 0; ++k)
+      u[k] = u[k] / divisor;
+    newton_schulz(backend.product, rows, columns, std::size_t(rule.ns_steps), memory_);
+
+    u = memory_.x.get();
+    if (turns) {
+      for (std::size_t k = 0; k < x.size; ++k)
+        memory_.y.get()[k] = u[place(k)];
+      u = memory_.y.get();
+    }
+    item directed = x;
+    directed.gradients = u;
+    auto along = prepared;
+    along.grad_scale = 1;
+    along.step_size.inner.numerator = value_type(double(along.step_size.inner.numerator) *
+                                                 rule.factor(double(x.extents.rows), double(x.extents.columns)));
+    host::for_ranges(p, o, {i, i + 1}, [&](const item&, std::size_t begin, std::size_t end) noexcept {
+      sweep<pass::weights, model>(backend, along, directed, host::noise_of(p, directed), begin, end);
+    });
+  }
+
+  newton_schulz_memory<value_type> memory_;
+};
+
+}  // namespace detail
+GRADUS_CLOSE_NAMESPACE
+
+#include <gradus/macros_on.hpp>
