@@ -57,6 +57,10 @@ class optimizer
       !detail::is_without_matrices<Recipe, Backend>,
       "gradus: this recipe multiplies matrices, as muon does; its backend is backend::with_product<Product>, with "
       "gemm::eigen, gemm::blas or gemm::plain (gradus::muon_optimizer<Product>).");
+  static_assert(
+      !detail::averages_in_8_bits<Recipe, T>,
+      "gradus: averages of weights are not kept in 8 bits, in which they would not move; take a precision with "
+      "another state type.");
   static_assert(precise<T>, "gradus: the precision T of an optimizer is float, double or a gradus::precision<…>.");
 
   using model = detail::model<Recipe, T, Backend>;
@@ -500,7 +504,7 @@ class optimizer
       detail::fail("size of `to` is " + std::to_string(to.size()) + "; expected " + std::to_string(x.size) +
                    ", the size of the parameters of tensor " + detail::quote(x.name));
     if constexpr (averages_weights<decltype(rule_type::first_moment)>)
-      detail::average_weights<model>(parts_.groups[x.group].rule.first_moment, x, to);
+      detail::average_weights<model>(parts_.groups[x.group].rule.first_moment, x, parts_.steps_of(x), to);
   }
 
   /// The seed of stochastic rounding, initially 0; it is part of the state. The same seed gives the same bits.

@@ -78,7 +78,8 @@ runner<T> make_runner(std::string name, const Backend& backend, const Rule& rule
     std::array<std::span<T>, Rule::slots> state;
     for (std::size_t i = 0; i < Rule::slots; ++i)
       state[i] = slots[i];
-    if constexpr (gradus::updates_last<decltype(rule.first_moment)>)  // takes its steps in one pass only
+    if constexpr (gradus::updates_last<decltype(rule.first_moment)> ||
+                  gradus::finishes_step<decltype(rule.first_moment)>)  // takes its steps in one pass only
       return pass == gradus::pass::weights || gradus::update(backend, formula, weights, gradients, state);
     else
       return pass == gradus::pass::whole     ? gradus::update(backend, formula, weights, gradients, state)

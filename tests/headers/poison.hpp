@@ -48,12 +48,6 @@
 #if __has_include(<tbb/parallel_for.h>)
 #include <tbb/parallel_for.h>
 #endif
-#if __has_include(<Eigen/Core>)
-#include <Eigen/Core>
-#endif
-#if __has_include(<cblas.h>)
-#include <cblas.h>
-#endif
 
 // windows.h
 #define min(a, b) (((a) < (b)) ? (a) : (b))

@@ -146,9 +146,10 @@ struct kernel {
   GRADUS_HOST_DEVICE void operator()(V& theta, V g, V* slot) const noexcept
   {
     using F = typename Prepared::first_moment_type;
-    static_assert(Pass != pass::weights || !updates_last<F>,
-                  "gradus: this first moment computes its direction before it updates its slots, so its step cannot be "
-                  "taken in two passes; take gradus::update.");
+    static_assert(
+        Pass != pass::weights || !(updates_last<F> || finishes_step<F>),
+        "gradus: this first moment computes its direction before it updates its slots, or averages weights, so "
+        "its step cannot be taken in two passes; take gradus::update.");
     V* const second_slot = slot + Prepared::first_slots;
     // The product costs nothing beside a square root and a division; without them it is a fifth of the arithmetic.
     if (Prepared::has_second_moment || c.grad_scale != 1)
@@ -173,6 +174,7 @@ struct kernel {
     if constexpr (Pass != pass::weights && !reads_new_v<F> && !changes_gradient_of_v<F>)
       c.second_moment.update(second_slot, g, d);
     if constexpr (Pass != pass::moments) {
+      [[maybe_unused]] const V before = theta;
       const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
       V kept = theta;
       if constexpr (requires { c.decay.weights(theta); })
@@ -187,6 +189,8 @@ struct kernel {
 #endif
       } else
         theta = fma(-a, d, kept);
+      if constexpr (finishes_step<F>)
+        c.first_moment.finish(slot, before, theta);
     }
   }
 

@@ -35,6 +35,13 @@ constexpr auto rule_of(const R& r) noexcept
     return some_composition(0, {}, {}, {}, {});
 }
 
+/// Whether a recipe's averages of weights would be stored in 8 bits.
+template <class Recipe, class T>
+concept averages_in_8_bits = requires(const Recipe& r) {
+  requires finishes_step<std::remove_cvref_t<decltype(r.rule().first_moment)>>;
+  requires std::is_same_v<typename precision_or_float<T>::precision::state_type, block8>;
+};
+
 /// The shape of a tensor that is a matrix; without rows it is none.
 struct matrix_extents {
   std::size_t rows = 0, columns = 0;

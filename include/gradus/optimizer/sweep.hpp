@@ -197,15 +197,16 @@ double page_sum_of_next_moments(const Backend& backend, const typename Model::fo
   });
 }
 
-/// Writes the average that a first moment stands for. \param x  a tensor on the host
+/// Writes the average that a first moment stands for; of elements that never took a step, the parameters.
+/// \param x  a tensor on the host  \param steps  that it has taken
 template <class Model, class Rule>
-void average_weights(const Rule& rule, const typename Model::tensor& x,
+void average_weights(const Rule& rule, const typename Model::tensor& x, std::uint64_t steps,
                      std::span<typename Model::parameter_type> to) noexcept
 {
   using T = typename Model::value_type;
   struct {
     typename Model::parameter_type* parameters;
-    masters_pointer<typename Model::master_type> master;
+    decltype(x.master.get()) master;
   } const weights{x.parameters, x.master.get()};
   for (std::size_t i = 0; i < x.size; i += stage) {
     const std::size_t n = x.size - i < stage ? x.size - i : stage;
@@ -223,7 +224,9 @@ void average_weights(const Rule& rule, const typename Model::tensor& x,
       T slots[Model::slots + 1] = {};
       for (std::size_t k = 0; k < Model::first_slots; ++k)
         slots[k] = decoded[k][j];
-      to[i + j] = typename Model::parameter_type(rule.average(slots, load<T>(parameters, j)));
+      const T theta = load<T>(parameters, j);
+      const bool took_steps = steps > 0 && (x.trained.empty() || x.trained[i + j] != 0);
+      to[i + j] = typename Model::parameter_type(took_steps ? rule.average(slots, theta) : theta);
     }
   }
 }

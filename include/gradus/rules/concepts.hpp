@@ -40,6 +40,11 @@ template <class F>
 concept changes_gradient_of_v = requires(const F& f, const double* slots) {
   f.template prepare<double>(step_scalars{}).gradient_of_v(slots, 1.0);
 };
+/// A first moment with a last word on the new θ: its formula has `finish(slots, θ before, θ)`.
+template <class F>
+concept finishes_step = requires(const F& f, double* slots, double& theta) {
+  f.template prepare<double>(step_scalars{}).finish(slots, 1.0, theta);
+};
 /// A first moment whose directions an engine computes from whole matrices.
 template <class F>
 concept works_on_matrices = requires { requires F::works_on_matrices; };
@@ -267,7 +272,7 @@ concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment
 /// The decay D can have v̄ before the direction is computed, because v̄ follows from the gradient norm; or the direction
 /// can be computed after all moments.
 template <class F, class S, class D>
-concept two_passes_are_served = !updates_last<F> || !reads_mean_square<D> || S::linear;
+concept two_passes_are_served = !(updates_last<F> || finishes_step<F>) || !reads_mean_square<D> || S::linear;
 
 /// The decay D can have `gain()` from the first moment F, or needs none.
 template <class F, class D>
@@ -387,10 +392,11 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE((!reads_mean_square<D> || !is_norm<S>),
                 "decay::scheduled divides by the root of a mean of squares, and the second moment is a norm; take "
                 "decay::decoupled.")
-  GRADUS_REFUSE((two_passes_are_served<F, S, D>),
-                "decay::scheduled needs all moments before the first direction unless the second moment is linear, and "
-                "this first moment computes its direction before its update; take second_moment::ema, or "
-                "decay::decoupled.")
+  GRADUS_REFUSE(
+      (two_passes_are_served<F, S, D>),
+      "decay::scheduled needs all moments before the first weight unless the second moment is linear, and this "
+      "first moment computes its direction before its update, or averages weights; take second_moment::ema, or "
+      "decay::decoupled.")
   GRADUS_REFUSE((stable_decay_is_served<F, D>),
                 "decay::stable is scaled by a momentum buffer's mu and dampening; "
                 "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")
