@@ -20,6 +20,8 @@ void for_each_composition(F&& f)
   run("sgds", sgds{.lr = 0.05, .momentum = 0.9, .weight_decay = 0.01});
   run("adam", adam{.lr = 0.01, .weight_decay = 0.01});
   run("adamw", adamw{.lr = 0.01, .weight_decay = 0.1});
+  run("adamw_cautious", compose(0.01, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{},
+                                decay::cautious{.weight_decay = 0.1}));
   run("adams", adams{.lr = 0.01, .weight_decay = 0.01});
   run("amsgrad", amsgrad{.lr = 0.01, .beta2 = 0.99, .weight_decay = 0.01});
   run("yogi", yogi{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.01});

@@ -175,13 +175,15 @@ struct kernel {
       V kept = theta;
       if constexpr (requires { c.decay.weights(theta); })
         kept = c.decay.weights(theta);
+      else if constexpr (requires { c.decay.weights(theta, d); })
+        kept = c.decay.weights(theta, d);
       // The decay is added to u first, because alone it may be too small to change θ.
-      if constexpr (requires { c.decay.decrement(theta); }) {
+      if constexpr (requires { c.decay.decrement(theta); } || requires { c.decay.decrement(theta, d); }) {
 #if defined(__CUDA_ARCH__)  // computes both and selects one: for a branch here nvcc emits two stores of the weight
-        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, decrement_of(theta, d));
         theta = decrements(c.decay) ? by_decrement : by_factor;
 #else
-        theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+        theta = decrements(c.decay) ? theta - fma(a, d, decrement_of(theta, d)) : fma(-a, d, kept);
 #endif
       } else
         theta = fma(-a, d, kept);
@@ -196,6 +198,15 @@ struct kernel {
       c.first_moment.update(slot, g, slot[Prepared::value_slot]);
     else
       c.first_moment.update(slot, g);
+  }
+  /// What the decay takes from θ.
+  template <class V>
+  GRADUS_INLINE GRADUS_HOST_DEVICE V decrement_of(V theta, [[maybe_unused]] V d) const noexcept
+  {
+    if constexpr (requires { c.decay.decrement(theta); })
+      return c.decay.decrement(theta);
+    else
+      return c.decay.decrement(theta, d);
   }
   /// Whether `decrement` acts in this step. A formula that has both `decrement` and `weights` says which.
   template <class Decay>

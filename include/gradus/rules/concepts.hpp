@@ -106,7 +106,9 @@ concept acts_as_decay = !requires { R::slots; } && !requires { R::reads_second_m
   requires std::is_empty_v<decltype(r.template prepare<double>(step_scalars{}))> ||
                requires { r.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); } ||
                requires { r.template prepare<double>(step_scalars{}).decrement(1.0); } ||
-               requires { r.template prepare<double>(step_scalars{}).weights(1.0); };
+               requires { r.template prepare<double>(step_scalars{}).weights(1.0); } ||
+               requires { r.template prepare<double>(step_scalars{}).decrement(1.0, 1.0); } ||
+               requires { r.template prepare<double>(step_scalars{}).weights(1.0, 1.0); };
 };
 
 template <class R>
@@ -213,7 +215,7 @@ template <class P>
 concept step_size_rule = detail::has_kind<P> && detail::has_prepare<P> && detail::gives_a_step<P> && detail::listed<P>;
 
 /// Rule for weight decay: has `kind`, and `prepare<T>(step_scalars)`, whose formula has `gradient(g, θ)`,
-/// `decrement(θ)` or `weights(θ)`, or is empty.
+/// `decrement(θ)` or `weights(θ)`, which may also take the direction d, or is empty.
 template <class D>
 concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::acts_as_decay<D> && detail::listed<D>;
 

@@ -163,6 +163,50 @@ struct stable {
   }
 };
 
+/// s = αλ where the step u and the weight have one sign, and 0 elsewhere: a weight that the step moves away from 0 does
+/// not decay. Cautious weight decay (Chen et al. 2025), over any other three rules.
+struct cautious {
+  double weight_decay = 1e-2;  ///< λ ≥ 0
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&cautious::weight_decay));
+  static constexpr std::string_view kind = "cautious";  ///< the rule's name in checkpoints
+
+  /// `shrink`, which sees the direction.
+  template <class T>
+  struct formula {
+    shrink<T> inner;  ///< where the weight decays
+    bool decrements;  ///< the inner's
+    /// sθ or 0, which is added to u.
+    template <class V>
+    GRADUS_HOST_DEVICE V decrement(V theta, V d) const noexcept
+    {
+      return select(agree(theta, d), inner.decrement(theta), V(0));
+    }
+    /// (1−s)·θ or θ, from which u is subtracted.
+    template <class V>
+    GRADUS_HOST_DEVICE V weights(V theta, V d) const noexcept
+    {
+      return select(agree(theta, d), inner.weights(theta), theta);
+    }
+
+   private:
+    /// Whether θ·d > 0. A product with a sign does not underflow.
+    template <class V>
+    GRADUS_HOST_DEVICE static auto agree(V theta, V d) noexcept
+    {
+      return sign(d) * theta > V(0);
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    const shrink<T> inner = decay::decoupled{weight_decay}.prepare<T>(k);
+    return {inner, inner.decrements};
+  }
+};
+
 /// θ ← (θ − u)/(1 + αλ): the implicit form of `decoupled`, a proximal step. As s = αλ/(1 + αλ), and u is scaled by 1 − s.
 /// Adan (Xie et al. 2024); Zhuang et al. 2022 for AdamW.
 struct proximal {

@@ -8,8 +8,8 @@
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
 /// Steps give the bits of a program built for that instruction set. Instruction sets with fma belong to one family of
-/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp in float and double, also with 16-bit
-/// parameters and gradients and with 8-bit state. A call costs one more indirect jump.
+/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp, and adamw with decay::cautious, in float
+/// and double, also with 16-bit parameters and gradients and with 8-bit state. A call costs one more indirect jump.
 
 #include <cstddef>
 #include <cstdint>
@@ -50,7 +50,8 @@ extern "C" const dispatch_table* gradus_dispatch_table(int set) noexcept;
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Calls f(type_identity<Kernel>) for every kernel that the recipes run, float's before double's.
+/// Calls f(type_identity<Kernel>) for every kernel of the component: those that the recipes run, float's before
+/// double's, and one composition more.
 template <class Visitor>
 constexpr void for_each_dispatched_kernel(const Visitor& f)
 {
@@ -68,6 +69,10 @@ constexpr void for_each_dispatched_kernel(const Visitor& f)
     visit(float(), Recipe{}.rule());
     visit(double(), Recipe{}.rule());
   });
+  // AdamW with cautious weight decay, which is no recipe.
+  using cautious = composition<first_moment::ema, second_moment::ema, step_size::adaptive, decay::cautious>;
+  visit_first(float(), static_cast<const cautious*>(nullptr));
+  visit_first(double(), static_cast<const cautious*>(nullptr));
 }
 
 /// The index of a kernel among them, or their number if it is none of them.
