@@ -58,12 +58,13 @@ const std::map<std::string_view, double> unusual{{"lr", 0.03},
                                                  {"clip_exponent", 0.5},
                                                  {"beta3", 0.98},
                                                  {"t_alpha_beta3", 5},
-                                                 {"momentum_decay", 0.02}};
+                                                 {"momentum_decay", 0.02},
+                                                 {"beta0", 0.2}};
 
 // What recipe_names() lists, as error messages have it.
 const std::string all_names =
     "sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam, adagrad, adadelta, "
-    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan";
+    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan, adai, adais";
 
 using checkpoint = std::map<std::string, std::string>;
 

@@ -301,7 +301,10 @@ TEST_CASE("update_moments, update_weights: each changes its half and no more")
       const auto moved = memory;
       REQUIRE(gradus::update_weights(backend, formula, weights, gradients, slots));
       CHECK_MESSAGE(weights != old_weights, std::string(name));
-      CHECK_MESSAGE(memory == moved, std::string(name));
+      // A first moment that reads v̄ waits for the second half, which keeps the second moment.
+      constexpr std::size_t late = gradus::reads_mean_square<decltype(rule.first_moment)> ? formula.first_slots : 0;
+      for (std::size_t i = 0; i < memory.size(); ++i)
+        CHECK_MESSAGE((memory[i] == moved[i]) == (i >= late * n), std::string(name));
       CHECK(gradients == std::vector<float>(n, 0.25f));
     }
   });
@@ -340,7 +343,7 @@ TEST_CASE("prepare, update: formulas are trivially copyable, and nothing throws"
     check(0.0f);
     check(0.0);
   });
-  CHECK(checked == 2 * 37);
+  CHECK(checked == 2 * 41);
 }
 
 TEST_CASE_TEMPLATE("next_second_moment_sum: follows the sum of the moments from the gradients' norms", T, float, double)

@@ -118,6 +118,9 @@ TEST_CASE("rule: is the composition in the table of algorithms.md")
                            decay::proximal{wd})));
   CHECK(same_steps(lion{lr, b1, b2, wd}.rule(), compose(lr, first_moment::sign_of_ema{.beta1 = b1, .beta2 = b2}, none,
                                                         constant, decay::decoupled{wd})));
+  const first_moment::adaptive_inertia inertia{.beta0 = 0.2, .eps = eps};
+  CHECK(same_steps(adai{lr, 0.2, b2, eps, wd}.rule(), compose(lr, inertia, square, constant, decay::l2{wd})));
+  CHECK(same_steps(adais{lr, 0.2, b2, eps, wd}.rule(), compose(lr, inertia, square, constant, decay::decoupled{wd})));
 }
 
 TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
@@ -190,6 +193,12 @@ TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
 
       {"lion", "lr", 1e-4},                {"lion", "beta1", 0.9},              {"lion", "beta2", 0.99},
       {"lion", "weight_decay", 0},
+
+      {"adai", "lr", 1}, {"adai", "beta0", 0.1}, {"adai", "beta2", 0.99},
+      {"adai", "eps", 1e-3}, {"adai", "weight_decay", 0},
+
+      {"adais", "lr", 1}, {"adais", "beta0", 0.1}, {"adais", "beta2", 0.99},
+      {"adais", "eps", 1e-3}, {"adais", "weight_decay", 0},
   };
   // clang-format on
   std::size_t found = 0;

@@ -24,7 +24,7 @@ namespace textbook {
 
 struct hyperparameters {
   double lr, beta1, beta2, eps, weight_decay, momentum, dampening, initial_accumulator, final_lr, gamma, partial,
-      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay;
+      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay, beta0;
   bool nesterov, decoupled_weight_decay, centered;
 };
 
@@ -352,6 +352,40 @@ void lion(model& all, double lr_scale)
   });
 }
 
+// The moments of the squares first, then their mean over the model, then the rest. The weights of the averages are in
+// v_max.
+void adai(model& all, double lr_scale, decay kind)
+{
+  double sum = 0, count = 0;
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    ++x.t;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      if (kind == decay::l2)
+        x.g[i] += x.h.weight_decay * x.theta[i];
+      x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * x.g[i] * x.g[i];
+      sum += x.v[i] / (1 - std::pow(x.h.beta2, x.t));
+      count += 1;
+    }
+  }
+  const double mean = sum / count;
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    const double lr = x.h.lr * lr_scale;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      const double v_hat = x.v[i] / (1 - std::pow(x.h.beta2, x.t));
+      const double beta1 = std::clamp(1 - x.h.beta0 * v_hat / mean, 0.0, 1 - x.h.eps);
+      x.m[i] = beta1 * x.m[i] + (1 - beta1) * x.g[i];
+      x.v_max[i] = beta1 * x.v_max[i] + (1 - beta1);
+      if (kind == decay::decoupled)
+        x.theta[i] -= lr * x.h.weight_decay * x.theta[i];
+      x.theta[i] -= lr * x.m[i] / x.v_max[i];
+    }
+  }
+}
+
 void step(std::string_view name, model& all, double lr_scale)
 {
   if (name == "sgd")
@@ -394,6 +428,10 @@ void step(std::string_view name, model& all, double lr_scale)
     return adan(all, lr_scale);
   if (name == "lion")
     return lion(all, lr_scale);
+  if (name == "adai")
+    return adai(all, lr_scale, decay::l2);
+  if (name == "adais")
+    return adai(all, lr_scale, decay::decoupled);
   FAIL("the textbook knows no ", std::string(name));
 }
 
@@ -431,6 +469,8 @@ Recipe recipe_of(const hyperparameters& h)
     r.dampening = h.dampening;
   if constexpr (requires { r.nesterov; })
     r.nesterov = h.nesterov;
+  if constexpr (requires { r.beta0; })
+    r.beta0 = h.beta0;
   if constexpr (requires { r.beta1; })
     r.beta1 = h.beta1;
   if constexpr (requires { r.beta2; })
@@ -516,6 +556,9 @@ hyperparameters draw_hyperparameters(support::random& r, std::string_view recipe
   h.t_alpha_beta3 = more.chance(0.3) ? 0 : more.uniform(1, 50);
   h.centered = more.chance(0.5);
   h.momentum_decay = more.chance(0.2) ? 0 : more.magnitude(1e-3, 1);
+  if (recipe.starts_with("adai"))
+    h.eps = more.magnitude(1e-3, 0.5);  // 1 − eps must not round to 1 in float
+  h.beta0 = more.chance(0.2) ? 0 : more.magnitude(1e-2, 2);
   return h;
 }
 

@@ -100,8 +100,8 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::whole>(backend, formula, parameters, gradients, slots);
 }
 
-/// The first half of a step in two passes, for a decay that needs the second moment of the whole model: updates only
-/// the slots. Parameters and result as for `update`.
+/// The first half of a step in two passes, for rules that need the second moment of the whole model: updates only the
+/// slots, and of those only the second moment's if the first moment reads v̄. Parameters and result as for `update`.
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update_moments(
     const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
@@ -111,7 +111,8 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::moments>(backend, formula, parameters, gradients, slots);
 }
 
-/// The second half: updates only the parameters and reads the slots. Parameters and result as for `update`.
+/// The second half: updates the parameters, and the slots that the first half left. Parameters and result as for
+/// `update`.
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update_weights(
     const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,

@@ -454,6 +454,51 @@ struct lion {
   }
 };
 
+/// Adai: momentum whose β₁ is each element's own, 1 − β₀·v̂/v̄, where v̄ is the mean of v̂ over the whole model. State:
+/// `exp_avg`, `exp_avg_weight`, `exp_avg_sq`. Xie et al., ICML 2022 (docs/first_moment.md); the authors' defaults, but lr,
+/// for which they have none.
+struct adai {
+  double lr = 1;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta0 = 0.1;       ///< β₀ ≥ 0: how much less inertia an element has where v̂ is large
+  double beta2 = 0.99;      ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-3;        ///< in (0, 1): the inertia is at most 1 − eps
+  double weight_decay = 0;  ///< λ ≥ 0; L2, which adds λθ to g
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adai::lr), hyper::beta0(&adai::beta0),
+                                                hyper::beta2(&adai::beta2),
+                                                field{"eps", &adai::eps, range::above_zero_below_one},
+                                                hyper::weight_decay(&adai::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::adaptive_inertia{beta0, eps}, second_moment::ema{beta2}, step_size::constant{},
+                   decay::l2{weight_decay});
+  }
+};
+
+/// Adai with decoupled weight decay, in one pass: v̄ follows from the gradient norm. State as `adai`, and one double Σv.
+/// Xie et al., NeurIPS 2023; defaults as `adai`.
+struct adais {
+  double lr = 1;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta0 = 0.1;       ///< β₀ ≥ 0: how much less inertia an element has where v̂ is large
+  double beta2 = 0.99;      ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-3;        ///< in (0, 1): the inertia is at most 1 − eps
+  double weight_decay = 0;  ///< λ ≥ 0; shrinks θ by αλ
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adais::lr), hyper::beta0(&adais::beta0),
+                                                hyper::beta2(&adais::beta2),
+                                                field{"eps", &adais::eps, range::above_zero_below_one},
+                                                hyper::weight_decay(&adais::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::adaptive_inertia{beta0, eps}, second_moment::ema{beta2}, step_size::constant{},
+                   decay::decoupled{weight_decay});
+  }
+};
+
 /// Calls f(name, std::type_identity<Recipe>) for each recipe. This is the only list of them.
 template <class F>
 constexpr void for_each_recipe(F&& f)
@@ -478,6 +523,8 @@ constexpr void for_each_recipe(F&& f)
   f("lion", std::type_identity<lion>{});
   f("nadam", std::type_identity<nadam>{});
   f("adan", std::type_identity<adan>{});
+  f("adai", std::type_identity<adai>{});
+  f("adais", std::type_identity<adais>{});
 }
 
 namespace detail {

@@ -9,7 +9,12 @@ namespace second_moment = gradus::second_moment;
 namespace step_size = gradus::step_size;
 namespace decay = gradus::decay;
 
-#if defined(CASE_ROOT_OF_A_NORM)
+#if defined(CASE_MEAN_BEFORE_ALL_MOMENTS)
+struct by_mean : first_moment::ema {
+  static constexpr bool reads_mean_square = true;
+};
+template class gradus::optimizer<gradus::composition<by_mean, second_moment::ema, step_size::constant, decay::none>>;
+#elif defined(CASE_ROOT_OF_A_NORM)
 template class gradus::optimizer<
     gradus::composition<first_moment::ema, second_moment::infinity_norm, step_size::adaptive, decay::none>>;
 #elif defined(CASE_SQUARE_AS_A_NORM)

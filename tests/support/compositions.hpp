@@ -48,6 +48,8 @@ void for_each_composition(F&& f)
   run("ademamix", ademamix{.lr = 0.01, .beta1 = 0.5, .beta3 = 0.99, .weight_decay = 0.1});
   run("adan", adan{.lr = 0.01, .beta1 = 0.5, .beta2 = 0.5, .weight_decay = 0.1});
   run("lion", lion{.lr = 0.01, .weight_decay = 0.1});
+  run("adai", adai{.lr = 0.05, .weight_decay = 0.1});
+  run("adais", adais{.lr = 0.05, .weight_decay = 0.1});
   const decay::scheduled scheduled{.weight_decay = 0.01};
   run("adagrad_scheduled",
       compose(0.05, first_moment::none{}, second_moment::sum{}, step_size::decaying{.lr_decay = 0.01}, scheduled));
@@ -66,6 +68,8 @@ void for_each_composition(F&& f)
                                 second_moment::ema{}, step_size::adaptive{}, scheduled));
   run("ademamix_scheduled", compose(0.01, first_moment::two_emas{.beta1 = 0.5, .beta3 = 0.99}, second_moment::ema{},
                                     step_size::adaptive{}, scheduled));
+  run("adais_scheduled",
+      compose(0.05, first_moment::adaptive_inertia{}, second_moment::ema{}, step_size::constant{}, scheduled));
 }
 
 }  // namespace support

@@ -55,7 +55,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
       {"initial_accumulator_value", "initial_accumulator"},   {"base_lr", "lr"},          {"adam_epsilon", "eps"},
       {"weight_decay_rate", "weight_decay"},                  {"l2_penalty", "weight_decay"},
       {"adamwscheduled", "adams"}, {"radamw", "radam"},       {"sgdm", "sgd"},            {"nag", "sgd"},
-      {"adafactor", ""},           {"adai", ""},              {"adais", ""},              {"asgd", ""},
+      {"adafactor", ""},           {"asgd", ""},
       {"ftrl", ""},                {"lamb", ""},              {"lars", ""},               {"muon", ""},
       {"nadamw", ""},              {"rprop", ""},             {"sgdw", ""},               {"shampoo", ""},
       {"soap", ""}};

@@ -110,11 +110,23 @@ GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>
           detail::is_idle(rule.second_moment)};
 }
 
-/// The whole update in one pass, or one of its halves, for decays that need the moments of the whole model first.
+/// The same formulas once v̄ of the step is known.
+/// \param k  with this v̄
+template <class F, class S, class P, class D, class T>
+GRADUS_HOST_DEVICE void prepare_with_mean(prepared<F, S, P, D, T>& formula, const composition<F, S, P, D>& rule,
+                                          const step_scalars& k) noexcept
+{
+  if constexpr (reads_mean_square<F>)
+    formula.first_moment = rule.first_moment.template prepare<T>(k);
+  if constexpr (reads_mean_square<D>)
+    formula.decay = detail::scaled_decay(rule.decay, k).template prepare<T>(k);
+}
+
+/// The whole update in one pass, or one of its halves, for rules that need the moments of the whole model first.
 enum class pass {
   whole,    ///< slots and parameters
-  moments,  ///< only the slots
-  weights   ///< only the parameters
+  moments,  ///< only the slots; only the second moment's, if the first moment reads v̄
+  weights   ///< what `moments` left
 };
 
 /// One element's update: θ, g, slots → θ′, slots′, over any value type V.
@@ -126,7 +138,11 @@ struct kernel {
   static constexpr std::size_t slots = Prepared::slots;              ///< slots of both moments
   static constexpr std::size_t first_slots = Prepared::first_slots;  ///< slots of the first moment
   static constexpr bool writes_parameters = Pass != pass::moments;   ///< whether this pass updates θ
-  static constexpr bool writes_slots = Pass != pass::weights;        ///< whether this pass updates the slots
+  /// Whether this pass updates the first moment. One that reads v̄ waits for all second moments.
+  static constexpr bool updates_first = Pass !=
+                                        (reads_mean_square<typename Prepared::first_moment_type> ? pass::moments
+                                                                                                 : pass::weights);
+  static constexpr bool writes_slots = Pass != pass::weights || updates_first;  ///< whether this pass updates slots
 
   /// For single elements: the rules see detail::number, not float or double itself.
   template <real V>
@@ -159,14 +175,14 @@ struct kernel {
       c.second_moment.update(second_slot, c.first_moment.gradient_of_v(slot, g), g);
     else if constexpr (Pass != pass::weights && reads_new_v<F>)
       c.second_moment.update(second_slot, g, g);
-    if constexpr (Pass != pass::weights && !updates_last<F>)
+    if constexpr (updates_first && !updates_last<F>)
       update_first(slot, g);
     V d = g;
     if constexpr (reads_new_v<F>)
       d = c.first_moment.direction(slot, g, slot[Prepared::value_slot]);
     else
       d = c.first_moment.direction(slot, g);
-    if constexpr (Pass != pass::weights && updates_last<F>)
+    if constexpr (updates_first && updates_last<F>)
       update_first(slot, g);
     if constexpr (Pass != pass::weights && !reads_new_v<F> && !changes_gradient_of_v<F>)
       c.second_moment.update(second_slot, g, d);

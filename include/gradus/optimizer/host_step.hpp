@@ -117,7 +117,7 @@ class host_step {
     return report.applied;
   }
 
-  /// Whether moments and weights are two phases, because the decay of the weights needs the mean of the new moments.
+  /// Whether moments and weights are two phases, because a rule needs the mean of the new second moments.
   static bool has_two_phases(const step_options& o) noexcept
   {
     return Parts::rule_type::scheduled && !model::one_pass && !o.mean_square;
@@ -140,7 +140,7 @@ class host_step {
     }
   }
 
-  /// Computes v̄ if it was not given, and prepares each cohort's scheduled decay with it.
+  /// Computes v̄ if it was not given, and prepares the rules that read it.
   void schedule(Parts& p, const step_options& o, const norm_of_step& norm)
   {
     if constexpr (Parts::rule_type::scheduled) {
@@ -152,12 +152,14 @@ class host_step {
         report_.mean_square = o.mean_square;
       for (auto& c : p.cohorts.all())
         if (c.members > 0) {
-          const auto decay = scaled_decay(p.groups[c.key].rule.decay, c.scalars);
+          const auto& rule = p.groups[c.key].rule;
           c.scalars.mean_square = *report_.mean_square;
-          c.prepared.decay = decay.template prepare<value_type>(c.scalars);
-          report_.decay_clamped = report_.decay_clamped || decay.rate(c.scalars) > 1;
+          prepare_with_mean(c.prepared, rule, c.scalars);
+          if constexpr (reads_mean_square<decltype(rule.decay)>)
+            report_.decay_clamped = report_.decay_clamped || scaled_decay(rule.decay, c.scalars).rate(c.scalars) > 1;
         }
-      report_.decay_factor = decay_factor(*report_.mean_square, p.groups[0].rule.decay.eps);
+      if constexpr (reads_mean_square<decltype(Parts::rule_type::decay)>)
+        report_.decay_factor = decay_factor(*report_.mean_square, p.groups[0].rule.decay.eps);
     }
   }
 

@@ -37,6 +37,9 @@ template <class F>
 concept changes_gradient_of_v = requires(const F& f, const double* slots) {
   f.template prepare<double>(step_scalars{}).gradient_of_v(slots, 1.0);
 };
+/// A decay or first moment that needs v̄, the mean of the second moment over the whole model.
+template <class R>
+concept reads_mean_square = requires { requires R::reads_mean_square; };
 /// A second moment that depends on the direction d.
 template <class S>
 concept reads_direction = requires { requires S::reads_direction; };
@@ -241,13 +244,13 @@ concept v_is_served = !reads_v<F> || (keeps_second_moment<S> && !is_norm<S>);
 template <class F, class S>
 concept direction_is_served = !reads_direction<S> || !(reads_new_v<F> || changes_gradient_of_v<F>);
 
-/// A decay that needs v̄, the mean of the second moment over the whole model.
-template <class D>
-concept reads_mean_square = requires { requires D::reads_mean_square; };
-
 /// The decay D can have v̄ from the second moment S, or needs none.
 template <class S, class D>
 concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
+
+/// The first moment F can have v̄, because it is updated after the second moment; or it needs none.
+template <class F>
+concept mean_is_served = !reads_mean_square<F> || (reads_new_v<F> && !updates_last<F> && !changes_gradient_of_v<F>);
 
 /// The decay D can have v̄ before the direction is computed, because v̄ follows from the gradient norm; or the direction
 /// can be computed after all moments.
@@ -376,6 +379,9 @@ constexpr bool check_rules() noexcept
                 "decay::scheduled needs all moments before the first direction unless the second moment is linear, and "
                 "this first moment computes its direction before its update; take second_moment::ema, or "
                 "decay::decoupled.")
+  GRADUS_REFUSE((mean_is_served<F>),
+                "the first moment reads the mean square, which is known only after all second moments; expected "
+                "`reads_new_v`, so that the second moment is updated first, and no `updates_last` or `gradient_of_v`.")
   GRADUS_REFUSE((stable_decay_is_served<F, D>),
                 "decay::stable is scaled by a momentum buffer's mu and dampening; "
                 "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")

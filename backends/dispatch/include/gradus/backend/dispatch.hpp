@@ -55,24 +55,36 @@ namespace detail {
 template <class Visitor>
 constexpr void for_each_dispatched_kernel(const Visitor& f)
 {
-  const auto visit_first = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>*) {
-    f(std::type_identity<kernel<pass::whole, prepared<F, S, P, D, T>>>{});
-    if constexpr (requires { typename F::idle_form; })
-      f(std::type_identity<kernel<pass::whole, prepared<typename F::idle_form, S, P, D, T>>>{});
+  // Rule says in which passes its steps are taken; rules that are idle take theirs in the same.
+  const auto visit_passes = [&]<class Rule, class Formula>(std::type_identity<Rule>, std::type_identity<Formula>) {
+    f(std::type_identity<kernel<pass::whole, Formula>>{});
+    if constexpr (Rule::scheduled)
+      f(std::type_identity<kernel<pass::moments, Formula>>{});
+    if constexpr (Rule::scheduled && !Rule::scheduled_in_one_pass)
+      f(std::type_identity<kernel<pass::weights, Formula>>{});
   };
-  const auto visit = [&]<class T, class F, class S, class P, class D>(T x, const composition<F, S, P, D>& rule) {
-    visit_first(x, &rule);
+  const auto visit_first =
+      [&]<class Rule, class F, class S, class P, class D, class T>(Rule of,
+                                                                   std::type_identity<prepared<F, S, P, D, T>> all) {
+        visit_passes(of, all);
+        if constexpr (requires { typename F::idle_form; })
+          visit_passes(of, std::type_identity<prepared<typename F::idle_form, S, P, D, T>>{});
+      };
+  const auto visit = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>&) {
+    constexpr std::type_identity<composition<F, S, P, D>> of{};
+    visit_first(of, std::type_identity<prepared<F, S, P, D, T>>{});
     if constexpr (requires { typename S::idle_form; })
-      visit_first(x, static_cast<const composition<F, typename S::idle_form, P, D>*>(nullptr));
+      visit_first(of, std::type_identity<prepared<F, typename S::idle_form, P, D, T>>{});
   };
   for_each_recipe([&]<class Recipe>(const char*, std::type_identity<Recipe>) {
     visit(float(), Recipe{}.rule());
     visit(double(), Recipe{}.rule());
   });
   // AdamW with cautious weight decay, which is no recipe.
-  using cautious = composition<first_moment::ema, second_moment::ema, step_size::adaptive, decay::cautious>;
-  visit_first(float(), static_cast<const cautious*>(nullptr));
-  visit_first(double(), static_cast<const cautious*>(nullptr));
+  constexpr auto cautious = compose(0, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{},
+                                    decay::cautious{});
+  visit(float(), cautious);
+  visit(double(), cautious);
 }
 
 /// The index of a kernel among them, or their number if it is none of them.
@@ -145,8 +157,8 @@ class dispatch {
   {
     constexpr std::size_t index = detail::dispatch_index<Kernel>();
     static_assert(index < detail::dispatched_kernels,
-                  "gradus: backend::dispatch runs the recipes, each in one pass, and this is another composition; take "
-                  "backend::simd and build with -march.");
+                  "gradus: backend::dispatch runs the recipes, and this is another composition; take backend::simd and "
+                  "build with -march.");
     if constexpr (index < detail::dispatched_kernels)
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }

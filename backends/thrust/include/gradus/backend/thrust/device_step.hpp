@@ -149,7 +149,8 @@ class device_step {
       r.grad_norm = b.norm;
     if (b.has_mean) {
       r.mean_square = b.mean_square;
-      r.decay_factor = b.decay_factor;
+      if constexpr (reads_mean_square<decltype(rule_type::decay)>)
+        r.decay_factor = b.decay_factor;
     }
     r.decay_clamped = b.clamped != 0;
     return r;
@@ -340,7 +341,7 @@ class device_step {
     b.seed = p.seed;
     b.elements = double(elements_);
     b.of_model = knows_model_ = p.sums.is_of_model();
-    if constexpr (scheduled)
+    if constexpr (reads_mean_square<decltype(rule_type::decay)>)
       b.eps = p.groups[0].rule.decay.eps;
     device_.launch(1, store_list_facts{board_.get(), b});
     device_.copy(tensors_.get(), host_tensors_.data(), host_tensors_.size() * sizeof(tensor));

@@ -65,7 +65,7 @@ GRADUS_HOST_DEVICE double part_of_moments(const Data& data, const step_parts& pa
   return data.moments(std::size_t(k)).value() / data.cohorts[s.cohort].scalars.bc2;
 }
 
-/// Computes v̄, and prepares the decay of all cohorts with it.
+/// Computes v̄, and prepares the rules of all cohorts that read it.
 template <class Data, class Team>
 GRADUS_HOST_DEVICE void schedule(const Data& data, const step_parts& parts, const Team& team) noexcept
 {
@@ -101,10 +101,10 @@ GRADUS_HOST_DEVICE void schedule(const Data& data, const step_parts& parts, cons
     if (!b.applied || !c.active)
       return;
     c.scalars.mean_square = b.mean_square;
-    const auto decay = scaled_decay(c.rule.decay, c.scalars);
-    c.prepared.decay = decay.template prepare<typename Data::value_type>(c.scalars);
-    if (decay.rate(c.scalars) > 1)
-      set_flag(b.clamped);
+    prepare_with_mean(c.prepared, c.rule, c.scalars);
+    if constexpr (reads_mean_square<decltype(c.rule.decay)>)
+      if (scaled_decay(c.rule.decay, c.scalars).rate(c.scalars) > 1)
+        set_flag(b.clamped);
   });
 }
 
