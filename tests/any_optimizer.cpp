@@ -64,7 +64,7 @@ const std::map<std::string_view, double> unusual{{"lr", 0.03},
 // What recipe_names() lists, as error messages have it.
 const std::string all_names =
     "sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam, adagrad, adadelta, "
-    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan, adai, adais";
+    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan, lamb, stable_adamw, cautious_adamw, adai, adais";
 
 using checkpoint = std::map<std::string, std::string>;
 

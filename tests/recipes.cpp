@@ -13,6 +13,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/bits.hpp"
+#include "support/sums.hpp"
 
 namespace {
 
@@ -39,7 +40,10 @@ bool same_steps(const A& a, const B& b)
         gradients[i] = weights[i] / 3 + double(t);
       k = gradus::make_step_scalars(rule, t, 0.5, 0, k);
       k.mean_square = 0.1;
-      REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
+      if constexpr (A::sums)
+        REQUIRE(support::step_with_sums<double>(gradus::default_backend{}, rule, k, 1, weights, gradients, slots));
+      else
+        REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
     }
     weights.insert(weights.end(), memory.begin(), memory.end());
     return weights;
@@ -118,6 +122,12 @@ TEST_CASE("rule: is the composition in the table of algorithms.md")
                            decay::proximal{wd})));
   CHECK(same_steps(lion{lr, b1, b2, wd}.rule(), compose(lr, first_moment::sign_of_ema{.beta1 = b1, .beta2 = b2}, none,
                                                         constant, decay::decoupled{wd})));
+  CHECK(same_steps(lamb{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, square, step_size::trust_ratio{.eps = eps}, decay::decoupled{wd})));
+  CHECK(same_steps(stable_adamw{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, square, step_size::rms_clipped{.eps = eps}, decay::decoupled{wd})));
+  CHECK(same_steps(cautious_adamw{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, square, step_size::cautious{.eps = eps}, decay::decoupled{wd})));
   const first_moment::adaptive_inertia inertia{.beta0 = 0.2, .eps = eps};
   CHECK(same_steps(adai{lr, 0.2, b2, eps, wd}.rule(), compose(lr, inertia, square, constant, decay::l2{wd})));
   CHECK(same_steps(adais{lr, 0.2, b2, eps, wd}.rule(), compose(lr, inertia, square, constant, decay::decoupled{wd})));
@@ -193,6 +203,15 @@ TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
 
       {"lion", "lr", 1e-4},                {"lion", "beta1", 0.9},              {"lion", "beta2", 0.99},
       {"lion", "weight_decay", 0},
+
+      {"lamb", "lr", 1e-3}, {"lamb", "beta1", 0.9}, {"lamb", "beta2", 0.999},
+      {"lamb", "eps", 1e-6}, {"lamb", "weight_decay", 1e-2},
+
+      {"stable_adamw", "lr", 1e-3}, {"stable_adamw", "beta1", 0.9}, {"stable_adamw", "beta2", 0.99},
+      {"stable_adamw", "eps", 1e-8}, {"stable_adamw", "weight_decay", 1e-2},
+
+      {"cautious_adamw", "lr", 1e-3}, {"cautious_adamw", "beta1", 0.9}, {"cautious_adamw", "beta2", 0.999},
+      {"cautious_adamw", "eps", 1e-8}, {"cautious_adamw", "weight_decay", 1e-2},
 
       {"adai", "lr", 1}, {"adai", "beta0", 0.1}, {"adai", "beta2", 0.99},
       {"adai", "eps", 1e-3}, {"adai", "weight_decay", 0},

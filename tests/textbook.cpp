@@ -386,6 +386,67 @@ void adai(model& all, double lr_scale, decay kind)
   }
 }
 
+// AdamW with a factor on each tensor's step, and one on its decay. \param finish  finish(tensor, direction) makes them of
+// the tensor and of m̂/(√v̂ + eps), and may change the latter
+template <class Finish>
+void adam_by_tensor(model& all, double lr_scale, const Finish& finish)
+{
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    ++x.t;
+    std::vector<double> direction(x.theta.size());
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * x.g[i];
+      x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * x.g[i] * x.g[i];
+      direction[i] = x.m[i] / (1 - std::pow(x.h.beta1, x.t)) /
+                     (std::sqrt(x.v[i] / (1 - std::pow(x.h.beta2, x.t))) + x.h.eps);
+    }
+    const auto [of_step, of_decay] = finish(x, direction);
+    const double lr = x.h.lr * lr_scale;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      x.theta[i] -= lr * of_decay * x.h.weight_decay * x.theta[i] + lr * of_step * direction[i];
+  }
+}
+
+void lamb(model& all, double lr_scale)
+{
+  adam_by_tensor(all, lr_scale, [](const tensor& x, const std::vector<double>& direction) {
+    double weights = 0, steps = 0;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      const double step = direction[i] + x.h.weight_decay * x.theta[i];
+      weights += x.theta[i] * x.theta[i];
+      steps += step * step;
+    }
+    const double ratio = x.h.weight_decay == 0 ? 1 : std::sqrt(weights / steps);
+    return std::pair(ratio, ratio);
+  });
+}
+
+void stable_adamw(model& all, double lr_scale)
+{
+  adam_by_tensor(all, lr_scale, [](const tensor& x, const std::vector<double>&) {
+    double sum = 0;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      sum += x.g[i] * x.g[i] / std::max(x.v[i] / (1 - std::pow(x.h.beta2, x.t)), x.h.eps * x.h.eps);
+    const double rms = std::sqrt(sum / double(x.theta.size()));
+    return std::pair(1 / std::max(1.0, rms), 1 / std::max(1.0, rms));
+  });
+}
+
+void cautious_adamw(model& all, double lr_scale)
+{
+  adam_by_tensor(all, lr_scale, [](const tensor& x, std::vector<double>& direction) {
+    double agree = 0;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      if (x.m[i] * x.g[i] > 0)
+        ++agree;
+      else
+        direction[i] = 0;
+    return std::pair(1 / std::max(1e-3, agree / double(x.theta.size())), 1.0);
+  });
+}
+
 void step(std::string_view name, model& all, double lr_scale)
 {
   if (name == "sgd")
@@ -432,6 +493,12 @@ void step(std::string_view name, model& all, double lr_scale)
     return adai(all, lr_scale, decay::l2);
   if (name == "adais")
     return adai(all, lr_scale, decay::decoupled);
+  if (name == "lamb")
+    return lamb(all, lr_scale);
+  if (name == "stable_adamw")
+    return stable_adamw(all, lr_scale);
+  if (name == "cautious_adamw")
+    return cautious_adamw(all, lr_scale);
   FAIL("the textbook knows no ", std::string(name));
 }
 

@@ -159,7 +159,8 @@ TEST_CASE("padding: stays 0, and the numbers move as if there were none")
       recipe.initial_accumulator = 0.5;
     const double worst = padded_difference<float>(recipe, name),
                  worst_in_double = padded_difference<double>(recipe, name);
-    const bool by_mean = decltype(recipe.rule())::scheduled;  // v̄'s sums have other terms side by side
+    using rule = decltype(recipe.rule());
+    const bool by_mean = rule::scheduled || rule::sums;  // the sums have other terms side by side
     CHECK_MESSAGE(worst <= (by_mean ? 1e-6 : 0), name);
     CHECK_MESSAGE(worst_in_double <= (by_mean ? 1e-14 : 0), name);
   });
@@ -344,6 +345,8 @@ TEST_CASE("trained_mask: with a decay that needs two passes, and with state that
     check_mask<precision<bfloat16, bfloat16, float, float>>(yogis, mask, {.skip_nonfinite = true});
     check_mask<precision<bfloat16, bfloat16, bfloat16, remainder16>>(adamw{}, mask, {.max_grad_norm = 1.0});
     check_mask<precision<bfloat16, float, bfloat16>>(support::scheduled, mask, {.skip_nonfinite = true});
+    check_mask<precision<bfloat16, bfloat16, bfloat16, remainder16>>(lamb{}, mask, {.max_grad_norm = 1.0});
+    check_mask<precision<bfloat16, bfloat16, float, float>>(cautious_adamw{}, mask, {});
     check_mask<precision<float, float16, bfloat16>>(sgd{.momentum = 0.9}, mask, {.max_grad_norm = 0.5});
   }
 }
@@ -355,6 +358,7 @@ TEST_CASE("trained_mask: several threads, each with a part of the tensor")
   for (const mask_function mask : masks) {
     check_mask<float>(support::scheduled, mask, {.max_grad_norm = 1.0, .skip_nonfinite = true}, threads);
     check_mask<float>(gradus::yogi{}, mask, {}, threads);
+    check_mask<float>(gradus::lamb{}, mask, {}, threads);
   }
 }
 

@@ -48,6 +48,11 @@ void for_each_composition(F&& f)
   run("ademamix", ademamix{.lr = 0.01, .beta1 = 0.5, .beta3 = 0.99, .weight_decay = 0.1});
   run("adan", adan{.lr = 0.01, .beta1 = 0.5, .beta2 = 0.5, .weight_decay = 0.1});
   run("lion", lion{.lr = 0.01, .weight_decay = 0.1});
+  run("lamb", lamb{.lr = 0.01, .weight_decay = 0.1});
+  run("lamb_adapting", compose(0.01, first_moment::momentum{.momentum = 0}, second_moment::ema{},
+                               step_size::trust_ratio{.always_adapt = true}, decay::l2{.weight_decay = 0.01}));
+  run("stable_adamw", stable_adamw{.lr = 0.01, .weight_decay = 0.1});
+  run("cautious_adamw", cautious_adamw{.lr = 0.01, .weight_decay = 0.1});
   run("adai", adai{.lr = 0.05, .weight_decay = 0.1});
   run("adais", adais{.lr = 0.05, .weight_decay = 0.1});
   const decay::scheduled scheduled{.weight_decay = 0.01};

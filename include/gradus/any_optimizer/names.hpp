@@ -56,7 +56,7 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
       {"weight_decay_rate", "weight_decay"},                  {"l2_penalty", "weight_decay"},
       {"adamwscheduled", "adams"}, {"radamw", "radam"},       {"sgdm", "sgd"},            {"nag", "sgd"},
       {"adafactor", ""},           {"asgd", ""},
-      {"ftrl", ""},                {"lamb", ""},              {"lars", ""},               {"muon", ""},
+      {"ftrl", ""},                {"lars", ""},               {"muon", ""},
       {"nadamw", ""},              {"rprop", ""},             {"sgdw", ""},               {"shampoo", ""},
       {"soap", ""}};
   // clang-format on

@@ -41,6 +41,15 @@ struct composition {
   template <class T>
   static constexpr std::size_t state_bytes = slots * sizeof(T);
 
+  /// Whether a step needs sums over tensors or the model before the first weight moves, and so two passes.
+  static constexpr bool sums = has_sums<StepSize>;
+  /// Whether these are sums over the model.
+  static constexpr bool sums_over_model = [] {
+    if constexpr (sums)
+      return StepSize::sums_over == scope::model;
+    else
+      return false;
+  }();
   /// Whether a step needs v̄.
   static constexpr bool scheduled = reads_mean_square<Decay> || reads_mean_square<FirstMoment>;
   /// Whether a step needs v̄ and one pass is enough, because v̄ follows from the gradient norm.

@@ -10,6 +10,7 @@
 #include <gradus/rules/hyperparameters.hpp>
 #include <gradus/rules/slot.hpp>
 #include <gradus/rules/step_scalars.hpp>
+#include <gradus/rules/sums.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -102,6 +103,13 @@ template <class R>
 concept gives_a_step = requires(const R& r) {
   { R::reads_second_moment } -> std::convertible_to<bool>;
   { r.template prepare<double>(step_scalars{})(1.0) } -> std::convertible_to<double>;
+};
+template <class P>
+concept finishes_its_sums = !has_sums<P> || requires(const P& p, double* to, const double* sums) {
+  requires std::is_same_v<std::remove_cvref_t<decltype(P::sums_over)>, scope>;
+  requires std::is_same_v<std::remove_cvref_t<decltype(*P::terms.data())>, summed>;
+  p.template prepare<double>(step_scalars{}).term(to, 1.0, 1.0, 1.0, 1.0);
+  { p.finish(sums, 1.0, step_scalars{}) } -> std::convertible_to<step_factors>;
 };
 /// Neither a rule of another family, nor one whose formula has coefficients that nothing reads.
 template <class R>
@@ -248,6 +256,10 @@ concept direction_is_served = !reads_direction<S> || !(reads_new_v<F> || changes
 template <class S, class D>
 concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
 
+/// The step size P can have its sums before the first weight moves, or needs none.
+template <class F, class P, class D>
+concept sums_are_served = !has_sums<P> || !(updates_last<F> || reads_mean_square<F> || reads_mean_square<D>);
+
 /// The first moment F can have v̄, because it is updated after the second moment; or it needs none.
 template <class F>
 concept mean_is_served = !reads_mean_square<F> || (reads_new_v<F> && !updates_last<F> && !changes_gradient_of_v<F>);
@@ -338,6 +350,11 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE(gives_a_step<P>,
                 "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function "
                 "of v (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE(
+      finishes_its_sums<P>,
+      "the step size has `sums_over` and no `terms` (a std::array of gradus::summed), no `finish(const double* "
+      "sums, double n, const gradus::step_scalars&) const` that returns gradus::step_factors, or its formula no "
+      "`term(V* to, V theta, V g, V d, V v)`.")
   GRADUS_REFUSE_RULE(D, "fourth rule",
                      "expected one of decay (none, l2, decoupled, scheduled and others, or your own).")
   GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::step_scalars&) const`, which gives its "
@@ -379,6 +396,13 @@ constexpr bool check_rules() noexcept
                 "decay::scheduled needs all moments before the first direction unless the second moment is linear, and "
                 "this first moment computes its direction before its update; take second_moment::ema, or "
                 "decay::decoupled.")
+  GRADUS_REFUSE((sums_are_served<F, P, D> || !updates_last<F>),
+                "this step size needs sums before the first weight moves, and this first moment computes its direction "
+                "before its update, in one pass; take step_size::adaptive, or first_moment::ema.")
+  GRADUS_REFUSE(
+      (sums_are_served<F, P, D>),
+      "this step size needs sums before the first weight moves, and the decay or the first moment another sum "
+      "before these; take decay::decoupled (and first_moment::ema), or step_size::adaptive.")
   GRADUS_REFUSE((mean_is_served<F>),
                 "the first moment reads the mean square, which is known only after all second moments; expected "
                 "`reads_new_v`, so that the second moment is updated first, and no `updates_last` or `gradient_of_v`.")

@@ -95,11 +95,13 @@ struct decoupled {
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&decoupled::weight_decay));
   static constexpr std::string_view kind = "decoupled";  ///< the rule's name in checkpoints
 
+  /// s.
+  GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept { return k.lr * weight_decay; }
   /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
-    return shrink_by<T>(k.lr * weight_decay);
+    return shrink_by<T>(rate(k));
   }
 };
 
@@ -155,11 +157,13 @@ struct stable {
   static constexpr std::string_view kind = "stable";  ///< the rule's name in checkpoints
   static constexpr bool reads_gain = true;            ///< needs a first moment with `gain()`
 
+  /// s.
+  GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept { return k.lr * weight_decay * k.gain; }
   /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
-    return shrink_by<T>(k.lr * weight_decay * k.gain);
+    return shrink_by<T>(rate(k));
   }
 };
 
@@ -240,6 +244,11 @@ struct l2_or_decoupled {
       hyper::decoupled_weight_decay(&l2_or_decoupled::decoupled_weight_decay));
   static constexpr std::string_view kind = "l2_or_decoupled";  ///< the rule's name in checkpoints
 
+  /// s, or 0 for L2.
+  GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept
+  {
+    return decoupled_weight_decay ? k.lr * weight_decay : 0;
+  }
   /// Both formulas; the one that is off has λ = 0 or s = 0.
   template <class T>
   struct formula : to_gradient<T>, shrink<T> {};

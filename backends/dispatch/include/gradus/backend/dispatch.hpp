@@ -60,7 +60,9 @@ constexpr void for_each_dispatched_kernel(const Visitor& f)
     f(std::type_identity<kernel<pass::whole, Formula>>{});
     if constexpr (Rule::scheduled)
       f(std::type_identity<kernel<pass::moments, Formula>>{});
-    if constexpr (Rule::scheduled && !Rule::scheduled_in_one_pass)
+    if constexpr (Rule::sums)
+      f(std::type_identity<kernel<pass::terms, Formula>>{});
+    if constexpr (Rule::sums || (Rule::scheduled && !Rule::scheduled_in_one_pass))
       f(std::type_identity<kernel<pass::weights, Formula>>{});
   };
   const auto visit_first =
@@ -209,7 +211,7 @@ class dispatch {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k] ? slots[k] + i : nullptr;
     sweep(kernel, weight, gradient, slot, n);
-    if constexpr (!std::is_pointer_v<Theta>)
+    if constexpr (!std::is_pointer_v<Theta> && Kernel::writes_parameters)
       for (std::size_t k = 0; k < n; ++k)
         store(theta, k, weight[k]);
   }
