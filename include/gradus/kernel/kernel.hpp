@@ -226,26 +226,26 @@ struct kernel {
                        Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
     if constexpr (writes_parameters) {
       const V v = Prepared::has_second_moment ? slot[Prepared::value_slot] : g;
-      V a = c.step_size(v);
-      if constexpr (requires { c.step_size.displacement(v, d, g, theta); }) {
-        d = c.step_size.displacement(v, d, g, theta);
-        a = V(1);
-      }
-      V kept = theta;
-      if constexpr (requires { c.decay.weights(theta); })
-        kept = c.decay.weights(theta);
-      else if constexpr (requires { c.decay.weights(theta, d); })
-        kept = c.decay.weights(theta, d);
-      // The decay is added to u first, because alone it may be too small to change θ.
-      if constexpr (requires { c.decay.decrement(theta); } || requires { c.decay.decrement(theta, d); }) {
+      if constexpr (requires { c.step_size.displacement(v, d, g, theta); })
+        move(theta, V(1), c.step_size.displacement(v, d, g, theta));
+      else if constexpr (requires { c.decay.weights(theta, d); } || requires { c.decay.decrement(theta, d); })
+        move(theta, c.step_size(v), d);
+      else {
+        const V a = c.step_size(v);
+        V kept = theta;
+        if constexpr (requires { c.decay.weights(theta); })
+          kept = c.decay.weights(theta);
+        // The decay is added to u first, because alone it may be too small to change θ.
+        if constexpr (requires { c.decay.decrement(theta); }) {
 #if defined(__CUDA_ARCH__)  // computes both and selects one: for a branch here nvcc emits two stores of the weight
-        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, decrement_of(theta, d));
-        theta = decrements(c.decay) ? by_decrement : by_factor;
+          const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+          theta = decrements(c.decay) ? by_decrement : by_factor;
 #else
-        theta = decrements(c.decay) ? theta - fma(a, d, decrement_of(theta, d)) : fma(-a, d, kept);
+          theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
 #endif
-      } else
-        theta = fma(-a, d, kept);
+        } else
+          theta = fma(-a, d, kept);
+      }
     }
   }
 
@@ -258,14 +258,24 @@ struct kernel {
     else
       c.first_moment.update(slot, g);
   }
-  /// What the decay takes from θ.
+  /// θ − u for u = a·d and a decay that may read d.
   template <class V>
-  GRADUS_INLINE GRADUS_HOST_DEVICE V decrement_of(V theta, [[maybe_unused]] V d) const noexcept
+  GRADUS_INLINE GRADUS_HOST_DEVICE void move(V& theta, V a, V d) const noexcept
   {
+    V kept = theta, taken = V(0);
+    if constexpr (requires { c.decay.weights(theta); })
+      kept = c.decay.weights(theta);
+    else if constexpr (requires { c.decay.weights(theta, d); })
+      kept = c.decay.weights(theta, d);
     if constexpr (requires { c.decay.decrement(theta); })
-      return c.decay.decrement(theta);
-    else
-      return c.decay.decrement(theta, d);
+      taken = c.decay.decrement(theta);
+    else if constexpr (requires { c.decay.decrement(theta, d); })
+      taken = c.decay.decrement(theta, d);
+    if constexpr (requires { c.decay.decrement(theta); } || requires { c.decay.decrement(theta, d); }) {
+      const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, taken);
+      theta = decrements(c.decay) ? by_decrement : by_factor;
+    } else
+      theta = fma(-a, d, kept);
   }
   /// Whether `decrement` acts in this step. A formula that has both `decrement` and `weights` says which.
   template <class Decay>
