@@ -61,12 +61,14 @@ const std::map<std::string_view, double> unusual{{"lr", 0.03},
                                                  {"momentum_decay", 0.02},
                                                  {"warmup_steps", 5},
                                                  {"r", 1},
-                                                 {"weight_lr_power", 1.5}};
+                                                 {"weight_lr_power", 1.5},
+                                                 {"beta0", 0.2}};
 
 // What recipe_names() lists, as error messages have it.
 const std::string all_names =
     "sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam, adagrad, adadelta, "
-    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan, schedule_free_adamw";
+    "adamax, rmsprop, adabelief, adopt, ademamix, lion, nadam, adan, schedule_free_adamw, "
+    "lamb, stable_adamw, cautious_adamw, adai, adais";
 
 using checkpoint = std::map<std::string, std::string>;
 

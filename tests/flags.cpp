@@ -14,6 +14,8 @@
 #include <gradus/kernel.hpp>
 #include <gradus/recipes.hpp>
 
+#include "support/sums.hpp"
+
 namespace {
 
 bool good = true;
@@ -67,7 +69,11 @@ std::vector<T> walk(Backend backend)
     for (std::size_t i = 0; i < n; ++i)
       g[i] = T(int((i * 7 + std::size_t(t) * 5) % 23) - 11) / T(i % 3 == 0 ? 16 : i % 3 == 1 ? 4096 : 1 << 20);
     k = gradus::make_step_scalars(rule, std::uint64_t(t), 1, 0.01, k);
-    const bool fits = gradus::update(backend, gradus::prepare<T>(rule, k), w, g, state);
+    bool fits;
+    if constexpr (decltype(rule)::sums)
+      fits = support::step_with_sums<T>(backend, rule, k, 1, w, g, state);
+    else
+      fits = gradus::update(backend, gradus::prepare<T>(rule, k), w, g, state);
     if (!fits)
       fail("lengths", "", 0, 0);
   }

@@ -13,6 +13,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/bits.hpp"
+#include "support/sums.hpp"
 
 namespace {
 
@@ -39,7 +40,10 @@ bool same_steps(const A& a, const B& b)
         gradients[i] = weights[i] / 3 + double(t);
       k = gradus::make_step_scalars(rule, t, 0.5, 0, k);
       k.mean_square = 0.1;
-      REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
+      if constexpr (A::sums)
+        REQUIRE(support::step_with_sums<double>(gradus::default_backend{}, rule, k, 1, weights, gradients, slots));
+      else
+        REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<double>(rule, k), weights, gradients, slots));
     }
     weights.insert(weights.end(), memory.begin(), memory.end());
     return weights;
@@ -124,6 +128,15 @@ TEST_CASE("rule: is the composition in the table of algorithms.md")
               first_moment::schedule_free{
                   .beta1 = b1, .eps = eps, .weight_decay = wd, .warmup_steps = 5, .r = 1, .weight_lr_power = 3},
               square, step_size::one{}, decay::none{})));
+  CHECK(same_steps(lamb{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, square, step_size::trust_ratio{.eps = eps}, decay::decoupled{wd})));
+  CHECK(same_steps(stable_adamw{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, square, step_size::rms_clipped{.eps = eps}, decay::decoupled{wd})));
+  CHECK(same_steps(cautious_adamw{lr, b1, b2, eps, wd}.rule(),
+                   compose(lr, average, square, step_size::cautious{.eps = eps}, decay::decoupled{wd})));
+  const first_moment::adaptive_inertia inertia{.beta0 = 0.2, .eps = eps};
+  CHECK(same_steps(adai{lr, 0.2, b2, eps, wd}.rule(), compose(lr, inertia, square, constant, decay::l2{wd})));
+  CHECK(same_steps(adais{lr, 0.2, b2, eps, wd}.rule(), compose(lr, inertia, square, constant, decay::decoupled{wd})));
 }
 
 TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
@@ -201,6 +214,21 @@ TEST_CASE("recipes: the defaults are PyTorch's or the authors'")
       {"schedule_free_adamw", "beta2", 0.999}, {"schedule_free_adamw", "eps", 1e-8},
       {"schedule_free_adamw", "weight_decay", 0}, {"schedule_free_adamw", "warmup_steps", 0},
       {"schedule_free_adamw", "r", 0}, {"schedule_free_adamw", "weight_lr_power", 2},
+
+      {"lamb", "lr", 1e-3}, {"lamb", "beta1", 0.9}, {"lamb", "beta2", 0.999},
+      {"lamb", "eps", 1e-6}, {"lamb", "weight_decay", 1e-2},
+
+      {"stable_adamw", "lr", 1e-3}, {"stable_adamw", "beta1", 0.9}, {"stable_adamw", "beta2", 0.99},
+      {"stable_adamw", "eps", 1e-8}, {"stable_adamw", "weight_decay", 1e-2},
+
+      {"cautious_adamw", "lr", 1e-3}, {"cautious_adamw", "beta1", 0.9}, {"cautious_adamw", "beta2", 0.999},
+      {"cautious_adamw", "eps", 1e-8}, {"cautious_adamw", "weight_decay", 1e-2},
+
+      {"adai", "lr", 1}, {"adai", "beta0", 0.1}, {"adai", "beta2", 0.99},
+      {"adai", "eps", 1e-3}, {"adai", "weight_decay", 0},
+
+      {"adais", "lr", 1}, {"adais", "beta0", 0.1}, {"adais", "beta2", 0.99},
+      {"adais", "eps", 1e-3}, {"adais", "weight_decay", 0},
   };
   // clang-format on
   std::size_t found = 0;

@@ -24,7 +24,8 @@ namespace textbook {
 
 struct hyperparameters {
   double lr, beta1, beta2, eps, weight_decay, momentum, dampening, initial_accumulator, final_lr, gamma, partial,
-      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay, warmup_steps, r, weight_lr_power;
+      lr_decay, rho, alpha, clip_exponent, beta3, t_alpha_beta3, momentum_decay, beta0, warmup_steps, r,
+      weight_lr_power;
   bool nesterov, decoupled_weight_decay, centered;
 };
 
@@ -377,6 +378,101 @@ void schedule_free_adamw(model& all, double lr_scale)
   }
 }
 
+// The moments of the squares first, then their mean over the model, then the rest. The weights of the averages are in
+// v_max.
+void adai(model& all, double lr_scale, decay kind)
+{
+  double sum = 0, count = 0;
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    ++x.t;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      if (kind == decay::l2)
+        x.g[i] += x.h.weight_decay * x.theta[i];
+      x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * x.g[i] * x.g[i];
+      sum += x.v[i] / (1 - std::pow(x.h.beta2, x.t));
+      count += 1;
+    }
+  }
+  const double mean = sum / count;
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    const double lr = x.h.lr * lr_scale;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      const double v_hat = x.v[i] / (1 - std::pow(x.h.beta2, x.t));
+      const double beta1 = std::clamp(1 - x.h.beta0 * v_hat / mean, 0.0, 1 - x.h.eps);
+      x.m[i] = beta1 * x.m[i] + (1 - beta1) * x.g[i];
+      x.v_max[i] = beta1 * x.v_max[i] + (1 - beta1);
+      if (kind == decay::decoupled)
+        x.theta[i] -= lr * x.h.weight_decay * x.theta[i];
+      x.theta[i] -= lr * x.m[i] / x.v_max[i];
+    }
+  }
+}
+
+// AdamW with a factor on each tensor's step, and one on its decay. \param finish  finish(tensor, direction) makes them of
+// the tensor and of m̂/(√v̂ + eps), and may change the latter
+template <class Finish>
+void adam_by_tensor(model& all, double lr_scale, const Finish& finish)
+{
+  for (tensor& x : all) {
+    if (!x.takes_part)
+      continue;
+    ++x.t;
+    std::vector<double> direction(x.theta.size());
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      x.m[i] = x.h.beta1 * x.m[i] + (1 - x.h.beta1) * x.g[i];
+      x.v[i] = x.h.beta2 * x.v[i] + (1 - x.h.beta2) * x.g[i] * x.g[i];
+      direction[i] = x.m[i] / (1 - std::pow(x.h.beta1, x.t)) /
+                     (std::sqrt(x.v[i] / (1 - std::pow(x.h.beta2, x.t))) + x.h.eps);
+    }
+    const auto [of_step, of_decay] = finish(x, direction);
+    const double lr = x.h.lr * lr_scale;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      x.theta[i] -= lr * of_decay * x.h.weight_decay * x.theta[i] + lr * of_step * direction[i];
+  }
+}
+
+void lamb(model& all, double lr_scale)
+{
+  adam_by_tensor(all, lr_scale, [](const tensor& x, const std::vector<double>& direction) {
+    double weights = 0, steps = 0;
+    for (std::size_t i = 0; i < x.theta.size(); ++i) {
+      const double step = direction[i] + x.h.weight_decay * x.theta[i];
+      weights += x.theta[i] * x.theta[i];
+      steps += step * step;
+    }
+    const double ratio = x.h.weight_decay == 0 ? 1 : std::sqrt(weights / steps);
+    return std::pair(ratio, ratio);
+  });
+}
+
+void stable_adamw(model& all, double lr_scale)
+{
+  adam_by_tensor(all, lr_scale, [](const tensor& x, const std::vector<double>&) {
+    double sum = 0;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      sum += x.g[i] * x.g[i] / std::max(x.v[i] / (1 - std::pow(x.h.beta2, x.t)), x.h.eps * x.h.eps);
+    const double rms = std::sqrt(sum / double(x.theta.size()));
+    return std::pair(1 / std::max(1.0, rms), 1 / std::max(1.0, rms));
+  });
+}
+
+void cautious_adamw(model& all, double lr_scale)
+{
+  adam_by_tensor(all, lr_scale, [](const tensor& x, std::vector<double>& direction) {
+    double agree = 0;
+    for (std::size_t i = 0; i < x.theta.size(); ++i)
+      if (x.m[i] * x.g[i] > 0)
+        ++agree;
+      else
+        direction[i] = 0;
+    return std::pair(1 / std::max(1e-3, agree / double(x.theta.size())), 1.0);
+  });
+}
+
 void step(std::string_view name, model& all, double lr_scale)
 {
   if (name == "sgd")
@@ -421,6 +517,16 @@ void step(std::string_view name, model& all, double lr_scale)
     return lion(all, lr_scale);
   if (name == "schedule_free_adamw")
     return schedule_free_adamw(all, lr_scale);
+  if (name == "adai")
+    return adai(all, lr_scale, decay::l2);
+  if (name == "adais")
+    return adai(all, lr_scale, decay::decoupled);
+  if (name == "lamb")
+    return lamb(all, lr_scale);
+  if (name == "stable_adamw")
+    return stable_adamw(all, lr_scale);
+  if (name == "cautious_adamw")
+    return cautious_adamw(all, lr_scale);
   FAIL("the textbook knows no ", std::string(name));
 }
 
@@ -458,6 +564,8 @@ Recipe recipe_of(const hyperparameters& h)
     r.dampening = h.dampening;
   if constexpr (requires { r.nesterov; })
     r.nesterov = h.nesterov;
+  if constexpr (requires { r.beta0; })
+    r.beta0 = h.beta0;
   if constexpr (requires { r.beta1; })
     r.beta1 = h.beta1;
   if constexpr (requires { r.beta2; })
@@ -552,6 +660,9 @@ hyperparameters draw_hyperparameters(support::random& r, std::string_view recipe
   h.r = more.chance(0.5) ? 0 : more.uniform(0, 3);
   h.weight_lr_power = more.chance(0.5) ? 2 : more.uniform(0, 4);
   h.momentum_decay = more.chance(0.2) ? 0 : more.magnitude(1e-3, 1);
+  if (recipe.starts_with("adai"))
+    h.eps = more.magnitude(1e-3, 0.5);  // 1 − eps must not round to 1 in float
+  h.beta0 = more.chance(0.2) ? 0 : more.magnitude(1e-2, 2);
   return h;
 }
 

@@ -25,6 +25,8 @@
 ///     const double mean_square = corrected / double(weights.size() + bias.size());
 ///     const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, t, lr_scale, mean_square));
 ///
+/// A step size with sums, such as lamb's, takes its steps in two halves, `update_terms` and `update_weights`.
+///
 /// If not scheduled_in_one_pass, pass 0 and call update_moments, add the value slots of all tensors to an exact_sum
 /// with add_sum, correct it likewise, prepare again with that v̄, and call update_weights. Where there are several
 /// sums, because β₂ or t differ (if not scheduled_in_one_pass: the group or t), correct each, add them to an exact_sum,
@@ -97,11 +99,14 @@ template <class Backend, class F, class S, class P, class D, class T>
                           std::type_identity_t<std::span<const T>> gradients,
                           const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
+  static_assert(!has_sums<P>,
+                "gradus: this step size needs sums before the first weight moves, so its step has two halves; take "
+                "gradus::update_terms and gradus::update_weights.");
   return detail::run_checked<pass::whole>(backend, formula, parameters, gradients, slots);
 }
 
-/// The first half of a step in two passes, for a decay that needs the second moment of the whole model: updates only
-/// the slots. Parameters and result as for `update`.
+/// The first half of a step in two passes, for rules that need the second moment of the whole model: updates only the
+/// slots, and of those only the second moment's if the first moment reads v̄. Parameters and result as for `update`.
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update_moments(
     const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
@@ -111,7 +116,8 @@ template <class Backend, class F, class S, class P, class D, class T>
   return detail::run_checked<pass::moments>(backend, formula, parameters, gradients, slots);
 }
 
-/// The second half: updates only the parameters and reads the slots. Parameters and result as for `update`.
+/// The second half: updates the parameters, and the slots that the first half left. Parameters and result as for
+/// `update`.
 template <class Backend, class F, class S, class P, class D, class T>
 [[nodiscard]] bool update_weights(
     const Backend& backend, const prepared<F, S, P, D, T>& formula, std::type_identity_t<std::span<T>> parameters,
@@ -119,6 +125,41 @@ template <class Backend, class F, class S, class P, class D, class T>
     const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots) noexcept
 {
   return detail::run_checked<pass::weights>(backend, formula, parameters, gradients, slots);
+}
+
+/// The first half of a step of a step size with sums: updates the slots, and adds the tensor's terms to the sums. Then
+/// make the factors with `factors_of`, from the values of the sums, change the formula with `prepare_with_factors`, and
+/// call `update_weights`. Parameters and result as for `update`.
+/// \param sums  one for each of the step size's `terms`; of one tensor or of all, as `sums_over` says
+template <class Backend, class F, class S, class P, class D, class T>
+  requires has_sums<P>
+[[nodiscard]] bool update_terms(const Backend& backend, const prepared<F, S, P, D, T>& formula,
+                                std::type_identity_t<std::span<T>> parameters,
+                                std::type_identity_t<std::span<const T>> gradients,
+                                const std::type_identity_t<slot_spans<T, prepared<F, S, P, D, T>::slots>>& slots,
+                                std::type_identity_t<std::span<exact_sum, P::terms.size()>> sums) noexcept
+{
+  using formula_type = prepared<F, S, P, D, T>;
+  bool good = gradients.size() == parameters.size();
+  for (std::size_t k = 0; k < formula_type::slots; ++k)
+    good = good && (!formula.keeps(k) || slots.all[k].size() == parameters.size());
+  if (!good)
+    return false;
+  detail::page_of_terms<formula_type> terms = {};
+  T *slot[formula_type::slots + 1] = {}, *term[P::terms.size()];
+  for (std::size_t j = 0; j < P::terms.size(); ++j)
+    term[j] = terms[j];
+  for (std::size_t i = 0; i < parameters.size(); i += page_size) {
+    const std::size_t n = parameters.size() - i < page_size ? parameters.size() - i : page_size;
+    for (std::size_t k = 0; k < formula_type::slots; ++k)
+      slot[k] = formula.keeps(k) ? slots.all[k].data() + i : nullptr;
+    detail::run_terms(backend, formula, parameters.data() + i, gradients.data() + i, slot, term, n);
+    double page[P::terms.size()];
+    detail::sum_terms<formula_type>(backend, terms, n, page);
+    for (std::size_t j = 0; j < P::terms.size(); ++j)
+      sums[j].add(page[j]);
+  }
+  return true;
 }
 
 /// ‖x‖² in double, by pages (kernel/reduce.hpp), so with the same bits on every backend.

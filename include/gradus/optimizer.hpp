@@ -389,6 +389,10 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
+    if (rule_type::sums)
+      detail::fail("tensor " + detail::quote(x.name) +
+                   " is to be a part of a larger one; expected a whole tensor, because this step size needs sums over "
+                   "all its elements");
     if (first % page_size != 0)
       detail::fail("first of tensor " + detail::quote(x.name) + " is " + std::to_string(first) +
                    "; expected a multiple of " + std::to_string(page_size) + ", the number of elements in a page");

@@ -482,6 +482,115 @@ struct schedule_free_adamw {
   }
 };
 
+/// LAMB: AdamW whose step, decay included, is scaled by ‖θ‖/‖step/α‖ of each tensor. A tensor without decay takes Adam's
+/// step. State: `exp_avg`, `exp_avg_sq`. You et al., ICLR 2020 (docs/step_size.md); timm's form and defaults, without its
+/// clipping, which is `max_grad_norm` of a step.
+struct lamb {
+  double lr = 1e-3;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;          ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.999;        ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-6;           ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 1e-2;  ///< λ ≥ 0; shrinks θ by αλ times the ratio; 0 turns the ratio off
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&lamb::lr), hyper::beta1(&lamb::beta1),
+                                                hyper::beta2(&lamb::beta2), hyper::eps(&lamb::eps),
+                                                hyper::weight_decay(&lamb::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::trust_ratio{eps},
+                   decay::decoupled{weight_decay});
+  }
+};
+
+/// StableAdamW: AdamW whose α is divided by the root mean square of g/√v̂ over each tensor, where that is above 1. State:
+/// `exp_avg`, `exp_avg_sq`. Wortsman et al., NeurIPS 2023 (docs/step_size.md); pytorch_optimizer's form and defaults.
+struct stable_adamw {
+  double lr = 1e-3;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;          ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.99;         ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-8;           ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 1e-2;  ///< λ ≥ 0; shrinks θ by αλ, with the α of the step
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&stable_adamw::lr), hyper::beta1(&stable_adamw::beta1),
+                                                hyper::beta2(&stable_adamw::beta2), hyper::eps(&stable_adamw::eps),
+                                                hyper::weight_decay(&stable_adamw::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::rms_clipped{eps},
+                   decay::decoupled{weight_decay});
+  }
+};
+
+/// AdamW that moves only the weights whose m and g have one sign, the further the fewer they are in their tensor. State:
+/// `exp_avg`, `exp_avg_sq`. Liang et al. 2024 (docs/step_size.md); timm's form, PyTorch's defaults.
+struct cautious_adamw {
+  double lr = 1e-3;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta1 = 0.9;          ///< β₁ in [0, 1): decay rate of the average m of g
+  double beta2 = 0.999;        ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-8;           ///< ≥ 0; keeps the divisor √v̂ + eps away from 0
+  double weight_decay = 1e-2;  ///< λ ≥ 0; shrinks θ by αλ, also of weights that do not move
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&cautious_adamw::lr), hyper::beta1(&cautious_adamw::beta1),
+                                                hyper::beta2(&cautious_adamw::beta2), hyper::eps(&cautious_adamw::eps),
+                                                hyper::weight_decay(&cautious_adamw::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::cautious{eps},
+                   decay::decoupled{weight_decay});
+  }
+};
+
+/// Adai: momentum whose β₁ is each element's own, 1 − β₀·v̂/v̄, where v̄ is the mean of v̂ over the whole model. State:
+/// `exp_avg`, `exp_avg_weight`, `exp_avg_sq`. Xie et al., ICML 2022 (docs/first_moment.md); the authors' defaults, but lr,
+/// for which they have none.
+struct adai {
+  double lr = 1;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta0 = 0.1;       ///< β₀ ≥ 0: how much less inertia an element has where v̂ is large
+  double beta2 = 0.99;      ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-3;        ///< in (0, 1): the inertia is at most 1 − eps
+  double weight_decay = 0;  ///< λ ≥ 0; L2, which adds λθ to g
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adai::lr), hyper::beta0(&adai::beta0),
+                                                hyper::beta2(&adai::beta2),
+                                                field{"eps", &adai::eps, range::above_zero_below_one},
+                                                hyper::weight_decay(&adai::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::adaptive_inertia{beta0, eps}, second_moment::ema{beta2}, step_size::constant{},
+                   decay::l2{weight_decay});
+  }
+};
+
+/// Adai with decoupled weight decay, in one pass: v̄ follows from the gradient norm. State as `adai`, and one double Σv.
+/// Xie et al., NeurIPS 2023; defaults as `adai`.
+struct adais {
+  double lr = 1;            ///< learning rate, ≥ 0; `lr_scale` of a step multiplies it
+  double beta0 = 0.1;       ///< β₀ ≥ 0: how much less inertia an element has where v̂ is large
+  double beta2 = 0.99;      ///< β₂ in [0, 1): decay rate of the average v of g²
+  double eps = 1e-3;        ///< in (0, 1): the inertia is at most 1 − eps
+  double weight_decay = 0;  ///< λ ≥ 0; shrinks θ by αλ
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::lr(&adais::lr), hyper::beta0(&adais::beta0),
+                                                hyper::beta2(&adais::beta2),
+                                                field{"eps", &adais::eps, range::above_zero_below_one},
+                                                hyper::weight_decay(&adais::weight_decay));
+  /// The four rules with these hyperparameters.
+  constexpr auto rule() const noexcept
+  {
+    return compose(lr, first_moment::adaptive_inertia{beta0, eps}, second_moment::ema{beta2}, step_size::constant{},
+                   decay::decoupled{weight_decay});
+  }
+};
+
 /// Calls f(name, std::type_identity<Recipe>) for each recipe. This is the only list of them.
 template <class F>
 constexpr void for_each_recipe(F&& f)
@@ -507,6 +616,11 @@ constexpr void for_each_recipe(F&& f)
   f("nadam", std::type_identity<nadam>{});
   f("adan", std::type_identity<adan>{});
   f("schedule_free_adamw", std::type_identity<schedule_free_adamw>{});
+  f("lamb", std::type_identity<lamb>{});
+  f("stable_adamw", std::type_identity<stable_adamw>{});
+  f("cautious_adamw", std::type_identity<cautious_adamw>{});
+  f("adai", std::type_identity<adai>{});
+  f("adais", std::type_identity<adais>{});
 }
 
 namespace detail {

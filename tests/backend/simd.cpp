@@ -18,6 +18,7 @@
 #include "support/bits.hpp"
 #include "support/compositions.hpp"
 #include "support/random.hpp"
+#include "support/sums.hpp"
 
 #if defined(GRADUS_HAS_SIMD)
 
@@ -78,8 +79,10 @@ runner<T> make_runner(std::string name, const Backend& backend, const Rule& rule
     std::array<std::span<T>, Rule::slots> state;
     for (std::size_t i = 0; i < Rule::slots; ++i)
       state[i] = slots[i];
-    if constexpr (gradus::updates_last<decltype(rule.first_moment)> ||
-                  gradus::finishes_step<decltype(rule.first_moment)>)  // takes its steps in one pass only
+    if constexpr (Rule::sums)  // takes its steps in two passes only
+      return pass == gradus::pass::moments ||
+             support::step_with_sums<T>(backend, rule, k, 0.7, weights, gradients, state);
+    else if constexpr (gradus::takes_one_pass<decltype(rule.first_moment)>)  // takes its steps in one pass only
       return pass == gradus::pass::weights || gradus::update(backend, formula, weights, gradients, state);
     else
       return pass == gradus::pass::whole     ? gradus::update(backend, formula, weights, gradients, state)

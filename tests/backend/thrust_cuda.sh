@@ -37,6 +37,9 @@ look() { # look PTX LOG PRECISION.
       known["ema_and_difference ema adaptive proximal"] = "adan 4 1 4"
       known["schedule_free ema one none"] = "schedule_free_adamw 2 1 2"
       known["two_emas ema adaptive decoupled"] = "ademamix 3 1 3";   known["sign_of_ema none constant decoupled"] = "lion 1 1 1"
+      known["adaptive_inertia ema constant l2"] = "adai 3 1 3";      known["adaptive_inertia ema constant decoupled"] = "adais 3 1 3"
+      known["ema ema trust_ratio decoupled"] = "lamb 2 1 2";         known["ema ema rms_clipped decoupled"] = "stable_adamw 2 1 2"
+      known["ema ema cautious decoupled"] = "cautious_adamw 2 1 2"
       # Beside the remainders lies one bit a parameter, which is not counted. The atomic that changes it makes nvcc use
       # generic addresses.
       space = precision == "remainders" ? "(global\\.)?" : "global\\."

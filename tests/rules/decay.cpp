@@ -111,6 +111,62 @@ TEST_CASE_TEMPLATE("proximal: divides the weight after the step, by any amount",
   }
 }
 
+TEST_CASE_TEMPLATE("cautious: the whole decay where the step and the weight have one sign, and none elsewhere", T,
+                   float, double)
+{
+  for (const double weight_decay : {0.0, 1e-7, 0.1, 4.0, 6.0, 10.0, 25.0}) {  // s from 0 to 2.5
+    CAPTURE(weight_decay);
+    constexpr double lr = 0.1, mu = 0.75;
+    support::random r(26);
+    const auto start = draw<T>(r);
+    const auto composed = [&](const auto& decay) {
+      return gradus::compose(lr, first_moment::momentum{.momentum = mu}, second_moment::none{}, step_size::constant{},
+                             decay);
+    };
+    walk x(composed(decay::cautious{weight_decay}), start);
+    std::vector<double> weights(start.begin(), start.end()), buffer(start.size());
+    double worst = 0;
+    std::size_t decayed = 0, spared = 0;
+    for (int t = 1; t <= 20; ++t) {
+      const double lr_scale = t > 10 ? 0.25 : 1;
+      auto g = draw<T>(r);
+      g[0] = 0;
+      for (std::size_t i = 0; i < g.size(); ++i) {
+        weights[i] = double(x.weights[i]);
+        buffer[i] = t == 1 ? double(g[i]) : mu * buffer[i] + double(g[i]);
+        const double u = lr * lr_scale * buffer[i];
+        const bool acts = u * weights[i] > 0;
+        weights[i] = weights[i] - (acts ? lr * lr_scale * weight_decay * weights[i] : 0) - u;
+        ++(acts ? decayed : spared);
+      }
+      x.step(g, lr_scale);
+      for (std::size_t i = 0; i < g.size(); ++i)
+        worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
+    }
+    CHECK(decayed > 300);
+    CHECK(spared > 300);
+    CHECK(worst < (sizeof(T) == 4 ? 1e-6 : 1e-15));
+  }
+}
+
+TEST_CASE_TEMPLATE("cautious: sees the sign of steps and weights whose product is no number", T, float, double)
+{
+  // s = 1/2 decays as a part taken off, s = 1 as a factor.
+  for (const double s : {0.5, 1.0}) {
+    const T least = std::numeric_limits<T>::denorm_min();
+    walk x(gradus::compose(1, first_moment::none{}, second_moment::none{}, step_size::constant{}, decay::cautious{s}),
+           std::vector<T>{4 * least, 4 * least, -4 * least, 1, 0, 1});
+    x.step({least, -least, -least, 0, 1, -1});
+    const T kept = T(1 - s);
+    CHECK(x.weights[0] == 4 * least * kept - least);
+    CHECK(x.weights[1] == 5 * least);
+    CHECK(x.weights[2] == -(4 * least * kept - least));
+    CHECK(x.weights[3] == 1);
+    CHECK(x.weights[4] == -1);
+    CHECK(x.weights[5] == 2);
+  }
+}
+
 // ── scheduled ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 namespace {
@@ -446,13 +502,17 @@ TEST_CASE_TEMPLATE("decay: a rate of 0 gives the bits of none, and a rate of 1 l
   walk none(sgd_with(decay::none{}), start), of_zeros(sgd_with(decay::none{}), zeros);
   walk independent(sgd_with(decay::independent{0}), start);
   walk decoupled(sgd_with(decay::decoupled{0}), start);
+  walk cautious(sgd_with(decay::cautious{0}), start);
   walk either(sgd_with(decay::l2_or_decoupled{0, true}), start);
   walk stable(gradus::sgds{.lr = 0.3}.rule(), start);
   walk whole(sgd_with(decay::independent{1}), start);
   const auto g = draw<T>(r);
-  none.step(g), of_zeros.step(g), independent.step(g), decoupled.step(g), either.step(g), stable.step(g), whole.step(g);
+  none.step(g), of_zeros.step(g), independent.step(g), decoupled.step(g), cautious.step(g), either.step(g),
+      stable.step(g);
+  whole.step(g);
   CHECK(equal(independent.weights, none.weights));
   CHECK(equal(decoupled.weights, none.weights));
+  CHECK(equal(cautious.weights, none.weights));
   CHECK(equal(either.weights, none.weights));
   CHECK(equal(stable.weights, none.weights));
   CHECK(equal(whole.weights, of_zeros.weights));

@@ -355,6 +355,62 @@ TEST_CASE("copy_average: state and weights of few bits, masters, and a wrong siz
         0.02);
 }
 
+TEST_CASE_TEMPLATE("adaptive_inertia: the equation, with a beta1 of each element's own, from 0 to 1 - eps", T, float,
+                   double)
+{
+  for (const double beta0 : {0.0, 0.1, 1.5})
+    for (const double eps : {1e-3, 0.5}) {
+      constexpr std::size_t n = 37;
+      constexpr double beta2 = 0.9;
+      support::random r(27);
+      walk x(gradus::adais{.lr = 0.1, .beta0 = beta0, .beta2 = beta2, .eps = eps, .weight_decay = 0.1}.rule(),
+             draw<T>(r, n));
+      std::vector<double> weights(x.weights.begin(), x.weights.end()), m(n), inertia(n, 1.0), v(n);
+      double worst = 0;
+      std::size_t least = 0, most = 0, between = 0;
+      for (int t = 1; t <= 50; ++t) {
+        auto g = draw<T>(r, n);
+        double sum = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+          g[i] = i == 0 || (t > 25 && i % 3 == 0) ? T(0) : g[i];
+          v[i] = beta2 * v[i] + (1 - beta2) * double(g[i]) * double(g[i]);
+          sum += v[i];
+        }
+        for (std::size_t i = 0; i < n; ++i) {
+          const double beta1 = std::fmin(1 - eps, std::fmax(0, 1 - beta0 * v[i] / (sum / double(n))));
+          ++(beta1 == 0 ? least : beta1 == 1 - eps ? most : between);
+          m[i] = beta1 * m[i] + (1 - beta1) * double(g[i]);
+          inertia[i] *= beta1;  // as the authors have it
+          weights[i] = weights[i] - 0.1 * 0.1 * weights[i] - 0.1 * m[i] / (1 - inertia[i]);
+        }
+        x.step(g);
+        for (std::size_t i = 0; i < n; ++i)
+          worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
+      }
+      CHECK(worst < rounding<T>);
+      CHECK(most > 0);
+      CHECK((beta0 < eps || between > 0));
+      CHECK((beta0 < 1 || least > 0));
+    }
+}
+
+TEST_CASE_TEMPLATE("adaptive_inertia: the first step is along the gradient", T, float, double)
+{
+  walk x(gradus::adais{.lr = 0.5}.rule(), std::vector<T>{T(1), T(1), T(1)});
+  const std::vector<T> g{T(0.5), T(-0.25), T(1)};
+  x.step(g);
+  for (std::size_t i = 0; i < g.size(); ++i)
+    CHECK(double(x.weights[i]) == doctest::Approx(1 - 0.5 * double(g[i])));
+}
+
+TEST_CASE_TEMPLATE("adaptive_inertia: an inertia that rounds to 1 moves nothing and divides by no 0", T, float, double)
+{
+  walk x(gradus::adais{.lr = 1, .beta0 = 0, .eps = 1e-18}.rule(), std::vector<T>{T(1), T(1)});
+  for (int t = 1; t <= 3; ++t)
+    x.step({T(1), T(0)});
+  CHECK(x.weights == std::vector<T>{T(1), T(1)});
+}
+
 TEST_CASE_TEMPLATE("first_moment: zero gradients from the start move no weight, also without eps", T, float, double)
 {
   const auto check = [](const char* name, const auto& recipe) {
@@ -373,6 +429,8 @@ TEST_CASE_TEMPLATE("first_moment: zero gradients from the start move no weight, 
   check("nadam", gradus::nadam{.eps = 0});
   check("adan", gradus::adan{.eps = 0});
   check("schedule_free_adamw", gradus::schedule_free_adamw{.eps = 0});
+  check("adai", gradus::adai{});
+  check("adais", gradus::adais{});
 }
 
 TEST_CASE("first_moment: bias corrections and gains")

@@ -43,6 +43,9 @@ const limits all_limits[] = {
     {"momentum_decay", "a finite number >= 0", {-0.1, not_a_number, inf}},
     {"beta3", "a number in [0, 1)", {-0.1, 1, 2, not_a_number, inf}},
     {"t_alpha_beta3", "a finite number >= 0", {-1, not_a_number, inf}},
+    {"beta0", "a finite number >= 0", {-0.1, not_a_number, inf}},
+    {"adai eps", "a number in (0, 1)", {-0.1, 0, 1, not_a_number, inf}},
+    {"adais eps", "a number in (0, 1)", {-0.1, 0, 1, not_a_number, inf}},
 };
 
 }  // namespace

@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -130,6 +132,189 @@ TEST_CASE_TEMPLATE("rectified: the equation, plain in the first five steps", T, 
       return alpha / bc1 * std::sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho)) * std::sqrt(bc2) /
              (std::sqrt(v) + eps);
     });
+}
+
+namespace {
+
+// The largest difference in 40 steps between Adam's step, changed by sums over the tensor, and a loop in double.
+// \param change  change(θ, g, m, v̂, u/α) makes the factors on step and decay, and may change u/α
+template <class T, class Rule, class Change>
+double worst_difference_by_sums(const Rule& rule, double weight_decay, const Change& change)
+{
+  constexpr std::size_t n = 37;
+  constexpr double lr = 0.05, beta1 = 0.8, beta2 = 0.95;
+  support::random r(28);
+  walk x(compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, rule, decay::decoupled{weight_decay}),
+         draw<T>(r, n));
+  std::vector<double> theta(x.weights.begin(), x.weights.end()), m(n), v(n), v_hat(n), u(n), g(n);
+  double worst = 0;
+  for (int t = 1; t <= 40; ++t) {
+    auto gradients = draw<T>(r, n);
+    gradients[0] = 0;
+    const double lr_scale = t > 20 ? 0.25 : 1;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (t % 10 == 0)
+        gradients[i] *= 20;  // a sudden change
+      g[i] = double(gradients[i]);
+      theta[i] = double(x.weights[i]);  // so that a sign that differs is not carried on
+      m[i] = beta1 * m[i] + (1 - beta1) * g[i];
+      v[i] = beta2 * v[i] + (1 - beta2) * g[i] * g[i];
+      v_hat[i] = v[i] / (1 - std::pow(beta2, t));
+      u[i] = m[i] / (1 - std::pow(beta1, t)) / (std::sqrt(v_hat[i]) + rule.eps);
+    }
+    const step_factors factors = change(theta, g, m, v_hat, u);
+    x.step(gradients, lr_scale);
+    for (std::size_t i = 0; i < n; ++i) {
+      const double expected = theta[i] -
+                              lr * lr_scale * (factors.step * u[i] + factors.decay * weight_decay * theta[i]);
+      worst = std::fmax(worst, std::fabs(double(x.weights[i]) - expected) / (1 + std::fabs(expected)));
+    }
+  }
+  return worst;
+}
+
+using numbers = std::vector<double>;
+
+template <class T>
+constexpr double rounding = sizeof(T) == 4 ? 1e-5 : 1e-13;
+
+double norm(const numbers& x)
+{
+  double sum = 0;
+  for (const double e : x)
+    sum += e * e;
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("trust_ratio: the step is as long as the weights, times alpha", T, float, double)
+{
+  for (const double eps : {1e-6, 0.1})
+    for (const bool always : {false, true})
+      for (const double weight_decay : {0.0, 0.1, 12.0})
+        CHECK(worst_difference_by_sums<T>(step_size::trust_ratio{eps, always}, weight_decay,
+                                          [&](const numbers& theta, const numbers&, const numbers&, const numbers&,
+                                              const numbers& u) {
+                                            numbers whole = u;
+                                            for (std::size_t i = 0; i < u.size(); ++i)
+                                              whole[i] += weight_decay * theta[i];
+                                            const double ratio = always || weight_decay > 0 ? norm(theta) / norm(whole)
+                                                                                            : 1;
+                                            return step_factors{ratio, ratio};
+                                          }) < rounding<T>);
+  // One element moves by α times itself.
+  walk x(lamb{.lr = 0.25, .weight_decay = 1e-3}.rule(), std::vector<T>{T(-2)});
+  x.step({T(0.5)});
+  CHECK(double(x.weights[0]) == doctest::Approx(-2.5));
+}
+
+TEST_CASE_TEMPLATE("trust_ratio: zero weights take Adam's step, and zero gradients only decay", T, float, double)
+{
+  const std::vector<T> zeros(5, T(0)), g{T(1), T(-2), T(0.5), T(0), T(1e-6)};
+  walk x(lamb{.lr = 0.25, .weight_decay = 0.1}.rule(), zeros), plain(adamw{.lr = 0.25, .eps = 1e-6}.rule(), zeros);
+  x.step(g), plain.step(g);
+  CHECK(equal(x.weights, plain.weights));
+  // r = λθ, so the weights lose the part α.
+  walk still(lamb{.lr = 0.25, .weight_decay = 0.1}.rule(), std::vector<T>{T(1), T(-2), T(4)});
+  still.step({T(0), T(0), T(0)});
+  for (std::size_t i = 0; i < 3; ++i)
+    CHECK(double(still.weights[i]) == doctest::Approx(0.75 * std::vector<double>{1, -2, 4}[i]));
+  // Nothing at all.
+  walk nothing(lamb{.lr = 0.25, .eps = 0}.rule(), zeros);
+  nothing.step(zeros);
+  CHECK(equal(nothing.weights, zeros));
+}
+
+TEST_CASE_TEMPLATE("trust_ratio: without decay, by whatever kind of decay, it is adaptive unless it always adapts", T,
+                   float, double)
+{
+  support::random r(29);
+  const auto start = draw<T>(r), g = draw<T>(r);
+  const auto moved = [&](const auto& rule, const auto& decay) {
+    walk x(compose(0.1, first_moment::ema{}, second_moment::ema{}, rule, decay), start);
+    x.step(g), x.step(g);
+    return x.weights;
+  };
+  const step_size::adaptive plain{1e-6};
+  const step_size::trust_ratio ratio{}, always{.always_adapt = true};
+  CHECK(equal(moved(ratio, decay::none{}), moved(plain, decay::none{})));
+  CHECK(equal(moved(ratio, decay::l2{0.1}), moved(plain, decay::l2{0.1})));
+  CHECK(equal(moved(ratio, decay::decoupled{0}), moved(plain, decay::none{})));
+  CHECK(equal(moved(ratio, decay::independent{0.1}), moved(plain, decay::independent{0.1})));
+  CHECK(equal(moved(ratio, decay::cautious{0}), moved(plain, decay::none{})));
+  CHECK(equal(moved(ratio, decay::l2_or_decoupled{0.1, false}), moved(plain, decay::l2{0.1})));
+  CHECK(equal(moved(ratio, decay::l2_or_decoupled{0.1, true}), moved(ratio, decay::decoupled{0.1})));
+  CHECK_FALSE(equal(moved(ratio, decay::decoupled{0.1}), moved(plain, decay::decoupled{0.1})));
+  CHECK_FALSE(equal(moved(always, decay::none{}), moved(plain, decay::none{})));
+}
+
+TEST_CASE_TEMPLATE("rms_clipped: alpha is divided by the root mean square of g over the root of v, above 1", T, float,
+                   double)
+{
+  for (const double eps : {1e-8, 0.1}) {
+    std::size_t clipped = 0;
+    CHECK(worst_difference_by_sums<T>(step_size::rms_clipped{eps}, 0.1,
+                                      [&](const numbers&, const numbers& g, const numbers&, const numbers& v_hat,
+                                          const numbers&) {
+                                        double sum = 0;
+                                        for (std::size_t i = 0; i < g.size(); ++i)
+                                          sum += g[i] * g[i] / std::fmax(v_hat[i], eps * eps);
+                                        const double rms = std::sqrt(sum / double(g.size()));
+                                        clipped += rms > 1;
+                                        return step_factors{1 / std::fmax(1, rms), 1 / std::fmax(1, rms)};
+                                      }) < rounding<T>);
+    CHECK(clipped > 3);
+    CHECK(clipped < 40);
+  }
+  // In the first step v̂ = g², and nothing is divided but by a rounding.
+  const std::vector<T> g{T(1), T(-2), T(0.5), T(3)};
+  walk x(stable_adamw{.lr = 0.25}.rule(), g), plain(adamw{.lr = 0.25}.rule(), g);
+  x.step(g), plain.step(g);
+  CHECK(support::largest_difference(x.weights, plain.weights) < 1e-6);
+  // Zero gradients from the start move nothing, also without eps, and decay.
+  walk still(stable_adamw{.lr = 0.5, .eps = 0, .weight_decay = 0.5}.rule(), std::vector<T>{T(1), T(-2)});
+  still.step({T(0), T(0)});
+  CHECK(still.weights == std::vector<T>{T(0.75), T(-1.5)});
+}
+
+TEST_CASE_TEMPLATE("cautious: moves the weights whose direction and gradient agree, the further the fewer they are", T,
+                   float, double)
+{
+  std::size_t moved = 0, all = 0;
+  CHECK(worst_difference_by_sums<T>(step_size::cautious{}, 0.1,
+                                    [&](const numbers&, const numbers& g, const numbers& m, const numbers&,
+                                        numbers& u) {
+                                      double agree = 0;
+                                      for (std::size_t i = 0; i < g.size(); ++i)
+                                        m[i] * g[i] > 0 ? agree += 1 : u[i] = 0;
+                                      moved += std::size_t(agree);
+                                      all += g.size();
+                                      return step_factors{double(g.size()) / agree, 1};
+                                    }) < rounding<T>);
+  CHECK(moved > all / 3);
+  CHECK(moved < all * 9 / 10);
+  // If none agrees, none moves, and all decay.
+  walk x(cautious_adamw{.lr = 0.5, .beta1 = 0.9, .weight_decay = 0.5}.rule(), std::vector<T>{T(1), T(-2), T(4)});
+  x.step({T(1), T(1), T(-1)});
+  const auto before = x.weights;
+  x.step({T(-0.5), T(-0.5), T(0.5)});
+  for (std::size_t i = 0; i < 3; ++i)
+    CHECK(x.weights[i] == before[i] - T(0.25) * before[i]);
+  // A product of d and g that rounds to 0 counts.
+  const T least = std::numeric_limits<T>::denorm_min();
+  walk tiny(compose(1, first_moment::none{}, second_moment::ema{}, step_size::cautious{}, decay::none{}),
+            std::vector<T>{T(0), T(0)});
+  tiny.step({least, T(1)});
+  CHECK(double(tiny.weights[1]) == doctest::Approx(-1));
+}
+
+TEST_CASE("cautious: few elements that agree count as a thousandth")
+{
+  CHECK(step_size::cautious{}.finish(std::array{1.0}.data(), 1e6, {}).step == 1e3);
+  CHECK(step_size::cautious{}.finish(std::array{0.0}.data(), 5, {}).step == 1e3);
+  CHECK(step_size::cautious{}.finish(std::array{5.0}.data(), 10, {}).step == 2);
+  CHECK(step_size::cautious{}.finish(std::array{10.0}.data(), 10, {}).step == 1);
 }
 
 TEST_CASE_TEMPLATE("step_size: a zero gradient with v = 0 moves nothing, even if the divisor is 0 or nearly 0", T,

@@ -20,6 +20,8 @@ void for_each_composition(F&& f)
   run("sgds", sgds{.lr = 0.05, .momentum = 0.9, .weight_decay = 0.01});
   run("adam", adam{.lr = 0.01, .weight_decay = 0.01});
   run("adamw", adamw{.lr = 0.01, .weight_decay = 0.1});
+  run("adamw_cautious", compose(0.01, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{},
+                                decay::cautious{.weight_decay = 0.1}));
   run("adams", adams{.lr = 0.01, .weight_decay = 0.01});
   run("amsgrad", amsgrad{.lr = 0.01, .beta2 = 0.99, .weight_decay = 0.01});
   run("yogi", yogi{.lr = 0.01, .beta2 = 0.9, .weight_decay = 0.01});
@@ -47,6 +49,13 @@ void for_each_composition(F&& f)
   run("adan", adan{.lr = 0.01, .beta1 = 0.5, .beta2 = 0.5, .weight_decay = 0.1});
   run("lion", lion{.lr = 0.01, .weight_decay = 0.1});
   run("schedule_free_adamw", schedule_free_adamw{.lr = 0.0625, .weight_decay = 0.1, .warmup_steps = 4});
+  run("lamb", lamb{.lr = 0.01, .weight_decay = 0.1});
+  run("lamb_adapting", compose(0.01, first_moment::momentum{.momentum = 0}, second_moment::ema{},
+                               step_size::trust_ratio{.always_adapt = true}, decay::l2{.weight_decay = 0.01}));
+  run("stable_adamw", stable_adamw{.lr = 0.01, .weight_decay = 0.1});
+  run("cautious_adamw", cautious_adamw{.lr = 0.01, .weight_decay = 0.1});
+  run("adai", adai{.lr = 0.05, .weight_decay = 0.1});
+  run("adais", adais{.lr = 0.05, .weight_decay = 0.1});
   const decay::scheduled scheduled{.weight_decay = 0.01};
   run("adagrad_scheduled",
       compose(0.05, first_moment::none{}, second_moment::sum{}, step_size::decaying{.lr_decay = 0.01}, scheduled));
@@ -65,6 +74,8 @@ void for_each_composition(F&& f)
                                 second_moment::ema{}, step_size::adaptive{}, scheduled));
   run("ademamix_scheduled", compose(0.01, first_moment::two_emas{.beta1 = 0.5, .beta3 = 0.99}, second_moment::ema{},
                                     step_size::adaptive{}, scheduled));
+  run("adais_scheduled",
+      compose(0.05, first_moment::adaptive_inertia{}, second_moment::ema{}, step_size::constant{}, scheduled));
 }
 
 }  // namespace support

@@ -19,6 +19,7 @@
 
 #include "support/bits.hpp"
 #include "support/random.hpp"
+#include "support/sums.hpp"
 
 namespace support {
 
@@ -95,7 +96,9 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
       k.mean_square = gradus::sum(backend, std::span<const T>(slots[moments.value_slot])) / k.bc2 / double(length);
     }
     const auto formula = gradus::prepare<T>(rule, k, 0.75);
-    if constexpr (Rule::scheduled && !Rule::scheduled_in_one_pass)
+    if constexpr (Rule::sums)
+      done = step_with_sums<T>(backend, rule, k, 0.75, std::span<T>(weights), gradients, state);
+    else if constexpr (Rule::scheduled && !Rule::scheduled_in_one_pass)
       done = done && gradus::update_weights(backend, formula, weights, gradients, state);
     else
       done = gradus::update(backend, formula, weights, gradients, state);

@@ -13,6 +13,7 @@
 
 #include "support/bits.hpp"
 #include "support/random.hpp"
+#include "support/sums.hpp"
 
 namespace support {
 
@@ -52,7 +53,10 @@ struct walk {
                                      state));
       return;
     }
-    REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<T>(rule, scalars), weights, gradients, state));
+    if constexpr (Rule::sums)
+      REQUIRE(step_with_sums<T>(gradus::default_backend{}, rule, scalars, 1, weights, gradients, state));
+    else
+      REQUIRE(gradus::update(gradus::default_backend{}, gradus::prepare<T>(rule, scalars), weights, gradients, state));
   }
 };
 template <class T, class Rule>

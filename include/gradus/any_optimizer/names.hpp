@@ -55,8 +55,8 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
       {"initial_accumulator_value", "initial_accumulator"},   {"base_lr", "lr"},          {"adam_epsilon", "eps"},
       {"weight_decay_rate", "weight_decay"},                  {"l2_penalty", "weight_decay"},
       {"adamwscheduled", "adams"}, {"radamw", "radam"},       {"sgdm", "sgd"},            {"nag", "sgd"},
-      {"adafactor", ""},           {"adai", ""},              {"adais", ""},              {"asgd", ""},
-      {"ftrl", ""},                {"lamb", ""},              {"lars", ""},               {"muon", ""},
+      {"adafactor", ""},           {"asgd", ""},
+      {"ftrl", ""},                {"lars", ""},               {"muon", ""},
       {"nadamw", ""},              {"rprop", ""},             {"sgdw", ""},               {"shampoo", ""},
       {"soap", ""}};
   // clang-format on

@@ -34,10 +34,13 @@ GRADUS_HOST_DEVICE bool is_idle([[maybe_unused]] const Moment& rule) noexcept
     return false;
 }
 
-/// The scalars for the step size. A decay may scale the step, and then also bounds of the step that follow lr_scale.
-template <class Decay>
+/// The scalars for the step size. A decay may scale the step, and then also bounds of the step that follow lr_scale. A
+/// step size with sums knows the decay's rate.
+template <class StepSize, class Decay>
 GRADUS_HOST_DEVICE step_scalars seen_by_step_size([[maybe_unused]] const Decay& decay, step_scalars k) noexcept
 {
+  if constexpr (has_sums<StepSize> && requires { decay.rate(k); })
+    k.decay_rate = decay.rate(k);
   if constexpr (requires { decay.step_factor(k); }) {
     const double factor = decay.step_factor(k);
     k.lr *= factor;
@@ -73,6 +76,7 @@ struct prepared {
 
   using value_type = T;                                                           ///< float or double
   using first_moment_type = FirstMoment;                                          ///< the rule
+  using step_size_type = StepSize;                                                ///< the rule
   using second_moment_type = SecondMoment;                                        ///< the rule
   static constexpr std::size_t first_slots = FirstMoment::slots.size();           ///< slots of the first moment
   static constexpr std::size_t slots = first_slots + SecondMoment::slots.size();  ///< slots of both moments
@@ -83,6 +87,8 @@ struct prepared {
     else
       return std::size_t(0);
   }();
+  /// The number of terms that the step size adds up before the first weight moves.
+  static constexpr std::size_t terms = detail::term_count<StepSize>();
   static constexpr bool has_second_moment = keeps_second_moment<SecondMoment>;  ///< whether there is a v
 
   /// Whether slot k exists: an idle moment has fewer.
@@ -103,18 +109,57 @@ GRADUS_HOST_DEVICE prepared<F, S, P, D, T> prepare(const composition<F, S, P, D>
   const D decay = detail::scaled_decay(rule.decay, k);
   return {rule.first_moment.template prepare<T>(k),
           rule.second_moment.template prepare<T>(k),
-          rule.step_size.template prepare<T>(detail::seen_by_step_size(decay, k)),
+          rule.step_size.template prepare<T>(detail::seen_by_step_size<P>(decay, k)),
           decay.template prepare<T>(k),
           T(grad_scale),
           detail::is_idle(rule.first_moment),
           detail::is_idle(rule.second_moment)};
 }
 
-/// The whole update in one pass, or one of its halves, for decays that need the moments of the whole model first.
+/// The same formulas once v̄ of the step is known.
+/// \param k  with this v̄
+template <class F, class S, class P, class D, class T>
+GRADUS_HOST_DEVICE void prepare_with_mean(prepared<F, S, P, D, T>& formula, const composition<F, S, P, D>& rule,
+                                          const step_scalars& k) noexcept
+{
+  if constexpr (reads_mean_square<F>)
+    formula.first_moment = rule.first_moment.template prepare<T>(k);
+  if constexpr (reads_mean_square<D>)
+    formula.decay = detail::scaled_decay(rule.decay, k).template prepare<T>(k);
+}
+
+/// The factors on the step of a tensor, from the sums of its terms or of the whole model's.
+/// \param k     from make_step_scalars
+/// \param sums  one for each of the step size's `terms`
+/// \param n     the number of elements in them; with 0, the factors are 1
+template <class F, class S, class P, class D>
+GRADUS_HOST_DEVICE step_factors factors_of(const composition<F, S, P, D>& rule, const step_scalars& k,
+                                           const double* sums, double n) noexcept
+{
+  if (!(n > 0))
+    return {};
+  return rule.step_size.finish(sums, n, detail::seen_by_step_size<P>(detail::scaled_decay(rule.decay, k), k));
+}
+/// The same formulas with these factors, for `pass::weights`.
+template <class F, class S, class P, class D, class T>
+GRADUS_HOST_DEVICE void prepare_with_factors(prepared<F, S, P, D, T>& formula, const composition<F, S, P, D>& rule,
+                                             const step_scalars& k, const step_factors& factors) noexcept
+{
+  const D decay = detail::scaled_decay(rule.decay, k);
+  step_scalars of_step = detail::seen_by_step_size<P>(decay, k), of_decay = k;
+  of_step.lr *= factors.step;
+  of_step.lr_scale *= factors.step;
+  of_decay.lr *= factors.decay;
+  formula.step_size = rule.step_size.template prepare<T>(of_step);
+  formula.decay = decay.template prepare<T>(of_decay);
+}
+
+/// The whole update in one pass, or one of its halves, for rules that need the moments of the whole model first.
 enum class pass {
   whole,    ///< slots and parameters
-  moments,  ///< only the slots
-  weights   ///< only the parameters
+  moments,  ///< only the slots; only the second moment's, if the first moment reads v̄
+  weights,  ///< what `moments` or `terms` left
+  terms     ///< the slots, and the terms of a step size with sums, as further slots
 };
 
 /// One element's update: θ, g, slots → θ′, slots′, over any value type V.
@@ -122,11 +167,17 @@ template <pass Pass, class Prepared>
 struct kernel {
   Prepared c;  ///< the formulas
 
-  using value_type = typename Prepared::value_type;                  ///< float or double
-  static constexpr std::size_t slots = Prepared::slots;              ///< slots of both moments
+  using value_type = typename Prepared::value_type;  ///< float or double
+  /// Slots of both moments, and the terms of `pass::terms`, which are only written.
+  static constexpr std::size_t slots = Prepared::slots + (Pass == pass::terms ? Prepared::terms : 0);
   static constexpr std::size_t first_slots = Prepared::first_slots;  ///< slots of the first moment
-  static constexpr bool writes_parameters = Pass != pass::moments;   ///< whether this pass updates θ
-  static constexpr bool writes_slots = Pass != pass::weights;        ///< whether this pass updates the slots
+  /// Whether this pass updates θ.
+  static constexpr bool writes_parameters = Pass == pass::whole || Pass == pass::weights;
+  /// Whether this pass updates the first moment. One that reads v̄ waits for all second moments.
+  static constexpr bool updates_first = Pass !=
+                                        (reads_mean_square<typename Prepared::first_moment_type> ? pass::moments
+                                                                                                 : pass::weights);
+  static constexpr bool writes_slots = Pass != pass::weights || updates_first;  ///< whether this pass updates slots
 
   /// For single elements: the rules see detail::number, not float or double itself.
   template <real V>
@@ -147,7 +198,7 @@ struct kernel {
   {
     using F = typename Prepared::first_moment_type;
     static_assert(
-        Pass != pass::weights || !(updates_last<F> || finishes_step<F>),
+        Pass != pass::weights || !takes_one_pass<F>,
         "gradus: this first moment computes its direction before it updates its slots, or averages weights, so "
         "its step cannot be taken in two passes; take gradus::update.");
     V* const second_slot = slot + Prepared::first_slots;
@@ -160,7 +211,7 @@ struct kernel {
       c.second_moment.update(second_slot, c.first_moment.gradient_of_v(slot, g), g);
     else if constexpr (Pass != pass::weights && reads_new_v<F>)
       c.second_moment.update(second_slot, g, g);
-    if constexpr (Pass != pass::weights && !updates_last<F>)
+    if constexpr (updates_first && !updates_last<F>)
       update_first(slot, g, theta);
     V d = g;
     if constexpr (reads_parameters<F>)
@@ -169,26 +220,36 @@ struct kernel {
       d = c.first_moment.direction(slot, g, slot[Prepared::value_slot]);
     else
       d = c.first_moment.direction(slot, g);
-    if constexpr (Pass != pass::weights && updates_last<F>)
+    if constexpr (updates_first && updates_last<F>)
       update_first(slot, g, theta);
     if constexpr (Pass != pass::weights && !reads_new_v<F> && !changes_gradient_of_v<F>)
       c.second_moment.update(second_slot, g, d);
-    if constexpr (Pass != pass::moments) {
+    if constexpr (Pass == pass::terms)
+      c.step_size.term(slot + Prepared::slots, theta, g, d,
+                       Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
+    if constexpr (writes_parameters) {
       [[maybe_unused]] const V before = theta;
-      const V a = c.step_size(Prepared::has_second_moment ? slot[Prepared::value_slot] : g);
-      V kept = theta;
-      if constexpr (requires { c.decay.weights(theta); })
-        kept = c.decay.weights(theta);
-      // The decay is added to u first, because alone it may be too small to change θ.
-      if constexpr (requires { c.decay.decrement(theta); }) {
+      const V v = Prepared::has_second_moment ? slot[Prepared::value_slot] : g;
+      if constexpr (requires { c.step_size.displacement(v, d, g, theta); })
+        move(theta, V(1), c.step_size.displacement(v, d, g, theta));
+      else if constexpr (requires { c.decay.weights(theta, d); } || requires { c.decay.decrement(theta, d); })
+        move(theta, c.step_size(v), d);
+      else {
+        const V a = c.step_size(v);
+        V kept = theta;
+        if constexpr (requires { c.decay.weights(theta); })
+          kept = c.decay.weights(theta);
+        // The decay is added to u first, because alone it may be too small to change θ.
+        if constexpr (requires { c.decay.decrement(theta); }) {
 #if defined(__CUDA_ARCH__)  // computes both and selects one: for a branch here nvcc emits two stores of the weight
-        const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
-        theta = decrements(c.decay) ? by_decrement : by_factor;
+          const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, c.decay.decrement(theta));
+          theta = decrements(c.decay) ? by_decrement : by_factor;
 #else
-        theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
+          theta = decrements(c.decay) ? theta - fma(a, d, c.decay.decrement(theta)) : fma(-a, d, kept);
 #endif
-      } else
-        theta = fma(-a, d, kept);
+        } else
+          theta = fma(-a, d, kept);
+      }
       if constexpr (finishes_step<F>)
         c.first_moment.finish(slot, before, theta);
     }
@@ -204,6 +265,25 @@ struct kernel {
       c.first_moment.update(slot, g, slot[Prepared::value_slot]);
     else
       c.first_moment.update(slot, g);
+  }
+  /// θ − u for u = a·d and a decay that may read d.
+  template <class V>
+  GRADUS_INLINE GRADUS_HOST_DEVICE void move(V& theta, V a, V d) const noexcept
+  {
+    V kept = theta, taken = V(0);
+    if constexpr (requires { c.decay.weights(theta); })
+      kept = c.decay.weights(theta);
+    else if constexpr (requires { c.decay.weights(theta, d); })
+      kept = c.decay.weights(theta, d);
+    if constexpr (requires { c.decay.decrement(theta); })
+      taken = c.decay.decrement(theta);
+    else if constexpr (requires { c.decay.decrement(theta, d); })
+      taken = c.decay.decrement(theta, d);
+    if constexpr (requires { c.decay.decrement(theta); } || requires { c.decay.decrement(theta, d); }) {
+      const V by_factor = fma(-a, d, kept), by_decrement = theta - fma(a, d, taken);
+      theta = decrements(c.decay) ? by_decrement : by_factor;
+    } else
+      theta = fma(-a, d, kept);
   }
   /// Whether `decrement` acts in this step. A formula that has both `decrement` and `weights` says which.
   template <class Decay>
@@ -288,6 +368,33 @@ void run(const Backend& backend, const Prepared& c, const Theta& theta, const G&
   // Inlined: a kernel that is passed on is stored piecewise and loaded back in packs, which stalls.
   with_kernel<Pass>(c, [&](const auto& kernel, std::size_t skipped)
                            GRADUS_INLINE { backend.sweep(kernel, theta, g, slots + skipped, n); });
+}
+
+/// Runs pass::terms over n elements. Updates the slots, and writes to the arrays of terms.
+template <class Backend, class Prepared, class Theta, class G, class T>
+void run_terms(const Backend& backend, const Prepared& c, const Theta& theta, const G& g, T* const* slots,
+               T* const* terms, std::size_t n) noexcept
+{
+  T* all[Prepared::slots + Prepared::terms + 1] = {};
+  std::size_t end = 0;  // of the slots of the kernel, which lacks the last ones of an idle second moment
+  for (std::size_t k = 0; k < Prepared::slots; ++k)
+    if (k < Prepared::first_slots || c.keeps(k))
+      all[end++] = slots[k];
+  for (std::size_t j = 0; j < Prepared::terms; ++j)
+    all[end + j] = terms[j];
+  run<pass::terms>(backend, c, theta, g, all, n);
+}
+/// The terms of a page.
+template <class Prepared>
+using page_of_terms = typename Prepared::value_type[Prepared::terms > 0 ? Prepared::terms : 1][page_size];
+/// The sum of each term over the first n elements of a page.
+template <class Prepared, class Backend>
+void sum_terms(const Backend& backend, const page_of_terms<Prepared>& terms, std::size_t n, double* sums) noexcept
+{
+  constexpr auto kinds = Prepared::step_size_type::terms;
+  for (std::size_t j = 0; j < kinds.size(); ++j)
+    sums[j] = kinds[j] == summed::squares ? page_sum<square_term>(backend, terms[j], n)
+                                          : page_sum<plain_term>(backend, terms[j], n);
 }
 
 using some_kernel = kernel<pass::whole, decltype(prepare<float>(std::declval<some_composition>(), step_scalars{}))>;

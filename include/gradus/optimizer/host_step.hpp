@@ -43,6 +43,10 @@ class host_step {
   using gradient_type = typename model::gradient_type;
   using item = typename model::work_item;
   static constexpr bool is_shared = shares_steps<Backend>;
+  static constexpr bool has_sums = Parts::rule_type::sums;
+  static_assert(!has_sums || !is_shared,
+                "gradus: this step size needs sums over whole tensors, and processes that share a step have parts of "
+                "them; take a recipe without such sums, such as adamw.");
 
  public:
   using item_range = typename work_list<model>::item_range;
@@ -54,8 +58,11 @@ class host_step {
 
   void reserve([[maybe_unused]] std::size_t tensors, std::size_t pages)
   {
-    if (page_sums_.size() < pages)
-      page_sums_.resize(pages + pages / 2);
+    if (page_sums_.size() < pages * sums_of_page)
+      page_sums_.resize((pages + pages / 2) * sums_of_page);
+    if constexpr (has_sums)
+      if (factors_.size() < tensors)
+        factors_.resize(tensors + tensors / 2);
     if constexpr (is_shared) {
       make_room(shared_, 1 + (Parts::rule_type::scheduled ? tensors : 0));
       make_room(entries_, Parts::rule_type::scheduled ? tensors : 0);
@@ -117,16 +124,18 @@ class host_step {
     return report.applied;
   }
 
-  /// Whether moments and weights are two phases, because the decay of the weights needs the mean of the new moments.
+  /// Whether moments and weights are two phases, because a rule needs the mean of the new second moments, or sums.
   static bool has_two_phases(const step_options& o) noexcept
   {
-    return Parts::rule_type::scheduled && !model::one_pass && !o.mean_square;
+    return has_sums || (Parts::rule_type::scheduled && !model::one_pass && !o.mean_square);
   }
 
   /// Computes the new moments and sums each page while it is in the cache. Moments that are stored rounded are not
   /// stored yet, because weights are divided by the unrounded values.
   void compute_moments(Parts& p, const step_options& o)
   {
+    if constexpr (has_sums)
+      sum_terms(p, o);
     if constexpr (Parts::rule_type::scheduled && !model::one_pass) {
       sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
         const auto& prepared = p.cohorts[x.cohort].prepared;
@@ -140,7 +149,7 @@ class host_step {
     }
   }
 
-  /// Computes v̄ if it was not given, and prepares each cohort's scheduled decay with it.
+  /// Computes v̄ if it was not given, and prepares the rules that read it.
   void schedule(Parts& p, const step_options& o, const norm_of_step& norm)
   {
     if constexpr (Parts::rule_type::scheduled) {
@@ -152,12 +161,14 @@ class host_step {
         report_.mean_square = o.mean_square;
       for (auto& c : p.cohorts.all())
         if (c.members > 0) {
-          const auto decay = scaled_decay(p.groups[c.key].rule.decay, c.scalars);
+          const auto& rule = p.groups[c.key].rule;
           c.scalars.mean_square = *report_.mean_square;
-          c.prepared.decay = decay.template prepare<value_type>(c.scalars);
-          report_.decay_clamped = report_.decay_clamped || decay.rate(c.scalars) > 1;
+          prepare_with_mean(c.prepared, rule, c.scalars);
+          if constexpr (reads_mean_square<decltype(rule.decay)>)
+            report_.decay_clamped = report_.decay_clamped || scaled_decay(rule.decay, c.scalars).rate(c.scalars) > 1;
         }
-      report_.decay_factor = decay_factor(*report_.mean_square, p.groups[0].rule.decay.eps);
+      if constexpr (reads_mean_square<decltype(Parts::rule_type::decay)>)
+        report_.decay_factor = decay_factor(*report_.mean_square, p.groups[0].rule.decay.eps);
     }
   }
 
@@ -169,6 +180,8 @@ class host_step {
   /// The same for some of the items. Together, the calls of a step must cover all items once.
   void compute_weights(const Parts& p, const step_options& o, item_range of) noexcept
   {
+    if constexpr (has_sums && model::keeps_exactly)
+      return sweep_all<pass::weights>(p, o, of);
     if constexpr (model::two_passes)
       if (!o.mean_square)
         return sweep_all<pass::weights>(p, o, of);
@@ -495,12 +508,71 @@ class host_step {
     return elements > 0 ? total_moment / elements : 0;
   }
 
+  // ── sums of a step size ──────────────────────────────────────────────────────────────────────────────────────────
+
+  /// Computes the new moments and each tensor's sums, and from these the factors on its step. As in compute_moments,
+  /// moments that are stored rounded are not stored yet.
+  void sum_terms(const Parts& p, const step_options& o) noexcept
+  {
+    p.work.for_ranges(backend_, o.flush_denormals, [&](const item& x, std::size_t begin, std::size_t end) noexcept {
+      page_of_terms<typename model::formula> terms = {};
+      for (std::size_t i = begin; i < end; i += page_size)
+        sum_page_of_terms<model>(backend_, p.cohorts[x.cohort].prepared, x, i,
+                                 end - i < page_size ? end - i : page_size, terms,
+                                 page_sums_.data() + (x.first_page + i / page_size) * model::terms);
+    });
+    constexpr bool of_model = Parts::rule_type::sums_over_model;
+    const auto& items = p.work.items();
+    double sums[model::terms] = {};
+    for (std::size_t j = 0; of_model && j < model::terms; ++j) {
+      exact_sum sum;
+      for (const item& x : items)
+        if (x.is_counted)
+          add_terms(x, j, sum);
+      sums[j] = sum.value();
+    }
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const item& x = items[i];
+      for (std::size_t j = 0; !of_model && j < model::terms; ++j)
+        sums[j] = sum_of_terms(x, j);
+      const auto& c = p.cohorts[x.cohort];
+      factors_[i] = factors_of(p.groups[c.key].rule, c.scalars, sums,
+                               double(of_model ? p.work.counted_elements() : x.counted));
+    }
+  }
+  /// A tensor's sum of term j.
+  double sum_of_terms(const item& x, std::size_t j) const noexcept
+  {
+    if (page_count(x.size) == 1)
+      return page_sums_[x.first_page * model::terms + j];
+    exact_sum sum;
+    add_terms(x, j, sum);
+    return sum.value();
+  }
+  /// Adds a tensor's pages of term j to a sum.
+  void add_terms(const item& x, std::size_t j, exact_sum& sum) const noexcept
+  {
+    for (std::size_t k = 0; k < page_count(x.size); ++k)
+      sum.add(page_sums_[(x.first_page + k) * model::terms + j]);
+  }
+  /// The formulas of a tensor in the last phase.
+  decltype(auto) formula_of_item(const Parts& p, const item& x) const noexcept
+  {
+    const auto& c = p.cohorts[x.cohort];
+    if constexpr (has_sums) {
+      typename model::formula own = c.prepared;
+      prepare_with_factors(own, p.groups[c.key].rule, c.scalars, factors_[std::size_t(&x - p.work.items().data())]);
+      return own;
+    } else
+      return (c.prepared);
+  }
+
   // ── sweep ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   template <pass Pass>
   void sweep_item(const Parts& p, const item& x, std::size_t begin, std::size_t end) const noexcept
   {
-    const auto& prepared = p.cohorts[x.cohort].prepared;
+    const auto& prepared = formula_of_item(p, x);
     if (x.trained)
       sweep_trained<Pass, model>(backend_, prepared, x, noise_of(p, x), begin, end);
     else
@@ -515,7 +587,9 @@ class host_step {
   }
 
   Backend backend_;
+  static constexpr std::size_t sums_of_page = model::terms > 1 ? model::terms : 1;
   std::vector<double> page_sums_;
+  std::vector<step_factors> factors_;  // of each item, for a step size with sums
   // For processes that share steps: the sums of the entries in the list, or of all pages.
   std::vector<exact_sum> shared_;
   std::vector<std::size_t> entries_;

@@ -86,6 +86,9 @@ struct model {
   /// Whether a step computes all moments before the first weight, because the decay depends on them.
   static constexpr bool two_passes = rule_type::scheduled && !one_pass && keeps_exactly;
 
+  /// The number of terms that the step size adds up before the first weight moves.
+  static constexpr std::size_t terms = formula::terms;
+
   /// The numbers that the first moment keeps for each tensor, beside the slots.
   static constexpr std::size_t scalar_count = detail::scalar_count<decltype(rule_type::first_moment)>();
   using kept_scalars = std::array<double, scalar_count>;
@@ -139,6 +142,7 @@ struct model {
     masters_pointer<master_type> master;
     std::uint64_t name_hash;
     std::size_t size;
+    std::size_t counted;  // the number of elements without padding and those that are not trained
     std::size_t first_element;
     std::size_t first_page;
     std::size_t cohort;

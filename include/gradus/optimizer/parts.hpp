@@ -233,10 +233,10 @@ struct parts {
       if (o.mean_square)
         return;
       if (Model::one_pass && o.grad_norm_sq && sums.entries().live() > 1)
-        fail(
-            "grad_norm_sq is " + show(*o.grad_norm_sq) +
-            "; expected none, because a scheduled decay needs the norm of each tensor if tensors differ in beta2 or in "
-            "the number of steps taken; leave it out to have it computed");
+        fail("grad_norm_sq is " + show(*o.grad_norm_sq) + "; expected none, because " +
+             (reads_mean_square<decltype(rule_type::decay)> ? "a scheduled decay" : "this first moment") +
+             " needs the norm of each tensor if tensors differ in beta2 or in the number of steps taken; leave it out "
+             "to have it computed");
       if (o.model_size && *o.model_size != elements)
         check_model_size(o);
     }

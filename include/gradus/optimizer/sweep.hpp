@@ -231,6 +231,57 @@ void average_weights(const Rule& rule, const typename Model::tensor& x, std::uin
   }
 }
 
+/// The sum of each term of a step size with sums over a page. Stores the new moments, unless they are stored rounded,
+/// because weights are divided by the unrounded values.
+/// \param terms  memory for the terms
+template <class Model, class Backend>
+void sum_page_of_terms(const Backend& backend, const typename Model::formula& prepared,
+                       const typename Model::work_item& x, std::size_t begin, std::size_t length,
+                       page_of_terms<typename Model::formula>& terms, double* sums) noexcept
+{
+  using T = typename Model::value_type;
+  using formula = typename Model::formula;
+  constexpr std::size_t slots = Model::slots;
+  // Runs n elements from the i-th of the page on, whose state is in these arrays.
+  const auto run_part = [&](T* const* state, std::size_t i, std::size_t n) {
+    T* of_part[formula::terms];
+    for (std::size_t j = 0; j < formula::terms; ++j)
+      of_part[j] = terms[j] + i;
+    run_terms(backend, prepared, parameters_of<typename Model::precision_type, slots>(x, 0, begin + i),
+              gradients_of<typename Model::precision_type>(x, begin + i), state, of_part, n);
+  };
+  T* state[slots + 1] = {};
+  if (Model::keeps_exactly && !x.trained) {
+    if constexpr (Model::keeps_exactly)
+      for (std::size_t k = 0; k < slots; ++k)
+        state[k] = x.state[k] ? x.state[k].values + begin : nullptr;
+    run_part(state, 0, length);
+  } else
+    for (std::size_t i = 0; i < length; i += stage) {
+      const std::size_t n = length - i < stage ? length - i : stage;
+      const std::uint8_t* const trained = x.trained ? x.trained + begin + i : nullptr;
+      T next[slots + 1][stage];
+      for (std::size_t k = 0; k < slots; ++k) {
+        state[k] = x.state[k] ? next[k] : nullptr;
+        if constexpr (Model::keeps_exactly)
+          for (std::size_t e = 0; e < n && x.state[k]; ++e)
+            next[k][e] = x.state[k].values[begin + i + e];
+        else if (x.state[k])
+          x.state[k].from(begin + i).read(next[k], n, Model::slot_list[k]);
+      }
+      run_part(state, i, n);
+      for (std::size_t e = 0; trained && e < n; ++e)
+        for (std::size_t j = 0; j < formula::terms; ++j)
+          terms[j][i + e] = trained[e] ? terms[j][i + e] : T(0);
+      if constexpr (Model::keeps_exactly)  // with a mask
+        for (std::size_t k = 0; k < slots; ++k)
+          for (std::size_t e = 0; e < n && x.state[k]; ++e)
+            if (trained[e] && prepared.keeps(k))
+              x.state[k].values[begin + i + e] = next[k][e];
+    }
+  sum_terms<formula>(backend, terms, length, sums);
+}
+
 /// Whether a step would make a finite weight or moment of a page infinite or NaN.
 template <class Model>
 bool page_overflows(const typename Model::formula& prepared, const typename Model::work_item& x, std::size_t begin,

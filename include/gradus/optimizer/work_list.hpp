@@ -54,6 +54,7 @@ class work_list {
              x.master.get(),
              x.name_hash,
              x.size,
+             x.size - x.uncounted,
              elements_,
              pages_,
              x.cohort,

@@ -41,8 +41,17 @@ struct composition {
   template <class T>
   static constexpr std::size_t state_bytes = slots * sizeof(T);
 
+  /// Whether a step needs sums over tensors or the model before the first weight moves, and so two passes.
+  static constexpr bool sums = has_sums<StepSize>;
+  /// Whether these are sums over the model.
+  static constexpr bool sums_over_model = [] {
+    if constexpr (sums)
+      return StepSize::sums_over == scope::model;
+    else
+      return false;
+  }();
   /// Whether a step needs v̄.
-  static constexpr bool scheduled = reads_mean_square<Decay>;
+  static constexpr bool scheduled = reads_mean_square<Decay> || reads_mean_square<FirstMoment>;
   /// Whether a step needs v̄ and one pass is enough, because v̄ follows from the gradient norm.
   static constexpr bool scheduled_in_one_pass = [] {
     if constexpr (is_good && scheduled)
@@ -189,7 +198,7 @@ GRADUS_HOST_DEVICE step_scalars scalars_of_step(const composition<F, S, P, D>& r
 /// \param rule  a recipe's `rule()`
 /// \param t  the step count, from 1
 /// \param lr_scale  a schedule's factor on lr, ≥ 0
-/// \param mean_square  v̄ for a scheduled decay; 0 if all gradients so far were 0
+/// \param mean_square  v̄ for a rule that reads it; 0 if all gradients so far were 0
 template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t, double lr_scale,
                                                   double mean_square) noexcept
@@ -207,7 +216,7 @@ GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>&
 {
   return detail::scalars_of_step(rule, t, {.lr_scale = lr_scale}, mean_square, before.state);
 }
-/// The same for decays that do not need v̄.
+/// The same for rules that do not need v̄.
 template <class F, class S, class P, class D>
 GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>& rule, std::uint64_t t,
                                                   double lr_scale) noexcept
@@ -216,6 +225,9 @@ GRADUS_HOST_DEVICE step_scalars make_step_scalars(const composition<F, S, P, D>&
       !reads_mean_square<D>,
       "gradus: this decay is scheduled by the mean of the second moment over the whole model, and without it nothing "
       "would decay; pass it as make_step_scalars's fourth argument.");
+  static_assert(!reads_mean_square<F>,
+                "gradus: this first moment reads the mean of the second moment over the whole model; pass it as "
+                "make_step_scalars's fourth argument.");
   return make_step_scalars(rule, t, lr_scale, 0);
 }
 

@@ -10,6 +10,7 @@
 #include <gradus/rules/hyperparameters.hpp>
 #include <gradus/rules/slot.hpp>
 #include <gradus/rules/step_scalars.hpp>
+#include <gradus/rules/sums.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -45,6 +46,9 @@ template <class F>
 concept finishes_step = requires(const F& f, double* slots, double& theta) {
   f.template prepare<double>(step_scalars{}).finish(slots, 1.0, theta);
 };
+/// A first moment whose step cannot be taken in two passes, moments and weights.
+template <class F>
+concept takes_one_pass = updates_last<F> || finishes_step<F>;
 /// A first moment whose directions an engine computes from whole matrices.
 template <class F>
 concept works_on_matrices = requires { requires F::works_on_matrices; };
@@ -53,6 +57,9 @@ template <class F>
 concept averages_weights = requires(const F& f, const double* slots) {
   { f.average(slots, 1.0) } -> std::convertible_to<double>;
 };
+/// A decay or first moment that needs v̄, the mean of the second moment over the whole model.
+template <class R>
+concept reads_mean_square = requires { requires R::reads_mean_square; };
 /// A second moment that depends on the direction d.
 template <class S>
 concept reads_direction = requires { requires S::reads_direction; };
@@ -122,13 +129,22 @@ concept gives_a_step = requires(const R& r) {
   { R::reads_second_moment } -> std::convertible_to<bool>;
   { r.template prepare<double>(step_scalars{})(1.0) } -> std::convertible_to<double>;
 };
+template <class P>
+concept finishes_its_sums = !has_sums<P> || requires(const P& p, double* to, const double* sums) {
+  requires std::is_same_v<std::remove_cvref_t<decltype(P::sums_over)>, scope>;
+  requires std::is_same_v<std::remove_cvref_t<decltype(*P::terms.data())>, summed>;
+  p.template prepare<double>(step_scalars{}).term(to, 1.0, 1.0, 1.0, 1.0);
+  { p.finish(sums, 1.0, step_scalars{}) } -> std::convertible_to<step_factors>;
+};
 /// Neither a rule of another family, nor one whose formula has coefficients that nothing reads.
 template <class R>
 concept acts_as_decay = !requires { R::slots; } && !requires { R::reads_second_moment; } && requires(const R& r) {
   requires std::is_empty_v<decltype(r.template prepare<double>(step_scalars{}))> ||
                requires { r.template prepare<double>(step_scalars{}).gradient(1.0, 1.0); } ||
                requires { r.template prepare<double>(step_scalars{}).decrement(1.0); } ||
-               requires { r.template prepare<double>(step_scalars{}).weights(1.0); };
+               requires { r.template prepare<double>(step_scalars{}).weights(1.0); } ||
+               requires { r.template prepare<double>(step_scalars{}).decrement(1.0, 1.0); } ||
+               requires { r.template prepare<double>(step_scalars{}).weights(1.0, 1.0); };
 };
 
 template <class R>
@@ -235,7 +251,7 @@ template <class P>
 concept step_size_rule = detail::has_kind<P> && detail::has_prepare<P> && detail::gives_a_step<P> && detail::listed<P>;
 
 /// Rule for weight decay: has `kind`, and `prepare<T>(step_scalars)`, whose formula has `gradient(g, θ)`,
-/// `decrement(θ)` or `weights(θ)`, or is empty.
+/// `decrement(θ)` or `weights(θ)`, which may also take the direction d, or is empty.
 template <class D>
 concept decay_rule = detail::has_kind<D> && detail::has_prepare<D> && detail::acts_as_decay<D> && detail::listed<D>;
 
@@ -261,18 +277,22 @@ concept v_is_served = !reads_v<F> || (keeps_second_moment<S> && !is_norm<S>);
 template <class F, class S>
 concept direction_is_served = !reads_direction<S> || !(reads_new_v<F> || changes_gradient_of_v<F>);
 
-/// A decay that needs v̄, the mean of the second moment over the whole model.
-template <class D>
-concept reads_mean_square = requires { requires D::reads_mean_square; };
-
 /// The decay D can have v̄ from the second moment S, or needs none.
 template <class S, class D>
 concept scheduled_decay_is_served = !reads_mean_square<D> || keeps_second_moment<S>;
 
+/// The step size P can have its sums before the first weight moves, or needs none.
+template <class F, class P, class D>
+concept sums_are_served = !has_sums<P> || !(takes_one_pass<F> || reads_mean_square<F> || reads_mean_square<D>);
+
+/// The first moment F can have v̄, because it is updated after the second moment; or it needs none.
+template <class F>
+concept mean_is_served = !reads_mean_square<F> || (reads_new_v<F> && !takes_one_pass<F> && !changes_gradient_of_v<F>);
+
 /// The decay D can have v̄ before the direction is computed, because v̄ follows from the gradient norm; or the direction
 /// can be computed after all moments.
 template <class F, class S, class D>
-concept two_passes_are_served = !(updates_last<F> || finishes_step<F>) || !reads_mean_square<D> || S::linear;
+concept two_passes_are_served = !takes_one_pass<F> || !reads_mean_square<D> || S::linear;
 
 /// The decay D can have `gain()` from the first moment F, or needs none.
 template <class F, class D>
@@ -355,6 +375,11 @@ constexpr bool check_rules() noexcept
   GRADUS_REFUSE(gives_a_step<P>,
                 "the third rule is a step size, and this has no `reads_second_moment` or a formula that is no function "
                 "of v (rules stand in the order first moment, second moment, step size, decay).")
+  GRADUS_REFUSE(
+      finishes_its_sums<P>,
+      "the step size has `sums_over` and no `terms` (a std::array of gradus::summed), no `finish(const double* "
+      "sums, double n, const gradus::step_scalars&) const` that returns gradus::step_factors, or its formula no "
+      "`term(V* to, V theta, V g, V d, V v)`.")
   GRADUS_REFUSE_RULE(D, "fourth rule",
                      "expected one of decay (none, l2, decoupled, scheduled and others, or your own).")
   GRADUS_REFUSE(has_prepare<D>, "the decay has no `prepare<T>(const gradus::step_scalars&) const`, which gives its "
@@ -397,6 +422,17 @@ constexpr bool check_rules() noexcept
       "decay::scheduled needs all moments before the first weight unless the second moment is linear, and this "
       "first moment computes its direction before its update, or averages weights; take second_moment::ema, or "
       "decay::decoupled.")
+  GRADUS_REFUSE((sums_are_served<F, P, D> || !takes_one_pass<F>),
+                "this step size needs sums before the first weight moves, and this first moment computes its direction "
+                "before its update, or averages weights, in one pass; take step_size::adaptive, or first_moment::ema.")
+  GRADUS_REFUSE(
+      (sums_are_served<F, P, D>),
+      "this step size needs sums before the first weight moves, and the decay or the first moment another sum "
+      "before these; take decay::decoupled (and first_moment::ema), or step_size::adaptive.")
+  GRADUS_REFUSE((mean_is_served<F>),
+                "the first moment reads the mean square, which is known only after all second moments; expected "
+                "`reads_new_v`, so that the second moment is updated first, and no `updates_last`, `gradient_of_v` or "
+                "average of weights.")
   GRADUS_REFUSE((stable_decay_is_served<F, D>),
                 "decay::stable is scaled by a momentum buffer's mu and dampening; "
                 "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")

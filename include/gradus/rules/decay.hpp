@@ -95,11 +95,13 @@ struct decoupled {
   static constexpr auto fields = gradus::fields(hyper::weight_decay(&decoupled::weight_decay));
   static constexpr std::string_view kind = "decoupled";  ///< the rule's name in checkpoints
 
+  /// s.
+  GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept { return k.lr * weight_decay; }
   /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
-    return shrink_by<T>(k.lr * weight_decay);
+    return shrink_by<T>(rate(k));
   }
 };
 
@@ -155,11 +157,57 @@ struct stable {
   static constexpr std::string_view kind = "stable";  ///< the rule's name in checkpoints
   static constexpr bool reads_gain = true;            ///< needs a first moment with `gain()`
 
+  /// s.
+  GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept { return k.lr * weight_decay * k.gain; }
   /// The formula of one step.
   template <class T>
   GRADUS_HOST_DEVICE shrink<T> prepare(const step_scalars& k) const noexcept
   {
-    return shrink_by<T>(k.lr * weight_decay * k.gain);
+    return shrink_by<T>(rate(k));
+  }
+};
+
+/// s = αλ where the step u and the weight have one sign, and 0 elsewhere: a weight that the step moves away from 0 does
+/// not decay. Cautious weight decay (Chen et al. 2025), over any other three rules.
+struct cautious {
+  double weight_decay = 1e-2;  ///< λ ≥ 0
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::weight_decay(&cautious::weight_decay));
+  static constexpr std::string_view kind = "cautious";  ///< the rule's name in checkpoints
+
+  /// `shrink`, which sees the direction.
+  template <class T>
+  struct formula {
+    shrink<T> inner;  ///< where the weight decays
+    bool decrements;  ///< the inner's
+    /// sθ or 0, which is added to u.
+    template <class V>
+    GRADUS_HOST_DEVICE V decrement(V theta, V d) const noexcept
+    {
+      return select(agree(theta, d), inner.decrement(theta), V(0));
+    }
+    /// (1−s)·θ or θ, from which u is subtracted.
+    template <class V>
+    GRADUS_HOST_DEVICE V weights(V theta, V d) const noexcept
+    {
+      return select(agree(theta, d), inner.weights(theta), theta);
+    }
+
+   private:
+    /// Whether θ·d > 0. A product with a sign does not underflow.
+    template <class V>
+    GRADUS_HOST_DEVICE static auto agree(V theta, V d) noexcept
+    {
+      return sign(d) * theta > V(0);
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    const shrink<T> inner = decay::decoupled{weight_decay}.prepare<T>(k);
+    return {inner, inner.decrements};
   }
 };
 
@@ -196,6 +244,11 @@ struct l2_or_decoupled {
       hyper::decoupled_weight_decay(&l2_or_decoupled::decoupled_weight_decay));
   static constexpr std::string_view kind = "l2_or_decoupled";  ///< the rule's name in checkpoints
 
+  /// s, or 0 for L2.
+  GRADUS_HOST_DEVICE double rate(const step_scalars& k) const noexcept
+  {
+    return decoupled_weight_decay ? k.lr * weight_decay : 0;
+  }
   /// Both formulas; the one that is off has λ = 0 or s = 0.
   template <class T>
   struct formula : to_gradient<T>, shrink<T> {};

@@ -362,6 +362,55 @@ struct ema_and_difference {
   }
 };
 
+/// m ← b·m + (1−b)g and w ← b·w + (1−b) with a β₁ of each element's own, b = 1 − β₀·v̂/v̄ in [0, 1 − eps]; d = m/w. v̂
+/// is the bias-corrected v of this step, and v̄ its mean over the whole model. Adai (Xie et al. 2022), whose code keeps
+/// 1 − w.
+struct adaptive_inertia {
+  double beta0 = 0.1;  ///< β₀ ≥ 0: how much less inertia an element has where v̂ is large
+  double eps = 1e-3;   ///< in (0, 1): the inertia is at most 1 − eps
+
+  static constexpr std::string_view kind = "adaptive_inertia";  ///< the rule's name in checkpoints
+  /// m and w, both from 0.
+  static constexpr std::array slots{slot{"exp_avg", slot::any_sign}, slot{"exp_avg_weight", slot::nonnegative}};
+  /// Needs a second moment, and its mean.
+  static constexpr bool reads_new_v = true, reads_mean_square = true;
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::beta0(&adaptive_inertia::beta0),
+                                                field{"eps", &adaptive_inertia::eps, range::above_zero_below_one});
+  /// 1, because d is divided by w.
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+
+  /// The element formula with one step's coefficients.
+  template <class T>
+  struct formula {
+    T slope,    ///< β₀/(bc2·v̄)
+        most,   ///< the largest inertia
+        least;  ///< the least divisor, for an inertia that rounds to 1
+    /// Updates m and w.
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* m, V g, V v) const noexcept
+    {
+      const V b = min<>(V(most), max<>(V(0), fma(V(-slope), v, V(1)))), rest = V(1) - b;
+      m[0] = fma(rest, g, b * m[0]);
+      m[1] = fma(b, m[1], rest);
+    }
+    /// d, from the new m and w.
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* m, V, V) const noexcept
+    {
+      return m[0] / max<>(V(least), m[1]);
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    // While all gradients are 0, so is v, and any slope gives the same.
+    const double mean = k.bc2 * k.mean_square;
+    return {T(mean > 0 ? beta0 / mean : 0), T(1 - eps), step_size::eps_for<T>(1, 0)};
+  }
+};
+
 /// d = g/(√v + eps), with the v of this step. No state.
 struct normalized {
   double eps = 1e-8;  ///< ≥ 0; added to the uncorrected root √v

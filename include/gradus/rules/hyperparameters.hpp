@@ -236,6 +236,7 @@ inline constexpr named lr{"lr", range::at_least_zero};                      ///<
 inline constexpr named momentum{"momentum", range::zero_to_below_one};      ///< μ
 inline constexpr named dampening{"dampening", range::zero_to_one};          ///< dampening of the momentum buffer
 inline constexpr named nesterov{"nesterov", range::yes_or_no};              ///< Nesterov momentum
+inline constexpr named beta0{"beta0", range::at_least_zero};                ///< Adai's β₀
 inline constexpr named beta1{"beta1", range::zero_to_below_one};            ///< β₁
 inline constexpr named beta2{"beta2", range::zero_to_below_one};            ///< β₂
 inline constexpr named eps{"eps", range::at_least_zero};                    ///< keeps a divisor away from 0

@@ -23,6 +23,7 @@ struct step_scalars {
   double bc2 = 1;          ///< 1 − β₂ᵗ; 1 if there is no second moment
   double gain = 1;         ///< limit of the first moment while every gradient is 1: (1−dampening)/(1−μ) for momentum
   double mean_square = 0;  ///< v̄: the mean of v/bc2 over the whole model, for decay::scheduled
+  double decay_rate = 0;   ///< s of a decay in proportion to α, for a step size with sums
   /// The most scalars that a rule may keep.
   static constexpr std::size_t most_state = 2;
   double state[most_state] = {};  ///< the first moment's scalars, after `advance` of this step

@@ -2,15 +2,18 @@
 /// \file
 /// Step-size rules: the weights move by u = a(v)·d, where d is the direction and v the second moment.
 ///
-/// A rule's `prepare<T>(step_scalars)` returns a(v) as a function object. Four of the five rules share one expression,
+/// A rule's `prepare<T>(step_scalars)` returns a(v) as a function object, whose `displacement`, if it has one, takes the
+/// place of a(v)·d. Rules with `sums_over` need sums first (sums.hpp). Four of the five rules share one expression,
 /// a = clip(A/(√v + ε′), lo, hi), whose coefficients are computed in double once a step. The place of eps is part of
 /// the rule: PyTorch's Adam corrects v before it adds eps; RAdam, AdaBound and Padam add eps to the uncorrected √v.
 
+#include <array>
 #include <cmath>
 
 #include <gradus/rules/hyperparameters.hpp>
 #include <gradus/kernel/pow.hpp>
 #include <gradus/rules/step_scalars.hpp>
+#include <gradus/rules/sums.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -311,6 +314,138 @@ struct rectified {
       return {{T(lr), T(1)}, T(lr), T(lr)};
     const double r = std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
     return {ratio_of<T>(lr * r * std::sqrt(k.bc2), eps), T(0), detail::no_limit<T>()};
+  }
+};
+
+/// `adaptive`, and θ ← θ − ρ(u + sθ), where ρ = ‖θ‖/‖(u + sθ)/α‖ of each tensor, or 1 if either norm is 0; u is the
+/// step and s = αλ of the decay. Without decay ρ is 1, unless `always_adapt`. LAMB (You et al. 2020), in timm's form.
+struct trust_ratio {
+  double eps = 1e-6;          ///< ≥ 0; added to the corrected root √(v/bc2)
+  bool always_adapt = false;  ///< whether ρ acts also on tensors without decay, as biases usually are
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::eps(&trust_ratio::eps),
+                                                field{"always_adapt", &trust_ratio::always_adapt, range::yes_or_no});
+  static constexpr std::string_view kind = "trust_ratio";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;        ///< needs a second moment
+  static constexpr scope sums_over = scope::tensor;        ///< a ratio for each tensor
+  /// ‖θ‖² and ‖u + sθ‖².
+  static constexpr std::array terms{summed::squares, summed::squares};
+
+  /// a(v), and the terms.
+  template <class T>
+  struct formula : ratio<T> {
+    T decay_rate;  ///< s
+    /// The terms of an element.
+    template <class V>
+    GRADUS_HOST_DEVICE void term(V* to, V theta, V, V d, V v) const noexcept
+    {
+      to[0] = theta;
+      to[1] = fma((*this)(v), d, V(decay_rate) * theta);
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {adaptive{eps}.prepare<T>(k), T(k.decay_rate)};
+  }
+  /// ρ, for step and decay. \param sums  of the terms
+  GRADUS_HOST_DEVICE step_factors finish(const double* sums, double, const step_scalars& k) const noexcept
+  {
+    const double rho = k.lr * std::sqrt(sums[0]) / std::sqrt(sums[1]);
+    const bool acts = (always_adapt || k.decay_rate != 0) && sums[0] > 0 && sums[1] > 0 && is_finite(rho);
+    return acts ? step_factors{rho, rho} : step_factors{};
+  }
+};
+
+/// `adaptive`, with α/max(1, r) for α, where r is the root of the mean of g²/max(v̂, eps²) over each tensor, so that a
+/// sudden large gradient makes a small step; also for the decay. StableAdamW (Wortsman et al. 2023).
+struct rms_clipped {
+  double eps = 1e-8;  ///< ≥ 0; added to the corrected root √(v/bc2), and its least value in r
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::eps(&rms_clipped::eps));
+  static constexpr std::string_view kind = "rms_clipped";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;        ///< needs a second moment
+  static constexpr scope sums_over = scope::tensor;        ///< a factor for each tensor
+  static constexpr std::array terms{summed::squares};      ///< Σ g²/max(v̂, eps²)
+
+  /// a(v), and the term.
+  template <class T>
+  struct formula : ratio<T> {
+    T root,     ///< √bc2
+        least;  ///< the least root of v
+    /// The term of an element.
+    template <class V>
+    GRADUS_HOST_DEVICE void term(V* to, V, V g, V, V v) const noexcept
+    {
+      to[0] = V(root) * g / max<>(V(least), sqrt(v));
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    const double root = std::sqrt(k.bc2);
+    return {adaptive{eps}.prepare<T>(k), T(root), eps_for<T>(1, eps * root)};
+  }
+  /// 1/max(1, r), for step and decay. \param sums  of the term  \param n  the number of elements
+  GRADUS_HOST_DEVICE step_factors finish(const double* sums, double n, const step_scalars&) const noexcept
+  {
+    const double r = std::sqrt(sums[0] / n), factor = r > 1 ? 1 / r : 1;
+    return {factor, factor};
+  }
+};
+
+/// `adaptive` for the elements whose direction agrees with the gradient, d·g > 0, and no step for the others; the step is
+/// divided by the share of these elements in the tensor, which counts as at least 1/1000. The decay stays as it is.
+/// Cautious optimizers (Liang et al. 2024), in timm's form.
+struct cautious {
+  double eps = 1e-8;  ///< ≥ 0; added to the corrected root √(v/bc2)
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::eps(&cautious::eps));
+  static constexpr std::string_view kind = "cautious";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;     ///< needs a second moment
+  static constexpr scope sums_over = scope::tensor;     ///< a share for each tensor
+  static constexpr std::array terms{summed::values};    ///< the number of elements that agree
+
+  /// a(v), and what becomes of a(v)·d.
+  template <class T>
+  struct formula : ratio<T> {
+    /// u of an element; NaN if d is.
+    template <class V>
+    GRADUS_HOST_DEVICE V displacement(V v, V d, V g, V) const noexcept
+    {
+      return product((*this)(v), d * agree(d, g));
+    }
+    /// The term of an element.
+    template <class V>
+    GRADUS_HOST_DEVICE void term(V* to, V, V g, V d, V) const noexcept
+    {
+      to[0] = agree(d, g);
+    }
+
+   private:
+    /// 1 if d·g > 0, otherwise 0. A product with a sign does not underflow.
+    template <class V>
+    GRADUS_HOST_DEVICE static V agree(V d, V g) noexcept
+    {
+      return select(sign(d) * g > V(0), V(1), V(0));
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {adaptive{eps}.prepare<T>(k)};
+  }
+  /// 1/share, for the step. \param sums  of the term  \param n  the number of elements
+  GRADUS_HOST_DEVICE step_factors finish(const double* sums, double n, const step_scalars&) const noexcept
+  {
+    const double share = sums[0] / n;
+    return {1 / (share > 1e-3 ? share : 1e-3), 1};
   }
 };
 

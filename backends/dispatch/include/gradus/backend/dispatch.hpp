@@ -8,8 +8,8 @@
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
 /// Steps give the bits of a program built for that instruction set. Instruction sets with fma belong to one family of
-/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp in float and double, also with 16-bit
-/// parameters and gradients and with 8-bit state. A call costs one more indirect jump.
+/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp, and adamw with decay::cautious, in float
+/// and double, also with 16-bit parameters and gradients and with 8-bit state. A call costs one more indirect jump.
 
 #include <cstddef>
 #include <cstdint>
@@ -50,24 +50,43 @@ extern "C" const dispatch_table* gradus_dispatch_table(int set) noexcept;
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// Calls f(type_identity<Kernel>) for every kernel that the recipes run, float's before double's.
+/// Calls f(type_identity<Kernel>) for every kernel of the component: those that the recipes run, float's before
+/// double's, and one composition more.
 template <class Visitor>
 constexpr void for_each_dispatched_kernel(const Visitor& f)
 {
-  const auto visit_first = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>*) {
-    f(std::type_identity<kernel<pass::whole, prepared<F, S, P, D, T>>>{});
-    if constexpr (requires { typename F::idle_form; })
-      f(std::type_identity<kernel<pass::whole, prepared<typename F::idle_form, S, P, D, T>>>{});
+  // Rule says in which passes its steps are taken; rules that are idle take theirs in the same.
+  const auto visit_passes = [&]<class Rule, class Formula>(std::type_identity<Rule>, std::type_identity<Formula>) {
+    f(std::type_identity<kernel<pass::whole, Formula>>{});
+    if constexpr (Rule::scheduled)
+      f(std::type_identity<kernel<pass::moments, Formula>>{});
+    if constexpr (Rule::sums)
+      f(std::type_identity<kernel<pass::terms, Formula>>{});
+    if constexpr (Rule::sums || (Rule::scheduled && !Rule::scheduled_in_one_pass))
+      f(std::type_identity<kernel<pass::weights, Formula>>{});
   };
-  const auto visit = [&]<class T, class F, class S, class P, class D>(T x, const composition<F, S, P, D>& rule) {
-    visit_first(x, &rule);
+  const auto visit_first =
+      [&]<class Rule, class F, class S, class P, class D, class T>(Rule of,
+                                                                   std::type_identity<prepared<F, S, P, D, T>> all) {
+        visit_passes(of, all);
+        if constexpr (requires { typename F::idle_form; })
+          visit_passes(of, std::type_identity<prepared<typename F::idle_form, S, P, D, T>>{});
+      };
+  const auto visit = [&]<class T, class F, class S, class P, class D>(T, const composition<F, S, P, D>&) {
+    constexpr std::type_identity<composition<F, S, P, D>> of{};
+    visit_first(of, std::type_identity<prepared<F, S, P, D, T>>{});
     if constexpr (requires { typename S::idle_form; })
-      visit_first(x, static_cast<const composition<F, typename S::idle_form, P, D>*>(nullptr));
+      visit_first(of, std::type_identity<prepared<F, typename S::idle_form, P, D, T>>{});
   };
   for_each_recipe([&]<class Recipe>(const char*, std::type_identity<Recipe>) {
     visit(float(), Recipe{}.rule());
     visit(double(), Recipe{}.rule());
   });
+  // AdamW with cautious weight decay, which is no recipe.
+  constexpr auto cautious = compose(0, first_moment::ema{}, second_moment::ema{}, step_size::adaptive{},
+                                    decay::cautious{});
+  visit(float(), cautious);
+  visit(double(), cautious);
 }
 
 /// The index of a kernel among them, or their number if it is none of them.
@@ -140,8 +159,8 @@ class dispatch {
   {
     constexpr std::size_t index = detail::dispatch_index<Kernel>();
     static_assert(index < detail::dispatched_kernels,
-                  "gradus: backend::dispatch runs the recipes, each in one pass, and this is another composition; take "
-                  "backend::simd and build with -march.");
+                  "gradus: backend::dispatch runs the recipes, and this is another composition; take backend::simd and "
+                  "build with -march.");
     if constexpr (index < detail::dispatched_kernels)
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
@@ -192,7 +211,7 @@ class dispatch {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k] ? slots[k] + i : nullptr;
     sweep(kernel, weight, gradient, slot, n);
-    if constexpr (!std::is_pointer_v<Theta>)
+    if constexpr (!std::is_pointer_v<Theta> && Kernel::writes_parameters)
       for (std::size_t k = 0; k < n; ++k)
         store(theta, k, weight[k]);
   }

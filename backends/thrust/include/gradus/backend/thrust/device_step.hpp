@@ -51,6 +51,8 @@ class device_step {
   }();
   using tensor = device_tensor<precision, model::slots, nonnegative>;
   using cohort = device_cohort<rule_type, formula>;
+  using own_type = device_own<formula>;
+  static constexpr bool has_sums = rule_type::sums;
   using data = device_data<precision, tensor, cohort, model::one_pass>;
   using pack = backend::device_pack<value_type>;
   static constexpr bool in_codes = tensor::in_codes;
@@ -75,12 +77,14 @@ class device_step {
     array<tensor> next_tensors(n, tensor{}, device_.memory());
     array<cohort> next_cohorts(n, cohort{}, device_.memory());
     array<device_sum> next_sums(scheduled ? n : 0, device_sum{}, device_.memory());
-    array<exact_sum> next_exact(data::exact_sums(scheduled ? n : 0), exact_sum{}, device_.memory());
+    array<exact_sum> next_exact(data::exact_sums(scheduled ? n : 0, n), exact_sum{}, device_.memory());
+    array<own_type> next_own(has_sums ? n : 0, own_type{}, device_.memory());
     array<std::uint32_t> next_pages(m, 0u, device_.memory());
     host_tensors_.reserve(n);
     host_pages_.reserve(m);
     host_cohorts_.reserve(n);
     host_sums_.reserve(n);
+    host_own_.reserve(has_sums ? n : 0);
     if (!board_.get()) {
       board_ = std::move(next_board);
       maps_ = std::move(next_maps);
@@ -89,6 +93,7 @@ class device_step {
     cohorts_ = std::move(next_cohorts);
     sums_ = std::move(next_sums);
     exact_ = std::move(next_exact);
+    own_ = std::move(next_own);
     pages_ = std::move(next_pages);
     tensor_room_ = n;
     page_room_ = m;
@@ -149,7 +154,8 @@ class device_step {
       r.grad_norm = b.norm;
     if (b.has_mean) {
       r.mean_square = b.mean_square;
-      r.decay_factor = b.decay_factor;
+      if constexpr (reads_mean_square<decltype(rule_type::decay)>)
+        r.decay_factor = b.decay_factor;
     }
     r.decay_clamped = b.clamped != 0;
     return r;
@@ -252,7 +258,9 @@ class device_step {
       parts.has_one_sum = p.sums.entries().live() == 1;
       if (parts.has_elements)
         plan_sums(p, o, parts);
-    } else if constexpr (scheduled)
+    } else if constexpr (has_sums)
+      parts.looks_twice = parts.looks_twice || parts.has_elements;
+    else if constexpr (scheduled)
       parts.looks_twice = parts.looks_twice || (parts.has_elements && !parts.mean_is_given);
     return parts;
   }
@@ -289,20 +297,31 @@ class device_step {
                  sums_.get(),
                  exact_.get(),
                  std::int64_t(host_cohorts_.size()),
-                 std::int64_t(host_sums_.size())};
+                 std::int64_t(host_sums_.size()),
+                 std::int64_t(host_tensors_.size()),
+                 own()};
     device_.launch_warps(parts.measures || parts.looks ? host_pages_.size() : 0, first_look<data>{d, parts});
     if (parts.looks_twice)
       device_.launch_warps(host_pages_.size(), second_look<data>{d, parts});
+  }
+
+  list_of_own<cohort> own() const
+  {
+    if constexpr (has_sums)
+      return own_.get();
+    else
+      return {};
   }
 
   void update() const
   {
     const std::size_t n = host_tensors_.size();
     if constexpr (in_codes)
-      device_.launch_warps(packs_,
-                           update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
+      device_.launch_warps(packs_, update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), n,
+                                                                           cohorts_.get(), own()});
     else
-      device_.launch(packs_, update_pack<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get()});
+      device_.launch(packs_,
+                     update_pack<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get(), own()});
   }
 
   // ── the list on the device ───────────────────────────────────────────────────────────────────────────────────────
@@ -314,12 +333,15 @@ class device_step {
     host_tensors_.clear();
     host_cohorts_.clear();
     host_sums_.clear();
+    host_own_.clear();
     host_pages_.clear();
     packs_ = 0;
     elements_ = p.work.counted_elements();
     for (const auto& x : p.work.items()) {
       host_pages_.insert(host_pages_.end(), page_count(x.size), std::uint32_t(host_tensors_.size()));
       host_tensors_.push_back(record_of(p, x));
+      if constexpr (has_sums)
+        host_own_.push_back({{}, double(x.counted)});
     }
     for (const auto& c : p.cohorts.all()) {
       host_cohorts_.push_back({p.groups[c.key].rule, c.t, {}, {}, {}, c.members > 0, p.groups[c.key].lr_scale});
@@ -340,13 +362,14 @@ class device_step {
     b.seed = p.seed;
     b.elements = double(elements_);
     b.of_model = knows_model_ = p.sums.is_of_model();
-    if constexpr (scheduled)
+    if constexpr (reads_mean_square<decltype(rule_type::decay)>)
       b.eps = p.groups[0].rule.decay.eps;
     device_.launch(1, store_list_facts{board_.get(), b});
     device_.copy(tensors_.get(), host_tensors_.data(), host_tensors_.size() * sizeof(tensor));
     device_.copy(pages_.get(), host_pages_.data(), host_pages_.size() * sizeof(std::uint32_t));
     device_.copy(cohorts_.get(), host_cohorts_.data(), host_cohorts_.size() * sizeof(cohort));
     device_.copy(sums_.get(), host_sums_.data(), host_sums_.size() * sizeof(device_sum));
+    device_.copy(own_.get(), host_own_.data(), host_own_.size() * sizeof(own_type));
     is_uploaded_ = true;
     was_stepped_ = false;
   }
@@ -394,10 +417,12 @@ class device_step {
   array<cohort> cohorts_;
   array<device_sum> sums_;
   array<exact_sum> exact_;
+  array<own_type> own_;
   array<std::uint32_t> pages_;  // the index of each page's tensor
   std::vector<tensor> host_tensors_;
   std::vector<cohort> host_cohorts_;
   std::vector<device_sum> host_sums_;
+  std::vector<own_type> host_own_;
   std::vector<std::uint32_t> host_pages_;
   std::size_t tensor_room_ = 0, page_room_ = 0, packs_ = 0;
   std::uint64_t elements_ = 0;   // without padding

@@ -65,7 +65,7 @@ GRADUS_HOST_DEVICE double part_of_moments(const Data& data, const step_parts& pa
   return data.moments(std::size_t(k)).value() / data.cohorts[s.cohort].scalars.bc2;
 }
 
-/// Computes v̄, and prepares the decay of all cohorts with it.
+/// Computes v̄, and prepares the rules of all cohorts that read it.
 template <class Data, class Team>
 GRADUS_HOST_DEVICE void schedule(const Data& data, const step_parts& parts, const Team& team) noexcept
 {
@@ -101,10 +101,29 @@ GRADUS_HOST_DEVICE void schedule(const Data& data, const step_parts& parts, cons
     if (!b.applied || !c.active)
       return;
     c.scalars.mean_square = b.mean_square;
-    const auto decay = scaled_decay(c.rule.decay, c.scalars);
-    c.prepared.decay = decay.template prepare<typename Data::value_type>(c.scalars);
-    if (decay.rate(c.scalars) > 1)
-      set_flag(b.clamped);
+    prepare_with_mean(c.prepared, c.rule, c.scalars);
+    if constexpr (reads_mean_square<decltype(c.rule.decay)>)
+      if (scaled_decay(c.rule.decay, c.scalars).rate(c.scalars) > 1)
+        set_flag(b.clamped);
+  });
+}
+
+/// Makes the factors on each tensor's step from its sums, and the formulas with them.
+template <class Data, class Team>
+GRADUS_HOST_DEVICE void finish_sums(const Data& data, const Team& team) noexcept
+{
+  team.for_each(data.tensor_count, [&](std::int64_t k) {
+    if (!data.board->applied)
+      return;
+    const auto& c = data.cohorts[data.tensors[k].cohort];
+    auto& own = data.own[k];
+    double sums[Data::terms];
+    for (std::size_t j = 0; j < Data::terms; ++j)
+      sums[j] = data.term(std::size_t(k), j).value();
+    own.prepared = c.prepared;
+    prepare_with_factors(own.prepared, c.rule, c.scalars,
+                         factors_of(c.rule, c.scalars, sums,
+                                    Data::sums_over_model ? data.board->elements : own.counted));
   });
 }
 
@@ -125,12 +144,14 @@ GRADUS_HOST_DEVICE void conclude(const Data& data, const step_parts& parts, cons
   }
   if constexpr (Data::scheduled)
     schedule(data, parts, team);
+  if constexpr (Data::terms > 0)
+    finish_sums(data, team);
   // For the next step. Sums were added with atomics, and are read and cleared only here.
-  team.for_each(std::int64_t(Data::exact_sums(std::size_t(data.sum_count)) * exact_sum::word_count),
-                [&](std::int64_t k) {
-                  const std::size_t word = std::size_t(k);
-                  data.exact[word / exact_sum::word_count].words[word % exact_sum::word_count] = 0;
-                });
+  const std::size_t sums = Data::exact_sums(std::size_t(data.sum_count), std::size_t(data.tensor_count));
+  team.for_each(std::int64_t(sums * exact_sum::word_count), [&](std::int64_t k) {
+    const std::size_t word = std::size_t(k);
+    data.exact[word / exact_sum::word_count].words[word % exact_sum::word_count] = 0;
+  });
 }
 
 // ── measure, decide and prepare ──────────────────────────────────────────────────────────────────────────────────────
@@ -268,7 +289,8 @@ struct first_look {
 // ── look at the moments, if the decision needs them ──────────────────────────────────────────────────────────────────
 
 /// The second launch of some steps. With skip_nonfinite, it tries the step on each element if the norm says that it
-/// could overflow, and discards the results. It sums second moments if v̄ does not follow from the norm.
+/// could overflow, and discards the results. It sums second moments if v̄ does not follow from the norm, and the terms of
+/// a step size with sums.
 template <class Data>
 struct second_look {
   Data data;
@@ -294,6 +316,8 @@ struct second_look {
           if (overflows(cohort, p.tensor, i))
             set_flag(b.overflows);
       });
+    if constexpr (Data::terms > 0)
+      add_terms<4>(data, warp, data.tensor_of_page[k], p, cohort.prepared);
     if constexpr (Data::one_pass) {
       if (b.elements > 0 && is_needed(b.plan, data.sums[p.tensor.sum]))
         warp.add(data.moments(p.tensor.sum),

@@ -140,6 +140,29 @@ struct device_cohort {
   }
 };
 
+/// What each tensor has of its own under a step size with sums.
+template <class Formula>
+struct device_own {
+  Formula prepared;    // with the factors from its sums
+  double counted = 0;  // the number of elements without padding
+};
+/// Stands for a list of these where there is none.
+struct nothing_of_its_own {};
+/// The list of what each tensor has of its own.
+template <class Cohort>
+using list_of_own =
+    std::conditional_t<decltype(Cohort::rule)::sums, device_own<decltype(Cohort::prepared)>*, nothing_of_its_own>;
+/// The formulas that update tensor k. \param shared  by its cohort
+template <class Own, class Formula>
+GRADUS_HOST_DEVICE const Formula& formula_of_tensor(const Own& own, [[maybe_unused]] std::size_t k,
+                                                    const Formula& shared) noexcept
+{
+  if constexpr (std::is_pointer_v<Own>)
+    return own[k].prepared;
+  else
+    return shared;
+}
+
 /// An entry of second_moment_sums.
 struct device_sum {
   double sum = 0;

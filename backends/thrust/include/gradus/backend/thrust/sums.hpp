@@ -26,6 +26,9 @@ struct device_data {
   using cohort = Cohort;
   static constexpr bool one_pass = OnePass;
   static constexpr bool scheduled = decltype(Cohort::rule)::scheduled;
+  using step_size = decltype(Cohort::rule.step_size);
+  static constexpr std::size_t terms = term_count<step_size>();
+  static constexpr bool sums_over_model = decltype(Cohort::rule)::sums_over_model;
 
   device_board* board;
   const Tensor* tensors;
@@ -33,7 +36,8 @@ struct device_data {
   Cohort* cohorts;
   device_sum* sums;
   exact_sum* exact;
-  std::int64_t cohort_count, sum_count;
+  std::int64_t cohort_count, sum_count, tensor_count;
+  list_of_own<Cohort> own;
 
   /// Squares of doubles may overflow or underflow. They are summed in three units at once, and `unit_for` then selects
   /// one, so that gradients are read once. Squares of floats need one unit.
@@ -48,7 +52,10 @@ struct device_data {
   }
 
   // The exact sums. They are 0 between steps.
-  static constexpr std::size_t exact_sums(std::size_t sums) noexcept { return units + 1 + (units + 1) * sums; }
+  static constexpr std::size_t exact_sums(std::size_t sums, std::size_t tensors) noexcept
+  {
+    return units + 1 + (units + 1) * sums + terms * (sums_over_model ? 1 : tensors);
+  }
   /// ‖g‖² of all gradients, in unit u.
   GRADUS_HOST_DEVICE exact_sum& norm(std::size_t u) const noexcept { return exact[u]; }
   /// n·v̄, if there are several sums of second moments.
@@ -57,6 +64,11 @@ struct device_data {
   GRADUS_HOST_DEVICE exact_sum& norm(std::size_t u, std::size_t k) const noexcept
   {
     return exact[units + 1 + (units + 1) * k + u];
+  }
+  /// Term j of a step size with sums, of tensor k or of all.
+  GRADUS_HOST_DEVICE exact_sum& term(std::size_t k, std::size_t j) const noexcept
+  {
+    return norm(terms * (sums_over_model ? 0 : k) + j, std::size_t(sum_count));
   }
   /// The second moments of the tensors of sum k.
   GRADUS_HOST_DEVICE exact_sum& moments(std::size_t k) const noexcept { return norm(units, k); }
@@ -111,6 +123,23 @@ struct next_moment_element {
   }
 };
 
+/// Computes the terms of one element for a step size with sums, from the next moments, which are not stored.
+template <class Formula, class Tensor, class T>
+GRADUS_HOST_DEVICE void compute_terms(const Formula& prepared, const Tensor& x, std::size_t i,
+                                      T (&terms)[Formula::terms]) noexcept
+{
+  T slot[Tensor::slot_count + Formula::terms + 1] = {};
+  x.read_slots(prepared, i, slot);
+  T theta = x.template parameter<T>(i);
+  const T g = load<T>(on_device(x.gradients) + i);
+  with_kernel<pass::terms>(prepared, [&](const auto& kernel, std::size_t skipped) {
+    constexpr std::size_t first = std::remove_cvref_t<decltype(kernel)>::slots - Formula::terms;
+    kernel(theta, g, slot + skipped);
+    for (std::size_t j = 0; j < Formula::terms; ++j)
+      terms[j] = slot[skipped + first + j];
+  });
+}
+
 // ── the sum of a page ────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// Calls add(x) for a lane's elements of a page in order, and for zeros after the end, which change no sum. Elements are
@@ -142,6 +171,37 @@ GRADUS_HOST_DEVICE double sum_of_page(const Warp& warp, const Page& p, const Ele
     partial[own] = sum;
   });
   return warp.sum(partial);
+}
+
+/// Adds a page's terms to the sums of tensor k, or of the model.
+template <std::size_t Batch, class Data, class Warp, class Page, class Formula>
+GRADUS_HOST_DEVICE void add_terms(const Data& data, const Warp& warp, std::size_t k, const Page& p,
+                                  const Formula& prepared) noexcept
+{
+  using T = typename Formula::value_type;
+  double partial[Formula::terms][Warp::lanes];
+  warp.for_lanes([&](std::size_t lane, std::size_t own) {
+    double sum[Formula::terms] = {};
+    for (std::size_t first = p.begin + lane; first < p.end; first += Batch * page_lanes) {
+      T x[Batch][Formula::terms];
+      unrolled<Batch>([&](auto r) {
+        const std::size_t i = first + r * page_lanes;
+        compute_terms(prepared, p.tensor, i < p.end ? i : p.end - 1, x[r]);
+      });
+      unrolled<Batch>([&](auto r) {
+        unrolled<Formula::terms>([&](auto j) {
+          const double term = first + r * page_lanes < p.end ? double(x[r][j]) : 0;
+          if constexpr (Data::step_size::terms[decltype(j)::value] == summed::squares)
+            sum[j] = square_term{}(sum[j], term);
+          else
+            sum[j] = plain_term{}(sum[j], term);
+        });
+      });
+    }
+    unrolled<Formula::terms>([&](auto j) { partial[j][own] = sum[j]; });
+  });
+  for (std::size_t j = 0; j < Formula::terms; ++j)
+    warp.add(data.term(k, j), warp.sum(partial[j]));
 }
 
 }  // namespace detail

@@ -28,6 +28,7 @@ struct update_pack {
   const Tensor* tensors;
   std::size_t n;
   const Cohort* cohorts;
+  list_of_own<Cohort> own;
 
   using T = typename Precision::compute_type;
   using pack = backend::device_pack<T>;
@@ -37,13 +38,14 @@ struct update_pack {
   {
     if (!board->applied)
       return;
-    const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, std::size_t(k))];
+    const std::size_t number = last_from(tensors, n, &Tensor::first_pack, std::size_t(k));
+    const Tensor& x = tensors[number];
     const Cohort& c = cohorts[x.cohort];
     const std::size_t begin = (std::size_t(k) - x.first_pack) * pack::size;
     std::uint64_t key = 0;
     if constexpr (Precision::stochastic)
       key = noise_key(x.name_hash, board->seed, c.t - 1);
-    const formula prepared = c.prepared;
+    const formula prepared = formula_of_tensor(own, number, c.prepared);
     if (x.aligned && begin + pack::size <= x.size)
       apply<pack>(prepared, x, key, begin, 1);
     else
@@ -97,6 +99,7 @@ struct update_codes {
   const Tensor* tensors;
   std::size_t n;
   const Cohort* cohorts;
+  list_of_own<Cohort> own;
 
   using pack = backend::device_pack<float>;
   /// So that a lane may have 96 registers, or 128 for a first moment with several slots.
@@ -108,12 +111,13 @@ struct update_codes {
   {
     if (!board->applied)
       return;
-    const Tensor& x = tensors[last_from(tensors, n, &Tensor::first_pack, std::size_t(k))];
+    const std::size_t number = last_from(tensors, n, &Tensor::first_pack, std::size_t(k));
+    const Tensor& x = tensors[number];
     const Cohort& c = cohorts[x.cohort];
     const std::uint64_t key = noise_key(x.name_hash, board->seed, c.t - 1);
     const std::size_t begin = (std::size_t(k) - x.first_pack) * block8::block;
     const std::size_t length = x.size - begin < block8::block ? x.size - begin : block8::block;
-    with_kernel<pass::whole>(c.prepared, [&](const auto& kernel, std::size_t) {
+    with_kernel<pass::whole>(formula_of_tensor(own, number, c.prepared), [&](const auto& kernel, std::size_t) {
       if (x.aligned && length == block8::block)
         run<true>(warp, kernel, x, key, begin, length);
       else
