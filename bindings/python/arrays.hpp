@@ -107,11 +107,18 @@ struct layout {
   // Whether the elements of both lie in the same order.
   bool matches(const layout& other) const noexcept
   {
-    if (shape != other.shape)
+    return matches(std::int32_t(other.shape.size()), other.shape.data(), other.strides.data());
+  }
+  bool matches(std::int32_t dimensions, const std::int64_t* extents, const std::int64_t* steps) const noexcept
+  {
+    if (std::size_t(dimensions) != shape.size())
       return false;
-    for (std::size_t d = 0; d < shape.size(); ++d)
-      if (shape[d] > 1 && strides[d] != other.strides[d])
+    std::int64_t filled = 1;  // the stride of the order of C
+    for (std::size_t d = shape.size(); d-- > 0;) {
+      if (extents[d] != shape[d] || (shape[d] > 1 && (steps ? steps[d] : filled) != strides[d]))
         return false;
+      filled *= shape[d];
+    }
     return true;
   }
 
@@ -122,6 +129,61 @@ struct layout {
       all += (d > 0 ? ", " : "") + std::to_string(shape[d]);
     return all + (shape.size() == 1 ? ",)" : ")");
   }
+};
+
+// DLPack's table of C functions, version 1.3, which a class of arrays may have as __dlpack_c_exchange_api__.
+struct exchange_table {
+  std::uint32_t major, minor;
+  const exchange_table* previous;  // of an earlier version
+  void* owning[3];                 // functions that make and take objects
+  int (*view)(void* array, nb::dlpack::dltensor* out);
+  void* stream;
+};
+
+// Shows tensors without making an object for each, where their class has the table.
+class tensor_viewer {
+ public:
+  // The tensor's memory, valid while the tensor lives and `forget` is not called. Raises Python's errors.
+  nb::dlpack::dltensor view(nb::handle tensor)
+  {
+    if (Py_TYPE(tensor.ptr()) != reinterpret_cast<PyTypeObject*>(type_.ptr()))
+      find_table(tensor.type());
+    nb::dlpack::dltensor seen;
+    if (view_) {
+      if (view_(tensor.ptr(), &seen) != 0)
+        throw nb::python_error();
+      return seen;
+    }
+    imported_.push_back(nb::cast<nb::ndarray<nb::ro>>(tensor.attr("detach")()));
+    const auto& a = imported_.back();
+    seen.data = a.data_handle();
+    seen.device = {a.device_type(), a.device_id()};
+    seen.ndim = std::int32_t(a.ndim());
+    seen.dtype = a.dtype();
+    seen.shape = const_cast<std::int64_t*>(a.shape_ptr());
+    seen.strides = const_cast<std::int64_t*>(a.stride_ptr());
+    seen.byte_offset = a.byte_offset();
+    return seen;
+  }
+  void forget() noexcept { imported_.clear(); }
+
+ private:
+  void find_table(nb::handle type)
+  {
+    type_ = nb::borrow(type);
+    view_ = nullptr;
+    const nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
+    if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api"))
+      return;
+    const auto* table = static_cast<const exchange_table*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    while (table && table->major != 1)
+      table = table->previous;
+    view_ = table ? table->view : nullptr;
+  }
+
+  nb::object type_;
+  int (*view_)(void*, nb::dlpack::dltensor*) = nullptr;
+  std::vector<nb::ndarray<nb::ro>> imported_;
 };
 
 // An array of the caller's.

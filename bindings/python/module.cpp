@@ -17,6 +17,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
@@ -27,6 +28,8 @@
 #include "optimizer.hpp"
 
 namespace gradus::python {
+
+namespace c = gradus::binding;
 
 // ── hyperparameters ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,14 +147,13 @@ class optimizer {
   nb::dict hyperparameters(std::size_t group) const
   {
     const in_use now(*this);
-    return to_dict(recipe_,
-                   self_->visit([&](const auto& o) { return o.hyperparameters(binding::group_at(o, group)); }));
+    return to_dict(recipe_, self_->visit([&](const auto& o) { return o.hyperparameters(c::group_at(o, group)); }));
   }
   void set_hyperparameters(std::size_t group, const numbers& changed)
   {
     const in_use now(*this);
     self_->visit([&](auto& o) {
-      const auto g = binding::group_at(o, group);
+      const auto g = c::group_at(o, group);
       if (views_ > 0)
         for (const auto& [name, before] : o.hyperparameters(g))
           for (const auto& [other, after] : changed)
@@ -183,9 +185,8 @@ class optimizer {
     added.name = name;
     added.group = group;
     self_->visit([&]<class Opt>(Opt& o) {
-      added.handle = o.add_spans(name, binding::parameters_at<Opt>(p.data(), p.form.size()),
-                                 binding::gradients_at<Opt>(g ? g->data() : nullptr, p.form.size()),
-                                 binding::group_at(o, group));
+      added.handle = o.add_spans(name, c::parameters_at<Opt>(p.data(), p.form.size()),
+                                 c::gradients_at<Opt>(g ? g->data() : nullptr, p.form.size()), c::group_at(o, group));
     });
     added.parameters = std::move(p);
     added.gradients = std::move(g);
@@ -209,8 +210,8 @@ class optimizer {
            " have another order of dimensions in memory than before; expected "
            "the same, as its state");
     self_->visit([&]<class Opt>(Opt& o) {
-      o.rebind_spans(x.handle, binding::parameters_at<Opt>(p.data(), p.form.size()),
-                     binding::gradients_at<Opt>(g ? g->data() : nullptr, p.form.size()));
+      o.rebind_spans(x.handle, c::parameters_at<Opt>(p.data(), p.form.size()),
+                     c::gradients_at<Opt>(g ? g->data() : nullptr, p.form.size()));
     });
     std::swap(x.parameters, p);  // the old arrays are released at the end, after all is in place
     std::swap(x.gradients, g);
@@ -265,20 +266,15 @@ class optimizer {
   nb::dict state(nb::handle myself, const std::string& name)
   {
     const in_use now(*this);
-    const tensor& x = at(name);
-    const layout& form = x.parameters.form;
-    nb::dict slots;
-    const nb::object owner = lease(myself);
-    const std::vector<std::size_t> shape(form.shape.begin(), form.shape.end());
-    self_->visit([&](const auto& o) {
-      binding::for_each_slot(o, [&]<class X>(std::string_view of, std::string_view key, std::span<const X> values) {
-        if (of == name)
-          slots[text(key)] = nb::ndarray<nb::numpy, X>(const_cast<X*>(values.data()), shape.size(), shape.data(), owner,
-                                                       form.strides.data())
-                                 .cast();
-      });
-    });
-    return slots;
+    at(name);
+    const nb::dict all = slots(myself, &name);
+    return nb::dict(all[name.c_str()]);
+  }
+  // The same of all tensors, by their names.
+  nb::dict states(nb::handle myself)
+  {
+    const in_use now(*this);
+    return slots(myself, nullptr);
   }
 
   // ── steps
@@ -288,6 +284,135 @@ class optimizer {
     const in_use now(*this);
     const nb::gil_scoped_release other_threads_run;
     return self_->visit([&](auto& x) { return x.step(o); });
+  }
+
+  // ── for gradus.torch, whose parameters have their gradients as attributes that change from step to step
+
+  // Adds a parameter of PyTorch's, without gradients yet.
+  void add_parameter(const std::string& name, nb::object parameter, std::size_t group)
+  {
+    add(name, parameter, nb::none(), group);
+    parameters_.emplace(parameter.ptr(), tensors_.size() - 1);
+    tensors_.back().bound = {tensors_.back().parameters.data(), nullptr};
+    tensors_.back().parameters.view = {};  // the parameter may be given other memory, and this would keep the old one
+  }
+
+  // Binds all parameters' memory as it is now, and takes a step. Returns its report; or a list of (parameter, group) that
+  // have gradients and are not known yet, without a step.
+  // \param groups     a list of parameters for each group
+  // \param same_form  same_form(parameter, gradient): the gradient in the parameter's order of dimensions
+  // \param steps      false: only binds, and returns None
+  nb::object step_parameters(const nb::list& groups, const nb::callable& same_form, const step_options& o, bool steps)
+  {
+    const in_use now(*this);
+    const struct forgotten {
+      optimizer& self;
+      ~forgotten()
+      {
+        self.held_.clear();
+        self.viewer_.forget();
+      }
+    } at_the_end{*this};
+    nb::list unknown;
+    std::vector<std::pair<std::size_t, binding>> moved;
+    std::size_t next = 0, seen = 0;
+    ++round_;
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      const nb::object parameters = groups[g];
+      const Py_ssize_t count = PyList_Size(parameters.ptr());
+      for (Py_ssize_t i = 0; i < count; ++i) {
+        const auto p = nb::borrow(PyList_GetItem(parameters.ptr(), i));
+        auto gradient = nb::steal(PyObject_GetAttr(p.ptr(), grad_.ptr()));
+        if (!gradient.is_valid())
+          throw nb::python_error();
+        // Parameters mostly come in the order in which they were added.
+        if (next >= tensors_.size() || !tensors_[next].parameters.given.is(p)) {
+          const auto known = parameters_.find(p.ptr());
+          if (known == parameters_.end()) {
+            if (!gradient.is_none())
+              unknown.append(nb::make_tuple(p, g));
+            continue;
+          }
+          next = known->second;
+        }
+        tensor& x = tensors_[next];
+        binding bound{memory_of(x, p, "parameter"), nullptr};
+        if (!gradient.is_none()) {
+          if (!has_form_of(x, gradient))
+            gradient = same_form(p, gradient);
+          bound.gradients = memory_of(x, gradient, "gradient of parameter");
+          held_.push_back(std::move(gradient));
+        }
+        if (x.group != g)
+          move(x, g);
+        if (bound.parameters != x.bound.parameters || bound.gradients != x.bound.gradients)
+          moved.emplace_back(next, bound);
+        x.round = round_;
+        ++seen;
+        ++next;
+      }
+    }
+    if (unknown.size() > 0)
+      return unknown;
+    for (std::size_t k = 0; seen < tensors_.size() && k < tensors_.size(); ++k)  // those that are in no group any more
+      if (tensors_[k].round != round_ && tensors_[k].bound.gradients)
+        moved.emplace_back(k, binding{tensors_[k].bound.parameters, nullptr});
+    if (!moved.empty())
+      rebind_all(moved);
+    if (!steps)
+      return nb::none();
+    const step_report report = [&] {
+      const nb::gil_scoped_release other_threads_run;
+      return self_->visit([&](auto& x) { return x.step(o); });
+    }();
+    return nb::cast(report);
+  }
+
+  // The tensors' numbers beside their slots: "step", and those that the recipe has.
+  nb::dict numbers() const
+  {
+    const in_use now(*this);
+    nb::dict all;
+    self_->visit([&](const auto& o) {
+      nb::dict of_tensor;
+      std::string_view before;
+      bool after_slots = false;
+      o.visit_state([&]<class X>(std::string_view name, std::string_view key, std::span<const X> values) {
+        if (std::exchange(before, name) != name)
+          after_slots = false;
+        if (!name.empty() && std::is_same_v<X, std::uint64_t>) {
+          after_slots = true;
+          of_tensor = nb::dict();
+          all[text(name)] = of_tensor;
+        }
+        if constexpr (std::is_same_v<X, std::uint64_t> || std::is_same_v<X, double>)
+          if (after_slots)
+            of_tensor[text(key)] = values[0];
+      });
+    });
+    return all;
+  }
+  // Sets them for tensors by name, after their slots were written. Numbers that are not given stay; a sum of second
+  // moments that is not given is computed anew.
+  void set_numbers(const std::map<std::string, std::map<std::string, double>>& given)
+  {
+    const in_use now(*this);
+    self_->visit([&](auto& o) {
+      bool after_slots = false, sums = false;
+      o.visit_state([&]<class X>(std::string_view name, std::string_view key, std::span<X> values) {
+        const auto wanted = given.find(std::string(name));
+        after_slots = wanted != given.end() && (after_slots || std::is_same_v<X, std::uint64_t>);
+        if constexpr (std::is_same_v<X, std::uint64_t> || std::is_same_v<X, double>)
+          if (after_slots) {
+            const auto number = wanted->second.find(std::string(key));
+            sums = sums || (key == "exp_avg_sq_sum" && number == wanted->second.end());
+            if (number != wanted->second.end())
+              values[0] = X(number->second);
+          }
+      });
+      if (sums)
+        o.recompute_second_moment_sum();
+    });
   }
 
   // ── checkpoints
@@ -355,12 +480,18 @@ class optimizer {
   }
 
  private:
+  struct binding {
+    void* parameters = nullptr;
+    const void* gradients = nullptr;
+  };
   struct tensor {
     std::string name;
     tensor_handle handle;
     std::size_t group = 0;
     array parameters;
     std::optional<array> gradients;
+    binding bound;            // of step_parameters
+    std::uint64_t round = 0;  // the last call of step_parameters that saw it
   };
 
   // Refuses a call that meets another thread's, or that comes from code which a call runs.
@@ -377,6 +508,33 @@ class optimizer {
    private:
     std::atomic<bool>& busy_;
   };
+
+  // The slots of one tensor, or of all, by the tensors' names.
+  nb::dict slots(nb::handle myself, const std::string* only)
+  {
+    nb::dict all, of_tensor;
+    const nb::object owner = lease(myself);
+    const tensor* x = nullptr;
+    std::vector<std::size_t> shape;
+    for (const tensor& t : tensors_)
+      if (!only || t.name == *only)
+        all[t.name.c_str()] = nb::dict();
+    self_->visit([&](const auto& o) {
+      c::for_each_slot(o, [&]<class X>(std::string_view name, std::string_view key, std::span<const X> values) {
+        if (only && name != *only)
+          return;
+        if (!x || x->name != name) {
+          x = &at(std::string(name));
+          shape.assign(x->parameters.form.shape.begin(), x->parameters.form.shape.end());
+          of_tensor = nb::dict(all[x->name.c_str()]);
+        }
+        of_tensor[text(key)] = nb::ndarray<nb::numpy, X>(const_cast<X*>(values.data()), shape.size(), shape.data(),
+                                                         owner, x->parameters.form.strides.data())
+                                   .cast();
+      });
+    });
+    return all;
+  }
 
   // Counts the arrays of state() while they live, in whose memory they are.
   nb::object lease(nb::handle myself)
@@ -426,6 +584,59 @@ class optimizer {
     return g;
   }
 
+  // ── the parts of step_parameters
+
+  // Whether a gradient can be used as it is; sparse ones and others that DLPack does not know cannot.
+  bool has_form_of(const tensor& x, nb::handle gradient)
+  {
+    try {
+      const nb::dlpack::dltensor t = viewer_.view(gradient);
+      return x.parameters.form.matches(t.ndim, t.shape, t.strides) && dtype_of(t.dtype) == current_dtype();
+    } catch (nb::python_error&) {
+      return false;
+    }
+  }
+  // Where a parameter or its gradient lies, which has to look as when it was added.
+  void* memory_of(const tensor& x, nb::handle seen, const char* what)
+  {
+    const nb::dlpack::dltensor t = viewer_.view(seen);
+    const auto of = [&] { return std::string(what) + " " + x.name; };
+    if (t.device.device_type != cpu)
+      fail(of() + " is on " + name_of_device(t.device.device_type, t.device.device_id) + "; expected the CPU");
+    if (dtype_of(t.dtype) != current_dtype())
+      fail(of() + " is " + name_of(t.dtype) + "; expected " + name_of(current_dtype()) + ", as its state was made for");
+    if (!x.parameters.form.matches(t.ndim, t.shape, t.strides))
+      fail(of() + " has shape " + layout(t.ndim, t.shape, t.strides).text() + "; expected " + x.parameters.form.text() +
+           " in the order of dimensions that its state was made for");
+    return static_cast<char*>(t.data) + t.byte_offset;
+  }
+  void rebind_all(const std::vector<std::pair<std::size_t, binding>>& moved)
+  {
+    self_->visit([&]<class Opt>(Opt& o) {
+      std::vector<typename Opt::rebinding> all;
+      for (const auto& [k, to] : moved) {
+        const std::size_t n = tensors_[k].parameters.form.size();
+        all.push_back({tensors_[k].handle, c::parameters_at<Opt>(to.parameters, n),
+                       c::gradients_at<Opt>(to.gradients, n)});
+      }
+      o.rebind_spans(all);
+    });
+    for (const auto& [k, to] : moved)
+      tensors_[k].bound = to;
+  }
+  // Moves a tensor to another group; its state stays.
+  void move(tensor& x, std::size_t group)
+  {
+    self_->visit([&]<class Opt>(Opt& o) {
+      const auto g = c::group_at(o, group);
+      o.remove(x.handle, removed_state::kept);
+      x.handle = o.add_spans(x.name, c::parameters_at<Opt>(x.bound.parameters, x.parameters.form.size()), std::nullopt,
+                             g);
+    });
+    x.group = group;
+    x.bound.gradients = nullptr;
+  }
+
   tensor& at(const std::string& name)
   {
     const auto found = places_.find(name);
@@ -440,8 +651,13 @@ class optimizer {
   bool has_dtype_ = false;
   std::unique_ptr<gradus_optimizer> self_;
   std::vector<tensor> tensors_;
-  std::unordered_map<std::string, std::size_t> places_;  // in tensors_, by names
+  std::unordered_map<std::string, std::size_t> places_;    // in tensors_, by names
+  std::unordered_map<PyObject*, std::size_t> parameters_;  // in tensors_, of add_parameter
   std::size_t views_ = 0;
+  std::uint64_t round_ = 0;       // of step_parameters
+  std::vector<nb::object> held_;  // gradients, during a step
+  tensor_viewer viewer_;
+  nb::str grad_ = nb::str("grad");
   mutable std::atomic<bool> busy_ = false;
 };
 
@@ -669,6 +885,31 @@ flush_denormals  treats denormal numbers as zeros
 maximize         ascends
 
 Raises ValueError for a number out of range.)")
+      .def(
+          "_step_parameters",
+          [](optimizer& o, const nb::list& groups, const nb::callable& same_form, double grad_scale,
+             std::optional<double> max_grad_norm, bool skip_nonfinite, bool maximize, bool steps) {
+            return o.step_parameters(groups, same_form,
+                                     {.grad_scale = grad_scale,
+                                      .max_grad_norm = max_grad_norm,
+                                      .skip_nonfinite = skip_nonfinite,
+                                      .maximize = maximize},
+                                     steps);
+          },
+          nb::sig(
+              "def _step_parameters(self, groups: list[list[typing.Any]], same_form: typing.Any, grad_scale: float, "
+              "max_grad_norm: float | None, skip_nonfinite: bool, maximize: bool, steps: bool) -> StepReport | "
+              "list[tuple[typing.Any, int]] | None"),
+          "groups"_a, "same_form"_a, "grad_scale"_a, "max_grad_norm"_a.none(), "skip_nonfinite"_a, "maximize"_a,
+          "steps"_a)
+      .def("_add_parameter", &optimizer::add_parameter, "name"_a, "parameter"_a, "group"_a,
+           nb::sig("def _add_parameter(self, name: str, parameter: typing.Any, group: int) -> None"))
+      .def(
+          "_slots", [](nb::handle self) { return nb::cast<optimizer&>(self).states(self); },
+          nb::sig("def _slots(self) -> dict[str, dict[str, numpy.typing.NDArray[typing.Any]]]"))
+      .def("_numbers", &optimizer::numbers, nb::sig("def _numbers(self) -> dict[str, dict[str, float]]"))
+      .def("_set_numbers", &optimizer::set_numbers, "numbers"_a,
+           nb::sig("def _set_numbers(self, numbers: dict[str, dict[str, float]]) -> None"))
       .def(
           "save",
           [](const optimizer& o, nb::handle path, bool parameters, const nb::dict& metadata) {
