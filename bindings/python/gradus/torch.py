@@ -41,6 +41,8 @@ _TORCH_CLASSES = {"sgd", "adam", "adamw", "radam", "nadam", "adamax", "adadelta"
 _FLAGS: dict[str, Any] = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 _OPTIONS: dict[str, Any] = {"max_grad_norm": None, "skip_nonfinite": False, "threads": None}
 
+_Options = tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], float, "float | None", bool, bool]  # of _step_parameters
+
 
 @functools.cache
 def _decays_by_mean_square(recipe: str) -> bool:
@@ -109,7 +111,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
             raise ValueError(f"gradus: amsgrad is True for {type(self).__name__}; expected False, because no recipe has it with decoupled weight decay")
         return "amsgrad"
 
-    def _numbers(self, group: dict[str, Any]) -> dict[str, float]:
+    def _numbers(self, group: dict[str, Any]) -> dict[str, Any]:
         return {name: float(group[key] if place is None else group[key][place]) for name, (key, place) in self._fields.items()}
 
     def _check(self, group: dict[str, Any]) -> None:
@@ -196,7 +198,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
         groups = self.param_groups
         if self._has_tensors or [self._watched(g) for g in groups] != self._seen:
             self._bring_groups()
-        options = (_same_form, 1.0 if grad_scale is None else 1 / float(grad_scale), self.max_grad_norm, self.skip_nonfinite, self._maximize)
+        options: _Options = (_same_form, 1.0 if grad_scale is None else 1 / float(grad_scale), self.max_grad_norm, self.skip_nonfinite, self._maximize)
         result: StepReport | list[tuple[torch.Tensor, int]] | None
         while True:
             if len(self._natives) == 1:
@@ -214,7 +216,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
         self._state_is_old = True
         return loss
 
-    def _step_several(self, options: tuple[Any, ...]) -> StepReport | list[tuple[torch.Tensor, int]] | None:
+    def _step_several(self, options: _Options) -> StepReport | list[tuple[torch.Tensor, int]] | None:
         """A step of none or several natives, which differ in dtype; or the parameters that are not known yet."""
         natives, groups = self._natives, self.param_groups
         if not natives:
@@ -248,6 +250,12 @@ class RecipeOptimizer(torch.optim.Optimizer):
                         self._show(p, slots.get(name, {}), numbers[name])
         return self._state
 
+    @state.setter
+    def state(self, values: Mapping[Any, Any]) -> None:
+        self._forget()
+        if values:
+            self._load(values)
+
     def _show(self, p: torch.Tensor, slots: dict[str, Any], numbers: dict[str, float]) -> None:
         """Brings a parameter's entry up to date."""
         entry = self._state[p]
@@ -263,12 +271,6 @@ class RecipeOptimizer(torch.optim.Optimizer):
             entry["square_avg"] = entry["variance"] + entry["grad_avg"].square()
         if not entry:
             del self._state[p]
-
-    @state.setter
-    def state(self, values: Mapping[Any, Any]) -> None:
-        self._forget()
-        if values:
-            self._load(values)
 
     def _load(self, values: Mapping[Any, Any]) -> None:
         """Makes state from PyTorch's entries, or from this class's."""

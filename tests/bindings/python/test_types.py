@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
+from support import ROOT
 
 pytest.importorskip("mypy")
 
@@ -29,8 +31,21 @@ version: str = gradus.__version__
 '''
 
 
-def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "mypy", "--strict", "--cache-dir=/dev/null", *arguments], capture_output=True, text=True)
+TORCH_USE = '''
+import torch
+from gradus.torch import AdamS, RecipeOptimizer
+
+model = torch.nn.Linear(2, 2)
+optimizer: RecipeOptimizer = AdamS(model.parameters(), lr=1e-3, betas=(0.9, 0.99), max_grad_norm=1.0)
+other: torch.optim.Optimizer = optimizer
+optimizer.step()
+loss: float = optimizer.step(lambda: 1.0)
+'''
+
+
+def mypy(*arguments: str, cwd: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={sys.prefix}/mypy_cache", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 def test_mypy_accepts_the_package_and_its_use(tmp_path: pathlib.Path) -> None:
@@ -39,6 +54,27 @@ def test_mypy_accepts_the_package_and_its_use(tmp_path: pathlib.Path) -> None:
     assert result.returncode == 0, result.stdout
     result = mypy(str(tmp_path / "use.py"))
     assert result.returncode == 0, result.stdout
+
+
+def test_mypy_accepts_gradus_torch_and_its_use(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("torch")
+    import gradus
+
+    (tmp_path / "use.py").write_text(TORCH_USE)
+    result = mypy(str(tmp_path / "use.py"))
+    assert result.returncode == 0, result.stdout
+    # The code behind the stub.
+    shutil.copytree(pathlib.Path(gradus.__file__).parent, tmp_path / "gradus", ignore=shutil.ignore_patterns("torch.pyi"))
+    result = mypy("-p", "gradus", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_stub_of_gradus_torch_is_what_torch_stub_prints() -> None:
+    pytest.importorskip("torch")
+    import gradus
+
+    printed = subprocess.run([sys.executable, ROOT / "tools" / "torch_stub.py"], capture_output=True, text=True, check=True).stdout
+    assert pathlib.Path(gradus.__file__).with_name("torch.pyi").read_text() == printed
 
 
 @pytest.mark.parametrize("line, error", [
