@@ -310,7 +310,8 @@ class optimizer {
       ~forgotten()
       {
         self.held_.clear();
-        self.viewer_.forget();
+        self.parameter_viewer_.forget();
+        self.gradient_viewer_.forget();
       }
     } at_the_end{*this};
     nb::list unknown;
@@ -336,11 +337,13 @@ class optimizer {
           next = known->second;
         }
         tensor& x = tensors_[next];
-        binding bound{memory_of(x, p, "parameter"), nullptr};
+        binding bound{parameter_memory(x, p), nullptr};
         if (!gradient.is_none()) {
-          if (!has_form_of(x, gradient))
+          bound.gradients = gradient_memory(x, gradient);
+          if (!bound.gradients && x.parameters.form.size() > 0) {
             gradient = same_form(p, gradient);
-          bound.gradients = memory_of(x, gradient, "gradient of parameter");
+            bound.gradients = gradient_memory(x, gradient);
+          }
           held_.push_back(std::move(gradient));
         }
         if (x.group != g)
@@ -586,29 +589,36 @@ class optimizer {
 
   // ── the parts of step_parameters
 
-  // Whether a gradient can be used as it is; sparse ones and others that DLPack does not know cannot.
-  bool has_form_of(const tensor& x, nb::handle gradient)
+  // Whether a tensor looks as the parameter x did when it was added.
+  bool fits(const tensor& x, const nb::dlpack::dltensor& t) const noexcept
+  {
+    return t.device.device_type == cpu && dtype_of(t.dtype) == current_dtype() &&
+           x.parameters.form.matches(t.ndim, t.shape, t.strides);
+  }
+  static void* memory_of(const nb::dlpack::dltensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }
+
+  // Where a gradient lies. Null if it is sparse, has another order of dimensions, or is otherwise not for this parameter.
+  void* gradient_memory(const tensor& x, nb::handle gradient)
   {
     try {
-      const nb::dlpack::dltensor t = viewer_.view(gradient);
-      return x.parameters.form.matches(t.ndim, t.shape, t.strides) && dtype_of(t.dtype) == current_dtype();
+      const nb::dlpack::dltensor t = gradient_viewer_.view(gradient);
+      return fits(x, t) ? memory_of(t) : nullptr;
     } catch (nb::python_error&) {
-      return false;
+      return nullptr;
     }
   }
-  // Where a parameter or its gradient lies, which has to look as when it was added.
-  void* memory_of(const tensor& x, nb::handle seen, const char* what)
+  void* parameter_memory(const tensor& x, nb::handle parameter)
   {
-    const nb::dlpack::dltensor t = viewer_.view(seen);
-    const auto of = [&] { return std::string(what) + " " + x.name; };
+    const nb::dlpack::dltensor t = parameter_viewer_.view(parameter);
+    if (fits(x, t))
+      return memory_of(t);
+    const std::string of = "parameter " + x.name;
     if (t.device.device_type != cpu)
-      fail(of() + " is on " + name_of_device(t.device.device_type, t.device.device_id) + "; expected the CPU");
+      fail(of + " is on " + name_of_device(t.device.device_type, t.device.device_id) + "; expected the CPU");
     if (dtype_of(t.dtype) != current_dtype())
-      fail(of() + " is " + name_of(t.dtype) + "; expected " + name_of(current_dtype()) + ", as its state was made for");
-    if (!x.parameters.form.matches(t.ndim, t.shape, t.strides))
-      fail(of() + " has shape " + layout(t.ndim, t.shape, t.strides).text() + "; expected " + x.parameters.form.text() +
-           " in the order of dimensions that its state was made for");
-    return static_cast<char*>(t.data) + t.byte_offset;
+      fail(of + " is " + name_of(t.dtype) + "; expected " + name_of(current_dtype()) + ", as its state was made for");
+    fail(of + " has shape " + layout(t.ndim, t.shape, t.strides).text() + "; expected " + x.parameters.form.text() +
+         " in the order of dimensions that its state was made for");
   }
   void rebind_all(const std::vector<std::pair<std::size_t, binding>>& moved)
   {
@@ -654,9 +664,9 @@ class optimizer {
   std::unordered_map<std::string, std::size_t> places_;    // in tensors_, by names
   std::unordered_map<PyObject*, std::size_t> parameters_;  // in tensors_, of add_parameter
   std::size_t views_ = 0;
-  std::uint64_t round_ = 0;       // of step_parameters
-  std::vector<nb::object> held_;  // gradients, during a step
-  tensor_viewer viewer_;
+  std::uint64_t round_ = 0;                           // of step_parameters
+  std::vector<nb::object> held_;                      // gradients, during a step
+  tensor_viewer parameter_viewer_, gradient_viewer_;  // one each, because the classes differ
   nb::str grad_ = nb::str("grad");
   mutable std::atomic<bool> busy_ = false;
 };
