@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Installs the Python package into an environment of its own, and runs its tests: run.py ROOT FOLDER LIBRARY EXCHANGE
+"""Installs the Python package into an environment of its own, and runs its tests: run.py ROOT FOLDER LIBRARY [EXCHANGE]
 
 LIBRARY is libgradus.a, which the package is linked with instead of compiling it again, and EXCHANGE is exchange.c's
-program. PyTorch comes from the Python that runs this, if that has it.
+program; without it nothing is tested. PyTorch comes from the Python that runs this, if that has it.
 """
 
 import os
@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 
-TOOLS = ("nanobind==3.1.*; python_version >= '3.10'", "nanobind==2.*; python_version < '3.10'", "scikit-build-core", "numpy", "pytest", "mypy")
+TOOLS = ("nanobind==3.1.*; python_version >= '3.10'", "nanobind==2.*; python_version < '3.10'", "scikit-build-core", "numpy", "pytest", "mypy", "matplotlib")
 
 
 def environment(folder: pathlib.Path) -> pathlib.Path:
@@ -29,7 +29,7 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
 
 
 def main() -> int:
-    root, folder, library, exchange = (pathlib.Path(x).absolute() for x in sys.argv[1:5])
+    root, folder, library, *exchange = (pathlib.Path(x).absolute() for x in sys.argv[1:5])
     try:
         python = environment(folder)
     except (subprocess.CalledProcessError, OSError) as error:
@@ -38,8 +38,10 @@ def main() -> int:
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps",
                     "--force-reinstall", f"--config-settings=cmake.define.GRADUS_LIBRARY={library}",
                     f"--config-settings=build-dir={folder}/package", root / "bindings" / "python"], check=True)
+    if not exchange:
+        return 0
     return subprocess.run([python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", *sys.argv[5:], root / "tests" / "bindings" / "python"],
-                          env={**os.environ, "GRADUS_EXCHANGE": str(exchange)}, cwd=folder).returncode
+                          env={**os.environ, "GRADUS_EXCHANGE": str(exchange[0])}, cwd=folder).returncode
 
 
 if __name__ == "__main__":
