@@ -49,7 +49,7 @@ def bound(parameters, threads):
     return opt.step
 
 
-def main(path, rounds=9, threads=1):
+def main(path, rounds=15, threads=1):
     torch.set_num_threads(threads)
     library = ctypes.CDLL(path)
     print(f"Python {sys.version.split()[0]}, PyTorch {torch.__version__}, gradus {gradus.__version__} on {gradus.instruction_set()}, {threads} threads; "

@@ -346,6 +346,8 @@ class optimizer {
           }
           held_.push_back(std::move(gradient));
         }
+        if (x.round == round_)
+          fail("parameter " + x.name + " occurs twice in the groups; expected each parameter once");
         if (x.group != g)
           move(x, g);
         if (bound.parameters != x.bound.parameters || bound.gradients != x.bound.gradients)

@@ -61,6 +61,12 @@ def _same_form(parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(parameter, requires_grad=False).copy_(gradient.detach())
 
 
+def _number(key: str, x: Any) -> float:
+    if isinstance(x, torch.Tensor) and x.numel() != 1:
+        raise ValueError(f"gradus: Tensor {key} must be 1-element, and has shape {tuple(x.shape)}")
+    return float(x)
+
+
 def _check_parameter(p: torch.Tensor) -> None:
     if p.device.type != "cpu":
         raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} is on {p.device}; expected the CPU, because this package has no "
@@ -112,7 +118,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
         return "amsgrad"
 
     def _numbers(self, group: dict[str, Any]) -> dict[str, Any]:
-        return {name: float(group[key] if place is None else group[key][place]) for name, (key, place) in self._fields.items()}
+        return {name: _number(key, group[key] if place is None else group[key][place]) for name, (key, place) in self._fields.items()}
 
     def _check(self, group: dict[str, Any]) -> None:
         for key, _ in self._fields.values():
@@ -165,6 +171,8 @@ class RecipeOptimizer(torch.optim.Optimizer):
     def _adopt(self, p: torch.Tensor, group: int) -> None:
         """Makes state for a parameter."""
         _check_parameter(p)
+        if p in self._known and self._known[p][0] is self._natives.get(p.dtype):
+            raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} occurs twice in the groups; expected each parameter once")
         if p in self._known:
             raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} has become {p.dtype}; expected the dtype of its first step")
         native = self._natives.get(p.dtype)

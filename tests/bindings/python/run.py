@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 
-TOOLS = ("nanobind==3.1.*; python_version >= '3.10'", "nanobind==2.*; python_version < '3.10'", "scikit-build-core", "numpy", "pytest", "mypy", "matplotlib")
+TOOLS = ("nanobind==3.1.*; python_version >= '3.10'", "nanobind==2.*; python_version < '3.10'", "scikit-build-core", "numpy", "pytest", "mypy", "matplotlib", "expecttest")
 
 
 def environment(folder: pathlib.Path) -> pathlib.Path:

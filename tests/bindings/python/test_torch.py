@@ -196,6 +196,58 @@ def test_arguments_are_torchs(name: str) -> None:
     assert optimizer.defaults["foreach"] and optimizer.defaults["fused"]
 
 
+# ── PyTorch's own list of what its optimizers are tested with ────────────────────────────────────────────────────────
+
+
+def database() -> list[Any]:
+    """PyTorch's entries for the optimizers that gradus has too; none where its wheel does not have the list."""
+    try:
+        from torch.testing._internal.common_optimizers import optim_db
+    except ImportError:
+        return []
+    return [info for info in optim_db if hasattr(drop_in, info.optim_cls.__name__)]
+
+
+INPUTS = [pytest.param(info.optim_cls.__name__, i, id=f"{info.optim_cls.__name__}-{i.desc}")
+          for info in database() for i in info.optim_inputs_func(device="cpu")]
+ERRORS = [pytest.param(info.optim_cls.__name__, e, id=f"{info.optim_cls.__name__}-{e.optimizer_error_input.desc}")
+          for info in database() for e in info.optim_error_inputs_func(device="cpu", dtype=torch.float32)]
+
+
+def test_pytorchs_list_is_found() -> None:
+    pytest.importorskip("torch.testing._internal.common_optimizers")
+    assert len(INPUTS) > 50 and len(ERRORS) > 60
+
+
+@pytest.mark.parametrize("name, given", INPUTS)
+def test_settings_that_pytorch_tests(name: str, given: Any, in_double: None) -> None:
+    if name == "AdamW" and given.kwargs.get("amsgrad"):
+        with refused("amsgrad is True for AdamW"):
+            drop_in.AdamW(model().parameters(), **given.kwargs)
+        return
+    theirs, their_optimizer, ours, our_optimizer = pair(name, given.kwargs, grouped=False)
+    train(theirs, their_optimizer, 0, 20)
+    train(ours, our_optimizer, 0, 20)
+    assert_near(theirs, ours, 1e-8 if isinstance(given.kwargs.get("lr"), torch.Tensor) else 1e-12)  # the tensor is float32
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name, case", ERRORS)
+def test_mistakes_that_pytorch_tests(name: str, case: Any) -> None:
+    """What PyTorch refuses or warns of, so does gradus; but its foreach makes no difference for tensors as numbers."""
+    given, kind = case.optimizer_error_input, case.error_type
+    params = [torch.nn.Parameter(torch.ones(2))] if given.params is None else given.params
+    make = getattr(drop_in, name)
+    if issubclass(kind, Warning):
+        with pytest.warns(kind, match=case.error_regex):
+            make(params, **given.kwargs)
+    elif "foreach" in given.desc or "foreach" in case.error_regex or "both floats or both" in given.desc:
+        make(params, **given.kwargs)
+    else:
+        with pytest.raises(kind, match=None if "Invalid" in case.error_regex else case.error_regex):
+            make(params, **given.kwargs)
+
+
 # ── how torch uses optimizers ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -509,6 +561,13 @@ def test_gradients_and_parameters_that_change_are_refused() -> None:
     gaps.grad = torch.ones(4, 2)
     with refused("are not contiguous"):
         drop_in.Adam([gaps]).step()
+    twice = torch.nn.Parameter(torch.ones(3))
+    twice.grad = torch.ones(3)
+    with pytest.warns(UserWarning, match="duplicate"):
+        optimizer = drop_in.Adam([twice, twice])
+    for _ in range(2):  # when its state is made, and later
+        with refused("occurs twice in the groups"):
+            optimizer.step()
     tied = torch.ones(6)
     a, b = torch.nn.Parameter(tied[:4]), torch.nn.Parameter(tied[2:])
     a.grad, b.grad = torch.ones(4), torch.ones(4)
