@@ -475,6 +475,29 @@ class optimizer {
     place->loads(nb::bytes(from[4]), {});
   }
 
+  // ── cycles, such as a parameter with the optimizer as an attribute
+
+  int traverse(visitproc visit, void* arg) const
+  {
+    for (const tensor& x : tensors_) {
+      Py_VISIT(x.parameters.given.ptr());
+      if (x.gradients)
+        Py_VISIT(x.gradients->given.ptr());
+    }
+    return 0;
+  }
+  void clear() noexcept
+  {
+    if (views_ > 0)
+      return;
+    for (const tensor& x : tensors_)
+      self_->visit([&](auto& o) { o.remove(x.handle, removed_state::dropped); });
+    parameters_.clear();
+    places_.clear();
+    const std::vector<tensor> cleared = std::move(tensors_);  // released after all is in place
+    tensors_.clear();
+  }
+
   std::string repr() const
   {
     std::string all = "gradus.Optimizer(" + quote(recipe_);
@@ -698,6 +721,21 @@ save_options save_options_of(bool parameters, const nb::dict& metadata)
   return o;
 }
 
+int traverse(PyObject* self, visitproc visit, void* arg)
+{
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<optimizer>(self)->traverse(visit, arg) : 0;
+}
+int clear(PyObject* self)
+{
+  if (nb::inst_ready(self))
+    nb::inst_ptr<optimizer>(self)->clear();
+  return 0;
+}
+PyType_Slot cycles[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                        {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                        {0, nullptr}};
+
 std::string repr_of(const step_report& r)
 {
   const auto number = [](const std::optional<double>& x) {
@@ -724,6 +762,9 @@ NB_MODULE(_gradus, m)
       PyErr_SetString(PyExc_OSError, e.what());
     }
   });
+
+  // What the program itself keeps alive in a cycle at its end, such as a parameter's hook that steps, is no news to it.
+  nb::set_leak_warnings(false);
 
   m.doc() = "The compiled part of gradus.";
   m.attr("version") = gradus_version();
@@ -777,7 +818,7 @@ NB_MODULE(_gradus, m)
           },
           nb::sig("def metadata(self) -> dict[str, str]"), "The strings that were given to save.");
 
-  nb::class_<optimizer>(m, "Optimizer", nb::is_weak_referenceable(),
+  nb::class_<optimizer>(m, "Optimizer", nb::is_weak_referenceable(), nb::type_slots(cycles),
                         R"(An optimizer by the name of its recipe, over arrays of the caller's.
 
     opt = gradus.Optimizer("adamw", lr=1e-3, weight_decay=0.01)

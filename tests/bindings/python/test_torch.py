@@ -475,6 +475,33 @@ def test_gradients_are_not_kept_alive() -> None:
     assert parameter() is None
 
 
+def test_optimizers_in_hooks_of_the_backward_pass() -> None:
+    """One optimizer a parameter, which steps as soon as the gradient is there."""
+    theirs, ours = model(), model()
+    for net, kind in ((theirs, torch.optim.Adam), (ours, drop_in.Adam)):
+        for p in net.parameters():
+            def hook(p: Any, optimizer: Any = kind([p], lr=0.01)) -> None:
+                optimizer.step()
+                optimizer.zero_grad()
+
+            p.register_post_accumulate_grad_hook(hook)
+        for t in range(10):
+            loss_of(net, t).backward()
+    assert_near(theirs, ours)
+
+
+def test_cycles_of_parameters_and_optimizers_are_collected() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = drop_in.Adam([p])
+    p.optimizer = optimizer
+    optimizer.step()
+    refs = weakref.ref(p), weakref.ref(optimizer)
+    del p, optimizer
+    gc.collect()
+    assert refs[0]() is None and refs[1]() is None
+
+
 def test_bfloat16_has_masters_and_learns_what_bfloat16_cannot_hold() -> None:
     theirs, ours = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16)), torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
     for p, optimizer in ((theirs, torch.optim.SGD([theirs], lr=1e-3)), (ours, drop_in.SGD([ours], lr=1e-3))):
