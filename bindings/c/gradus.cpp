@@ -1,11 +1,9 @@
 // libgradus: gradus.h over any_optimizer. No exception leaves a function, and every argument is checked.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <new>
 #include <optional>
 #include <span>
@@ -14,16 +12,15 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <gradus/any_optimizer.hpp>
 #include <gradus/backend/dispatch.hpp>
-#include <gradus/backend/parallel.hpp>
 #include <gradus/checkpoint.hpp>
-#include <gradus/executor/thread_pool.hpp>
 
 #include <gradus.h>
+
+#include "optimizer.hpp"
 
 namespace {
 
@@ -175,87 +172,40 @@ void write_report(const gradus::step_report& from, gradus_step_report* to)
 
 // ── the optimizers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-// An executor whose threads can be changed while optimizers have copies of it.
-class adjustable {
- public:
-  void run(std::size_t n, gradus::executor::work f) const noexcept
-  {
-    if (*pool_)
-      (*pool_)->run(n, f);
-    else
-      gradus::executor::serial{}.run(n, f);
-  }
-  void set_threads(unsigned threads)
-  {
-    if (threads == 1)
-      pool_->reset();
-    else
-      *pool_ = gradus::executor::thread_pool(threads);
-  }
+using gradus::binding::backend, gradus::binding::group_at, gradus::binding::parameters_at,
+    gradus::binding::gradients_at;
 
- private:
-  using pool = std::optional<gradus::executor::thread_pool>;
-  std::shared_ptr<pool> pool_ = std::make_shared<pool>();
-};
-
-using backend = gradus::backend::parallel<gradus::backend::dispatch, adjustable>;
-template <class T>
-using with_master = gradus::precision<T, T, float, float>;
-template <class T>
-using optimizer = gradus::any_optimizer<T, backend>;
+// The optimizer of a precision, as the variant's alternative.
+gradus_optimizer::any make(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype,
+                           const gradus::binding::adjustable& executor)
+{
+  using any = gradus_optimizer::any;
+  const backend on(gradus::backend::dispatch(), executor);
+  switch (int(dtype)) {
+  case GRADUS_FLOAT32: return any(std::in_place_index<0>, recipe, numbers, on);
+  case GRADUS_FLOAT64: return any(std::in_place_index<1>, recipe, numbers, on);
+  case GRADUS_BFLOAT16: return any(std::in_place_index<2>, recipe, numbers, on);
+  case GRADUS_FLOAT16: return any(std::in_place_index<3>, recipe, numbers, on);
+  }
+  fail("dtype is " + std::to_string(int(dtype)) +
+       "; expected GRADUS_FLOAT32, GRADUS_FLOAT64, GRADUS_BFLOAT16 or "
+       "GRADUS_FLOAT16");
+}
 
 }  // namespace
 
-struct gradus_optimizer {
-  using any = std::variant<optimizer<float>, optimizer<double>, optimizer<with_master<gradus::bfloat16>>,
-                           optimizer<with_master<gradus::float16>>>;
-  static constexpr std::uint64_t is_alive = 0x67726164'75734f4bu;
+gradus_optimizer::gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers,
+                                   gradus_dtype dtype)
+    : self(make(recipe, numbers, dtype, executor))
+{}
 
-  std::uint64_t alive = is_alive;
-  mutable std::atomic<bool> busy = false;
-  adjustable executor;
-  any self;
-  std::vector<gradus::tensor_handle> tensors;
-
-  gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype)
-      : self(make(recipe, numbers, dtype, executor))
-  {}
-
-  const gradus::tensor_handle& tensor(std::size_t number) const
-  {
-    if (number >= tensors.size())
-      fail("tensor is " + std::to_string(number) + "; expected less than " + std::to_string(tensors.size()) +
-           ", the number of tensors that were added");
-    return tensors[number];
-  }
-
-  template <class F>
-  decltype(auto) visit(const F& f)
-  {
-    return std::visit(f, self);
-  }
-  template <class F>
-  decltype(auto) visit(const F& f) const
-  {
-    return std::visit(f, self);
-  }
-
- private:
-  static any make(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype,
-                  const adjustable& executor)
-  {
-    const backend on(gradus::backend::dispatch(), executor);
-    switch (int(dtype)) {
-    case GRADUS_FLOAT32: return any(std::in_place_index<0>, recipe, numbers, on);
-    case GRADUS_FLOAT64: return any(std::in_place_index<1>, recipe, numbers, on);
-    case GRADUS_BFLOAT16: return any(std::in_place_index<2>, recipe, numbers, on);
-    case GRADUS_FLOAT16: return any(std::in_place_index<3>, recipe, numbers, on);
-    }
-    fail("dtype is " + std::to_string(int(dtype)) +
-         "; expected GRADUS_FLOAT32, GRADUS_FLOAT64, GRADUS_BFLOAT16 or "
-         "GRADUS_FLOAT16");
-  }
-};
+const gradus::tensor_handle& gradus_optimizer::tensor(std::size_t number) const
+{
+  if (number >= tensors.size())
+    fail("tensor is " + std::to_string(number) + "; expected less than " + std::to_string(tensors.size()) +
+         ", the number of tensors that were added");
+  return tensors[number];
+}
 
 namespace {
 
@@ -298,20 +248,6 @@ void write_numbers(const std::vector<gradus::named_number>& from, gradus_number*
   *count = from.size();
   for (std::size_t i = 0; i < std::min(capacity, from.size()); ++i)
     to[i] = {from[i].first.data(), from[i].second};
-}
-
-// The spans of an optimizer's tensor.
-template <class Opt>
-auto parameters_at(void* p, std::size_t n)
-{
-  using span = typename Opt::parameters_span;
-  return span(static_cast<typename span::pointer>(p), n);
-}
-template <class Opt>
-auto gradients_at(const void* p, std::size_t n)
-{
-  using span = typename Opt::gradients_span;
-  return p ? std::optional<span>(span(static_cast<typename span::pointer>(p), n)) : std::nullopt;
 }
 
 }  // namespace
@@ -403,7 +339,7 @@ gradus_status gradus_set_group(gradus_optimizer* opt, size_t group, const gradus
 {
   return use(opt, [&](gradus_optimizer& self) {
     const auto numbers = numbers_of(changed, count);
-    self.visit([&](auto& o) { o.set_hyperparameters(numbers, o.group_at(group)); });
+    self.visit([&](auto& o) { o.set_hyperparameters(numbers, group_at(o, group)); });
   });
 }
 
@@ -411,13 +347,13 @@ gradus_status gradus_get_group(const gradus_optimizer* opt, size_t group, gradus
                                size_t* count)
 {
   return use(opt, [&](const gradus_optimizer& self) {
-    self.visit([&](const auto& o) { write_numbers(o.hyperparameters(o.group_at(group)), numbers, capacity, count); });
+    self.visit([&](const auto& o) { write_numbers(o.hyperparameters(group_at(o, group)), numbers, capacity, count); });
   });
 }
 
 gradus_status gradus_set_lr(gradus_optimizer* opt, size_t group, double lr)
 {
-  return use(opt, [&](gradus_optimizer& self) { self.visit([&](auto& o) { o.set_lr(lr, o.group_at(group)); }); });
+  return use(opt, [&](gradus_optimizer& self) { self.visit([&](auto& o) { o.set_lr(lr, group_at(o, group)); }); });
 }
 
 gradus_status gradus_add(gradus_optimizer* opt, const char* name, void* parameters, const void* gradients, size_t n,
@@ -427,7 +363,7 @@ gradus_status gradus_add(gradus_optimizer* opt, const char* name, void* paramete
     self.tensors.reserve(self.tensors.size() + 1);
     self.visit([&]<class Opt>(Opt& o) {
       self.tensors.push_back(o.add_spans(name ? name : "", parameters_at<Opt>(parameters, n),
-                                         gradients_at<Opt>(gradients, n), o.group_at(group)));
+                                         gradients_at<Opt>(gradients, n), group_at(o, group)));
     });
     if (tensor)
       *tensor = self.tensors.size() - 1;
@@ -521,12 +457,10 @@ gradus_status gradus_for_each_slot(gradus_optimizer* opt, void (*visit)(void*, c
     required("visit", visit, "a function");
     self.visit([&](auto& o) {
       std::string name, key;
-      std::as_const(o).visit_state([&]<class X>(std::string_view n, std::string_view k, std::span<const X>) {
-        if constexpr (std::is_same_v<X, typename std::remove_cvref_t<decltype(o)>::state_type>) {
-          name = n;
-          key = k;
-          visit(context, name.c_str(), key.c_str());
-        }
+      gradus::binding::for_each_slot(o, [&](std::string_view n, std::string_view k, const auto&) {
+        name = n;
+        key = k;
+        visit(context, name.c_str(), key.c_str());
       });
     });
   });

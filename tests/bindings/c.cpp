@@ -193,6 +193,13 @@ TEST_CASE("gradus_rebind, freeze, remove, state: a tensor's life")
   };
   CHECK(gradus_for_each_slot(opt, note, &slots) == GRADUS_OK);
   CHECK(slots == std::vector<std::string>{"tensor0/exp_avg", "tensor0/exp_avg_sq"});
+  // In double, the sums of a scheduled decay have the slots' type, and are none.
+  const owned scheduled("adams", {}, GRADUS_FLOAT64);
+  double x = 1, dx = 1;
+  slots.clear();
+  CHECK(gradus_add(scheduled, nullptr, &x, &dx, 1, 0, nullptr) == GRADUS_OK);
+  CHECK(gradus_for_each_slot(scheduled, note, &slots) == GRADUS_OK);
+  CHECK(slots == std::vector<std::string>{"tensor0/exp_avg", "tensor0/exp_avg_sq"});
 
   CHECK(gradus_remove(opt, tensor, 0) == GRADUS_OK);
   check_refused(gradus_freeze(opt, tensor), "tensor");

@@ -1,0 +1,33 @@
+"""The pages' code runs as it stands, and so does the example."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+PAGES = {path: re.findall(r"^```python\n(.*?)^```", (ROOT / path).read_text(), re.S | re.M) for path in ("docs/python.md", "bindings/python/README.md")}
+BLOCKS = [pytest.param(block, id=f"{pathlib.Path(path).stem}-{k}") for path, blocks in PAGES.items() for k, block in enumerate(blocks)]
+
+
+def test_pages_have_code() -> None:
+    assert all(PAGES.values())
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_code_of_pages(block: str, tmp_path: pathlib.Path) -> None:
+    if "import torch" in block:
+        pytest.importorskip("torch")
+    subprocess.run([sys.executable, "-c", block], check=True, cwd=tmp_path)
+
+
+def test_example(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = subprocess.run([sys.executable, "-B", ROOT / "examples" / "python" / "line.py", tmp_path / "line.svg"], check=True, capture_output=True, text=True)
+    ends = [tuple(map(float, line.split()[1::2])) for line in done.stdout.splitlines()]
+    assert len(ends) == 3 and all(end < start / 50 for start, end in ends)
+    assert (tmp_path / "line.svg").stat().st_size > 10_000
