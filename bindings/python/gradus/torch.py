@@ -31,7 +31,8 @@ from . import StepReport, recipes
 
 # What the classes are called; others are capitalized.
 _NAMES = {"sgd": "SGD", "sgds": "SGDS", "adamw": "AdamW", "adams": "AdamS", "amsgrad": "AMSGrad", "adabound": "AdaBound",
-          "radam": "RAdam", "rmsprop": "RMSprop", "adabelief": "AdaBelief", "adopt": "ADOPT", "ademamix": "AdEMAMix", "nadam": "NAdam"}
+          "radam": "RAdam", "rmsprop": "RMSprop", "adabelief": "AdaBelief", "adopt": "ADOPT", "ademamix": "AdEMAMix", "nadam": "NAdam",
+          "schedule_free_adamw": "ScheduleFreeAdamW", "lamb": "LAMB", "stable_adamw": "StableAdamW", "cautious_adamw": "CautiousAdamW", "adais": "AdaiS"}
 # PyTorch's names where gradus's differ, for hyperparameters and for state.
 _TORCH_HYPERPARAMETERS = {"adagrad": {"initial_accumulator": "initial_accumulator_value"}}
 _TORCH_STATE = {"rmsprop": {"exp_avg_sq": "square_avg"}, "adadelta": {"exp_avg_sq": "square_avg"}}
@@ -359,7 +360,7 @@ def _arguments(recipe: str, numbers: dict[str, float]) -> tuple[dict[str, Any], 
     """A class's arguments with their defaults in PyTorch's order, and where each hyperparameter is found in a group."""
     arguments: dict[str, Any] = {}
     fields: dict[str, tuple[str, int | None]] = {}
-    betas = [name for name in numbers if name in ("beta1", "beta2", "beta3")]
+    betas = [name for name in numbers if name in ("beta0", "beta1", "beta2", "beta3")]
     for name, default in sorted(numbers.items(), key=lambda item: isinstance(item[1], bool)):  # switches last
         if name in betas:
             arguments["betas"] = tuple(numbers[b] for b in betas)
