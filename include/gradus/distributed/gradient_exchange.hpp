@@ -36,9 +36,8 @@ class gradient_exchange {
       fail("microbatches is 0; expected at least 1");
     if (microbatches > 1 && !in_place)
       fail("microbatches is " + std::to_string(microbatches) +
-           ", and the gradients have 16 bits; expected 1, because sums of microbatches need float: add them in arrays "
-           "of "
-           "your own");
+           ", and the gradients have 16 bits; expected 1, because sums of microbatches need float: add them in "
+           "arrays of your own");
     if (order == reduction::engine && !in_place)
       fail("reduction is engine, and the gradients have 16 bits, which communicators cannot add; expected "
            "ranks_in_order or tree, which add in float");
