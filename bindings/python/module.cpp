@@ -654,6 +654,8 @@ class optimizer {
       return fits(x, t) ? memory_of(t) : nullptr;
     } catch (nb::python_error&) {
       return nullptr;
+    } catch (const std::bad_cast&) {
+      return nullptr;
     }
   }
   void* parameter_memory(const tensor& x, nb::handle parameter)

@@ -158,6 +158,30 @@ def test_resumed_runs_have_the_same_bits(recipe: str, dtype: Any) -> None:
     assert_same_bits(whole, resumed)
 
 
+def test_tensors_without_dlpacks_table_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in PyTorch of before it."""
+    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__", raising=False)
+    assert not hasattr(torch.nn.Parameter, "__dlpack_c_exchange_api__")
+    for dtype in (torch.float64, torch.bfloat16):
+        slow, fast = model(dtype), model(dtype)
+        train(slow, drop_in.AdamW(slow.parameters(), lr=0.01), 0, 10)
+        monkeypatch.undo()
+        train(fast, drop_in.AdamW(fast.parameters(), lr=0.01), 0, 10)
+        assert_same_bits(slow, fast)
+        monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__", raising=False)
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = drop_in.AdamW([p])
+    p.grad = torch.ones(3, 2).to_sparse()
+    with refused("a gradient is torch.sparse_coo"):
+        optimizer.step()
+    p.grad = torch.ones(3, 2).t().contiguous().t()
+    optimizer.step()
+    gradient = weakref.ref(p.grad)
+    optimizer.zero_grad()
+    gc.collect()
+    assert gradient() is None
+
+
 def test_state_of_another_class_is_taken_over() -> None:
     """AdamW's moments for AdamS, whose sum of second moments is then computed anew."""
     net, other = model(), model(seed=2)
