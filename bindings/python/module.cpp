@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <typeinfo>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -465,14 +467,36 @@ class optimizer {
   }
   static void unpickle(optimizer* place, const nb::tuple& from)
   {
-    const nb::list groups(from[2]), tensors(from[3]);
-    new (place)
-        optimizer(nb::cast<std::string>(from[0]), nb::cast<unsigned>(from[1]), numbers_of(nb::kwargs(groups[0])));
-    for (std::size_t g = 1; g < groups.size(); ++g)
-      place->add_group(numbers_of(nb::kwargs(groups[g])));
-    for (const nb::handle t : tensors)
-      place->add(nb::cast<std::string>(t[0]), t[1], t[2], nb::cast<std::size_t>(t[3]));
-    place->loads(nb::bytes(from[4]), {});
+    constexpr const char* what = "the state is not what a pickled optimizer has; expected what __getstate__ returns";
+    if (from.size() != 5)
+      fail(what);
+    bool made = false;
+    try {
+      const auto groups = nb::cast<nb::list>(from[2]), tensors = nb::cast<nb::list>(from[3]);
+      if (groups.size() == 0)
+        fail(what);
+      const auto numbers_at = [&](std::size_t g) {
+        return numbers_of(nb::borrow<nb::kwargs>(nb::cast<nb::dict>(groups[g])));
+      };
+      new (place) optimizer(nb::cast<std::string>(from[0]), nb::cast<unsigned>(from[1]), numbers_at(0));
+      made = true;
+      for (std::size_t g = 1; g < groups.size(); ++g)
+        place->add_group(numbers_at(g));
+      for (const nb::handle t : tensors) {
+        if (nb::len(t) != 4)
+          fail(what);
+        place->add(nb::cast<std::string>(t[0]), t[1], t[2], nb::cast<std::size_t>(t[3]));
+      }
+      place->loads(nb::cast<nb::bytes>(from[4]), {});
+    } catch (...) {
+      if (made)
+        place->~optimizer();
+      try {
+        throw;
+      } catch (const std::bad_cast&) {
+        fail(what);
+      }
+    }
   }
 
   // ── cycles, such as a parameter with the optimizer as an attribute
@@ -629,6 +653,8 @@ class optimizer {
       const nb::dlpack::dltensor t = gradient_viewer_.view(gradient);
       return fits(x, t) ? memory_of(t) : nullptr;
     } catch (nb::python_error&) {
+      return nullptr;
+    } catch (const std::bad_cast&) {
       return nullptr;
     }
   }

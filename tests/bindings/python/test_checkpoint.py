@@ -141,3 +141,29 @@ def test_files_that_do_not_fit_are_refused_and_change_nothing(tmp_path: pathlib.
     with pytest.raises(TypeError):
         run.opt.dumps(metadata={"a": 1})  # type: ignore[dict-item]
     assert run.bits() == before
+
+
+def test_pickles_that_were_tampered_with_are_refused() -> None:
+    good = Run("adamw").go(0, 3).opt.__getstate__()
+    tensor = good[3][0]  # type: ignore[index]
+    for k, bad in ((0, "nope"), (0, 1), (1, -1), (1, "x"), (2, []), (2, [1]), (2, [{"lr": "x"}]), (2, None), (3, None), (3, [1]), (3, [(1, 2)]),
+                   (3, [tensor, tensor]), (3, [("a", [1.0], None, 0)]), (3, [tensor[:3] + (9,)]), (4, b""), (4, "x"), (4, good[4][:-1])):  # type: ignore[index]
+        with pytest.raises((ValueError, TypeError)):
+            gradus.Optimizer.__new__(gradus.Optimizer).__setstate__((*good[:k], bad, *good[k + 1:]))
+    for short in ((), good[:4], (*good, 1)):
+        with refused("the state is not what a pickled optimizer has"):
+            gradus.Optimizer.__new__(gradus.Optimizer).__setstate__(short)
+    again = gradus.Optimizer.__new__(gradus.Optimizer)
+    again.__setstate__(good)
+    assert again.names() == ["a", "b/c"]
+
+
+@pytest.mark.filterwarnings("ignore:nanobind")
+def test_an_optimizer_is_made_once() -> None:
+    run = Run("adamw").go(0, 3)
+    before = run.bits()
+    with pytest.raises(TypeError):
+        run.opt.__init__("sgd")  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        run.opt.__setstate__(run.opt.__getstate__())
+    assert run.bits() == before

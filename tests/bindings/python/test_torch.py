@@ -8,6 +8,7 @@ import gc
 import inspect
 import io
 import pickle
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -155,6 +156,69 @@ def test_resumed_runs_have_the_same_bits(recipe: str, dtype: Any) -> None:
     again.load_state_dict(optimizer.state_dict())
     train(resumed, again, 11, 20)
     assert_same_bits(whole, resumed)
+
+
+def test_tensors_without_dlpacks_table_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in PyTorch of before it."""
+    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__", raising=False)
+    assert not hasattr(torch.nn.Parameter, "__dlpack_c_exchange_api__")
+    for dtype in (torch.float64, torch.bfloat16):
+        slow, fast = model(dtype), model(dtype)
+        train(slow, drop_in.AdamW(slow.parameters(), lr=0.01), 0, 10)
+        monkeypatch.undo()
+        train(fast, drop_in.AdamW(fast.parameters(), lr=0.01), 0, 10)
+        assert_same_bits(slow, fast)
+        monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__", raising=False)
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = drop_in.AdamW([p])
+    p.grad = torch.ones(3, 2).to_sparse()
+    with refused("a gradient is torch.sparse_coo"):
+        optimizer.step()
+    p.grad = torch.ones(3, 2).t().contiguous().t()
+    optimizer.step()
+    gradient = weakref.ref(p.grad)
+    optimizer.zero_grad()
+    gc.collect()
+    assert gradient() is None
+
+
+def test_state_of_another_class_is_taken_over() -> None:
+    """AdamW's moments for AdamS, whose sum of second moments is then computed anew."""
+    net, other = model(), model(seed=2)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
+    train(net, optimizer, 0, 5)
+    other.load_state_dict(net.state_dict())
+    adams = drop_in.AdamS(other.parameters(), lr=0.01, weight_decay=0.0)
+    adams.load_state_dict({**optimizer.state_dict(), "param_groups": adams.state_dict()["param_groups"]})
+    optimizer.param_groups[0]["weight_decay"] = 0.0
+    train(net, optimizer, 5, 15)
+    train(other, adams, 5, 15)
+    assert_near(net, other)
+    v = sum(s["exp_avg_sq"].sum().item() for s in optimizer.state.values())
+    assert adams.state_dict()["state"][0]["exp_avg_sq_sum"].item() == pytest.approx(v, rel=1e-9)
+    assert adams.report.mean_square == pytest.approx(v / (1 - 0.999**15) / sum(p.numel() for p in net.parameters()), rel=1e-9)
+
+
+def test_threads_that_call_one_optimizer_are_refused() -> None:
+    p = torch.nn.Parameter(torch.ones(1 << 22))
+    p.grad = torch.ones_like(p)
+    optimizer, failures = drop_in.AdamW([p]), []
+    optimizer.step()
+
+    def steps() -> None:
+        for _ in range(10):
+            try:
+                optimizer.step()
+            except RuntimeError as error:
+                failures.append(str(error))
+
+    threads = [threading.Thread(target=steps) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert failures and all("in use by another thread" in f for f in failures)
+    assert optimizer.state[p]["step"] == 31 - len(failures)
 
 
 def test_steps_have_the_bits_of_gradus() -> None:
