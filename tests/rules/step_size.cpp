@@ -212,7 +212,8 @@ TEST_CASE_TEMPLATE("trust_ratio: the step is as long as the weights, times alpha
 TEST_CASE_TEMPLATE("trust_ratio: zero weights take Adam's step, and zero gradients only decay", T, float, double)
 {
   const std::vector<T> zeros(5, T(0)), g{T(1), T(-2), T(0.5), T(0), T(1e-6)};
-  walk x(lamb{.lr = 0.25, .weight_decay = 0.1}.rule(), zeros), plain(adamw{.lr = 0.25, .eps = 1e-6}.rule(), zeros);
+  walk x(lamb{.lr = 0.25, .weight_decay = 0.1}.rule(), zeros);
+  walk plain(adamw{.lr = 0.25, .eps = 1e-6}.rule(), zeros);
   x.step(g), plain.step(g);
   CHECK(equal(x.weights, plain.weights));
   // r = λθ, so the weights lose the part α.
@@ -269,7 +270,8 @@ TEST_CASE_TEMPLATE("rms_clipped: alpha is divided by the root mean square of g o
   }
   // In the first step v̂ = g², and nothing is divided but by a rounding.
   const std::vector<T> g{T(1), T(-2), T(0.5), T(3)};
-  walk x(stable_adamw{.lr = 0.25}.rule(), g), plain(adamw{.lr = 0.25}.rule(), g);
+  walk x(stable_adamw{.lr = 0.25}.rule(), g);
+  walk plain(adamw{.lr = 0.25}.rule(), g);
   x.step(g), plain.step(g);
   CHECK(support::largest_difference(x.weights, plain.weights) < 1e-6);
   // Zero gradients from the start move nothing, also without eps, and decay.
