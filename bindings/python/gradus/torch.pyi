@@ -160,3 +160,45 @@ class Adan(RecipeOptimizer):
     params  an iterable of parameters, of groups, or of (name, parameter)"""
 
     def __init__(self, params: ParamsT, lr: float | torch.Tensor = 0.001, betas: tuple[float, float, float] = (0.98, 0.92, 0.99), eps: float = 1e-08, weight_decay: float = 0.0, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
+
+class ScheduleFreeAdamW(RecipeOptimizer):
+    """gradus's schedule_free_adamw as a torch.optim.Optimizer; used as one of torch.optim.
+
+    params  an iterable of parameters, of groups, or of (name, parameter)"""
+
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor = 0.0025, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08, weight_decay: float = 0.0, warmup_steps: float = 0.0, r: float = 0.0, weight_lr_power: float = 2.0, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
+
+class LAMB(RecipeOptimizer):
+    """gradus's lamb as a torch.optim.Optimizer; used as one of torch.optim.
+
+    params  an iterable of parameters, of groups, or of (name, parameter)"""
+
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06, weight_decay: float = 0.01, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
+
+class StableAdamW(RecipeOptimizer):
+    """gradus's stable_adamw as a torch.optim.Optimizer; used as one of torch.optim.
+
+    params  an iterable of parameters, of groups, or of (name, parameter)"""
+
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor = 0.001, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-08, weight_decay: float = 0.01, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
+
+class CautiousAdamW(RecipeOptimizer):
+    """gradus's cautious_adamw as a torch.optim.Optimizer; used as one of torch.optim.
+
+    params  an iterable of parameters, of groups, or of (name, parameter)"""
+
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08, weight_decay: float = 0.01, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
+
+class Adai(RecipeOptimizer):
+    """gradus's adai as a torch.optim.Optimizer; used as one of torch.optim.
+
+    params  an iterable of parameters, of groups, or of (name, parameter)"""
+
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor = 1.0, betas: tuple[float, float] = (0.1, 0.99), eps: float = 0.001, weight_decay: float = 0.0, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
+
+class AdaiS(RecipeOptimizer):
+    """gradus's adais as a torch.optim.Optimizer; used as one of torch.optim.
+
+    params  an iterable of parameters, of groups, or of (name, parameter)"""
+
+    def __init__(self, params: ParamsT, lr: float | torch.Tensor = 1.0, betas: tuple[float, float] = (0.1, 0.99), eps: float = 0.001, weight_decay: float = 0.0, *, maximize: bool = False, foreach: bool | None = None, capturable: bool = False, differentiable: bool = False, fused: bool | None = None, max_grad_norm: float | None = None, skip_nonfinite: bool = False, threads: int | None = None) -> None: ...
