@@ -46,6 +46,10 @@ const limits all_limits[] = {
     {"beta0", "a finite number >= 0", {-0.1, not_a_number, inf}},
     {"adai eps", "a number in (0, 1)", {-0.1, 0, 1, not_a_number, inf}},
     {"adais eps", "a number in (0, 1)", {-0.1, 0, 1, not_a_number, inf}},
+    {"schedule_free_adamw beta1", "a number in (0, 1)", {-0.1, 0, 1, not_a_number, inf}},
+    {"warmup_steps", "a finite number >= 0", {-1, not_a_number, inf}},
+    {"r", "a finite number >= 0", {-1, not_a_number, inf}},
+    {"weight_lr_power", "a finite number >= 0", {-1, not_a_number, inf}},
 };
 
 }  // namespace

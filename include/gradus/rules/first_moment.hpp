@@ -623,14 +623,14 @@ struct schedule_free {
   /// The weight of a step. \param lr_max  the largest α so far
   GRADUS_HOST_DEVICE double weight(double t, double lr_max) const noexcept
   {
-    return std::pow(t, r) * std::pow(lr_max, weight_lr_power);
+    return product(std::pow(t, r), std::pow(lr_max, weight_lr_power));
   }
   /// The largest α so far, and the sum of weights.
   GRADUS_HOST_DEVICE void advance(double* state, const step_scalars& k) const noexcept
   {
     const double now = lr(k);
     state[0] = state[0] < now ? now : state[0];
-    state[1] += weight(k.t, state[0]);
+    state[1] = state[1] + weight(k.t, state[0]);
   }
   /// x = θ − (1/β₁ − 1)(z − θ), the weights to evaluate and to keep.
   template <class T>
@@ -676,7 +676,7 @@ struct schedule_free {
     const double rest = 1 - part;
     return {step_size::ratio_of<T>(root, eps * root),
             T(weight_decay * k.decay_scale),
-            T(now * (1 - beta1 * rest)),
+            T(now * std::fma(-beta1, rest, 1.0)),
             T(part),
             T(rest),
             T(now * beta1 * rest)};
