@@ -410,6 +410,18 @@ gradus_status gradus_reset_master(gradus_optimizer* opt, size_t tensor)
   });
 }
 
+gradus_status gradus_copy_average(const gradus_optimizer* opt, size_t tensor, void* to, size_t n)
+{
+  return use(opt, [&](const gradus_optimizer& self) {
+    required("to", to, "room for the averages");
+    self.visit([&]<class Opt>(const Opt& o) {
+      const auto span = gradus::binding::parameters_at<Opt>(to, n);
+      gradus::detail::check_alignment("to", {}, span);
+      o.copy_average(self.tensor(tensor), span);
+    });
+  });
+}
+
 gradus_status gradus_step_count(const gradus_optimizer* opt, size_t tensor, uint64_t* count)
 {
   return use(opt, [&](const gradus_optimizer& self) {

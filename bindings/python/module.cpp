@@ -258,6 +258,22 @@ class optimizer {
              "or float16");
     });
   }
+  // Writes the weights that the recipe averages.
+  void copy_average(const std::string& name, nb::object to) const
+  {
+    const array a = import_array(std::move(to), "averages", name, true);
+    const in_use now(*this);
+    const tensor& x = at(name);
+    if (a.dtype != x.parameters.dtype)
+      fail("averages of tensor " + quote(name) + " are " + name_of(a.dtype) + "; expected " +
+           name_of(x.parameters.dtype) + ", as its parameters");
+    if (!x.parameters.form.matches(a.form))
+      fail("averages of tensor " + quote(name) + " have shape " + a.form.text() + "; expected " +
+           x.parameters.form.text() + ", in the parameters' order of dimensions in memory");
+    self_->visit([&]<class Opt>(const Opt& o) {
+      o.copy_average(x.handle, c::parameters_at<Opt>(a.data(), a.form.size()));
+    });
+  }
   std::uint64_t step_count(const std::string& name) const
   {
     const in_use now(*this);
@@ -925,6 +941,11 @@ gradients  None: the tensor is frozen until it is rebound with gradients)")
            "Removes a tensor and its state. Raises BufferError while arrays from state() live.")
       .def("reset_master", &optimizer::reset_master, "name"_a,
            "Reads 16-bit parameters into their master weights, after other code has changed them.")
+      .def("copy_average", &optimizer::copy_average, "name"_a, "to"_a,
+           R"(Writes the weights that the recipe averages, for schedule_free_adamw those to evaluate and to keep.
+
+to  an array of the parameters' shape and dtype; may be the parameters themselves
+Raises ValueError for a recipe that averages no weights.)")
       .def("step_count", &optimizer::step_count, "name"_a, "The number of steps that a tensor has taken.")
       .def(
           "state",

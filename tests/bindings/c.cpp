@@ -207,6 +207,32 @@ TEST_CASE("gradus_rebind, freeze, remove, state: a tensor's life")
   CHECK(gradus_parameter_count(opt) == 0);
 }
 
+TEST_CASE("gradus_copy_average: of a recipe that averages weights, in every type; others refuse")
+{
+  std::vector<float> w{1, 2, 3}, g{1, -1, 2}, average(3), expected(3);
+  owned opt("schedule_free_adamw", {{"lr", 0.25}});
+  std::size_t tensor = 0;
+  CHECK(gradus_add(opt, "w", w.data(), g.data(), 3, 0, &tensor) == GRADUS_OK);
+  auto twin = w;
+  gradus::optimizer<gradus::schedule_free_adamw> same({.lr = 0.25});
+  const auto handle = same.add(twin, g);
+  for (int t = 0; t < 3; ++t) {
+    CHECK(gradus_step(opt, nullptr, nullptr) == GRADUS_OK);
+    same.step();
+  }
+  CHECK(gradus_copy_average(opt, tensor, average.data(), 3) == GRADUS_OK);
+  same.copy_average(handle, expected);
+  CHECK(average == expected);
+  CHECK(average != w);
+  check_refused(gradus_copy_average(opt, tensor, average.data(), 2), "size of `to` is 2; expected 3");
+  check_refused(gradus_copy_average(opt, tensor, nullptr, 3), "to is NULL");
+  check_refused(gradus_copy_average(opt, tensor, reinterpret_cast<char*>(average.data()) + 1, 2), "address of to");
+  check_refused(gradus_copy_average(opt, 7, average.data(), 3), "tensor");
+  owned adamw("adamw");
+  CHECK(gradus_add(adamw, "w", w.data(), g.data(), 3, 0, &tensor) == GRADUS_OK);
+  check_refused(gradus_copy_average(adamw, tensor, average.data(), 3), "expected one that averages weights");
+}
+
 TEST_CASE("gradus_save, gradus_load: the file of C++, and back")
 {
   const support::folder here("c");

@@ -154,6 +154,9 @@ GRADUS_API gradus_status gradus_remove(gradus_optimizer*, size_t tensor, int kee
 /** Reads 16-bit parameters into their master weights, after other code has changed them. */
 GRADUS_API gradus_status gradus_reset_master(gradus_optimizer*, size_t tensor);
 
+/** Writes the weights that the recipe averages, for schedule_free_adamw those to evaluate and to keep.
+ * \param to  room for the tensor's n parameters, of the optimizer's dtype; may be the parameters themselves */
+GRADUS_API gradus_status gradus_copy_average(const gradus_optimizer*, size_t tensor, void* to, size_t n);
 /** The number of steps that a tensor has taken. */
 GRADUS_API gradus_status gradus_step_count(const gradus_optimizer*, size_t tensor, uint64_t* count);
 /** The number of parameters in all tensors; 0 for NULL. */

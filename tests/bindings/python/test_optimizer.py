@@ -53,6 +53,27 @@ def test_every_recipe_has_a_recorded_trajectory() -> None:
     assert {c.recipe for c in recordings()} == set(gradus.recipes())
 
 
+def test_copy_average_writes_the_weights_that_schedule_free_averages() -> None:
+    opt, w, g = optimizer("schedule_free_adamw", lr=0.25, beta1=0.5)
+    average = np.zeros_like(w)
+    opt.step()
+    opt.step()
+    opt.copy_average("w", average)
+    # Gradients are taken halfway between the fast weights, w + z_minus_y, and their average.
+    np.testing.assert_allclose(w, 0.5 * (w + opt.state("w")["z_minus_y"]) + 0.5 * average, rtol=1e-6)
+    assert np.any(average != w)
+    with refused('averages of tensor "w" are float64; expected float32, as its parameters'):
+        opt.copy_average("w", average.astype(float))
+    with refused('averages of tensor "w" have shape (7,); expected (8,)'):
+        opt.copy_average("w", average[:7])
+    with refused("are read-only"):
+        average.flags.writeable = False
+        opt.copy_average("w", average)
+    other, w, g = optimizer("adamw")
+    with refused("the optimizer is adamw; expected one that averages weights"):
+        other.copy_average("w", w)
+
+
 def test_first_step_of_adamw_is_what_the_equation_says() -> None:
     opt, w, g = optimizer(lr=0.1, weight_decay=0.5)
     g[:] = 2
