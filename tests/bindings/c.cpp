@@ -225,7 +225,7 @@ TEST_CASE("gradus_copy_average: of a recipe that averages weights, in every type
   CHECK(average == expected);
   CHECK(average != w);
   check_refused(gradus_copy_average(opt, tensor, average.data(), 2), "size of `to` is 2; expected 3");
-  check_refused(gradus_copy_average(opt, tensor, nullptr, 3), "to is NULL");
+  check_refused(gradus_copy_average(opt, tensor, nullptr, 3), "to is null");
   check_refused(gradus_copy_average(opt, tensor, reinterpret_cast<char*>(average.data()) + 1, 2), "address of to");
   check_refused(gradus_copy_average(opt, 7, average.data(), 3), "tensor");
   owned adamw("adamw");
