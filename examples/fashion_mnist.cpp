@@ -54,6 +54,12 @@ double seconds_since(clock_type::time_point start)
 
 // ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/// The optimizers that the demo knows. Only these are compiled, for four precisions.
+using recipes = gradus::recipe_list<gradus::sgd, gradus::sgds, gradus::adam, gradus::adamw, gradus::adams,
+                                    gradus::amsgrad, gradus::yogi, gradus::adabound, gradus::padam, gradus::radam>;
+template <class T>
+using any_optimizer = gradus::any_optimizer<T, gradus::default_backend, recipes>;
+
 /// Hyperparameters for this short run; the recipes' defaults are for longer runs. The weight decay is 5e-4 for L2, SGDS
 /// and SWD, and larger if it is decoupled. --lr and --weight-decay override them. These are the optimizers that run if
 /// none is chosen.
@@ -112,7 +118,7 @@ std::vector<gradus::named_number> hyperparameters(const std::string& optimizer, 
 void describe(CLI::App& app, options& o)
 {
   std::vector<std::string> names;
-  for (const std::string_view name : gradus::recipe_names())
+  for (const std::string_view name : gradus::recipe_names<recipes>())
     names.emplace_back(name);
   const CLI::Range up_to_all(Index(1), train_count);
   const CLI::Range whole(std::int64_t(0), std::numeric_limits<std::int64_t>::max());
@@ -352,7 +358,7 @@ std::string description(const options& o)
 
 /// Loads a run and returns the number of its finished epochs.
 template <class T>
-int resume(gradus::any_optimizer<T>& opt, const options& o, std::string& rows)
+int resume(any_optimizer<T>& opt, const options& o, std::string& rows)
 {
   gradus::load_report loaded = gradus::load(opt, o.resume, {.parameters = true});
   if (loaded.metadata["run"] != description(o))
@@ -370,7 +376,7 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
   const auto start = clock_type::now();
   random_numbers random(static_cast<std::uint64_t>(o.seed));
   network net(random);
-  gradus::any_optimizer<T> opt(name, hyperparameters(name, o));
+  any_optimizer<T> opt(name, hyperparameters(name, o));
   tensors<T> of_net(net, opt);
   const schedule lr_scale = schedules.at(o.schedule)(o.epochs);
   std::vector<Index> order(std::size_t(o.images));
@@ -491,7 +497,7 @@ bool draw(const options& o)
 int run(options o)
 {
   for (const std::string& name : o.optimizers)
-    gradus::any_optimizer<float>(name, hyperparameters(name, o));  // reports bad numbers before the first run
+    any_optimizer<float>(name, hyperparameters(name, o));  // reports bad numbers before the first run
   const data_set training = read_data(o.data, "train", train_count), test = read_data(o.data, "t10k", test_count);
   fs::create_directories(o.output);
   if (!o.save.empty())

@@ -122,7 +122,8 @@ auto with_optimizer(const run& r, const F& f)
   std::vector<named_number> numbers = {{"lr", r.lr}, {"weight_decay", r.weight_decay}};
   if (r.optimizer == "sgd" || r.optimizer == "sgds")
     numbers.emplace_back("momentum", 0.9);
-  any_optimizer<float> opt(r.optimizer, numbers);
+  any_optimizer_of<float, sgd, sgds, adam, adamw, adams, amsgrad, yogi, adabound, padam, radam> opt(r.optimizer,
+                                                                                                    numbers);
   return f(opt);
 }
 
