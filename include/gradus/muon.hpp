@@ -4,13 +4,13 @@
 /// tensors are trained by AdamW in the same optimizer. Not in gradus.hpp, because it needs a matrix product.
 ///
 ///     #include <gradus/muon.hpp>
-///     #include <gradus/gemm/eigen.hpp>
-///     gradus::muon_optimizer<gradus::gemm::eigen> opt({.lr = 2e-2});
+///     gradus::muon_optimizer<gradus::gemm::plain> opt({.lr = 2e-2});
 ///     auto other = opt.hyperparameters();
 ///     other.lr = 3e-4, other.orthogonal = false;
 ///     const auto adamw = opt.add_group(other);
-///     opt.set_shape(opt.add("w1", w1, g1), gradus::view_shape(gradus::storage_order::row_major, rows, columns));
-///     opt.add("b1", b1, gb1, adamw);
+///     opt.set_shape(opt.add(weights, gradients), gradus::view_shape(gradus::storage_order::row_major, 25, 40));
+///     opt.add(bias, bias_gradients, adamw);
+///     opt.step();
 
 #include <array>
 #include <cmath>
