@@ -13,7 +13,6 @@
 #include <optional>
 #include <span>
 #include <string_view>
-#include <type_traits>
 
 #include <gradus/kernel/reduce.hpp>
 #include <gradus/optimizer/decisions.hpp>
