@@ -111,8 +111,8 @@ TEST_CASE_TEMPLATE("proximal: divides the weight after the step, by any amount",
   }
 }
 
-TEST_CASE_TEMPLATE("cautious: the whole decay, but none where the step and the weight have opposite signs", T,
-                   float, double)
+TEST_CASE_TEMPLATE("cautious: the whole decay, but none where the step and the weight have opposite signs", T, float,
+                   double)
 {
   for (const double weight_decay : {0.0, 1e-7, 0.1, 4.0, 6.0, 10.0, 25.0}) {  // s from 0 to 2.5
     CAPTURE(weight_decay);

@@ -12,6 +12,7 @@
 #include <gradus/kernel/exact_sum.hpp>
 #include <gradus/kernel/reduce.hpp>
 #include <gradus/muon/newton_schulz.hpp>
+#include <gradus/optimizer/decisions.hpp>
 #include <gradus/optimizer/host_step.hpp>
 #include <gradus/optimizer/sweep.hpp>
 
@@ -39,9 +40,11 @@ class muon_step : public host_step<Parts, Backend> {
  public:
   using host::host;
 
-  /// Makes room for a matrix.
-  void reserve_matrix(const matrix_extents& m, std::string_view name)
+  /// Makes room for a matrix in a group with this rule.
+  void reserve_matrix(const typename Parts::rule_type& rule, const matrix_extents& m, std::string_view name)
   {
+    if (!rule.first_moment.orthogonal)
+      return;
     const std::size_t small = m.rows < m.columns ? m.rows : m.columns;
     if constexpr (requires { decltype(host::backend().product)::most; })
       if (const std::size_t large = m.rows + m.columns - small; large > decltype(host::backend().product)::most)
@@ -116,12 +119,7 @@ class muon_step : public host_step<Parts, Backend> {
                                  number<value_type>(product(prepared.grad_scale, y.gradients[k])))
                           .x;
     });
-    exact_sum squares;
-    add_pages<square_term>(backend, u, x.size, squares);
-    const double norm = std::sqrt(squares.value());
-    const auto divisor = value_type(norm > rule.eps ? norm : rule.eps);
-    for (std::size_t k = 0; k < x.size && divisor > 0; ++k)
-      u[k] = u[k] / divisor;
+    normalize(u, x.size, rule.eps);
     newton_schulz(backend.product, rows, columns, std::size_t(rule.ns_steps), memory_);
 
     u = memory_.x.get();
@@ -139,6 +137,28 @@ class muon_step : public host_step<Parts, Backend> {
     host::for_ranges(p, o, {i, i + 1}, [&](const item&, std::size_t begin, std::size_t end) noexcept {
       sweep<pass::weights, model>(backend, along, directed, host::noise_of(p, directed), begin, end);
     });
+  }
+
+  /// u/max(‖u‖, eps).
+  void normalize(value_type* u, std::size_t n, double eps) const noexcept
+  {
+    const auto sum_of_squares = [&] {
+      exact_sum squares;
+      add_pages<square_term>(host::backend(), u, n, squares);
+      return squares.value();
+    };
+    double squares = sum_of_squares();
+    // In another unit where value_type cannot hold the norm, or a double its square.
+    const double unit = sizeof(value_type) == 8 ? unit_for(squares) : squares > 0x1p254 ? 0x1p64 : 1;
+    if (unit != 1) {
+      for (std::size_t k = 0; k < n; ++k)
+        u[k] = u[k] * value_type(1 / unit);
+      squares = sum_of_squares();
+    }
+    const double norm = std::sqrt(squares), least = eps / unit;
+    const auto divisor = value_type(norm > least ? norm : least);
+    for (std::size_t k = 0; k < n && divisor > 0; ++k)
+      u[k] = u[k] / divisor;
   }
 
   newton_schulz_memory<value_type> memory_;
