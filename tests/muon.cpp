@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -168,6 +169,40 @@ TEST_CASE("muon: groups that are not orthogonal are AdamW, to the bit")
       g = 0.5f - g;
   }
   CHECK(a == b);
+}
+
+TEST_CASE("orthogonal_ema: other step sizes and decays")
+{
+  using gradus::compose;
+  namespace first_moment = gradus::first_moment;
+  namespace second_moment = gradus::second_moment;
+  namespace step_size = gradus::step_size;
+  namespace decay = gradus::decay;
+  support::random r(32);
+  const std::vector<float> start = draw<float>(r, 60), g = draw<float>(r, 60);
+  const auto moved = [&](const auto& recipe) {
+    std::vector<float> w = start;
+    gradus::optimizer<std::remove_cvref_t<decltype(recipe)>, float, gradus::backend::with_product<gemm::plain>> opt(
+        recipe);
+    opt.set_shape(opt.add(w, g), by_rows(20, 3));
+    for (int t = 0; t < 3; ++t)
+      opt.step();
+    return w;
+  };
+  const auto with = [&](const auto& v, const auto& a, const auto& d) {
+    return moved(compose(0.1, first_moment::orthogonal_ema{}, v, a, d));
+  };
+  const auto muon_itself = moved(muon{.lr = 0.1, .weight_decay = 0.25});
+  CHECK(muon_itself == with(second_moment::none{}, step_size::constant{}, decay::decoupled{0.25}));
+  const auto spared = with(second_moment::none{}, step_size::constant{}, decay::cautious{0.25});
+  const auto kept = with(second_moment::none{}, step_size::constant{}, decay::none{});
+  CHECK(spared != kept);
+  CHECK(spared != muon_itself);
+  // In the first steps of a constant gradient, v̂ = g².
+  const auto adaptive = with(second_moment::ema{}, step_size::adaptive{.eps = 0}, decay::none{});
+  for (std::size_t i = 0; i < g.size(); ++i)
+    CHECK(double(adaptive[i] - start[i]) * std::fabs(double(g[i])) ==
+          doctest::Approx(double(kept[i] - start[i])).epsilon(1e-3));
 }
 
 TEST_CASE("muon: the same bits for any number of threads, and on the scalar backend")

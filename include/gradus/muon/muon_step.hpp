@@ -36,6 +36,18 @@ class muon_step : public host_step<Parts, Backend> {
       !Parts::rule_type::scheduled,
       "gradus: a recipe that works on matrices has no second moment of the whole model, which a scheduled decay "
       "needs; take decay::decoupled.");
+  static_assert(
+      !Parts::rule_type::sums,
+      "gradus: a recipe that works on matrices has no sums over tensors; take step_size::constant or adaptive.");
+  static_assert(
+      !requires(const decltype(Parts::rule_type::decay)& d) {
+        d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0);
+      }, "gradus: a recipe that works on matrices makes the gradient orthogonal, which L2 would change again; take "
+         "decay::decoupled.");
+  static_assert(
+      !reads_direction<decltype(Parts::rule_type::second_moment)>,
+      "gradus: a recipe that works on matrices has its direction after all moments, and this second moment is "
+      "computed from it; take second_moment::none or ema.");
 
  public:
   using host::host;
@@ -132,8 +144,11 @@ class muon_step : public host_step<Parts, Backend> {
     directed.gradients = u;
     auto along = prepared;
     along.grad_scale = 1;
-    along.step_size.inner.numerator = value_type(double(along.step_size.inner.numerator) *
-                                                 rule.factor(double(x.extents.rows), double(x.extents.columns)));
+    step_scalars k = p.cohorts[x.cohort].scalars;
+    k.lr = double(value_type(k.lr));  // rounded before the factor, as in a step without it
+    const double factor = rule.factor(double(x.extents.rows), double(x.extents.columns));
+    prepare_with_factors(along, p.groups[p.cohorts[x.cohort].key].rule, k, {.step = factor});
+    along.decay = prepared.decay;
     host::for_ranges(p, o, {i, i + 1}, [&](const item&, std::size_t begin, std::size_t end) noexcept {
       sweep<pass::weights, model>(backend, along, directed, host::noise_of(p, directed), begin, end);
     });
