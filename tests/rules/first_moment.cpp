@@ -302,6 +302,16 @@ TEST_CASE_TEMPLATE("schedule_free: parameters and copy_average are the authors' 
   }
 }
 
+TEST_CASE_TEMPLATE("schedule_free: a beta1 next to 0 gives no NaN", T, float, double)
+{
+  std::vector<T> w{T(1)}, g{T(1)}, average{T(0)};
+  gradus::optimizer<gradus::schedule_free_adamw, T> opt({.lr = 0.125, .beta1 = 5e-324});
+  const auto h = opt.add(w, g);
+  opt.step();
+  opt.copy_average(h, average);
+  CHECK(double(average[0]) == doctest::Approx(0.875));
+}
+
 TEST_CASE_TEMPLATE("schedule_free: no learning rate moves nothing, and infinite weights of steps count the newest", T,
                    float, double)
 {

@@ -280,6 +280,14 @@ TEST_CASE_TEMPLATE("rms_clipped: alpha is divided by the root mean square of g o
   CHECK(still.weights == std::vector<T>{T(0.75), T(-1.5)});
 }
 
+TEST_CASE("trust_ratio: a ratio that float cannot hold gives no NaN")
+{
+  walk x(lamb{.lr = 1, .weight_decay = 1e-40}.rule(), std::vector<float>{1.0f, -2.0f});
+  x.step({0.0f, 0.0f});
+  CHECK(std::fabs(double(x.weights[0])) < 0.01);  // s = 1 but for the digits of a denormal
+  CHECK(std::fabs(double(x.weights[1])) < 0.01);
+}
+
 TEST_CASE_TEMPLATE("rms_clipped: a proximal decay sees the divided alpha, in step and decay alike", T, float, double)
 {
   constexpr double lr = 0.5, lambda = 2, beta1 = 0.9, beta2 = 0.99;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -154,7 +155,9 @@ GRADUS_HOST_DEVICE void prepare_with_factors(prepared<F, S, P, D, T>& formula, c
 {
   const D decay = detail::scaled_decay(rule.decay, k);
   step_scalars of_step = detail::seen_by_step_size<P>(decay, k), of_decay = k;
-  of_step.lr = k.lr * factors.step;
+  // An infinite one would give NaN where the direction is 0.
+  constexpr auto most = double((std::numeric_limits<T>::max)());
+  of_step.lr = k.lr * factors.step > most ? most : k.lr * factors.step;
   of_step.lr_scale = k.lr_scale * factors.step;
   of_decay.lr *= factors.decay;
   detail::scale_step(of_step, decay, of_decay);

@@ -639,7 +639,9 @@ struct schedule_free {
   template <class T>
   T average(const T* w, T theta) const noexcept
   {
-    return std::fma(T((beta1 - 1) / beta1), w[0], theta);
+    constexpr auto lowest = double(std::numeric_limits<T>::lowest());  // for a β₁ so near to 0 that w is 0
+    const double weight = (beta1 - 1) / beta1;
+    return std::fma(T(weight < lowest ? lowest : weight), w[0], theta);
   }
 
   /// The element formula with one step's coefficients.
