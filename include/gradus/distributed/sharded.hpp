@@ -81,7 +81,8 @@ class sharded {
   using request = typename Comm::request;
   static_assert(
       !detail::names_engine<Backend, detail::parts<detail::model<Recipe, T, Backend>>>,
-      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel.");
+      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel, and not "
+      "backend::with_product, because matrices would be cut.");
 
  public:
   using precision_type = given;                             ///< the types of all numbers
