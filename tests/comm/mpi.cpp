@@ -29,6 +29,8 @@
 #include <gradus/distributed.hpp>
 #include <gradus/gradus.hpp>
 
+#include "../bench/counted.hpp"
+
 #include "support/folder.hpp"
 #include "support/random.hpp"
 #include "support/tensors.hpp"
@@ -423,6 +425,26 @@ void allocations_of_steps(world_type& world)
   }
 }
 
+// The bytes that a rank sends in a step and keeps, against the least possible.
+void bytes_of_a_step(world_type& world)
+{
+  const std::size_t ranks = world.size(), n = 100 * ranks * gradus::page_size + 1;
+  bench::counted counting(world);
+  gradus::sharded<gradus::adamw, float, bench::counted<world_type>> opt(counting, {},
+                                                                        {.bucket = n / 2, .timeout = 60s});
+  opt.add("w", n);
+  opt.commit();
+  counting.sent = {};
+  opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+  const double share = double(n) * sizeof(float) / double(ranks), ideal = share * double(ranks - 1);
+  for (const std::uint64_t way : {counting.sent.gradients, counting.sent.parameters})
+    expect(double(way) >= ideal && double(way) <= 1.01 * ideal,
+           "a rank sends " + std::to_string(way) + " bytes each way, of which " + std::to_string(ideal) + " are needed");
+  expect(counting.sent.scalars <= 700, "scalars of " + std::to_string(counting.sent.scalars) + " bytes");
+  expect(double(opt.state_bytes()) <= 1.03 * 2 * share,
+         "a rank's state of " + std::to_string(opt.state_bytes()) + " bytes");
+}
+
 // Collective calls that are cut, because an MPI call counts in int.
 void cut_calls()
 {
@@ -535,6 +557,7 @@ int main(int argc, char** argv)
       });
       microbatches(world);
       allocations_of_steps(world);
+      bytes_of_a_step(world);
       cut_calls();
       if (world.rank() == 0)
         std::ofstream(words[1] + "/hashes." + std::to_string(world.size())) << hashes;

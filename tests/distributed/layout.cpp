@@ -90,7 +90,7 @@ TEST_CASE("page_layout: buckets are cut into equal slices, and together are the 
   CHECK(l.of_rank() == l.elements() / 3);
 }
 
-TEST_CASE("page_layout: from 32 pages a rank on, no shard is 3 % larger than the mean, whatever the buckets")
+TEST_CASE("page_layout: a shard is a page larger than the mean at most, 3 % from 34 pages a rank on, whatever the buckets")
 {
   // The sizes of a transformer's tensors.
   std::vector<std::size_t> sizes{50257 * 64, 1024 * 64};
@@ -104,7 +104,7 @@ TEST_CASE("page_layout: from 32 pages a rank on, no shard is 3 % larger than the
   for (const std::size_t ranks : {1u, 2u, 3u, 8u, 25u})
     for (const std::size_t bucket : {std::size_t(1) << 18, std::size_t(1) << 40}) {
       const page_layout l(sizes, ranks, bucket);
-      REQUIRE(elements / ranks >= 32 * page_size);
+      REQUIRE(elements / ranks >= 34 * page_size);
       CHECK(double(l.of_rank()) <= 1.03 * double(elements) / double(ranks));
     }
 }

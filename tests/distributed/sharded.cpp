@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "../bench/counted.hpp"
+
 #include "support/sharded_model.hpp"
 
 namespace {
@@ -218,39 +220,69 @@ TEST_CASE("sharded: microbatches in a tree give the bits of one rank")
   CHECK(three.size() == 20000);
 }
 
-TEST_CASE("sharded: the bytes of a step, in three collectives")
+TEST_CASE("sharded: the bytes that a rank sends in a step, in three collectives")
 {
-  thread_group group(4);
-  const std::size_t n = 400 * gradus::page_size;
-  const auto thrown = on_ranks(
-      4,
-      [&](thread_rank& world) {
-        sharded<gradus::adams, float, thread_rank> opt(world, {.weight_decay = 0.1});
-        opt.add("w", n);
-        opt.commit();
-        opt.step();  // also adds up the sums of moments
-        if (world.rank() == 0)
-          group.bytes = group.scalars = group.collectives = 0;
-        opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
-      },
-      &group);
-  CHECK(thrown == std::vector<std::string>(4));
-  CHECK(group.collectives == 3);
-  CHECK(group.bytes <= 1.01 * 2 * double(n) * sizeof(float) * 3 / 4);
-  CHECK(group.scalars <= 700);
+  for (const std::size_t ranks : {1u, 2u, 4u, 8u}) {
+    const std::size_t n = 100 * ranks * gradus::page_size + 1;  // a page too many for equal shards
+    const auto thrown = on_ranks(ranks, [&](thread_rank& threads) {
+      bench::counted world(threads);
+      sharded<gradus::adams, float, bench::counted<thread_rank>> opt(world, {.weight_decay = 0.1});
+      opt.add("w", n);
+      opt.commit();
+      opt.step();  // also adds up the sums of moments
+      world.sent = {};
+      opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+      const double ideal = double(n) * sizeof(float) * double(ranks - 1) / double(ranks);
+      for (const std::uint64_t way : {world.sent.gradients, world.sent.parameters}) {
+        CHECK(double(way) >= ideal);
+        CHECK(double(way) <= 1.01 * ideal);
+      }
+      CHECK(world.sent.scalars == (ranks > 1 ? 616 : 0));
+      CHECK(world.sent.calls == (ranks > 1 ? 3 : 0));
+    });
+    CHECK(thrown == std::vector<std::string>(ranks));
+  }
 }
 
-TEST_CASE("sharded: a rank's memory is its share")
+TEST_CASE("sharded: the scalars of a step are at most 700 bytes for each cohort, and one call")
 {
-  std::atomic<std::size_t> state = 0;
-  on_ranks(8, [&](thread_rank& world) {
-    small opt(world, {});
-    opt.add("w", 64 * gradus::page_size + 7);
-    opt.commit();
-    CHECK(opt.elements_of_rank() <= 9 * gradus::page_size);
-    state += opt.state_bytes();
-  });
-  CHECK(state == (64 * gradus::page_size + 7) * 2 * sizeof(float));
+  for (const std::size_t groups : {1u, 2u, 5u}) {
+    const auto thrown = on_ranks(2, [&](thread_rank& threads) {
+      bench::counted world(threads);
+      sharded<gradus::adams, float, bench::counted<thread_rank>> opt(world, {.weight_decay = 0.1});
+      opt.add("w0", 5000);
+      for (std::size_t k = 1; k < groups; ++k)
+        opt.add("w" + std::to_string(k), 5000,
+                opt.add_group({.beta2 = 0.9 + 0.01 * double(k), .weight_decay = 0.1}));
+      opt.commit();
+      opt.step();
+      world.sent = {};
+      opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+      CHECK(world.sent.scalars <= 700 * groups);
+      CHECK(world.sent.calls == 3);
+    });
+    CHECK(thrown == std::vector<std::string>(2));
+  }
+}
+
+TEST_CASE("sharded: a rank's memory is its share, or a page more")
+{
+  for (const std::size_t ranks : {1u, 2u, 4u, 8u})
+    for (const std::size_t more : {0u, 7u}) {
+      const std::size_t n = 32 * ranks * gradus::page_size + more;
+      std::atomic<std::size_t> state = 0;
+      const auto thrown = on_ranks(ranks, [&](thread_rank& world) {
+        small opt(world, {});
+        opt.add("a", 5 * gradus::page_size);
+        opt.add("b", n - 5 * gradus::page_size);
+        opt.commit();
+        CHECK(opt.elements_of_rank() == (more > 0 ? 33 : 32) * gradus::page_size);
+        CHECK(opt.state_bytes() <= opt.elements_of_rank() * 2 * sizeof(float));
+        state += opt.state_bytes();
+      });
+      CHECK(thrown == std::vector<std::string>(ranks));
+      CHECK(state == n * 2 * sizeof(float));
+    }
 }
 
 TEST_CASE("sharded: ranks that disagree get the same error, and nothing changes")
