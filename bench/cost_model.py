@@ -96,11 +96,11 @@ def rows(m, parameters, ranks, **how):
                    "unsharded")), bytes_of(c["memory"]), bytes_of(c["unsharded_memory"])]
 
 
-HEAD = ["parameters", "ranks", "sent", "exchange", "gather", "scalars", "add", "step", "total", "unsharded", "memory", "unsharded"]
+HEAD = ["parameters", "ranks", "sent", "exchange", "gather", "scalars", "add", "step", "total", "unsharded", "memory", "unsharded memory"]
 
 
 def picture(folder, name, m, parameters, **how):
-    """Left the time of a step, right the memory of a rank; solid lines sharded, dashed ones not."""
+    """Left the time of a step, right the memory of a rank: solid sharded, dashed unsharded; dotted the weights' update alone."""
     ranks = [2**k for k in range(3, 13)]
     script = f'set terminal svg size 980,430 font "Helvetica,13" background "white"\nset output "{folder / name}.svg"\n'
     for i, n in enumerate(parameters):
@@ -111,16 +111,17 @@ def picture(folder, name, m, parameters, **how):
 set xtics ({", ".join(f'"{w}" {w}' for w in ranks[::3])})
 set xrange [8:4096]
 set xlabel "ranks"
-set format y "10^{{%T}}"
+set key outside top left horizontal maxrows 1
 set multiplot layout 1,2
 """
-    for title, with_key, lines in (("seconds a step", True, ((2, "", "lw 2.5"), (3, "", "lw 1.6 dt 2"), (4, "", "lw 1.2 dt 3"))),
-                                   ("bytes of memory a rank", False, ((5, "", "lw 2.5"), (6, "", "lw 1.6 dt 2")))):
-        script += f'set ylabel "{title}"\n' + ("set key outside top left horizontal maxrows 1\n" if with_key else "set key outside top left horizontal maxrows 1\n")
-        plots = [f'$data{i} using 1:{column} with lines {style} lc rgb "{COLOURS[i]}" ' +
-                 (f'title "{power(n)}"' if column == lines[0][0] else "notitle")
-                 for i, n in enumerate(parameters) for column, _, style in lines]
-        script += "plot " + ", ".join(plots) + "\n"
+    times = '("1 µs" 1e-6, "10 µs" 1e-5, "100 µs" 1e-4, "1 ms" 1e-3, "10 ms" 1e-2, "100 ms" 0.1, "1 s" 1, "10 s" 10, "100 s" 100, "1000 s" 1000)'
+    memory = '("1 GB" 1e9, "10 GB" 1e10, "100 GB" 1e11, "1 TB" 1e12, "10 TB" 1e13, "100 TB" 1e14)'
+    for title, tics, lines in (("a step", times, ((2, "lw 2.5"), (3, "lw 1.6 dt 2"), (4, "lw 1.2 dt 3"))),
+                               ("memory of a rank", memory, ((5, "lw 2.5"), (6, "lw 1.6 dt 2")))):
+        script += f'set ylabel "{title}"\nset ytics {tics}\nplot ' + ", ".join(
+            f'$data{i} using 1:{column} with lines {style} lc rgb "{COLOURS[i % len(COLOURS)]}" ' +
+            (f'title "{power(n)}"' if column == lines[0][0] else "notitle")
+            for i, n in enumerate(parameters) for column, style in lines) + "\n"
     return gnuplot(folder, name, script + "unset multiplot\n")
 
 

@@ -91,8 +91,7 @@ void run(std::size_t n)
   if (speaks) {
     std::printf("%zu ranks, %g million parameters; what rank 0 sends, in MB and as a multiple of the least possible\n",
                 ranks, double(n) / 1e6);
-    std::printf("%-46s %8s %17s %17s %8s %17s %5s\n", "", "ms", "gradients", "parameters", "scalars", "state",
-                "new");
+    std::printf("%-46s %8s %17s %17s %8s %17s %5s\n", "", "ms", "gradients", "parameters", "scalars", "state", "new");
   }
   {
     const std::size_t slice = (n + ranks - 1) / ranks, padded = slice * ranks;
@@ -107,8 +106,11 @@ void run(std::size_t n)
     const std::size_t sent = slice * sizeof(float) * (ranks - 1);
     if (speaks)
       print(ranks, n,
-            {"reduce-scatter, step, all-gather by hand", ms, {.gradients = sent, .parameters = sent},
-             double(opt.state_bytes()), 0});
+            {"reduce-scatter, step, all-gather by hand",
+             ms,
+             {.gradients = sent, .parameters = sent},
+             double(opt.state_bytes()),
+             0});
   }
   const auto sharded = [&](const char* what, gradus::reduction order, std::size_t bucket,
                            const gradus::step_options& o) {

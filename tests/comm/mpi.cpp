@@ -438,8 +438,9 @@ void bytes_of_a_step(world_type& world)
   opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
   const double share = double(n) * sizeof(float) / double(ranks), ideal = share * double(ranks - 1);
   for (const std::uint64_t way : {counting.sent.gradients, counting.sent.parameters})
-    expect(double(way) >= ideal && double(way) <= 1.01 * ideal,
-           "a rank sends " + std::to_string(way) + " bytes each way, of which " + std::to_string(ideal) + " are needed");
+    expect(double(way) >= ideal && double(way) <= 1.01 * ideal, "a rank sends " + std::to_string(way) +
+                                                                    " bytes each way, of which " +
+                                                                    std::to_string(ideal) + " are needed");
   expect(counting.sent.scalars <= 700, "scalars of " + std::to_string(counting.sent.scalars) + " bytes");
   expect(double(opt.state_bytes()) <= 1.03 * 2 * share,
          "a rank's state of " + std::to_string(opt.state_bytes()) + " bytes");

@@ -90,7 +90,8 @@ TEST_CASE("page_layout: buckets are cut into equal slices, and together are the 
   CHECK(l.of_rank() == l.elements() / 3);
 }
 
-TEST_CASE("page_layout: a shard is a page larger than the mean at most, 3 % from 34 pages a rank on, whatever the buckets")
+TEST_CASE(
+    "page_layout: a shard is a page larger than the mean at most, 3 % from 34 pages a rank on, whatever the buckets")
 {
   // The sizes of a transformer's tensors.
   std::vector<std::size_t> sizes{50257 * 64, 1024 * 64};

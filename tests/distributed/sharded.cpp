@@ -252,8 +252,7 @@ TEST_CASE("sharded: the scalars of a step are at most 700 bytes for each cohort,
       sharded<gradus::adams, float, bench::counted<thread_rank>> opt(world, {.weight_decay = 0.1});
       opt.add("w0", 5000);
       for (std::size_t k = 1; k < groups; ++k)
-        opt.add("w" + std::to_string(k), 5000,
-                opt.add_group({.beta2 = 0.9 + 0.01 * double(k), .weight_decay = 0.1}));
+        opt.add("w" + std::to_string(k), 5000, opt.add_group({.beta2 = 0.9 + 0.01 * double(k), .weight_decay = 0.1}));
       opt.commit();
       opt.step();
       world.sent = {};
