@@ -32,9 +32,9 @@ bool same(const step_report& a, const step_report& b)
 // \param change(opt, t)     before step t; the plain optimizer is changed by plain_change
 template <class T, class Recipe, class Change, class PlainChange>
 void compare(const Recipe& first, const Recipe& second, const step_options& o, const sharded_options& exchange,
-             const Change& change, const PlainChange& plain_change)
+             const Change& change, const PlainChange& plain_change, bool has_masks = false)
 {
-  whole_model<Recipe, T> plain(first, second);
+  whole_model<Recipe, T> plain(first, second, has_masks);
   std::vector<std::string> expected;
   std::vector<step_report> reports;
   for (int t = 0; t < steps; ++t) {
@@ -47,7 +47,7 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o, c
     std::atomic<int> good = 0;
     const auto thrown = on_ranks(ranks, [&](thread_rank& world) {
       sharded<Recipe, T, thread_rank> opt(world, first, exchange);
-      add_sharded_model(opt, second);
+      add_sharded_model(opt, second, has_masks);
       for (int t = 0; t < steps; ++t) {
         change(opt, t);
         compute_sharded(opt, world, t);
@@ -66,9 +66,9 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o, c
 }
 template <class T = float, class Recipe>
 void compare(const Recipe& first, const Recipe& second, const step_options& o = {},
-             const sharded_options& exchange = {})
+             const sharded_options& exchange = {}, bool has_masks = false)
 {
-  compare<T>(first, second, o, exchange, [](auto&, int) {}, [](auto&, int) {});
+  compare<T>(first, second, o, exchange, [](auto&, int) {}, [](auto&, int) {}, has_masks);
 }
 
 using small = sharded<gradus::adamw, float, thread_rank>;
@@ -144,6 +144,66 @@ TEST_CASE("sharded: frozen tensors, new hyperparameters and the seed are followe
   compare<gradus::precision<float, float, gradus::bfloat16>>(
       first, second, {}, {}, [](auto& opt, int t) { opt.set_seed(std::uint64_t(t)); },
       [](auto& plain, int t) { plain.opt.set_seed(std::uint64_t(t)); });
+}
+
+TEST_CASE("sharded: elements that are not trained, and padding")
+{
+  using gradus::bfloat16, gradus::precision, gradus::remainder16;
+  const gradus::adams first{.lr = 0.01, .weight_decay = 0.1}, second{.lr = 0.02, .weight_decay = 0.1};
+  const step_options clipped{.max_grad_norm = 10, .skip_nonfinite = true};
+  compare<double>(first, second, clipped, {.bucket = small_bucket}, true);
+  compare<precision<bfloat16, float, bfloat16, remainder16>>(first, second, {}, {}, true);
+  // Padding, also of a tensor that has taken steps.
+  const auto is_padding = [](std::size_t i) { return i % 11 == 3; };
+  const auto when = [](int t) { return t == 0 ? 1u : t == 2 ? 5u : 7u; };
+  compare<double>(
+      first, second, clipped, {}, [&](auto& opt, int t) { opt.set_padding(sharded_name(when(t)), is_padding); },
+      [&](auto& plain, int t) { plain.opt.set_padding(plain.handles[when(t)], is_padding); });
+}
+
+TEST_CASE("sharded: masks that differ, or do not fit")
+{
+  for (const int what : {0, 1, 2}) {
+    const auto thrown = on_ranks(2, [&](thread_rank& world) {
+      small opt(world, {});
+      const bool odd = world.rank() == 1;
+      const auto is_trained = [&](std::size_t i) { return i > 5 || (odd && what == 0); };
+      if (odd && what == 1)
+        opt.add("a", 5000);
+      else
+        opt.add("a", 5000, gradus::trained_mask(is_trained));
+      opt.add("b", 100);
+      opt.commit();
+      if (what == 2 && odd)
+        opt.set_padding("b", [](std::size_t i) { return i > 5; });
+      opt.step();
+    });
+    for (const auto& t : thrown)
+      CHECK(t.starts_with(what == 2 ? "gradus: the ranks disagree in step 1"
+                                    : "gradus: the ranks have the same tensors in commit(), and different "
+                                      "hyperparameters, options, masks or frozen tensors"));
+  }
+  thread_group group(1);
+  thread_rank world(group, 0);
+  const auto refused = [](const std::string& expected, const auto& f) {
+    CHECK_THROWS_WITH_AS(f(), ("gradus: " + expected).c_str(), std::invalid_argument);
+  };
+  small opt(world, {});
+  const std::vector<bool> three(3, true);
+  refused("size of the mask of tensor \"a\" is 3; expected 5, the size of its parameters",
+          [&] { opt.add("a", 5, gradus::trained_mask(three)); });
+  CHECK(opt.add("a", 3, gradus::trained_mask(three)) == "a");
+  opt.add("b", 5);
+  refused("commit() was not called; expected it after the last add()", [&] { opt.set_padding("b", three); });
+  opt.commit();
+  refused("size of the padding mask of tensor \"b\" is 3; expected 5, the size of its parameters",
+          [&] { opt.set_padding("b", three); });
+  refused("tensor \"a\" has a mask of trained elements; expected none with set_padding: let the mask leave out padding",
+          [&] { opt.set_padding("a", three); });
+  sharded<gradus::adamw, gradus::precision<float, float, gradus::block8>, thread_rank> codes(world, {});
+  refused("the mask of tensor \"a\" is given; expected none with 8-bit state, because a block is encoded as a whole; "
+          "choose a precision with another state",
+          [&] { codes.add("a", 3, gradus::trained_mask(three)); });
 }
 
 TEST_CASE("sharded: a NaN on one rank skips the step on all, and later steps are as if it had not been")
@@ -309,7 +369,7 @@ TEST_CASE("sharded: ranks that disagree get the same error, and nothing changes"
             opt.add("c", 3);
           opt.commit();
         });
-  fails("the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
+  fails("the ranks have the same tensors in commit(), and different hyperparameters, options, masks or frozen tensors; "
         "expected the same on every rank",
         [&](thread_rank& world) {
           small opt(world, {.lr = odd(world) ? 0.1 : 0.2});

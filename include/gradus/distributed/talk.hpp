@@ -197,9 +197,8 @@ void agree_on_list(step_talk<Comm>& talk, std::uint64_t hash, const std::vector<
     if ((firsts[2 * k] < count || firsts[2 * k + 1] != count) && (other == 0 || firsts[2 * k] < firsts[2 * other]))
       other = k;
   if (other == 0)
-    fail("the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
-         "expected "
-         "the same on every rank");
+    fail("the ranks have the same tensors in commit(), and different hyperparameters, options, masks or frozen "
+         "tensors; expected the same on every rank");
   const std::uint64_t at = firsts[2 * other];
   std::string text = at < hashes.size() ? describe(std::size_t(at)) : "missing";
   std::uint64_t length = text.size();
