@@ -201,6 +201,16 @@ void traffic(benchmark::State& state, const shape& s)
   count(state, s, double((3 + 2 * Slots) * sizeof(T)));
 }
 
+template <class T>
+void read_gradients(benchmark::State& state, const shape& s)
+{
+  const model<T> x(s);
+  for (auto _ : state)
+    for (std::size_t k = 0; k < s.tensors(); ++k)
+      benchmark::DoNotOptimize(twins::read(s.sizes[k], x.gradients(k)));
+  count(state, s, sizeof(T));
+}
+
 // ── the benchmarks ───────────────────────────────────────────────────────────────────────────────────────────────
 
 #if defined(GRADUS_HAS_SIMD)
@@ -234,6 +244,8 @@ void put_traffic(const shape& s)
     (one((std::to_string(Slots) + "_slots/plain").c_str(), traffic<T, false, Slots>), ...);
     (one((std::to_string(Slots) + "_slots/prefetch").c_str(), traffic<T, true, Slots>), ...);
   }(std::make_index_sequence<4>{});
+  put(std::string("traffic/gradients/plain/-/-/") + precision<T>::name, s,
+      [=](benchmark::State& state) { read_gradients<T>(state, s); });
 }
 
 /// The step by hand, of a recipe that has one.

@@ -20,6 +20,7 @@
 #include <gradus/optimizer/padding.hpp>
 #include <gradus/optimizer/parts.hpp>
 #include <gradus/optimizer/step_engine.hpp>
+#include <gradus/optimizer/tensor_state.hpp>
 #include <gradus/optimizer/views.hpp>
 #include <gradus/optimizer/visit.hpp>
 #include <gradus/recipes.hpp>
@@ -193,7 +194,7 @@ class optimizer
         if (x.group == index && !x.name.empty())
           refitted.emplace_back(&x, new_state(next.rule, x.size, &rule));
     for (auto& [x, state] : refitted)
-      refit(*x, rule, next.rule, state);
+      detail::change_slots<model>(*x, rule, next.rule, state);
     parts_.replace_group(index, next);
   }
 
@@ -333,26 +334,7 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
-    if (!x.trained.empty())
-      detail::fail("tensor " + detail::quote(x.name) +
-                   " has a mask of trained elements; expected none with set_padding: let the mask leave out padding");
-    if (is_padding.size().value_or(x.size) != x.size)
-      detail::fail("size of the padding mask of tensor " + detail::quote(x.name) + " is " +
-                   std::to_string(*is_padding.size()) + "; expected " + std::to_string(x.size) +
-                   ", the size of its parameters");
-    std::vector<unsigned char> mask(x.size);  // filled before anything changes, because is_padding may throw
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < x.size; ++i) {
-      mask[i] = is_padding(i);
-      count += mask[i];
-    }
-    for (const auto& slot : x.state)
-      if (slot.view())
-        slot.visit("", x.size, [&]<class X>(std::string_view, std::span<X> values) {
-          if (values.size() == mask.size())  // not the scales of block8
-            engine_.show(values, [&](std::span<X> readable) { clear(readable, mask); }, false);
-        });
-    x.uncounted = count;
+    detail::clear_padding(x, is_padding, engine_);
     parts_.work.outdate();
     if (parts_.steps_of(x) > 0)
       parts_.forget_sum_of(x);
@@ -435,11 +417,8 @@ class optimizer
   {
     check_not_moved_from();
     std::size_t bytes = 0;
-    for (const tensor& x : parts_.table.all()) {
-      for (const auto& slot : x.state)
-        bytes += slot.view() ? slot.bytes(x.size) : 0;
-      bytes += model::masters::bytes(x.size);
-    }
+    for (const tensor& x : parts_.table.all())
+      bytes += detail::state_bytes<model>(x);
     return bytes;
   }
 
@@ -682,14 +661,6 @@ class optimizer
   {
     return detail::make_state<model>(rule, n, had, model::memory_source::get(engine_.backend()));
   }
-  /// Gives a tensor the slots of another rule. \param state  from new_state
-  static void refit(tensor& x, const rule_type& from, const rule_type& to, typename model::state_memory& state) noexcept
-  {
-    for (std::size_t k = 0; k < model::slots; ++k)
-      if (model::keeps(from, k) != model::keeps(to, k))
-        x.state[k] = std::move(state[k]);
-  }
-  /// Gives a new tensor its mask of trained elements. A mask of all elements is none.
   void set_mask(tensor& x, const std::string& name, const trained_mask& is_trained) const
   {
     if (on_device)
@@ -697,24 +668,7 @@ class optimizer
           "the mask of tensor " + detail::quote(name) +
           " is given; expected none on a device: set the gradients of the other elements to 0, or choose a CPU "
           "backend");
-    if (is_trained.size().value_or(x.size) != x.size)
-      detail::fail("size of the mask of tensor " + detail::quote(name) + " is " + std::to_string(*is_trained.size()) +
-                   "; expected " + std::to_string(x.size) + ", the size of its parameters");
-    if (std::is_same_v<state_type, block8>)
-      detail::fail("the mask of tensor " + detail::quote(name) +
-                   " is given; expected none with 8-bit state, because a block is encoded as a whole; choose a "
-                   "precision with another state");
-    x.trained.resize(x.size);
-    for (std::size_t i = 0; i < x.size; ++i)
-      x.trained[i] = is_trained(i);
-    parts_type::settle_mask(x);
-  }
-  template <class X>
-  static void clear(std::span<X> values, const std::vector<unsigned char>& mask)
-  {
-    for (std::size_t i = 0; i < values.size(); ++i)
-      if (mask[i])
-        values[i] = X{};
+    detail::set_mask<model>(x, name, is_trained);
   }
 
   /// Allocates all memory that steps need for one more tensor of n elements, so that `step` allocates nothing.
@@ -740,7 +694,7 @@ class optimizer
     const rule_type &from = parts_.groups[x.group].rule, &to = parts_.groups[g].rule;
     if (!model::keep_the_same(from, to)) {
       auto state = new_state(to, x.size, &from);
-      refit(x, from, to, state);
+      detail::change_slots<model>(x, from, to, state);
     }
     if constexpr (model::has_remainders)
       x.master.restore(parameters.data(), x.size, engine_);
@@ -774,16 +728,7 @@ class optimizer
     if (place == detail::no_place)
       detail::fail("name is " + detail::quote(name) + "; expected the name of a tensor of this optimizer");
     const tensor& x = parts_.table[place];
-    std::string names;
-    for (std::size_t k = 0; k < model::slots; ++k) {
-      if (!model::keeps(parts_.groups[x.group].rule, k))
-        continue;
-      if (model::slot_list[k].name == slot_name)
-        return {x.state[k].view().values, x.size};
-      names += (names.empty() ? "" : " or ") + detail::quote(model::slot_list[k].name);
-    }
-    detail::fail("slot of tensor " + detail::quote(name) + " is " + detail::quote(slot_name) + "; expected " +
-                 (names.empty() ? "none, because the tensor has no state" : names));
+    return detail::slot_of<model>(x, parts_.groups[x.group].rule, slot_name);
   }
 
   detail::owner_number owner_;

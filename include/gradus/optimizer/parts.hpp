@@ -13,6 +13,7 @@
 #include <gradus/optimizer/groups.hpp>
 #include <gradus/optimizer/mean_square.hpp>
 #include <gradus/optimizer/options.hpp>
+#include <gradus/optimizer/tensor_state.hpp>
 #include <gradus/optimizer/tensor_table.hpp>
 #include <gradus/optimizer/work_list.hpp>
 
@@ -172,20 +173,12 @@ struct parts {
       if (y.active && cohorts[y.cohort].sum == cohorts[x.cohort].sum && y.second_moment_sum == sum)
         y.second_moment_sum = unknown_sum();
   }
-  /// After a visitor may have written masks: brings them to 0 and 1, and counts.
+  /// After a visitor may have written masks.
   void settle_masks() noexcept
   {
     for (tensor& x : table.all())
       if (!x.trained.empty())
         settle_mask(x);
-  }
-  static void settle_mask(tensor& x) noexcept
-  {
-    x.uncounted = 0;
-    for (std::uint8_t& is_trained : x.trained) {
-      is_trained = is_trained != 0;
-      x.uncounted += !is_trained;
-    }
   }
 
   /// Rebuilds cohorts and sums from the tensors. Tensors that share a sum must agree on it, otherwise it is unknown.

@@ -289,19 +289,6 @@ class tensor_table {
   std::size_t attached_ = 0, elements_ = 0, pages_ = 0;
 };
 
-/// State for n elements, with the rule's initial values. \param had  null, or a rule whose slots are not made
-template <class Model>
-typename Model::state_memory make_state(const typename Model::rule_type& rule, std::size_t n,
-                                        const typename Model::rule_type* had,
-                                        const typename Model::memory_source::type& memory)
-{
-  typename Model::state_memory state;
-  for (std::size_t k = 0; k < Model::slots; ++k)
-    if (Model::keeps(rule, k) && !(had && Model::keeps(*had, k)))
-      state[k] = {n, initial_value(rule, k), Model::slot_list[k], memory};
-  return state;
-}
-
 }  // namespace detail
 GRADUS_CLOSE_NAMESPACE
 
