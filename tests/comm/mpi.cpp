@@ -364,6 +364,8 @@ void for_each_case(const F& f)
     run_options{.name = "adamw_16_8", .exchange = many, .step = clipped, .writes = true});
   f(precision<bfloat16, bfloat16, bfloat16, remainder16>(), adams{.lr = 0.01, .weight_decay = 0.1},
     run_options{.name = "adams_remainders", .exchange = many, .writes = true});
+  f(double(), lamb{.lr = 0.01, .weight_decay = 0.1},
+    run_options{.name = "lamb", .exchange = many, .nan_in_step_2 = true, .step = skips, .writes = true});
   // Sums that are rounded: in the order of the ranks, with any bucket, and in the order of a tree.
   f(double(), adamw{.lr = 0.01}, run_options{.name = "in_order", .exchange = many, .what = kind::any, .step = clipped});
   f(double(), adamw{.lr = 0.01},
@@ -407,9 +409,10 @@ void microbatches(world_type& world)
 }
 
 // A step allocates nothing, but in MPI.
-void allocations_of_steps(world_type& world)
+template <class Recipe>
+void allocations_of_steps(world_type& world, const Recipe& recipe)
 {
-  sharded<gradus::adams, float> opt(world, {.weight_decay = 0.1}, {.bucket = small_bucket, .timeout = 60s});
+  sharded<Recipe, float> opt(world, recipe, {.bucket = small_bucket, .timeout = 60s});
   add_all(opt);
   set_start(opt);
   std::vector<std::string> names;
@@ -557,7 +560,8 @@ int main(int argc, char** argv)
         compare<T>(world, words[1], words.size() > 2 ? words[2] : "", recipe, o);
       });
       microbatches(world);
-      allocations_of_steps(world);
+      allocations_of_steps(world, gradus::adams{.weight_decay = 0.1});
+      allocations_of_steps(world, gradus::lamb{});
       bytes_of_a_step(world);
       cut_calls();
       if (world.rank() == 0)

@@ -58,6 +58,7 @@ TEST_CASE("page_layout: the parts of all ranks are the tensors, cut at pages")
       for (std::size_t r = 0; r < ranks; ++r) {
         std::size_t place = 0;
         for (const tensor_part& p : l.parts(r)) {
+          CHECK(l.is_cut(p.tensor) == (p.size < sizes[p.tensor]));
           CHECK(p.first % page_size == 0);
           CHECK(p.place == l.tensors()[p.tensor].begin + p.first);
           CHECK(p.place >= place);

@@ -2,11 +2,14 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "../bench/counted.hpp"
@@ -69,6 +72,45 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o = 
              const sharded_options& exchange = {}, bool has_masks = false)
 {
   compare<T>(first, second, o, exchange, [](auto&, int) {}, [](auto&, int) {}, has_masks);
+}
+
+// u = α·g/‖g‖ with the norm over all tensors that count; its second term counts their elements, as n does.
+struct unit_length {
+  static constexpr std::string_view kind = "unit_length";
+  static constexpr bool reads_second_moment = false;
+  static constexpr gradus::scope sums_over = gradus::scope::model;
+  static constexpr std::array terms{gradus::summed::squares, gradus::summed::values};
+
+  template <class T>
+  struct formula {
+    T lr;
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V) const noexcept
+    {
+      return V(lr);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE void term(V* to, V, V g, V, V) const noexcept
+    {
+      to[0] = g;
+      to[1] = V(1);
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
+  {
+    return {T(k.lr)};
+  }
+  GRADUS_HOST_DEVICE gradus::step_factors finish(const double* sums, double n,
+                                                 const gradus::step_scalars&) const noexcept
+  {
+    return {sums[1] == n ? 1 / std::sqrt(sums[0]) : 0, 1};
+  }
+};
+constexpr auto descent(double lr)
+{
+  return gradus::compose(lr, gradus::first_moment::none{}, gradus::second_moment::none{}, unit_length{},
+                         gradus::decay::none{});
 }
 
 using small = sharded<gradus::adamw, float, thread_rank>;
@@ -144,6 +186,55 @@ TEST_CASE("sharded: frozen tensors, new hyperparameters and the seed are followe
   compare<gradus::precision<float, float, gradus::bfloat16>>(
       first, second, {}, {}, [](auto& opt, int t) { opt.set_seed(std::uint64_t(t)); },
       [](auto& plain, int t) { plain.opt.set_seed(std::uint64_t(t)); });
+}
+
+TEST_CASE("sharded: sums over tensors that several ranks have, and over the model")
+{
+  using gradus::bfloat16, gradus::block8, gradus::precision;
+  const step_options clipped{.max_grad_norm = 10, .skip_nonfinite = true};
+  const sharded_options buckets{.bucket = small_bucket};
+  const gradus::lamb first{.lr = 0.01, .weight_decay = 0.1}, second{.lr = 0.02};
+  compare<double>(first, second, clipped, buckets);
+  compare<float>(first, second);
+  compare<double>(first, second, {}, {}, true);
+  compare<precision<bfloat16, float, block8, float>>(first, second, {}, buckets);
+  const gradus::stable_adamw stable{.lr = 0.01, .weight_decay = 0.1}, slower{.lr = 0.001};
+  compare<double>(stable, slower, clipped, buckets, true);
+  compare<float>(gradus::cautious_adamw{.lr = 0.01}, gradus::cautious_adamw{.lr = 0.001}, {}, buckets);
+  compare<double>(descent(0.5), descent(0.25), {}, buckets);
+  compare<double>(descent(0.5), descent(0.25), {}, {}, true);
+  compare<double>(
+      first, second, {}, buckets,
+      [](auto& opt, int t) { t % 2 ? opt.freeze(sharded_name(5)) : opt.unfreeze(sharded_name(5)); },
+      [](auto& plain, int t) { t % 2 ? plain.opt.freeze(plain.handles[5]) : plain.opt.unfreeze(plain.handles[5]); });
+}
+
+TEST_CASE("sharded: what sums over tensors cost, and a refused step between others")
+{
+  const auto thrown = on_ranks(3, [&](thread_rank& threads) {
+    bench::counted world(threads);
+    sharded<gradus::lamb, double, bench::counted<thread_rank>> opt(world, {});
+    opt.add("cut", 9 * gradus::page_size);
+    opt.add("whole", 100);
+    opt.commit();
+    for (double& x : opt.parameters("cut"))
+      x = 1;
+    for (int t = 0; t < 3; ++t) {
+      for (double& g : opt.all_gradients())
+        g = 0.5;
+      if (t == 1) {
+        CHECK_THROWS_AS(opt.step({.lr_scale = world.rank() == 1 ? -1.0 : 1.0}), std::invalid_argument);
+        continue;
+      }
+      world.sent = {};
+      CHECK(opt.step({.max_grad_norm = 1}).applied);
+      CHECK(opt.step_count("whole") == std::uint64_t(t == 0 ? 1 : 2));
+      // Two terms and a count of one tensor, beside the usual scalars.
+      CHECK(world.sent.scalars == 616 + 3 * 568 + 48);
+      CHECK(world.sent.calls == 4);
+    }
+  });
+  CHECK(thrown == std::vector<std::string>(3));
 }
 
 TEST_CASE("sharded: elements that are not trained, and padding")

@@ -639,6 +639,15 @@ class sharded {
       bucket.end = parameters_.get() + all.end;
       bucket.slice = layout_.slice(b, rank).size() * sizeof(parameter_type);
     }
+    if constexpr (rule_type::sums) {
+      for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if (!rule_type::sums_over_model && layout_.is_cut(i)) {
+          const auto whole = span_of(i);
+          talk_.cuts.push_back({whole.data(), whole.data() + whole.size()});
+        }
+      constexpr std::size_t terms = detail::term_count<decltype(rule_type::step_size)>();
+      talk_.reserve(terms, terms + 1);
+    }
     for (const detail::tensor_part& p : layout_.parts(rank)) {
       const tensor& x = tensors_[p.tensor];
       std::string name(1, '\0');
