@@ -570,4 +570,5 @@ def main():
     print(o.folder / "report.md")
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 // A step of a sharded optimizer over MPI, beside the plain loop that an MPI program would write: MPI_Reduce_scatter_block, a
-// step of this rank's slice, MPI_Allgather. AdamW in float, one tensor, and the bytes that a rank sends and
-// keeps, which follow from the layout.
+// step of this rank's slice, MPI_Allgather. AdamW in float on one tensor. Also what a rank sends and keeps, in bytes and as
+// a multiple of the least possible, and how often gradus allocates memory in a step. `./dev bench --ranks` runs it.
 //
 //   mpirun -n 4 sharded [MILLIONS OF PARAMETERS]
 
@@ -9,12 +9,38 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <span>
-#include <string>
 #include <vector>
 
 #include <gradus/comm/mpi.hpp>
 #include <gradus/distributed.hpp>
+
+#include "counted.hpp"
+
+// ── every operator new of this program, counted ──────────────────────────────────────────────────────────────────────
+
+namespace {
+
+long allocations = 0;
+
+void* allocate(std::size_t n, std::size_t alignment)
+{
+  ++allocations;
+  if (void* const p = std::aligned_alloc(alignment, (n + alignment - 1) / alignment * alignment + (n == 0) * alignment))
+    return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void release(void* p) noexcept { std::free(p); }
+
+}  // namespace
+
+void* operator new(std::size_t n) { return allocate(n, alignof(std::max_align_t)); }
+void* operator new(std::size_t n, std::align_val_t a) { return allocate(n, std::size_t(a)); }
+void operator delete(void* p) noexcept { release(p); }
+void operator delete(void* p, std::size_t) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
 
 namespace {
 
@@ -38,21 +64,37 @@ double median_of(const F& step)
   return times[repeats / 2];
 }
 
-void print(const gradus::comm::mpi& world, const char* what, double ms, double sent, double state, double ideal_bytes,
-           double ideal_state)
+struct row {
+  const char* what;
+  double ms;
+  bench::traffic sent;
+  double state;
+  long allocations;
+};
+
+// \param n  the number of parameters
+void print(std::size_t ranks, std::size_t n, const row& x)
 {
-  if (world.rank() == 0)
-    std::printf("%-44s %9.1f ms  sent %8.2f MB (%.4f of the ideal)  state %8.2f MB (%.4f)\n", what, ms, sent / 1e6,
-                ideal_bytes > 0 ? sent / ideal_bytes : 1, state / 1e6, state / ideal_state);
+  const double share = double(n) * sizeof(float) / double(ranks), ideal = share * double(ranks - 1);
+  const auto times = [](double bytes, double of) { return of > 0 ? bytes / of : 1; };
+  std::printf("%-46s %8.1f %9.2f %7.4f %9.2f %7.4f %8llu %9.2f %7.4f %5ld\n", x.what, x.ms,
+              double(x.sent.gradients) / 1e6, times(double(x.sent.gradients), ideal), double(x.sent.parameters) / 1e6,
+              times(double(x.sent.parameters), ideal), static_cast<unsigned long long>(x.sent.scalars), x.state / 1e6,
+              times(x.state, 2 * share), x.allocations);
 }
 
 void run(std::size_t n)
 {
   gradus::comm::mpi world;
-  const double ranks = double(world.size()), ideal = 2 * double(n) * sizeof(float) * (ranks - 1) / ranks,
-               ideal_state = 2 * double(n) * sizeof(float) / ranks;
+  const std::size_t ranks = world.size();
+  const bool speaks = world.rank() == 0;
+  if (speaks) {
+    std::printf("%zu ranks, %g million parameters; what rank 0 sends, in MB and as a multiple of the least possible\n",
+                ranks, double(n) / 1e6);
+    std::printf("%-46s %8s %17s %17s %8s %17s %5s\n", "", "ms", "gradients", "parameters", "scalars", "state", "new");
+  }
   {
-    const std::size_t slice = (n + world.size() - 1) / world.size(), padded = slice * world.size();
+    const std::size_t slice = (n + ranks - 1) / ranks, padded = slice * ranks;
     std::vector<float> weights(padded, 1), gradients(padded, 0.1f), sum(slice);
     gradus::optimizer<gradus::adamw> opt;
     opt.add(std::span(weights).subspan(world.rank() * slice, slice), sum);
@@ -61,19 +103,29 @@ void run(std::size_t n)
       opt.step();
       MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, weights.data(), int(slice), MPI_FLOAT, MPI_COMM_WORLD);
     });
-    print(world, "reduce-scatter, step, all-gather by hand", ms, ideal, double(opt.state_bytes()), ideal, ideal_state);
+    const std::size_t sent = slice * sizeof(float) * (ranks - 1);
+    if (speaks)
+      print(ranks, n,
+            {"reduce-scatter, step, all-gather by hand",
+             ms,
+             {.gradients = sent, .parameters = sent},
+             double(opt.state_bytes()),
+             0});
   }
   const auto sharded = [&](const char* what, gradus::reduction order, std::size_t bucket,
                            const gradus::step_options& o) {
-    gradus::sharded opt(world, gradus::adamw{}, {.bucket = bucket, .reduction = order});
+    bench::counted counting(world);
+    gradus::sharded opt(counting, gradus::adamw{}, {.bucket = bucket, .reduction = order});
     opt.add("w", n);
     opt.commit();
     for (float& g : opt.all_gradients())
       g = 0.1f;
     const double ms = median_of([&] { opt.step(o); });
-    // Gradients and parameters, and 616 bytes of scalars.
-    const double sent = 2 * double(opt.elements_of_rank()) * sizeof(float) * (ranks - 1) + (ranks > 1 ? 616 : 0);
-    print(world, what, ms, sent, double(opt.state_bytes()), ideal, ideal_state);
+    counting.sent = {};
+    const long before = allocations;
+    opt.step(o);
+    if (speaks)
+      print(ranks, n, {what, ms, counting.sent, double(opt.state_bytes()), allocations - before});
   };
   const std::size_t whole = n * sizeof(float), eighth = whole / 8;
   const gradus::step_options clipped{.max_grad_norm = 1, .skip_nonfinite = true};
@@ -90,10 +142,11 @@ int main(int argc, char** argv)
 {
   MPI_Init(&argc, &argv);
   const double millions = argc > 1 ? std::atof(argv[1]) : 16;
-  if (millions >= 0.1 && millions <= 1000)
+  const bool is_known = millions >= 0.1 && millions <= 1000;
+  if (is_known)
     run(std::size_t(millions * 1e6));
   else
     std::fprintf(stderr, "sharded: %g million parameters; expected 0.1 to 1000\n", millions);
   MPI_Finalize();
-  return 0;
+  return is_known ? 0 : 1;
 }

@@ -38,7 +38,7 @@ expect 0 compile_fail test --help
 expect 0 rules/decay test --help
 expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
-for word in --full --model gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
+for word in --full --model --ranks gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
 expect 0 'Images a step' demo --epochs 3 --help
 expect 0 '--ranks' demo --help
 expect 1 'goes with --epochs and --images' demo --ranks 2 --lr 1
@@ -69,6 +69,7 @@ expect 2 '"--epoch"' demo --epoch 3
 expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
 expect 2 '"tenth"' demo tenth
 expect 2 '"--ful"' bench --ful
+expect 1 'bench --ranks takes nothing else' bench --ranks --full
 expect 2 '"--ful"' bench --model gpt2 --ful
 expect 2 '"gpt2"' bench gpt2
 expect 2 '"gpt2"' bench --full gpt2

@@ -367,7 +367,7 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
-    if (rule_type::sums)
+    if (rule_type::sums && !detail::shares_tensors<Backend>)
       detail::fail("tensor " + detail::quote(x.name) +
                    " is to be a part of a larger one; expected a whole tensor, because this step size needs sums over "
                    "all its elements");

@@ -29,6 +29,8 @@
 #include <gradus/distributed.hpp>
 #include <gradus/gradus.hpp>
 
+#include "../bench/counted.hpp"
+
 #include "support/folder.hpp"
 #include "support/random.hpp"
 #include "support/tensors.hpp"
@@ -362,6 +364,8 @@ void for_each_case(const F& f)
     run_options{.name = "adamw_16_8", .exchange = many, .step = clipped, .writes = true});
   f(precision<bfloat16, bfloat16, bfloat16, remainder16>(), adams{.lr = 0.01, .weight_decay = 0.1},
     run_options{.name = "adams_remainders", .exchange = many, .writes = true});
+  f(double(), lamb{.lr = 0.01, .weight_decay = 0.1},
+    run_options{.name = "lamb", .exchange = many, .nan_in_step_2 = true, .step = skips, .writes = true});
   // Sums that are rounded: in the order of the ranks, with any bucket, and in the order of a tree.
   f(double(), adamw{.lr = 0.01}, run_options{.name = "in_order", .exchange = many, .what = kind::any, .step = clipped});
   f(double(), adamw{.lr = 0.01},
@@ -405,9 +409,10 @@ void microbatches(world_type& world)
 }
 
 // A step allocates nothing, but in MPI.
-void allocations_of_steps(world_type& world)
+template <class Recipe>
+void allocations_of_steps(world_type& world, const Recipe& recipe)
 {
-  sharded<gradus::adams, float> opt(world, {.weight_decay = 0.1}, {.bucket = small_bucket, .timeout = 60s});
+  sharded<Recipe, float> opt(world, recipe, {.bucket = small_bucket, .timeout = 60s});
   add_all(opt);
   set_start(opt);
   std::vector<std::string> names;
@@ -421,6 +426,27 @@ void allocations_of_steps(world_type& world)
     const long made = allocations - before;
     expect(t < 2 || made == 0, "a step allocates nothing, and not " + std::to_string(made) + " times");
   }
+}
+
+// The bytes that a rank sends in a step and keeps, against the least possible.
+void bytes_of_a_step(world_type& world)
+{
+  const std::size_t ranks = world.size(), n = 100 * ranks * gradus::page_size + 1;
+  bench::counted counting(world);
+  gradus::sharded<gradus::adamw, float, bench::counted<world_type>> opt(counting, {},
+                                                                        {.bucket = n / 2, .timeout = 60s});
+  opt.add("w", n);
+  opt.commit();
+  counting.sent = {};
+  opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+  const double share = double(n) * sizeof(float) / double(ranks), ideal = share * double(ranks - 1);
+  for (const std::uint64_t way : {counting.sent.gradients, counting.sent.parameters})
+    expect(double(way) >= ideal && double(way) <= 1.01 * ideal, "a rank sends " + std::to_string(way) +
+                                                                    " bytes each way, of which " +
+                                                                    std::to_string(ideal) + " are needed");
+  expect(counting.sent.scalars <= 700, "scalars of " + std::to_string(counting.sent.scalars) + " bytes");
+  expect(double(opt.state_bytes()) <= 1.03 * 2 * share,
+         "a rank's state of " + std::to_string(opt.state_bytes()) + " bytes");
 }
 
 // Collective calls that are cut, because an MPI call counts in int.
@@ -534,7 +560,9 @@ int main(int argc, char** argv)
         compare<T>(world, words[1], words.size() > 2 ? words[2] : "", recipe, o);
       });
       microbatches(world);
-      allocations_of_steps(world);
+      allocations_of_steps(world, gradus::adams{.weight_decay = 0.1});
+      allocations_of_steps(world, gradus::lamb{});
+      bytes_of_a_step(world);
       cut_calls();
       if (world.rank() == 0)
         std::ofstream(words[1] + "/hashes." + std::to_string(world.size())) << hashes;

@@ -52,7 +52,7 @@ else
   expect $n names "the ranks' lists differ in commit(): tensor 1 is \"b\" of 100 elements on rank 0, and another, or in another group, on rank $((n - 1))" $n
   expect $n sizes "tensor 1 is \"b\" of 100 elements on rank 0" $n
   expect $n lists "tensor 2 is missing on rank 0" $n
-  expect $n hyperparameters "different hyperparameters, options or frozen tensors" $n
+  expect $n hyperparameters "different hyperparameters, options, masks or frozen tensors" $n
   expect $n options "the ranks disagree in step 2" $n
   expect $n freeze "the ranks disagree in step 2" $n
   expect $n refused "step 2 failed on rank $((n - 1))" $((n - 1))

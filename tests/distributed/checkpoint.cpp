@@ -23,10 +23,10 @@ constexpr std::size_t small_bucket = 8 * gradus::page_size * sizeof(float);
 
 // Saves a run half-way with several numbers of ranks, and goes on with others and with the plain optimizer.
 template <class T, class Recipe>
-void resume(const Recipe& first, const Recipe& second, const gradus::step_options& o = {})
+void resume(const Recipe& first, const Recipe& second, const gradus::step_options& o = {}, bool has_masks = false)
 {
   const folder files("sharded");
-  whole_model<Recipe, T> plain(first, second);
+  whole_model<Recipe, T> plain(first, second, has_masks);
   for (int t = 0; t < steps; ++t) {
     plain.compute(t);
     plain.opt.step(o);
@@ -41,7 +41,7 @@ void resume(const Recipe& first, const Recipe& second, const gradus::step_option
     const auto thrown = on_ranks(ranks, [&](thread_rank& world) {
       {
         sharded<Recipe, T, thread_rank> opt(world, first, {.bucket = small_bucket});
-        add_sharded_model(opt, second);
+        add_sharded_model(opt, second, has_masks);
         for (int t = 0; t < half; ++t) {
           compute_sharded(opt, world, t);
           opt.step(o);
@@ -51,7 +51,7 @@ void resume(const Recipe& first, const Recipe& second, const gradus::step_option
       Recipe other = first;
       other.lr *= 10;  // which the file replaces
       sharded<Recipe, T, thread_rank> opt(world, other);
-      add_sharded_model(opt, second);
+      add_sharded_model(opt, second, has_masks);
       for (auto& p : opt.parameters(sharded_name(1)))
         p = {};
       const auto report = gradus::load(opt, files / ("half." + from));
@@ -67,7 +67,7 @@ void resume(const Recipe& first, const Recipe& second, const gradus::step_option
     CHECK(content(files / ("half." + mine)) == content(files / "half.0"));
     CHECK(content(files / ("end." + mine)) == content(files / "end.0"));
     from = mine;
-    whole_model<Recipe, T> resumed(first, second);
+    whole_model<Recipe, T> resumed(first, second, has_masks);
     gradus::load(resumed.opt, files / ("half." + mine));
     for (int t = half; t < steps; ++t) {
       resumed.compute(t);
@@ -98,6 +98,10 @@ TEST_CASE("save, load: any number of ranks writes and goes on with the plain opt
   const gradus::adamw first{.lr = 0.01, .weight_decay = 0.1}, second{.lr = 0.02};
   resume<precision<bfloat16, float, block8, float>>(first, second);
   resume<precision<bfloat16, float, bfloat16, remainder16>>(first, second);
+  // Masks are state, too.
+  resume<precision<bfloat16, float, bfloat16, remainder16>>(first, second, {}, true);
+  resume<double>(gradus::adams{.lr = 0.01, .weight_decay = 0.1}, gradus::adams{.lr = 0.02, .weight_decay = 0.1}, {},
+                 true);
 }
 
 TEST_CASE("load: frozen tensors are frozen again, on all ranks")

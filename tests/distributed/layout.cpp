@@ -58,6 +58,7 @@ TEST_CASE("page_layout: the parts of all ranks are the tensors, cut at pages")
       for (std::size_t r = 0; r < ranks; ++r) {
         std::size_t place = 0;
         for (const tensor_part& p : l.parts(r)) {
+          CHECK(l.is_cut(p.tensor) == (p.size < sizes[p.tensor]));
           CHECK(p.first % page_size == 0);
           CHECK(p.place == l.tensors()[p.tensor].begin + p.first);
           CHECK(p.place >= place);
@@ -90,7 +91,8 @@ TEST_CASE("page_layout: buckets are cut into equal slices, and together are the 
   CHECK(l.of_rank() == l.elements() / 3);
 }
 
-TEST_CASE("page_layout: from 32 pages a rank on, no shard is 3 % larger than the mean, whatever the buckets")
+TEST_CASE(
+    "page_layout: a shard is a page larger than the mean at most, 3 % from 34 pages a rank on, whatever the buckets")
 {
   // The sizes of a transformer's tensors.
   std::vector<std::size_t> sizes{50257 * 64, 1024 * 64};
@@ -104,7 +106,7 @@ TEST_CASE("page_layout: from 32 pages a rank on, no shard is 3 % larger than the
   for (const std::size_t ranks : {1u, 2u, 3u, 8u, 25u})
     for (const std::size_t bucket : {std::size_t(1) << 18, std::size_t(1) << 40}) {
       const page_layout l(sizes, ranks, bucket);
-      REQUIRE(elements / ranks >= 32 * page_size);
+      REQUIRE(elements / ranks >= 34 * page_size);
       CHECK(double(l.of_rank()) <= 1.03 * double(elements) / double(ranks));
     }
 }

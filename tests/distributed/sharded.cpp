@@ -2,12 +2,17 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "../bench/counted.hpp"
 
 #include "support/sharded_model.hpp"
 
@@ -30,9 +35,9 @@ bool same(const step_report& a, const step_report& b)
 // \param change(opt, t)     before step t; the plain optimizer is changed by plain_change
 template <class T, class Recipe, class Change, class PlainChange>
 void compare(const Recipe& first, const Recipe& second, const step_options& o, const sharded_options& exchange,
-             const Change& change, const PlainChange& plain_change)
+             const Change& change, const PlainChange& plain_change, bool has_masks = false)
 {
-  whole_model<Recipe, T> plain(first, second);
+  whole_model<Recipe, T> plain(first, second, has_masks);
   std::vector<std::string> expected;
   std::vector<step_report> reports;
   for (int t = 0; t < steps; ++t) {
@@ -45,7 +50,7 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o, c
     std::atomic<int> good = 0;
     const auto thrown = on_ranks(ranks, [&](thread_rank& world) {
       sharded<Recipe, T, thread_rank> opt(world, first, exchange);
-      add_sharded_model(opt, second);
+      add_sharded_model(opt, second, has_masks);
       for (int t = 0; t < steps; ++t) {
         change(opt, t);
         compute_sharded(opt, world, t);
@@ -64,9 +69,48 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o, c
 }
 template <class T = float, class Recipe>
 void compare(const Recipe& first, const Recipe& second, const step_options& o = {},
-             const sharded_options& exchange = {})
+             const sharded_options& exchange = {}, bool has_masks = false)
 {
-  compare<T>(first, second, o, exchange, [](auto&, int) {}, [](auto&, int) {});
+  compare<T>(first, second, o, exchange, [](auto&, int) {}, [](auto&, int) {}, has_masks);
+}
+
+// u = α·g/‖g‖ with the norm over all tensors that count; its second term counts their elements, as n does.
+struct unit_length {
+  static constexpr std::string_view kind = "unit_length";
+  static constexpr bool reads_second_moment = false;
+  static constexpr gradus::scope sums_over = gradus::scope::model;
+  static constexpr std::array terms{gradus::summed::squares, gradus::summed::values};
+
+  template <class T>
+  struct formula {
+    T lr;
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V) const noexcept
+    {
+      return V(lr);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE void term(V* to, V, V g, V, V) const noexcept
+    {
+      to[0] = g;
+      to[1] = V(1);
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
+  {
+    return {T(k.lr)};
+  }
+  GRADUS_HOST_DEVICE gradus::step_factors finish(const double* sums, double n,
+                                                 const gradus::step_scalars&) const noexcept
+  {
+    return {sums[1] == n ? 1 / std::sqrt(sums[0]) : 0, 1};
+  }
+};
+constexpr auto descent(double lr)
+{
+  return gradus::compose(lr, gradus::first_moment::none{}, gradus::second_moment::none{}, unit_length{},
+                         gradus::decay::none{});
 }
 
 using small = sharded<gradus::adamw, float, thread_rank>;
@@ -144,6 +188,115 @@ TEST_CASE("sharded: frozen tensors, new hyperparameters and the seed are followe
       [](auto& plain, int t) { plain.opt.set_seed(std::uint64_t(t)); });
 }
 
+TEST_CASE("sharded: sums over tensors that several ranks have, and over the model")
+{
+  using gradus::bfloat16, gradus::block8, gradus::precision;
+  const step_options clipped{.max_grad_norm = 10, .skip_nonfinite = true};
+  const sharded_options buckets{.bucket = small_bucket};
+  const gradus::lamb first{.lr = 0.01, .weight_decay = 0.1}, second{.lr = 0.02};
+  compare<double>(first, second, clipped, buckets);
+  compare<float>(first, second);
+  compare<double>(first, second, {}, {}, true);
+  compare<precision<bfloat16, float, block8, float>>(first, second, {}, buckets);
+  const gradus::stable_adamw stable{.lr = 0.01, .weight_decay = 0.1}, slower{.lr = 0.001};
+  compare<double>(stable, slower, clipped, buckets, true);
+  compare<float>(gradus::cautious_adamw{.lr = 0.01}, gradus::cautious_adamw{.lr = 0.001}, {}, buckets);
+  compare<double>(descent(0.5), descent(0.25), {}, buckets);
+  compare<double>(descent(0.5), descent(0.25), {}, {}, true);
+  compare<double>(
+      first, second, {}, buckets,
+      [](auto& opt, int t) { t % 2 ? opt.freeze(sharded_name(5)) : opt.unfreeze(sharded_name(5)); },
+      [](auto& plain, int t) { t % 2 ? plain.opt.freeze(plain.handles[5]) : plain.opt.unfreeze(plain.handles[5]); });
+}
+
+TEST_CASE("sharded: what sums over tensors cost, and a refused step between others")
+{
+  const auto thrown = on_ranks(3, [&](thread_rank& threads) {
+    bench::counted world(threads);
+    sharded<gradus::lamb, double, bench::counted<thread_rank>> opt(world, {});
+    opt.add("cut", 9 * gradus::page_size);
+    opt.add("whole", 100);
+    opt.commit();
+    for (double& x : opt.parameters("cut"))
+      x = 1;
+    for (int t = 0; t < 3; ++t) {
+      for (double& g : opt.all_gradients())
+        g = 0.5;
+      if (t == 1) {
+        CHECK_THROWS_AS(opt.step({.lr_scale = world.rank() == 1 ? -1.0 : 1.0}), std::invalid_argument);
+        continue;
+      }
+      world.sent = {};
+      CHECK(opt.step({.max_grad_norm = 1}).applied);
+      CHECK(opt.step_count("whole") == std::uint64_t(t == 0 ? 1 : 2));
+      // Two terms and a count of one tensor, beside the usual scalars.
+      CHECK(world.sent.scalars == 616 + 3 * 568 + 48);
+      CHECK(world.sent.calls == 4);
+    }
+  });
+  CHECK(thrown == std::vector<std::string>(3));
+}
+
+TEST_CASE("sharded: elements that are not trained, and padding")
+{
+  using gradus::bfloat16, gradus::precision, gradus::remainder16;
+  const gradus::adams first{.lr = 0.01, .weight_decay = 0.1}, second{.lr = 0.02, .weight_decay = 0.1};
+  const step_options clipped{.max_grad_norm = 10, .skip_nonfinite = true};
+  compare<double>(first, second, clipped, {.bucket = small_bucket}, true);
+  compare<precision<bfloat16, float, bfloat16, remainder16>>(first, second, {}, {}, true);
+  // Padding, also of a tensor that has taken steps.
+  const auto is_padding = [](std::size_t i) { return i % 11 == 3; };
+  const auto when = [](int t) { return t == 0 ? 1u : t == 2 ? 5u : 7u; };
+  compare<double>(
+      first, second, clipped, {}, [&](auto& opt, int t) { opt.set_padding(sharded_name(when(t)), is_padding); },
+      [&](auto& plain, int t) { plain.opt.set_padding(plain.handles[when(t)], is_padding); });
+}
+
+TEST_CASE("sharded: masks that differ, or do not fit")
+{
+  for (const int what : {0, 1, 2}) {
+    const auto thrown = on_ranks(2, [&](thread_rank& world) {
+      small opt(world, {});
+      const bool odd = world.rank() == 1;
+      const auto is_trained = [&](std::size_t i) { return i > 5 || (odd && what == 0); };
+      if (odd && what == 1)
+        opt.add("a", 5000);
+      else
+        opt.add("a", 5000, gradus::trained_mask(is_trained));
+      opt.add("b", 100);
+      opt.commit();
+      if (what == 2 && odd)
+        opt.set_padding("b", [](std::size_t i) { return i > 5; });
+      opt.step();
+    });
+    for (const auto& t : thrown)
+      CHECK(t.starts_with(what == 2 ? "gradus: the ranks disagree in step 1"
+                                    : "gradus: the ranks have the same tensors in commit(), and different "
+                                      "hyperparameters, options, masks or frozen tensors"));
+  }
+  thread_group group(1);
+  thread_rank world(group, 0);
+  const auto refused = [](const std::string& expected, const auto& f) {
+    CHECK_THROWS_WITH_AS(f(), ("gradus: " + expected).c_str(), std::invalid_argument);
+  };
+  small opt(world, {});
+  const std::vector<bool> three(3, true);
+  refused("size of the mask of tensor \"a\" is 3; expected 5, the size of its parameters",
+          [&] { opt.add("a", 5, gradus::trained_mask(three)); });
+  CHECK(opt.add("a", 3, gradus::trained_mask(three)) == "a");
+  opt.add("b", 5);
+  refused("commit() was not called; expected it after the last add()", [&] { opt.set_padding("b", three); });
+  opt.commit();
+  refused("size of the padding mask of tensor \"b\" is 3; expected 5, the size of its parameters",
+          [&] { opt.set_padding("b", three); });
+  refused("tensor \"a\" has a mask of trained elements; expected none with set_padding: let the mask leave out padding",
+          [&] { opt.set_padding("a", three); });
+  sharded<gradus::adamw, gradus::precision<float, float, gradus::block8>, thread_rank> codes(world, {});
+  refused("the mask of tensor \"a\" is given; expected none with 8-bit state, because a block is encoded as a whole; "
+          "choose a precision with another state",
+          [&] { codes.add("a", 3, gradus::trained_mask(three)); });
+}
+
 TEST_CASE("sharded: a NaN on one rank skips the step on all, and later steps are as if it had not been")
 {
   for (const std::size_t bad : {0u, 2u}) {
@@ -218,39 +371,68 @@ TEST_CASE("sharded: microbatches in a tree give the bits of one rank")
   CHECK(three.size() == 20000);
 }
 
-TEST_CASE("sharded: the bytes of a step, in three collectives")
+TEST_CASE("sharded: the bytes that a rank sends in a step, in three collectives")
 {
-  thread_group group(4);
-  const std::size_t n = 400 * gradus::page_size;
-  const auto thrown = on_ranks(
-      4,
-      [&](thread_rank& world) {
-        sharded<gradus::adams, float, thread_rank> opt(world, {.weight_decay = 0.1});
-        opt.add("w", n);
-        opt.commit();
-        opt.step();  // also adds up the sums of moments
-        if (world.rank() == 0)
-          group.bytes = group.scalars = group.collectives = 0;
-        opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
-      },
-      &group);
-  CHECK(thrown == std::vector<std::string>(4));
-  CHECK(group.collectives == 3);
-  CHECK(group.bytes <= 1.01 * 2 * double(n) * sizeof(float) * 3 / 4);
-  CHECK(group.scalars <= 700);
+  for (const std::size_t ranks : {1u, 2u, 4u, 8u}) {
+    const std::size_t n = 100 * ranks * gradus::page_size + 1;  // a page too many for equal shards
+    const auto thrown = on_ranks(ranks, [&](thread_rank& threads) {
+      bench::counted world(threads);
+      sharded<gradus::adams, float, bench::counted<thread_rank>> opt(world, {.weight_decay = 0.1});
+      opt.add("w", n);
+      opt.commit();
+      opt.step();  // also adds up the sums of moments
+      world.sent = {};
+      opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+      const double ideal = double(n) * sizeof(float) * double(ranks - 1) / double(ranks);
+      for (const std::uint64_t way : {world.sent.gradients, world.sent.parameters}) {
+        CHECK(double(way) >= ideal);
+        CHECK(double(way) <= 1.01 * ideal);
+      }
+      CHECK(world.sent.scalars == (ranks > 1 ? 616 : 0));
+      CHECK(world.sent.calls == (ranks > 1 ? 3 : 0));
+    });
+    CHECK(thrown == std::vector<std::string>(ranks));
+  }
 }
 
-TEST_CASE("sharded: a rank's memory is its share")
+TEST_CASE("sharded: the scalars of a step are at most 700 bytes for each cohort, and one call")
 {
-  std::atomic<std::size_t> state = 0;
-  on_ranks(8, [&](thread_rank& world) {
-    small opt(world, {});
-    opt.add("w", 64 * gradus::page_size + 7);
-    opt.commit();
-    CHECK(opt.elements_of_rank() <= 9 * gradus::page_size);
-    state += opt.state_bytes();
-  });
-  CHECK(state == (64 * gradus::page_size + 7) * 2 * sizeof(float));
+  for (const std::size_t groups : {1u, 2u, 5u}) {
+    const auto thrown = on_ranks(2, [&](thread_rank& threads) {
+      bench::counted world(threads);
+      sharded<gradus::adams, float, bench::counted<thread_rank>> opt(world, {.weight_decay = 0.1});
+      opt.add("w0", 5000);
+      for (std::size_t k = 1; k < groups; ++k)
+        opt.add("w" + std::to_string(k), 5000, opt.add_group({.beta2 = 0.9 + 0.01 * double(k), .weight_decay = 0.1}));
+      opt.commit();
+      opt.step();
+      world.sent = {};
+      opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+      CHECK(world.sent.scalars <= 700 * groups);
+      CHECK(world.sent.calls == 3);
+    });
+    CHECK(thrown == std::vector<std::string>(2));
+  }
+}
+
+TEST_CASE("sharded: a rank's memory is its share, or a page more")
+{
+  for (const std::size_t ranks : {1u, 2u, 4u, 8u})
+    for (const std::size_t more : {0u, 7u}) {
+      const std::size_t n = 32 * ranks * gradus::page_size + more;
+      std::atomic<std::size_t> state = 0;
+      const auto thrown = on_ranks(ranks, [&](thread_rank& world) {
+        small opt(world, {});
+        opt.add("a", 5 * gradus::page_size);
+        opt.add("b", n - 5 * gradus::page_size);
+        opt.commit();
+        CHECK(opt.elements_of_rank() == (more > 0 ? 33 : 32) * gradus::page_size);
+        CHECK(opt.state_bytes() <= opt.elements_of_rank() * 2 * sizeof(float));
+        state += opt.state_bytes();
+      });
+      CHECK(thrown == std::vector<std::string>(ranks));
+      CHECK(state == n * 2 * sizeof(float));
+    }
 }
 
 TEST_CASE("sharded: ranks that disagree get the same error, and nothing changes")
@@ -278,7 +460,7 @@ TEST_CASE("sharded: ranks that disagree get the same error, and nothing changes"
             opt.add("c", 3);
           opt.commit();
         });
-  fails("the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
+  fails("the ranks have the same tensors in commit(), and different hyperparameters, options, masks or frozen tensors; "
         "expected the same on every rank",
         [&](thread_rank& world) {
           small opt(world, {.lr = odd(world) ? 0.1 : 0.2});

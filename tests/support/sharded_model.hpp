@@ -42,13 +42,26 @@ inline double sharded_gradient(std::size_t k, std::size_t i, int t, std::size_t 
   return (rank == 0 ? sharded_gradient(k, i, t) : 0) + (ranks == 1 ? 0 : other(rank) - other((rank + 1) % ranks)) / 64;
 }
 
+// Of a model with masks, which tensors have one, and which elements are trained: none of some pages, some of others.
+inline bool sharded_masked(std::size_t k) { return k % 3 == 2 || k == 1; }
+inline bool sharded_trained(std::size_t k, std::size_t i)
+{
+  return i / gradus::page_size % 3 != 1 && (i * 7 + k) % 5 != 0;
+}
+
 // Adds the model's tensors to a sharded optimizer, every third one in a group of its own, and sets its weights.
 template <class Opt>
-void add_sharded_model(Opt& opt, const typename Opt::recipe_type& second)
+void add_sharded_model(Opt& opt, const typename Opt::recipe_type& second, bool has_masks = false)
 {
   const auto g = opt.add_group(second);
-  for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
-    opt.add(sharded_name(k), sharded_sizes[k], k % 3 == 1 ? std::optional(g) : std::nullopt);
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
+    const auto in = k % 3 == 1 ? std::optional(g) : std::nullopt;
+    const auto is_trained = [k](std::size_t i) { return sharded_trained(k, i); };
+    if (has_masks && sharded_masked(k))
+      opt.add(sharded_name(k), sharded_sizes[k], gradus::trained_mask(is_trained), in);
+    else
+      opt.add(sharded_name(k), sharded_sizes[k], in);
+  }
   opt.commit();
   for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
     const auto p = opt.parameters(sharded_name(k));
@@ -86,7 +99,7 @@ struct whole_model {
   gradus::optimizer<Recipe, T> opt;
   std::vector<gradus::tensor_handle> handles;
 
-  whole_model(const Recipe& first, const Recipe& second) : opt(first)
+  whole_model(const Recipe& first, const Recipe& second, bool has_masks = false) : opt(first)
   {
     const auto g = opt.add_group(second);
     for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
@@ -95,9 +108,13 @@ struct whole_model {
         weights.back().push_back(as_number<P>(sharded_start(k, i)));
       gradients.emplace_back(sharded_sizes[k]);
     }
-    for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+    for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
+      const auto is_trained = [k](std::size_t i) { return sharded_trained(k, i); };
+      const gradus::trained_mask mask(is_trained);
       handles.push_back(opt.add_spans(sharded_name(k), std::span(weights[k]), std::span<const G>(gradients[k]),
-                                      k % 3 == 1 ? std::optional(g) : std::nullopt));
+                                      k % 3 == 1 ? std::optional(g) : std::nullopt,
+                                      has_masks && sharded_masked(k) ? &mask : nullptr));
+    }
   }
   void compute(int t)
   {

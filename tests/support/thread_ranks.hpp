@@ -35,9 +35,6 @@ struct thread_group {
   std::size_t ranks;
   std::mutex guard;
   std::map<std::size_t, operation> operations;
-  std::uint64_t bytes = 0;  // that rank 0 sent in exchanges and gathers, to others
-  std::uint64_t scalars = 0;
-  std::size_t collectives = 0;
 };
 
 class thread_rank {
@@ -53,7 +50,6 @@ class thread_rank {
 
   request exchange(const void* from, void* to, std::size_t bytes)
   {
-    count(bytes * (size() - 1));
     return start("exchange", bytes, from, bytes * size(), [=, this](const thread_group::operation& o) {
       for (std::size_t r = 0; r < size(); ++r)
         std::memcpy(static_cast<char*>(to) + r * bytes, o.sent[r].data() + rank_ * bytes, bytes);
@@ -62,7 +58,6 @@ class thread_rank {
   template <class X>
   request reduce_scatter(const X* from, X* to, std::size_t n)
   {
-    count(n * sizeof(X) * (size() - 1));
     return start("reduce_scatter", n * sizeof(X), from, n * sizeof(X) * size(),
                  [=, this](const thread_group::operation& o) {
                    for (std::size_t i = 0; i < n; ++i) {
@@ -78,7 +73,6 @@ class thread_rank {
   }
   request all_gather(void* all, std::size_t bytes)
   {
-    count(bytes * (size() - 1));
     auto* const to = static_cast<char*>(all);
     return start("all_gather", bytes, to + rank_ * bytes, bytes, [=, this](const thread_group::operation& o) {
       for (std::size_t r = 0; r < size(); ++r)
@@ -88,11 +82,6 @@ class thread_rank {
   }
   request sum(std::int64_t* words, std::size_t n)
   {
-    if (rank_ == 0) {
-      const std::lock_guard lock(group_->guard);
-      group_->scalars += 8 * n;
-      ++group_->collectives;
-    }
     return start("sum", 8 * n, words, 8 * n, [=, this](const thread_group::operation& o) {
       for (std::size_t i = 0; i < n; ++i) {
         std::int64_t total = 0;
@@ -128,14 +117,6 @@ class thread_rank {
   [[noreturn]] void give_up(const std::string& sentence) { throw gave_up(sentence); }
 
  private:
-  void count(std::size_t bytes)
-  {
-    if (rank_ != 0)
-      return;
-    const std::lock_guard lock(group_->guard);
-    group_->bytes += bytes;
-    ++group_->collectives;
-  }
   request start(const std::string& kind, std::size_t size_of_it, const void* from, std::size_t bytes,
                 std::function<void(const thread_group::operation&)> finish)
   {
@@ -159,10 +140,9 @@ class thread_rank {
 
 // Runs f(communicator) on so many threads, and returns what each threw ("" for nothing).
 template <class F>
-std::vector<std::string> on_ranks(std::size_t n, const F& f, thread_group* given = nullptr)
+std::vector<std::string> on_ranks(std::size_t n, const F& f)
 {
-  thread_group own(n);
-  thread_group& g = given ? *given : own;
+  thread_group g(n);
   std::vector<std::string> thrown(n);
   std::vector<std::thread> threads;
   for (std::size_t r = 0; r < n; ++r)

@@ -66,6 +66,16 @@ class page_layout {
     const std::size_t n = buckets_[bucket].size() / ranks_, begin = buckets_[bucket].begin + rank * n;
     return {begin, begin + n};
   }
+  /// Whether a tensor has several parts.
+  bool is_cut(std::size_t tensor) const noexcept
+  {
+    const element_range& x = tensors_[tensor];
+    if (x.size() == 0)
+      return false;
+    const element_range& bucket = buckets_[x.begin / buckets_[0].size()];
+    const std::size_t n = bucket.size() / ranks_;
+    return (x.begin - bucket.begin) / n != (x.end - 1 - bucket.begin) / n;
+  }
   /// The number of elements of a rank's slices together.
   std::size_t of_rank() const noexcept { return elements_ / ranks_; }
 

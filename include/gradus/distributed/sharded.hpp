@@ -149,25 +149,18 @@ class sharded {
   std::string add(std::string_view name, std::size_t n, std::optional<group_handle> in = {},
                   in_norm counts = in_norm::counted)
   {
-    if (is_committed_)
-      detail::fail("tensor " + detail::quote(name) + " is added after commit(); expected all tensors before it");
-    if (name.find('\0') != name.npos)
-      detail::fail("name of a tensor has a zero byte; expected none");
-    std::string own(name);
-    for (std::size_t k = tensors_.size(); own.empty() || (name.empty() && places_.contains(own)); ++k)
-      own = "tensor" + std::to_string(k);
-    tensor added{own, n, in.value_or(group_handle{}), counts, {}};
-    places_.reserve(places_.size() + 1);
-    tensors_.reserve(tensors_.capacity() > tensors_.size() ? tensors_.capacity() : 2 * tensors_.size() + 1);
-    // An empty tensor, so that all ranks have the same names, groups and step counts in the same order.
-    added.anchor = inner_.add_spans(own, {}, std::span<const gradient_sum>(), in);
-    places_.emplace(own, tensors_.size());
-    tensors_.push_back(std::move(added));
-    outdate();
-    return own;
+    return add_tensor(name, n, in, counts, nullptr);
   }
   /// The same in a group of its own choice, without a norm of its own.
   std::string add(std::string_view name, std::size_t n, in_norm counts) { return add(name, n, {}, counts); }
+  /// The same for a tensor of which only some elements are trained. All ranks must give the same mask.
+  /// \param trained  for indices in the whole tensor; copied
+  /// \throws std::invalid_argument also for a mask of another length, and with 8-bit state
+  std::string add(std::string_view name, std::size_t n, const trained_mask& trained,
+                  std::optional<group_handle> in = {}, in_norm counts = in_norm::counted)
+  {
+    return add_tensor(name, n, in, counts, &trained);
+  }
 
   /// Ends the adding: the ranks agree on the list, lay it out and allocate. Collective. Parameters and gradients are then
   /// 0; set the parameters on all ranks, or on one and call `broadcast_parameters`.
@@ -216,6 +209,24 @@ class sharded {
   void unfreeze(std::string_view name)
   {
     for_parts(name, [this](const tensor_handle& h) { inner_.unfreeze(h); });
+  }
+  /// Marks elements of a tensor as padding, as optimizer::set_padding does. After `commit`; all ranks must mark the same.
+  /// \param is_padding  for indices in the whole tensor
+  void set_padding(std::string_view name, padding_mask is_padding)
+  {
+    const std::size_t i = committed(name);
+    tensor& x = tensors_[i];
+    if (x.is_masked)
+      detail::fail("tensor " + detail::quote(name) +
+                   " has a mask of trained elements; expected none with set_padding: let the mask leave out padding");
+    const std::vector<std::uint8_t> mask = copy_of("the padding mask", name, x.size, is_padding);
+    outdate();
+    // Of the empty tensor too, because all ranks must forget the sum of second moments.
+    inner_.set_padding(x.anchor, [](std::size_t) { return false; });
+    for (const rank_part& p : parts_)
+      if (p.tensor == i)
+        inner_.set_padding(p.handle, [&](std::size_t k) { return mask[p.first + k] != 0; });
+    x.padding_hash = detail::running_hash().add_bytes(mask.data(), mask.size()).value();
   }
   /// The number of steps that a tensor has taken.
   std::uint64_t step_count(std::string_view name) const { return inner_.step_count(tensors_[place(name)].anchor); }
@@ -455,11 +466,56 @@ class sharded {
     group_handle group;
     in_norm counts;
     tensor_handle anchor;
+    bool is_masked = false;
+    std::vector<std::uint8_t> trained = {};  // until commit: the mask
+    std::uint64_t mask_hash = 0, padding_hash = 0;
   };
   /// A part that this rank steps.
   struct rank_part : detail::tensor_part {
     tensor_handle handle;
   };
+  /// \param trained  null if all elements are
+  std::string add_tensor(std::string_view name, std::size_t n, const std::optional<group_handle>& in, in_norm counts,
+                         const trained_mask* trained)
+  {
+    if (is_committed_)
+      detail::fail("tensor " + detail::quote(name) + " is added after commit(); expected all tensors before it");
+    if (name.find('\0') != name.npos)
+      detail::fail("name of a tensor has a zero byte; expected none");
+    std::string own(name);
+    for (std::size_t k = tensors_.size(); own.empty() || (name.empty() && places_.contains(own)); ++k)
+      own = "tensor" + std::to_string(k);
+    tensor added{own, n, in.value_or(group_handle{}), counts, {}};
+    if (trained) {
+      if constexpr (std::is_same_v<typename given::state_type, block8>)
+        detail::fail("the mask of tensor " + detail::quote(own) +
+                     " is given; expected none with 8-bit state, because a block is encoded as a whole; choose a "
+                     "precision with another state");
+      added.trained = copy_of("the mask", own, n, *trained);
+      added.is_masked = n > 0;
+      added.mask_hash = detail::running_hash().add_bytes(added.trained.data(), n).value();
+    }
+    places_.reserve(places_.size() + 1);
+    tensors_.reserve(tensors_.capacity() > tensors_.size() ? tensors_.capacity() : 2 * tensors_.size() + 1);
+    // An empty tensor, so that all ranks have the same names, groups and step counts in the same order.
+    added.anchor = inner_.add_spans(own, {}, std::span<const gradient_sum>(), in);
+    places_.emplace(own, tensors_.size());
+    tensors_.push_back(std::move(added));
+    outdate();
+    return own;
+  }
+  /// A mask's answers for n elements, 1 or 0 each.
+  template <class Mask>
+  static std::vector<std::uint8_t> copy_of(const char* what, std::string_view name, std::size_t n, const Mask& mask)
+  {
+    if (mask.size().value_or(n) != n)
+      detail::fail("size of " + std::string(what) + " of tensor " + detail::quote(name) + " is " +
+                   std::to_string(*mask.size()) + "; expected " + std::to_string(n) + ", the size of its parameters");
+    std::vector<std::uint8_t> copy(n);
+    for (std::size_t i = 0; i < n; ++i)
+      copy[i] = mask(i);
+    return copy;
+  }
   std::size_t place(std::string_view name) const
   {
     const auto found = places_.find(std::string(name));
@@ -526,7 +582,7 @@ class sharded {
         h.add(name).add(value);
     }
     for (const tensor& x : tensors_)
-      h.add(hash_of(x));
+      h.add(hash_of(x)).add(x.mask_hash).add(x.padding_hash);
     std::size_t i = 0;
     inner_.visit_tensors([&](std::string_view, auto, std::size_t, bool takes_part) {
       if (i++ < tensors_.size())
@@ -584,18 +640,31 @@ class sharded {
       bucket.end = parameters_.get() + all.end;
       bucket.slice = layout_.slice(b, rank).size() * sizeof(parameter_type);
     }
+    if constexpr (rule_type::sums) {
+      for (std::size_t i = 0; i < tensors_.size(); ++i)
+        if (!rule_type::sums_over_model && layout_.is_cut(i)) {
+          const auto whole = span_of(i);
+          talk_.cuts.push_back({whole.data(), whole.data() + whole.size()});
+        }
+      constexpr std::size_t terms = detail::term_count<decltype(rule_type::step_size)>();
+      talk_.reserve(terms, terms + 1);
+    }
     for (const detail::tensor_part& p : layout_.parts(rank)) {
       const tensor& x = tensors_[p.tensor];
       std::string name(1, '\0');
       name += std::to_string(parts_.size());
+      const auto is_trained = [&](std::size_t i) { return x.trained[p.first + i] != 0; };
+      const trained_mask trained(is_trained);
       const tensor_handle h = inner_.add_spans(name, {parameters_.get() + p.place, p.size},
                                                std::span<const gradient_sum>(exchange_.sum_at(p.bucket, p.place),
                                                                              p.size),
-                                               x.group);
+                                               x.group, x.is_masked ? &trained : nullptr);
       inner_.set_part(h, x.name, p.first);
       inner_.set_in_norm(h, x.counts);
       parts_.push_back({p, h});
     }
+    for (tensor& x : tensors_)
+      x.trained = {};  // the parts have theirs
   }
 
   /// Master weights are those of the parameters at the first step, unless they were loaded.
@@ -615,12 +684,15 @@ class sharded {
   {
     check_committed();
     std::vector<std::size_t> sizes;
+    std::vector<unsigned char> is_masked;
     std::vector<detail::tensor_part> parts(parts_.begin(), parts_.end());
-    for (const tensor& x : tensors_)
+    for (const tensor& x : tensors_) {
       sizes.push_back(x.size);
+      is_masked.push_back(x.is_masked);
+    }
     detail::part_collector found(sizes.size());
     inner.visit_state(detail::in_place(found));
-    detail::whole_visitor whole(visit, found, sizes, parts);
+    detail::whole_visitor whole(visit, found, sizes, parts, is_masked);
     inner.visit_state(detail::in_place(whole));
   }
 

@@ -61,6 +61,8 @@ struct sharing : Backend {
   sharing(const Backend& backend, step_talk<Comm>& t) : Backend(backend), talk(&t) {}
   void add_up(std::span<exact_sum> sums) { talk->add_up(sums); }
   std::uint64_t counted_elements() const noexcept { return talk->counted_elements(); }
+  std::size_t cut_tensor(const void* parameters) const noexcept { return talk->cut_at(parameters); }
+  std::span<exact_sum> cut_sums(std::size_t n) { return talk->cut_sums(n); }
 
   template <class Parts>
   using engine_type = sharded_step<Parts, sharing>;

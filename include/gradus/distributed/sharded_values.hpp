@@ -134,9 +134,10 @@ class part_collector {
 template <class Visitor>
 class whole_visitor {
  public:
+  /// \param is_masked  of each tensor, whether it has a mask; an empty tensor does not show that of its parts
   whole_visitor(Visitor& visit, const part_collector& found, const std::vector<std::size_t>& sizes,
-                const std::vector<tensor_part>& parts)
-      : visit_(visit), found_(found), sizes_(sizes), parts_(parts), numbers_(sizes.size())
+                const std::vector<tensor_part>& parts, const std::vector<unsigned char>& is_masked)
+      : visit_(visit), found_(found), sizes_(sizes), parts_(parts), is_masked_(is_masked), numbers_(sizes.size())
   {}
 
   template <class Values>
@@ -149,9 +150,15 @@ class whole_visitor {
       is_first_ = false;
       last_ = tensor;
       slot_ = 0;
-      is_number_ = false;
+      is_number_ = is_mask_shown_ = false;
     }
     is_number_ = is_number_ || slot == "step";
+    if (index_ < sizes_.size() && is_masked_[index_] && !is_mask_shown_ && (slot == "master" || is_number_)) {
+      using element = typename Values::element_type;
+      show_parts<std::conditional_t<std::is_const_v<element>, const std::uint8_t, std::uint8_t>>(tensor, "trained");
+      is_mask_shown_ = true;
+      ++slot_;
+    }
     if (index_ < sizes_.size())
       show(tensor, slot, values);
     else if constexpr (requires { values.data(); })
@@ -173,6 +180,12 @@ class whole_visitor {
         std::memcpy(&bits, values.data(), sizeof(element));
         return numbers_[index_].push_back(bits);
       }
+    show_parts<element>(tensor, slot);
+  }
+  /// Shows an array, of which the parts have pieces.
+  template <class element>
+  void show_parts(std::string_view tensor, std::string_view slot) const
+  {
     const bool is_scale = std::is_same_v<std::remove_const_t<element>, float> && slot.ends_with("_scale");
     const std::size_t unit = is_scale ? block8::block : 1, n = sizes_[index_];
     std::vector<values_of_part> all;
@@ -200,10 +213,11 @@ class whole_visitor {
   const part_collector& found_;
   const std::vector<std::size_t>& sizes_;
   const std::vector<tensor_part>& parts_;
+  const std::vector<unsigned char>& is_masked_;
   mutable std::vector<std::vector<std::uint64_t>> numbers_;  // of each whole tensor, from "step" on
   mutable std::string_view last_;
   mutable std::size_t index_ = 0, slot_ = 0, part_ = 0;
-  mutable bool is_first_ = true, is_number_ = false;
+  mutable bool is_first_ = true, is_number_ = false, is_mask_shown_ = false;
 };
 
 }  // namespace detail

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include <gradus/distributed/communicator.hpp>
 #include <gradus/error.hpp>
 #include <gradus/kernel/exact_sum.hpp>
+#include <gradus/optimizer/tables.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -39,8 +41,14 @@ class step_talk {
 
   explicit step_talk(Comm& c, std::chrono::milliseconds timeout) : comm(&c), timeout_(timeout) {}
 
+  /// The memory of a tensor that has several parts, which may be on several ranks.
+  struct cut {
+    const void *begin, *end;
+  };
+
   Comm* comm;
   std::vector<bucket> buckets;
+  std::vector<cut> cuts;  // in the order of memory, the same on all ranks
 
   std::size_t ranks() const { return std::size_t(comm->size()); }
   std::size_t rank() const { return std::size_t(comm->rank()); }
@@ -58,6 +66,34 @@ class step_talk {
   bool has_spoken() const noexcept { return said_ > 0; }
   /// The number of elements that count in all ranks together, from the first talk of the call.
   std::uint64_t counted_elements() const noexcept { return all_counted_; }
+
+  /// Makes room for as many sums as a step adds up at a time, n of them for each tensor that has several parts.
+  void reserve(std::size_t sums, std::size_t n)
+  {
+    cut_sums_.reserve(n * cuts.size());
+    const std::size_t most = sums > n * cuts.size() ? sums : n * cuts.size();
+    words_.reserve(most * exact_sum::word_count + statement::word_count);
+  }
+  /// The index of the tensor of several parts that is in this place, or no_place.
+  std::size_t cut_at(const void* place) const noexcept
+  {
+    const std::less<const void*> is_before;
+    std::size_t low = 0, high = cuts.size();  // the first that ends after the place
+    while (low < high) {
+      const std::size_t middle = low + (high - low) / 2;
+      if (is_before(place, cuts[middle].end))
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    return low < cuts.size() && !is_before(place, cuts[low].begin) ? low : no_place;
+  }
+  /// n sums of 0 for each tensor that has several parts.
+  std::span<exact_sum> cut_sums(std::size_t n)
+  {
+    cut_sums_.assign(n * cuts.size(), exact_sum());
+    return cut_sums_;
+  }
 
   /// Waits for an operation.
   void wait(request& r, const char* what) { wait_for(*comm, r, timeout_, in_, what); }
@@ -107,7 +143,7 @@ class step_talk {
  private:
   void talk(std::span<exact_sum> sums, bool has_problem)
   {
-    if (!sums.empty())
+    if (!sums.empty() && said_ == 0)
       usual_sums_ = sums.size();
     const std::uint64_t hash = running_hash().add(hash_).add(std::uint64_t(said_++)).value();
     const std::size_t n = sums.size() * exact_sum::word_count + statement::word_count;
@@ -142,9 +178,10 @@ class step_talk {
   std::chrono::milliseconds timeout_;
   std::string in_;
   std::uint64_t hash_ = 0, counted_ = 0, all_counted_ = 0;
-  std::size_t said_ = 0;  // how often this call has talked
-  std::size_t usual_sums_ = 1;
+  std::size_t said_ = 0;        // how often this call has talked
+  std::size_t usual_sums_ = 1;  // that a step adds up at first
   std::vector<std::int64_t> words_;
+  std::vector<exact_sum> cut_sums_;
 };
 
 /// Fails on all ranks if they were given different lists of tensors, or none, or disagree on anything else that is hashed;
@@ -197,9 +234,8 @@ void agree_on_list(step_talk<Comm>& talk, std::uint64_t hash, const std::vector<
     if ((firsts[2 * k] < count || firsts[2 * k + 1] != count) && (other == 0 || firsts[2 * k] < firsts[2 * other]))
       other = k;
   if (other == 0)
-    fail("the ranks have the same tensors in commit(), and different hyperparameters, options or frozen tensors; "
-         "expected "
-         "the same on every rank");
+    fail("the ranks have the same tensors in commit(), and different hyperparameters, options, masks or frozen "
+         "tensors; expected the same on every rank");
   const std::uint64_t at = firsts[2 * other];
   std::string text = at < hashes.size() ? describe(std::size_t(at)) : "missing";
   std::uint64_t length = text.size();

@@ -35,9 +35,10 @@ class host_step {
   using item = typename model::work_item;
   static constexpr bool is_shared = shares_steps<Backend>;
   static constexpr bool has_sums = Parts::rule_type::sums;
-  static_assert(!has_sums || !is_shared,
-                "gradus: this step size needs sums over whole tensors, and processes that share a step have parts of "
-                "them; take a recipe without such sums, such as adamw.");
+  static_assert(!has_sums || !is_shared || shares_tensors<Backend>,
+                "gradus: this step size needs sums over whole tensors, and this backend's add_up does not say which "
+                "tensors have parts in other processes; it needs cut_tensor and cut_sums, or take a recipe without "
+                "such sums, such as adamw.");
 
  public:
   using item_range = typename work_list<model>::item_range;
@@ -120,7 +121,7 @@ class host_step {
   void compute_moments(Parts& p, const step_options& o)
   {
     if constexpr (has_sums)
-      factors_.compute(backend(), p, o);
+      factors_.compute(sums_.backend(), p, o);
     if constexpr (Parts::rule_type::scheduled && !model::one_pass) {
       sums_.sum_pages(p, o.flush_denormals, [&](const item& x, std::size_t i, std::size_t n) {
         const auto& prepared = p.cohorts[x.cohort].prepared;
