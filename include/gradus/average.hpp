@@ -1,7 +1,7 @@
 #pragma once
 /// \file
-/// Averages of weights, which any recipe can keep beside its own state: `averaged<adamw, average::ema>`. They cost 8 bytes
-/// of traffic a parameter, in the same pass. `optimizer::copy_average` gives the averaged weights.
+/// Averages of weights, which most recipes can keep beside their own state: `averaged<adamw, average::ema>`. They cost 8
+/// bytes of traffic a parameter, in the same pass. `optimizer::copy_average` gives the averaged weights.
 
 #include <array>
 #include <cmath>
