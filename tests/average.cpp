@@ -147,14 +147,22 @@ TEST_CASE("averaged: the weights of a recipe are its own to the bit, with every 
 
 TEST_CASE("averaged: a recipe of which momentum 0 has no buffer keeps an average")
 {
-  const gradus::sgd plain{.lr = 0.1};
-  std::vector<float> w(3, 1.0f), g(3, 1.0f), e(3);
+  const gradus::sgd plain{.lr = 0.1, .dampening = 0.5};  // which has no effect with momentum 0
+  std::vector<float> w(3, 1.0f), g(3, 1.0f), e(3), of_plain = w;
   gradus::optimizer<averaged<gradus::sgd, average::ema>> opt({plain, {.decay = 0.5}});
+  gradus::optimizer<gradus::sgd> without(plain);
   const auto h = opt.add(w, g);
+  without.add(of_plain, g);
   opt.step();
+  without.step();
   opt.copy_average(h, e);
   CHECK(w == std::vector<float>(3, 0.9f));
   CHECK(e == std::vector<float>(3, 0.95f));
+  for (int t = 2; t <= 4; ++t) {
+    opt.step();
+    without.step();
+    CHECK(w == of_plain);
+  }
 }
 
 TEST_CASE("averaged: the same bits on the scalar backend and on threads")

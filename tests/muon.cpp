@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -170,6 +171,40 @@ TEST_CASE("muon: groups that are not orthogonal are AdamW, to the bit")
   CHECK(a == b);
 }
 
+TEST_CASE("orthogonal_ema: other step sizes and decays")
+{
+  using gradus::compose;
+  namespace first_moment = gradus::first_moment;
+  namespace second_moment = gradus::second_moment;
+  namespace step_size = gradus::step_size;
+  namespace decay = gradus::decay;
+  support::random r(32);
+  const std::vector<float> start = draw<float>(r, 60), g = draw<float>(r, 60);
+  const auto moved = [&](const auto& recipe) {
+    std::vector<float> w = start;
+    gradus::optimizer<std::remove_cvref_t<decltype(recipe)>, float, gradus::backend::with_product<gemm::plain>> opt(
+        recipe);
+    opt.set_shape(opt.add(w, g), by_rows(20, 3));
+    for (int t = 0; t < 3; ++t)
+      opt.step();
+    return w;
+  };
+  const auto with = [&](const auto& v, const auto& a, const auto& d) {
+    return moved(compose(0.1, first_moment::orthogonal_ema{}, v, a, d));
+  };
+  const auto muon_itself = moved(muon{.lr = 0.1, .weight_decay = 0.25});
+  CHECK(muon_itself == with(second_moment::none{}, step_size::constant{}, decay::decoupled{0.25}));
+  const auto spared = with(second_moment::none{}, step_size::constant{}, decay::cautious{0.25});
+  const auto kept = with(second_moment::none{}, step_size::constant{}, decay::none{});
+  CHECK(spared != kept);
+  CHECK(spared != muon_itself);
+  // In the first steps of a constant gradient, v̂ = g².
+  const auto adaptive = with(second_moment::ema{}, step_size::adaptive{.eps = 0}, decay::none{});
+  for (std::size_t i = 0; i < g.size(); ++i)
+    CHECK(double(adaptive[i] - start[i]) * std::fabs(double(g[i])) ==
+          doctest::Approx(double(kept[i] - start[i])).epsilon(1e-3));
+}
+
 TEST_CASE("muon: the same bits for any number of threads, and on the scalar backend")
 {
   const auto expected = trained(muon_optimizer<>(muon{.lr = 0.05}));
@@ -298,6 +333,59 @@ TEST_CASE("set_shape: a column-major matrix of Eigen and a row-major copy take t
   CHECK((w - w2).cwiseAbs().maxCoeff() < 1e-14);
   CHECK(std::vector<double>(w2.data(), w2.data() + 6) == w3);
 }
+
+namespace {
+struct of_at_most_four : gemm::plain {
+  static constexpr std::size_t most = 4;
+};
+}  // namespace
+
+TEST_CASE("add: of a matrix that the product cannot take adds nothing; groups of AdamW need no product")
+{
+  Eigen::MatrixXf w = Eigen::MatrixXf::Ones(3, 5), g = w;
+  const muon h{.lr = 0.1};
+  muon_optimizer<of_at_most_four> opt(h);
+  const auto adamw = opt.add_group(adamw_with(h));
+  const char* const sentence =
+      "gradus: shape of tensor \"w\" has 5 rows or columns; expected at most 4, which the matrix product can take";
+  CHECK_THROWS_WITH_AS(opt.add("w", w, g), sentence, std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.add("w", w), sentence, std::invalid_argument);
+  CHECK(opt.parameter_count() == 0);
+  const auto added = opt.add("w", w, g, adamw);
+  opt.step();
+  CHECK_THROWS_WITH_AS(opt.set_hyperparameters(h, adamw), sentence, std::invalid_argument);
+  CHECK(!opt.hyperparameters(adamw).orthogonal);
+  opt.remove(added, gradus::removed_state::kept);
+  CHECK_THROWS_WITH_AS(opt.add("w", w, g, opt.group_at(0)), sentence, std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.add("w", std::span(w.data(), 15), std::span(g.data(), 15), opt.group_at(0)), sentence,
+                       std::invalid_argument);
+  CHECK(opt.parameter_count() == 0);
+  CHECK(opt.step_count(opt.add("w", w, g)) == 1);  // in its own group
+}
+
+TEST_CASE("rebind: memory of another shape or order is refused")
+{
+  using row_major = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  Eigen::MatrixXf w = Eigen::MatrixXf::Ones(3, 2), g = w, same = w, turned = Eigen::MatrixXf::Ones(2, 3),
+                  turned_g = turned;
+  row_major other = w, other_g = w;
+  muon_optimizer<> opt;
+  const auto h = opt.add("w", w, g);
+  CHECK_THROWS_WITH_AS(
+      opt.rebind(h, turned, turned_g),
+      "gradus: shape of parameters of tensor \"w\" is 2x3, column-major; expected 3x2, column-major, its "
+      "shape so far (a std::span(pointer, size) has no shape)",
+      std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.rebind(h, other, other_g),
+                       "gradus: shape of parameters of tensor \"w\" is 3x2, row-major; expected 3x2, column-major, its "
+                       "shape so far (a std::span(pointer, size) has no shape)",
+                       std::invalid_argument);
+  opt.step();
+  CHECK(other == row_major::Ones(3, 2));
+  opt.rebind(h, same, g);
+  opt.step();
+  CHECK(same != Eigen::MatrixXf::Ones(3, 2));
+}
 #endif
 
 TEST_CASE("muon: a matrix without a shape, wrong shapes and a mask are refused, and nothing changes")
@@ -332,6 +420,25 @@ TEST_CASE("muon: a matrix without a shape, wrong shapes and a mask are refused, 
                        "because its direction depends on all elements",
                        std::invalid_argument);
   CHECK(masked == std::vector<float>(6, 1.0f));
+}
+
+TEST_CASE_TEMPLATE("muon: the step has the same size for gradients of every size", T, float, double)
+{
+  const auto step = [](T scale) {
+    support::random r(31);
+    std::vector<T> w(70 * 30), g = draw<T>(r, w.size());
+    for (T& x : g)
+      x *= scale;
+    muon_optimizer<gemm::plain, T> opt(muon{.lr = 1, .ns_eps = 0});
+    opt.set_shape(opt.add(w, g), by_rows(70, 30));
+    opt.step();
+    return w;
+  };
+  const auto expected = step(1);
+  CHECK(std::fabs(double(expected[0])) > 1e-3);
+  const bool is_float = sizeof(T) == 4;
+  for (const T scale : {is_float ? T(0x1p126) : T(0x1p1000), is_float ? T(0x1p-100) : T(0x1p-900), T(0x1p60)})
+    CHECK(support::largest_difference(step(scale), expected) < (is_float ? 1e-3 : 1e-9));
 }
 
 TEST_CASE("muon: ns_steps is a whole number from 1 to 99")

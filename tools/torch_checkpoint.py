@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checkpoints of torch.optim turned into gradus's, and back: SGD, Adam, AdamW, Adam with amsgrad, RAdam.
+"""Checkpoints of torch.optim turned into gradus's, and back: SGD, Adam (with amsgrad too), AdamW, RAdam, NAdam, Adamax,
+Adadelta, Adagrad, RMSprop.
 
 In a program, where parameters are known by being the same tensors, whatever their order:
 
@@ -30,44 +31,71 @@ from safetensors.torch import save_file
 if not hasattr(torch, "uint64"):
     raise ImportError(f"torch_checkpoint needs PyTorch 2.3 or later, and this is {torch.__version__}")
 
-ADAM = {"lr": "lr", "beta1": "betas", "beta2": "betas", "eps": "eps", "weight_decay": "weight_decay"}
-# Of each recipe: its hyperparameters by gradus's names, with torch's, and its slots.
+def named(*names, **others):
+    """gradus's names with torch's: the same, or others."""
+    return {**{name: name for name in names}, **others}
+
+
+ADAM = named("lr", "eps", "weight_decay", beta1="betas", beta2="betas")
+# Of each recipe: its hyperparameters and its slots, by gradus's names with torch's.
 RECIPES = {
-    "sgd": ({n: n for n in ("lr", "momentum", "dampening", "nesterov", "weight_decay")}, ("momentum_buffer",)),
-    "adam": (ADAM, ("exp_avg", "exp_avg_sq")),
-    "adamw": (ADAM, ("exp_avg", "exp_avg_sq")),
-    "amsgrad": (ADAM, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")),
-    "radam": ({**ADAM, "decoupled_weight_decay": "decoupled_weight_decay"}, ("exp_avg", "exp_avg_sq")),
+    "sgd": (named("lr", "momentum", "dampening", "nesterov", "weight_decay"), named("momentum_buffer")),
+    "adam": (ADAM, named("exp_avg", "exp_avg_sq")),
+    "adamw": (ADAM, named("exp_avg", "exp_avg_sq")),
+    "amsgrad": (ADAM, named("exp_avg", "exp_avg_sq", "max_exp_avg_sq")),
+    "radam": (named("decoupled_weight_decay", **ADAM), named("exp_avg", "exp_avg_sq")),
+    "nadam": (named("momentum_decay", "decoupled_weight_decay", **ADAM), named("exp_avg", "exp_avg_sq")),
+    "adamax": (ADAM, named("exp_avg", "exp_inf")),
+    "adadelta": (named("lr", "rho", "eps", "weight_decay"), named("acc_delta", exp_avg_sq="square_avg")),
+    "adagrad": (named("lr", "lr_decay", "weight_decay", "eps", initial_accumulator="initial_accumulator_value"), named("sum")),
+    "rmsprop": (named("lr", "alpha", "eps", "weight_decay", "momentum", "centered"),
+                named("momentum_buffer", "grad_avg", exp_avg_sq="square_avg")),
 }
-NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq")
+SCALARS = {"nadam": ("mu_product",)}  # numbers of each tensor
+NEEDS = {"momentum_buffer": "momentum", "grad_avg": "centered"}  # slots that are there if a hyperparameter is not 0
+NONNEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "exp_inf", "acc_delta", "sum")
 # What param_groups have besides hyperparameters. PyTorch's other optimizers have keys that are in no set below.
 COMMON = {"params", "param_names", "maximize", "foreach", "capturable", "differentiable", "fused", "initial_lr"}
-SGD_KEYS = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
 RADAM_KEYS = {"lr", "betas", "eps", "weight_decay", "decoupled_weight_decay"}
-ADAM_KEYS = RADAM_KEYS | {"amsgrad"}
+KEYS = {torch.optim.SGD: {"lr", "momentum", "dampening", "nesterov", "weight_decay"}, torch.optim.RAdam: RADAM_KEYS,
+        torch.optim.Adam: RADAM_KEYS | {"amsgrad"}, torch.optim.NAdam: RADAM_KEYS | {"momentum_decay"},
+        torch.optim.Adadelta: {"lr", "rho", "eps", "weight_decay"}, torch.optim.RMSprop: set(RECIPES["rmsprop"][0].values()),
+        torch.optim.Adagrad: set(RECIPES["adagrad"][0].values())}
+KNOWN = (*KEYS, torch.optim.AdamW, torch.optim.Adamax)
+EXPECTED = "SGD, Adam, AdamW, RAdam, NAdam, Adamax, Adadelta, Adagrad or RMSprop"
 
 
-def recipe_of(groups, kind=None):
+def kind_by_keys(keys, state):
+    """The class of a param_group with these keys, and of parameters with this state; None if it is none of those known."""
+    if keys == KEYS[torch.optim.Adam] - {"decoupled_weight_decay"}:
+        raise ValueError("the param_groups do not say whether they are Adam's or AdamW's; name the recipe")
+    if keys == RADAM_KEYS - {"decoupled_weight_decay"}:  # Adamax's, or those of an older RAdam
+        slots = {slot for entry in state.values() for slot in entry}
+        if "exp_inf" in slots:
+            return torch.optim.Adamax
+        if "exp_avg_sq" in slots:
+            return torch.optim.RAdam
+        raise ValueError("the param_groups do not say whether they are RAdam's or Adamax's; name the recipe")
+    return next((kind for kind, known in KEYS.items() if keys == known or
+                 (kind is torch.optim.NAdam and keys == known - {"decoupled_weight_decay"})), None)
+
+
+def recipe_of(groups, kind=None, state={}):
     """The gradus recipe that does what torch does with these param_groups. `kind`: the optimizer's class, if it is known."""
     found = set()
     for g in groups:
         keys = set(g) - COMMON
-        if kind is None and keys == ADAM_KEYS - {"decoupled_weight_decay"}:
-            raise ValueError("the param_groups do not say whether they are Adam's or AdamW's; name the recipe")
-        if kind is None and keys == RADAM_KEYS - {"decoupled_weight_decay"}:
-            raise ValueError("the param_groups do not say whether they are RAdam's or Adamax's; name the recipe")
-        if kind is torch.optim.SGD or (kind is None and keys == SGD_KEYS):
-            found.add("sgd")
-        elif kind is torch.optim.RAdam or (kind is None and keys == RADAM_KEYS):
-            found.add("radam")
-        elif kind in (torch.optim.Adam, torch.optim.AdamW) or (kind is None and keys == ADAM_KEYS):
-            decoupled = g.get("decoupled_weight_decay", kind is torch.optim.AdamW)
+        of = kind or kind_by_keys(keys, state)
+        if of is None:
+            raise ValueError(f"a param_group has {sorted(keys)}; expected what {EXPECTED} has and nothing else "
+                             "(if it is one of them with keys of your own, name the recipe)")
+        if of in (torch.optim.Adam, torch.optim.AdamW):
+            decoupled = g.get("decoupled_weight_decay", of is torch.optim.AdamW)
             if g["amsgrad"] and decoupled and g["weight_decay"] != 0:
                 raise ValueError("AdamW with amsgrad is none of gradus's recipes")
             found.add("amsgrad" if g["amsgrad"] else "adamw" if decoupled else "adam")
         else:
-            raise ValueError(f"a param_group has {sorted(keys)}; expected what SGD, Adam, AdamW or RAdam has and nothing else "
-                             "(if it is one of them with keys of your own, name the recipe)")
+            found.add(of.__name__.lower())
     if len(found) != 1:
         raise ValueError(f"the param_groups are of {sorted(found)}; expected one recipe for all")
     return found.pop()
@@ -75,16 +103,20 @@ def recipe_of(groups, kind=None):
 
 def kind_of(optimizer):
     """The class in torch.optim whose steps an optimizer takes."""
-    known = (torch.optim.SGD, torch.optim.AdamW, torch.optim.Adam, torch.optim.RAdam)  # AdamW may be derived from Adam
-    if type(optimizer) in known:
+    if type(optimizer) in KNOWN:
         return type(optimizer)
     name = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
-    for kind in known:
+    for kind in (torch.optim.AdamW, *KNOWN):  # which may be derived from Adam
         if isinstance(optimizer, kind) and inspect.unwrap(type(optimizer).step) is inspect.unwrap(kind.step):
             warnings.warn(f"the optimizer is of {name}; it is taken for torch.optim.{kind.__name__}, whose step it has")
             return kind
-    raise ValueError(f"the optimizer is of {name}; expected SGD, Adam, AdamW or RAdam of torch.optim "
+    raise ValueError(f"the optimizer is of {name}; expected {EXPECTED} of torch.optim "
                      "(if it takes the same steps as one of them, name the recipe)")
+
+
+def kept_slots(recipe, numbers):
+    """The slots that there are with these hyperparameters, by gradus's names with torch's."""
+    return {slot: other for slot, other in RECIPES[recipe][1].items() if slot not in NEEDS or numbers[NEEDS[slot]] != 0}
 
 
 def check_groups(groups, recipe):
@@ -98,11 +130,12 @@ def check_groups(groups, recipe):
 
 def check_state(state_dict, recipe):
     """A state with more in it is another optimizer's: NAdam's has mu_product, Adamax's exp_inf."""
+    known = [*RECIPES[recipe][1].values(), *SCALARS.get(recipe, ())]
     for index, state in state_dict["state"].items():
-        surplus = set(state) - set(RECIPES[recipe][1]) - {"step"}
+        surplus = set(state) - set(known) - {"step"}
         if surplus:
             raise ValueError(f"the state of parameter {index} has {sorted(surplus)}; expected nothing but "
-                             f"{list(RECIPES[recipe][1])} and step, as {recipe} has")
+                             f"{known} and step, as {recipe} has")
 
 
 def number_of(group, name, torch_name):
@@ -144,7 +177,7 @@ def indices_of(state_dict):
 def shape_of(state_dict, index):
     """A parameter's shape, if it has state that tells."""
     return next((tuple(x.shape) for slot, x in state_dict["state"].get(index, {}).items()
-                 if slot != "step" and isinstance(x, torch.Tensor)), None)
+                 if slot not in ("step", "mu_product") and isinstance(x, torch.Tensor)), None)
 
 
 def names_by_shape(state_dict, model, in_order):
@@ -221,31 +254,34 @@ def to_gradus(state_dict, model, path, recipe=None, with_parameters=True, metada
     frozen    names of those that take no part in steps
     """
     groups = state_dict["param_groups"]
-    recipe = recipe or recipe_of(groups)
+    recipe = recipe or recipe_of(groups, state=state_dict["state"])
     check_groups(groups, recipe)
     check_state(state_dict, recipe)
-    numbers, slots = RECIPES[recipe]
+    numbers = RECIPES[recipe][0]
     names = names_of(state_dict, model, names, in_order)
     header = {"gradus/format": "1", "gradus/version": "torch " + torch.__version__, "gradus/recipe": recipe,
               "gradus/groups": str(len(groups))}
     tensors = {}
     for k, group in enumerate(groups):
-        for name, torch_name in numbers.items():
-            header[f"gradus/group/{k}/{name}"] = repr(number_of(group, name, torch_name))
+        value = {name: number_of(group, name, torch_name) for name, torch_name in numbers.items()}
+        header.update({f"gradus/group/{k}/{name}": repr(x) for name, x in value.items()})
         for index in group["params"]:
             name, state = names[index], state_dict["state"].get(index, {})
             parameter = model[name].detach()
             header[f"gradus/group_of/{name}"] = str(k)
             if name in frozen:
                 header[f"gradus/frozen/{name}"] = "1"
-            kept = () if recipe == "sgd" and group["momentum"] == 0 else slots
-            moments = {s: state.get(s) for s in kept}
+            moments = {slot: state.get(other) for slot, other in kept_slots(recipe, value).items()}
             fresh = all(m is None for m in moments.values())
+            if recipe == "rmsprop" and not fresh and "grad_avg" in moments:  # gradus keeps the variance
+                moments["exp_avg_sq"] = moments["exp_avg_sq"] - moments["grad_avg"].square()
             # SGD counts no steps in torch; that there is a buffer says that the first is over.
             step = int(state["step"]) if "step" in state else int(not fresh)
             tensors[f"state/{name}/step"] = torch.tensor([step], dtype=torch.uint64)
+            for scalar in SCALARS.get(recipe, ()):
+                tensors[f"state/{name}/{scalar}"] = torch.tensor([float(state.get(scalar, 1))], dtype=torch.float64)
             for slot, moment in moments.items():
-                moment = torch.zeros_like(parameter) if moment is None else moment
+                moment = torch.full_like(parameter, value.get("initial_accumulator", 0)) if moment is None else moment
                 if moment.shape != parameter.shape or not moment.is_floating_point():
                     raise ValueError(f"{slot} of {name} is of {moment.dtype} and shape {tuple(moment.shape)}; expected "
                                      f"floating-point numbers of shape {tuple(parameter.shape)}")
@@ -311,13 +347,19 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
             raise ValueError(f"{path}: {key} has {x.numel()} elements; expected {parameter.numel()}, of shape {tuple(parameter.shape)}")
         return x.reshape(parameter.shape).to(parameter.dtype)
 
+    def number_at(key):
+        if key not in tensors or tensors[key].numel() != 1:
+            raise ValueError(f"{path}: {key} is missing, or is not one number")
+        used.add(key)
+        return tensors[key].reshape(()).to(torch.float64)
+
     groups = state_dict["param_groups"]
-    recipe = recipe or recipe_of(groups)
+    recipe = recipe or recipe_of(groups, state=state_dict["state"])
     check_groups(groups, recipe)
     if of("gradus/recipe") != recipe or of("gradus/groups") != str(len(groups)):
         raise ValueError(f'{path}: {metadata["gradus/recipe"]} in {metadata["gradus/groups"]} groups; expected {recipe} in {len(groups)}')
     check_state(state_dict, recipe)
-    numbers, slots = RECIPES[recipe]
+    numbers = RECIPES[recipe][0]
     names = names_of(state_dict, model, names, in_order)
     new_groups, state, new_parameters, masters_lost = [], {}, {}, []
     for k, group in enumerate(groups):
@@ -344,11 +386,14 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
             elif has_master:
                 used.add(f"state/{name}/master")
                 masters_lost.append(name)
-            kept = () if recipe == "sgd" and value["momentum"] == 0 else slots
-            moments = {s: values(f"state/{name}/{s}", parameter) for s in kept}
-            if step == 0:
+            kept = kept_slots(recipe, value)
+            moments = {other: values(f"state/{name}/{slot}", parameter) for slot, other in kept.items()}
+            scalars = {key: number_at(f"state/{name}/{key}") for key in SCALARS.get(recipe, ())}
+            if step == 0 and recipe != "adagrad":
                 continue  # torch makes the state of a parameter in its first step
-            state[index] = moments
+            if recipe == "rmsprop" and "grad_avg" in moments:
+                moments["square_avg"] = moments["square_avg"] + moments["grad_avg"].square()
+            state[index] = {**moments, **scalars}
             if recipe != "sgd":
                 state[index]["step"] = torch.tensor(float(step), dtype=torch.float64 if step >= 1 << 24 else torch.float32)
     if masters_lost:

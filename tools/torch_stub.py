@@ -31,6 +31,9 @@ class RecipeOptimizer(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
+
+def optimizer_class(recipe: str) -> Callable[..., RecipeOptimizer]:
+    """{by_name}"""
 '''
 TYPES = {"lr": "float | torch.Tensor", "foreach": "bool | None", "fused": "bool | None", "max_grad_norm": "float | None", "threads": "int | None"}
 
@@ -42,8 +45,8 @@ def type_of(name: str, default: Any) -> str:
 
 
 def stub() -> str:
-    text = HEAD.format(doc=inspect.getdoc(gradus.torch.RecipeOptimizer))
-    for name in gradus.torch.__all__[1:]:
+    text = HEAD.format(doc=inspect.getdoc(gradus.torch.RecipeOptimizer), by_name=inspect.getdoc(gradus.torch.optimizer_class))
+    for name in gradus.torch.__all__[2:]:
         kind = getattr(gradus.torch, name)
         arguments, starred = [], False
         for key, p in list(inspect.signature(kind).parameters.items())[1:]:

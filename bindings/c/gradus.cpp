@@ -238,7 +238,26 @@ std::vector<gradus::named_number> numbers_of(const gradus_number* numbers, std::
   return all;
 }
 
-// The names of recipes and hyperparameters end with a zero byte, because they are string literals.
+using recipes = gradus::compiled_recipes;
+
+// Names go out as they stand. (What is behind a text that does not end so is no constant, and the compiler says that.)
+constexpr bool ends_with_zero(std::string_view name) noexcept { return name.data()[name.size()] == '\0'; }
+constexpr bool names_end_with_zero() noexcept
+{
+  bool good = true;
+  recipes::for_each([&good]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    good = good && ends_with_zero(name);
+    Recipe defaults;
+    gradus::for_each_hyperparameter(defaults, [&good](std::string_view field, auto, gradus::range) {
+      good = good && ends_with_zero(field);
+    });
+  });
+  return good;
+}
+static_assert(names_end_with_zero(),
+              "gradus: the names of a recipe and its hyperparameters are string literals, as in static constexpr "
+              "std::string_view name = \"mine\".");
+
 void write_numbers(const std::vector<gradus::named_number>& from, gradus_number* to, std::size_t capacity,
                    std::size_t* count)
 {
@@ -273,14 +292,14 @@ const char* gradus_instruction_set(void)
 size_t gradus_recipe_count(void)
 {
   std::size_t n = 0;
-  gradus::for_each_recipe([&](std::string_view, auto) { ++n; });
+  recipes::for_each([&](std::string_view, auto) { ++n; });
   return n;
 }
 
 const char* gradus_recipe_name(size_t index)
 {
   const char* found = nullptr;
-  gradus::for_each_recipe([&](std::string_view name, auto) {
+  recipes::for_each([&](std::string_view name, auto) {
     if (index-- == 0)
       found = name.data();
   });
@@ -290,8 +309,8 @@ const char* gradus_recipe_name(size_t index)
 gradus_status gradus_recipe_numbers(const char* recipe, gradus_number* numbers, size_t capacity, size_t* count)
 {
   return guarded([&] {
-    write_numbers(gradus::recipe_hyperparameters(required("recipe", recipe, "a recipe's name")), numbers, capacity,
-                  count);
+    write_numbers(gradus::recipe_hyperparameters<recipes>(required("recipe", recipe, "a recipe's name")), numbers,
+                  capacity, count);
   });
 }
 

@@ -50,7 +50,7 @@ using backend = gradus::backend::parallel<gradus::backend::dispatch, adjustable>
 template <class T>
 using with_master = precision<T, T, float, float>;
 template <class T>
-using optimizer = any_optimizer<T, backend>;
+using optimizer = any_optimizer<T, backend, compiled_recipes>;
 
 // The spans of an optimizer's tensor; without gradients, none.
 template <class Opt>

@@ -58,7 +58,7 @@ numbers numbers_of(const nb::kwargs& given)
 template <class F>
 void for_each_default(const F& f)
 {
-  for_each_recipe([&]<class Recipe>(std::string_view recipe, std::type_identity<Recipe>) {
+  compiled_recipes::for_each([&]<class Recipe>(std::string_view recipe, std::type_identity<Recipe>) {
     Recipe defaults;
     for_each_hyperparameter(defaults, [&](std::string_view name, auto value, range) { f(recipe, name, value); });
   });

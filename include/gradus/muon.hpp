@@ -206,7 +206,7 @@ namespace backend {
 
 /// A CPU backend and a matrix product, for recipes that work on matrices.
 /// \tparam Product  gemm::eigen, gemm::blas, gemm::plain, or your own matrix_product
-/// \tparam Cpu      backend::simd, scalar, dispatch or parallel
+/// \tparam Cpu      backend::simd or scalar, or parallel over one of these
 template <class Product, class Cpu = default_backend>
 struct with_product : Cpu {
   static_assert(matrix_product<Product, float> && matrix_product<Product, double>,

@@ -92,7 +92,7 @@ class optimizer
   static constexpr bool on_device = engine_type::on_device;
 
   /// Whether the recipe works on matrices, whose shapes `set_shape` sets.
-  static constexpr bool reads_shapes = requires(engine_type& e) { e.reserve_matrix({}, {}); };
+  static constexpr bool reads_shapes = requires(engine_type& e, const rule_type& r) { e.reserve_matrix(r, {}, {}); };
 
   /// A tensor's weights: std::span<parameter_type>.
   using parameters_span = typename model::parameters_span;
@@ -191,8 +191,10 @@ class optimizer
     std::vector<std::pair<tensor*, typename model::state_memory>> refitted;
     if (!model::keep_the_same(rule, next.rule))
       for (tensor& x : parts_.table.all())
-        if (x.group == index && !x.name.empty())
+        if (x.group == index && !x.name.empty()) {
+          reserve_matrix(next.rule, x.extents, x.name);
           refitted.emplace_back(&x, new_state(next.rule, x.size, &rule));
+        }
     for (auto& [x, state] : refitted)
       detail::change_slots<model>(*x, rule, next.rule, state);
     parts_.replace_group(index, next);
@@ -349,14 +351,8 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
-    if (shape.rank() != 2 || shape.extent(0) == 0 || shape.extent(1) == 0 ||
-        x.size / shape.extent(0) != shape.extent(1) || x.size % shape.extent(0) != 0)
-      detail::fail("shape of tensor " + detail::quote(x.name) + " is " + shape.text() +
-                   "; expected rows and columns of " + std::to_string(x.size) + " elements");
-    const detail::matrix_extents extents{shape.extent(0), shape.extent(1),
-                                         shape.order() == storage_order::column_major};
-    if constexpr (reads_shapes)
-      engine_.reserve_matrix(extents, x.name);
+    const detail::matrix_extents extents = matrix_of(x.name, x.size, shape);
+    reserve_matrix(parts_.groups[x.group].rule, extents, x.name);
     x.extents = extents;
     parts_.work.outdate();
   }
@@ -649,6 +645,53 @@ class optimizer
     return parts_.table[h.key().index];
   }
 
+  // ── shapes: called by range_front, which knows those of its ranges ──────────────────────────────────────────────
+
+  friend range_front<optimizer, parameter_type, gradient_type, Backend>;
+
+  /// Fails where set_shape would after `add`, before anything is added.
+  void expect_shape(std::string_view name, std::size_t size, std::optional<group_handle> in, const view_shape& shape)
+  {
+    begin_change();
+    const std::size_t g = checked(in.value_or(group_handle{})), known = parts_.table.find(name);
+    const bool keeps_group = !in && known != detail::no_place;
+    reserve_matrix(parts_.groups[keeps_group ? parts_.table[known].group : g].rule, matrix_of(name, size, shape), name);
+  }
+  /// Fails for a shape other than the tensor's, if that has one: its state would lie otherwise than its elements.
+  void expect_same_shape(const tensor_handle& h, const view_shape& shape) const
+  {
+    const tensor& x = checked(h);
+    const auto& had = x.extents;
+    const auto text = [](const view_shape& s) {
+      const char* const order = s.order() == storage_order::row_major      ? ", row-major"
+                                : s.order() == storage_order::column_major ? ", column-major"
+                                                                           : "";
+      return s.text() + order;
+    };
+    if (const view_shape expected(had.is_column_major ? storage_order::column_major : storage_order::row_major,
+                                  had.rows, had.columns);
+        had.rows != 0 &&
+        (!shape.same_extents(expected) || (shape.order() != storage_order::any && shape.order() != expected.order())))
+      detail::fail("shape of parameters of tensor " + detail::quote(x.name) + " is " + text(shape) + "; expected " +
+                   text(expected) + ", its shape so far (a std::span(pointer, size) has no shape)");
+  }
+  static detail::matrix_extents matrix_of(std::string_view name, std::size_t size, const view_shape& shape)
+  {
+    if (shape.rank() != 2 || shape.extent(0) == 0 || shape.extent(1) == 0 ||
+        size / shape.extent(0) != shape.extent(1) || size % shape.extent(0) != 0)
+      detail::fail("shape of tensor " + detail::quote(name) + " is " + shape.text() +
+                   "; expected rows and columns of " + std::to_string(size) + " elements");
+    return {shape.extent(0), shape.extent(1), shape.order() == storage_order::column_major};
+  }
+  /// Allocates the memory in which steps with a rule work on a matrix, if the tensor is one.
+  void reserve_matrix([[maybe_unused]] const rule_type& rule, [[maybe_unused]] const detail::matrix_extents& extents,
+                      [[maybe_unused]] std::string_view name)
+  {
+    if constexpr (reads_shapes)
+      if (extents.rows != 0)
+        engine_.reserve_matrix(rule, extents, name);
+  }
+
   void check_memory(std::string_view name, parameters_span parameters,
                     const std::optional<gradients_span>& gradients) const
   {
@@ -692,6 +735,7 @@ class optimizer
     reserve_one(parts_.table[index].size);  // which may move the table
     tensor& x = parts_.table[index];
     const rule_type &from = parts_.groups[x.group].rule, &to = parts_.groups[g].rule;
+    reserve_matrix(to, x.extents, x.name);
     if (!model::keep_the_same(from, to)) {
       auto state = new_state(to, x.size, &from);
       detail::change_slots<model>(x, from, to, state);

@@ -1,6 +1,7 @@
-// The gradus half of torch_exchange.py: torch_exchange RECIPE MOMENTUM IN OUT FROM TO goes on with a run that is in the
-// file IN, from step FROM to step TO, and saves it in OUT. Without IN ("-") it starts one. And torch_exchange PRECISION
-// OUT makes a run of amsgrad in that precision, saves it in OUT, and its moments as plain floats in OUT.NAME.SLOT.
+// The gradus half of torch_exchange.py: torch_exchange RECIPE NAMES IN OUT FROM TO goes on with a run that is in the file
+// IN, from step FROM to step TO, and saves it in OUT. Without IN ("-") it starts one. NAMES are hyperparameters that are
+// not 0, so that there is state for them: momentum,centered. And torch_exchange PRECISION OUT makes a run of amsgrad in that
+// precision, saves it in OUT, and its moments as plain floats in OUT.NAME.SLOT.
 
 #include <cmath>
 #include <cstdio>
@@ -84,8 +85,11 @@ try {
   const golden::problem problem{.seed = 11, .sizes = {3, 12, 30}, .steps = 0, .drops = {}};
   golden::model<double> model(problem);
   gradus::any_optimizer<double> opt(argv[1]);
-  if (std::string_view(argv[1]) == "sgd")
-    opt.set_hyperparameters({{"momentum", std::atof(argv[2])}});
+  for (std::string_view names = argv[2]; !names.empty();) {
+    const std::string_view name = names.substr(0, names.find(','));
+    opt.set_hyperparameters({{name, name == "centered" ? 1 : 0.5}});
+    names.remove_prefix(name.size() < names.size() ? name.size() + 1 : name.size());
+  }
   const auto group = opt.add_group({});
   opt.add("layer.weight", model.tensors[1].weights, model.tensors[1].gradients);
   opt.add("other.weight", model.tensors[2].weights, model.tensors[2].gradients);

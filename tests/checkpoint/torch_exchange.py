@@ -32,6 +32,14 @@ CASES = {
     "amsgrad": ("amsgrad", torch.optim.Adam, dict(lr=0.01, betas=(0.9, 0.9), amsgrad=True)),
     "radam": ("radam", torch.optim.RAdam, dict(lr=0.01, weight_decay=0.01)),
     "radam_decoupled": ("radam", torch.optim.RAdam, dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)),
+    "nadam": ("nadam", torch.optim.NAdam, dict(lr=0.01, weight_decay=0.1, momentum_decay=0.01)),
+    "nadam_decoupled": ("nadam", torch.optim.NAdam, dict(lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)),
+    "adamax": ("adamax", torch.optim.Adamax, dict(lr=0.01, weight_decay=0.1)),
+    "adadelta": ("adadelta", torch.optim.Adadelta, dict(lr=0.5, rho=0.8, weight_decay=0.1)),
+    "adagrad": ("adagrad", torch.optim.Adagrad, dict(lr=0.1, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.1)),
+    "rmsprop": ("rmsprop", torch.optim.RMSprop, dict(lr=0.01, weight_decay=0.1)),
+    "rmsprop_momentum": ("rmsprop", torch.optim.RMSprop, dict(lr=0.01, alpha=0.9, momentum=0.9)),
+    "rmsprop_centered": ("rmsprop", torch.optim.RMSprop, dict(lr=0.01, alpha=0.9, momentum=0.9, centered=True)),
 }
 
 
@@ -79,9 +87,11 @@ def main():
         torch_checkpoint.save(run.optimizer, run.named.items(), sys.argv[3], metadata={"note": "written by Python's safetensors"})
         return 0
     failed = 0
+    torch.set_default_dtype(torch.float64)  # NAdam's product of momenta then is in float64, as gradus's is
     for name, (recipe, optimizer, options) in CASES.items():
         def gradus(start, end, source):
-            arguments = [recipe, str(options.get("momentum", 0)), source, str(folder / "gradus.safetensors"), str(start), str(end)]
+            nonzero = ",".join(name for name in ("momentum", "centered") if options.get(name))
+            arguments = [recipe, nonzero, source, str(folder / "gradus.safetensors"), str(start), str(end)]
             subprocess.run([program, *arguments], check=True)
 
         worst = 0.0
@@ -107,6 +117,7 @@ def main():
             worst = max(worst, again.difference(resumed))
         print(f"{name:16} torch -> gradus -> torch, three round trips: largest difference {worst:.1e}")
         failed += not worst < 1e-12
+    torch.set_default_dtype(torch.float32)
     failed += not command_line_agrees(folder)
     for test in (names_go_by_identity, files_go_by_names, other_optimizers_are_refused, other_precisions, odd_models):
         try:
@@ -272,7 +283,7 @@ def other_optimizers_are_refused(_, folder):
             pass
 
     tried = 0
-    for name in ("NAdam", "Adamax", "RMSprop", "Adagrad", "ASGD", "Rprop", "SparseAdam", "Adadelta", "Adafactor", "Muon", "LBFGS"):
+    for name in ("ASGD", "Rprop", "SparseAdam", "Adafactor", "Muon", "LBFGS"):
         kind = getattr(torch.optim, name, None)
         if kind is None:
             continue
@@ -283,11 +294,10 @@ def other_optimizers_are_refused(_, folder):
                 optimizer = kind(model.values(), lr=0.1, **options)
             except (TypeError, ValueError):
                 continue
-            refused("expected SGD, Adam, AdamW or RAdam", lambda: torch_checkpoint.save(optimizer, model, path))
-            refused("expected SGD, Adam, AdamW or RAdam", lambda: torch_checkpoint.load(optimizer, model, path))
-            refused("expected what SGD, Adam, AdamW or RAdam has" if name not in ("Adamax",) else "RAdam's or Adamax's",
-                    lambda: torch_checkpoint.to_gradus(optimizer.state_dict(), model, path))
-    assert tried >= 8
+            refused("expected SGD, Adam, AdamW, RAdam, NAdam, Adamax,", lambda: torch_checkpoint.save(optimizer, model, path))
+            refused("expected SGD, Adam, AdamW, RAdam, NAdam, Adamax,", lambda: torch_checkpoint.load(optimizer, model, path))
+            refused("expected what SGD, Adam, AdamW, RAdam, NAdam, Adamax,", lambda: torch_checkpoint.to_gradus(optimizer.state_dict(), model, path))
+    assert tried >= 5
     # Nor by a name that is not theirs: their state says what they are.
     for kind, recipe in ((torch.optim.NAdam, "radam"), (torch.optim.Adamax, "adam"), (torch.optim.RMSprop, "sgd")):
         model = parameters(a=(3,))
@@ -318,9 +328,16 @@ def other_optimizers_are_refused(_, folder):
     torch_checkpoint.load(resumed, model, path)
     lr = resumed.param_groups[0]["lr"]
     assert isinstance(lr, torch.Tensor) and lr.item() == 0.25
-    # An older PyTorch's state_dicts do not say which of two they are.
-    for kind, keys in ((torch.optim.Adam, "Adam's or AdamW's"), (torch.optim.RAdam, "RAdam's or Adamax's")):
+    # An older PyTorch's state_dicts do not say which of two they are; Adamax's and RAdam's do by their state.
+    for kind, recipe in ((torch.optim.Adamax, "adamax"), (torch.optim.RAdam, "radam"), (torch.optim.NAdam, "nadam")):
         old = stepped(kind(model.values())).state_dict()
+        for g in old["param_groups"]:
+            g.pop("decoupled_weight_decay", None)
+        torch_checkpoint.to_gradus(old, model, path)
+        with safetensors.safe_open(path, "pt") as file:
+            assert file.metadata()["gradus/recipe"] == recipe
+    for kind, keys in ((torch.optim.Adam, "Adam's or AdamW's"), (torch.optim.RAdam, "RAdam's or Adamax's")):
+        old = kind(model.values()).state_dict()
         for g in old["param_groups"]:
             g.pop("decoupled_weight_decay", None)
         refused(keys, lambda: torch_checkpoint.to_gradus(old, model, path))

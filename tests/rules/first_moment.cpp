@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gradus/gradus.hpp>
@@ -301,6 +302,16 @@ TEST_CASE_TEMPLATE("schedule_free: parameters and copy_average are the authors' 
   }
 }
 
+TEST_CASE_TEMPLATE("schedule_free: a beta1 next to 0 gives no NaN", T, float, double)
+{
+  std::vector<T> w{T(1)}, g{T(1)}, average{T(0)};
+  gradus::optimizer<gradus::schedule_free_adamw, T> opt({.lr = 0.125, .beta1 = 5e-324});
+  const auto h = opt.add(w, g);
+  opt.step();
+  opt.copy_average(h, average);
+  CHECK(double(average[0]) == doctest::Approx(0.875));
+}
+
 TEST_CASE_TEMPLATE("schedule_free: no learning rate moves nothing, and infinite weights of steps count the newest", T,
                    float, double)
 {
@@ -409,6 +420,21 @@ TEST_CASE_TEMPLATE("adaptive_inertia: an inertia that rounds to 1 moves nothing 
   for (int t = 1; t <= 3; ++t)
     x.step({T(1), T(0)});
   CHECK(x.weights == std::vector<T>{T(1), T(1)});
+}
+
+TEST_CASE_TEMPLATE("adaptive_inertia: a mean square near 0, or a large beta0, moves no weight whose gradients are 0", T,
+                   float, double)
+{
+  const T tiny = sizeof(T) == 4 ? T(1e-21) : T(1e-161);
+  for (const auto& [beta0, g] : {std::pair(0.1, tiny), std::pair(1e300, T(1e-6))}) {
+    walk x(gradus::adais{.lr = 1, .beta0 = beta0}.rule(), std::vector<T>(1000, T(1)));
+    std::vector<T> gradients(1000);
+    gradients[0] = g;
+    for (int t = 1; t <= 3; ++t)
+      x.step(gradients);
+    CHECK(std::fabs(double(x.weights[0]) - 1) <= 3.3 * double(g));
+    CHECK(support::equal(std::vector<T>(x.weights.begin() + 1, x.weights.end()), std::vector<T>(999, T(1))));
+  }
 }
 
 TEST_CASE_TEMPLATE("first_moment: zero gradients from the start move no weight, also without eps", T, float, double)

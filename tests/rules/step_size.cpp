@@ -280,6 +280,35 @@ TEST_CASE_TEMPLATE("rms_clipped: alpha is divided by the root mean square of g o
   CHECK(still.weights == std::vector<T>{T(0.75), T(-1.5)});
 }
 
+TEST_CASE("trust_ratio: a ratio that float cannot hold gives no NaN")
+{
+  walk x(lamb{.lr = 1, .weight_decay = 1e-40}.rule(), std::vector<float>{1.0f, -2.0f});
+  x.step({0.0f, 0.0f});
+  CHECK(std::fabs(double(x.weights[0])) < 0.01);  // s = 1 but for the digits of a denormal
+  CHECK(std::fabs(double(x.weights[1])) < 0.01);
+}
+
+TEST_CASE_TEMPLATE("rms_clipped: a proximal decay sees the divided alpha, in step and decay alike", T, float, double)
+{
+  constexpr double lr = 0.5, lambda = 2, beta1 = 0.9, beta2 = 0.99;
+  walk x(gradus::compose(lr, first_moment::ema{beta1}, second_moment::ema{beta2}, step_size::rms_clipped{},
+                         decay::proximal{lambda}),
+         std::vector<T>{T(1), T(-2)});
+  double theta = 1, m = 0, v = 0, worst = 0, least = 1;
+  for (int t = 1; t <= 6; ++t) {
+    const double g = t < 4 ? 0.125 : 8;  // of both elements, so r is g/root of v
+    x.step({T(g), T(g)});
+    m = beta1 * m + (1 - beta1) * g;
+    v = beta2 * v + (1 - beta2) * g * g;
+    const double root = std::sqrt(v / (1 - std::pow(beta2, t))), alpha = lr / std::fmax(1, g / root);
+    theta = (theta - alpha * m / (1 - std::pow(beta1, t)) / (root + 1e-8)) / (1 + alpha * lambda);
+    worst = std::fmax(worst, std::fabs(double(x.weights[0]) - theta));
+    least = std::fmin(least, alpha / lr);
+  }
+  CHECK(least < 0.6);
+  CHECK(worst < (sizeof(T) == 4 ? 1e-6 : 1e-14));
+}
+
 TEST_CASE_TEMPLATE("cautious: moves the weights whose direction and gradient agree, the further the fewer they are", T,
                    float, double)
 {

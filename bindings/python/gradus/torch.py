@@ -29,7 +29,7 @@ import torch
 from . import Optimizer as _Native
 from . import StepReport, recipes
 
-# What the classes are called; others are capitalized.
+# What the classes are called; others in CapWords.
 _NAMES = {"sgd": "SGD", "sgds": "SGDS", "adamw": "AdamW", "adams": "AdamS", "amsgrad": "AMSGrad", "adabound": "AdaBound",
           "radam": "RAdam", "rmsprop": "RMSprop", "adabelief": "AdaBelief", "adopt": "ADOPT", "ademamix": "AdEMAMix", "nadam": "NAdam",
           "schedule_free_adamw": "ScheduleFreeAdamW", "lamb": "LAMB", "stable_adamw": "StableAdamW", "cautious_adamw": "CautiousAdamW", "adais": "AdaiS"}
@@ -375,7 +375,7 @@ def _arguments(recipe: str, numbers: dict[str, float]) -> tuple[dict[str, Any], 
 
 
 def _make_class(recipe: str, numbers: dict[str, float]) -> type[RecipeOptimizer]:
-    name = _NAMES.get(recipe, recipe.capitalize())
+    name = _NAMES.get(recipe, "".join(word.capitalize() for word in recipe.split("_")))
     arguments, fields = _arguments(recipe, numbers)
     extras = getattr(torch.optim, name)([torch.zeros(1)]).defaults if recipe in _TORCH_CLASSES else {}
     extras = {key: x for key, x in extras.items() if key not in arguments}
@@ -404,9 +404,19 @@ def _make_class(recipe: str, numbers: dict[str, float]) -> type[RecipeOptimizer]
         "_recipe": recipe, "_fields": fields, "_extras": extras, "_watched": staticmethod(operator.itemgetter(*watched))})
 
 
-__all__ = ["RecipeOptimizer"]
-for _recipe, _defaults in recipes().items():
-    _class = _make_class(_recipe, _defaults)
-    globals()[_class.__name__] = _class
-    __all__.append(_class.__name__)
-del _recipe, _defaults, _class
+_CLASSES = {recipe: _make_class(recipe, numbers) for recipe, numbers in recipes().items()}
+
+
+def optimizer_class(recipe: str) -> Callable[..., RecipeOptimizer]:
+    """The class of a recipe by its name, such as "adamw"; also of a recipe of your own."""
+    if recipe not in _CLASSES:
+        raise ValueError(f"gradus: recipe is {recipe!r}; expected one of {', '.join(_CLASSES)}")
+    return _CLASSES[recipe]
+
+
+__all__ = ["RecipeOptimizer", "optimizer_class"]
+for _class in _CLASSES.values():
+    if _class.__name__ not in globals():  # a recipe of one's own may be called as something else here
+        globals()[_class.__name__] = _class
+        __all__.append(_class.__name__)
+del _class

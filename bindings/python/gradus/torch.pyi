@@ -21,6 +21,9 @@ class RecipeOptimizer(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+def optimizer_class(recipe: str) -> Callable[..., RecipeOptimizer]:
+    """The class of a recipe by its name, such as "adamw"; also of a recipe of your own."""
+
 class SGD(RecipeOptimizer):
     """gradus's sgd as a torch.optim.Optimizer; used as torch.optim.SGD, and its state_dict goes there and back.
 

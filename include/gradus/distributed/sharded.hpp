@@ -84,7 +84,8 @@ class sharded {
                 "and scalars in host memory; take one over host memory, such as comm::mpi.");
   static_assert(
       !detail::names_engine<Backend, detail::parts<detail::model<Recipe, T, Backend>>>,
-      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel.");
+      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel, and not "
+      "backend::with_product, because matrices would be cut.");
 
  public:
   using precision_type = given;                             ///< the types of all numbers

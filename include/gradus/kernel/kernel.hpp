@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -34,18 +35,25 @@ GRADUS_HOST_DEVICE bool is_idle([[maybe_unused]] const Moment& rule) noexcept
     return false;
 }
 
-/// The scalars for the step size. A decay may scale the step, and then also bounds of the step that follow lr_scale. A
-/// step size with sums knows the decay's rate.
+/// Scales a step as the decay wants it, and bounds of the step that follow lr_scale. \param of_decay  the decay's scalars
+template <class Decay>
+GRADUS_HOST_DEVICE void scale_step([[maybe_unused]] step_scalars& of_step, [[maybe_unused]] const Decay& decay,
+                                   [[maybe_unused]] const step_scalars& of_decay) noexcept
+{
+  if constexpr (requires { decay.step_factor(of_decay); }) {
+    const double factor = decay.step_factor(of_decay);
+    of_step.lr *= factor;
+    of_step.lr_scale *= factor;
+  }
+}
+
+/// The scalars for the step size, scaled by the decay. A step size with sums knows the decay's rate.
 template <class StepSize, class Decay>
 GRADUS_HOST_DEVICE step_scalars seen_by_step_size([[maybe_unused]] const Decay& decay, step_scalars k) noexcept
 {
   if constexpr (has_sums<StepSize> && requires { decay.rate(k); })
     k.decay_rate = decay.rate(k);
-  if constexpr (requires { decay.step_factor(k); }) {
-    const double factor = decay.step_factor(k);
-    k.lr *= factor;
-    k.lr_scale *= factor;
-  }
+  scale_step(k, decay, step_scalars(k));
   return k;
 }
 
@@ -147,9 +155,12 @@ GRADUS_HOST_DEVICE void prepare_with_factors(prepared<F, S, P, D, T>& formula, c
 {
   const D decay = detail::scaled_decay(rule.decay, k);
   step_scalars of_step = detail::seen_by_step_size<P>(decay, k), of_decay = k;
-  of_step.lr *= factors.step;
-  of_step.lr_scale *= factors.step;
+  // An infinite one would give NaN where the direction is 0.
+  constexpr auto most = double((std::numeric_limits<T>::max)());
+  of_step.lr = k.lr * factors.step > most ? most : k.lr * factors.step;
+  of_step.lr_scale = k.lr_scale * factors.step;
   of_decay.lr *= factors.decay;
+  detail::scale_step(of_step, decay, of_decay);
   formula.step_size = rule.step_size.template prepare<T>(of_step);
   formula.decay = decay.template prepare<T>(of_decay);
 }

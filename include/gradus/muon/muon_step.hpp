@@ -12,6 +12,7 @@
 #include <gradus/kernel/exact_sum.hpp>
 #include <gradus/kernel/reduce.hpp>
 #include <gradus/muon/newton_schulz.hpp>
+#include <gradus/optimizer/decisions.hpp>
 #include <gradus/optimizer/host_step.hpp>
 #include <gradus/optimizer/sweep.hpp>
 
@@ -35,13 +36,27 @@ class muon_step : public host_step<Parts, Backend> {
       !Parts::rule_type::scheduled,
       "gradus: a recipe that works on matrices has no second moment of the whole model, which a scheduled decay "
       "needs; take decay::decoupled.");
+  static_assert(
+      !Parts::rule_type::sums,
+      "gradus: a recipe that works on matrices has no sums over tensors; take step_size::constant or adaptive.");
+  static_assert(
+      !requires(const decltype(Parts::rule_type::decay)& d) {
+        d.template prepare<double>(step_scalars{}).gradient(1.0, 1.0);
+      }, "gradus: a recipe that works on matrices makes the gradient orthogonal, which L2 would change again; take "
+         "decay::decoupled.");
+  static_assert(
+      !reads_direction<decltype(Parts::rule_type::second_moment)>,
+      "gradus: a recipe that works on matrices has its direction after all moments, and this second moment is "
+      "computed from it; take second_moment::none or ema.");
 
  public:
   using host::host;
 
-  /// Makes room for a matrix.
-  void reserve_matrix(const matrix_extents& m, std::string_view name)
+  /// Makes room for a matrix in a group with this rule.
+  void reserve_matrix(const typename Parts::rule_type& rule, const matrix_extents& m, std::string_view name)
   {
+    if (!rule.first_moment.orthogonal)
+      return;
     const std::size_t small = m.rows < m.columns ? m.rows : m.columns;
     if constexpr (requires { decltype(host::backend().product)::most; })
       if (const std::size_t large = m.rows + m.columns - small; large > decltype(host::backend().product)::most)
@@ -116,12 +131,7 @@ class muon_step : public host_step<Parts, Backend> {
                                  number<value_type>(product(prepared.grad_scale, y.gradients[k])))
                           .x;
     });
-    exact_sum squares;
-    add_pages<square_term>(backend, u, x.size, squares);
-    const double norm = std::sqrt(squares.value());
-    const auto divisor = value_type(norm > rule.eps ? norm : rule.eps);
-    for (std::size_t k = 0; k < x.size && divisor > 0; ++k)
-      u[k] = u[k] / divisor;
+    normalize(u, x.size, rule.eps);
     newton_schulz(backend.product, rows, columns, std::size_t(rule.ns_steps), memory_);
 
     u = memory_.x.get();
@@ -134,11 +144,36 @@ class muon_step : public host_step<Parts, Backend> {
     directed.gradients = u;
     auto along = prepared;
     along.grad_scale = 1;
-    along.step_size.inner.numerator = value_type(double(along.step_size.inner.numerator) *
-                                                 rule.factor(double(x.extents.rows), double(x.extents.columns)));
+    step_scalars k = p.cohorts[x.cohort].scalars;
+    k.lr = double(value_type(k.lr));  // rounded before the factor, as in a step without it
+    const double factor = rule.factor(double(x.extents.rows), double(x.extents.columns));
+    prepare_with_factors(along, p.groups[p.cohorts[x.cohort].key].rule, k, {.step = factor});
+    along.decay = prepared.decay;
     host::for_ranges(p, o, {i, i + 1}, [&](const item&, std::size_t begin, std::size_t end) noexcept {
       sweep<pass::weights, model>(backend, along, directed, host::noise_of(p, directed), begin, end);
     });
+  }
+
+  /// u/max(‖u‖, eps).
+  void normalize(value_type* u, std::size_t n, double eps) const noexcept
+  {
+    const auto sum_of_squares = [&] {
+      exact_sum squares;
+      add_pages<square_term>(host::backend(), u, n, squares);
+      return squares.value();
+    };
+    double squares = sum_of_squares();
+    // In another unit where value_type cannot hold the norm, or a double its square.
+    const double unit = sizeof(value_type) == 8 ? unit_for(squares) : squares > 0x1p254 ? 0x1p64 : 1;
+    if (unit != 1) {
+      for (std::size_t k = 0; k < n; ++k)
+        u[k] = u[k] * value_type(1 / unit);
+      squares = sum_of_squares();
+    }
+    const double norm = std::sqrt(squares), least = eps / unit;
+    const auto divisor = value_type(norm > least ? norm : least);
+    for (std::size_t k = 0; k < n && divisor > 0; ++k)
+      u[k] = u[k] / divisor;
   }
 
   newton_schulz_memory<value_type> memory_;

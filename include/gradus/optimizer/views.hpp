@@ -309,7 +309,7 @@ class range_front {
   /// \param parameters  the new weights; viewed, not copied
   /// \param gradients   the new gradients, of the same shape and storage order; viewed, not copied
   /// \throws std::invalid_argument, with nothing changed, for unsuitable memory (see range_front), a length other than
-  ///         the tensor's, or an invalid handle
+  ///         the tensor's, an invalid handle, or, where `set_shape` is, another shape than the tensor's
   template <class W, class G>
   void rebind(const tensor_handle& tensor, W&& parameters, G&& gradients)
   {
@@ -317,6 +317,9 @@ class range_front {
       const auto w = writable({}, parameters);
       const auto g = readable({}, gradients);
       detail::check_shapes({}, parameters, gradients);
+      if constexpr (shape_is_read<std::remove_cvref_t<W>>)
+        if (const view_shape shape = detail::traits_of<W>::shape(parameters); shape.rank() == 2 && w.size() > 0)
+          self().expect_same_shape(tensor, shape);
       self().rebind_spans(tensor, w, g);
     }
   }
@@ -416,32 +419,41 @@ class range_front {
       const auto w = writable(name, parameters);
       const auto g = readable(name, gradients);
       detail::check_shapes(name, parameters, gradients);
-      return with_shape(parameters, [&] { return self().add_spans(name, w, g, group, trained...); });
+      return with_shape(name, w.size(), group, parameters,
+                        [&] { return self().add_spans(name, w, g, group, trained...); });
     } else
       return {};
   }
+  /// Whether the optimizer reads the shapes of ranges of type W.
+  template <class W>
+  static constexpr bool shape_is_read = requires(const W& parameters) {
+    requires Derived::reads_shapes;
+    detail::traits_of<W>::shape(parameters);
+  };
   /// Adds a tensor, and its shape if it has two dimensions and the optimizer reads shapes.
   template <class W, class Add>
-  tensor_handle with_shape([[maybe_unused]] const W& parameters, const Add& add)
+  tensor_handle with_shape([[maybe_unused]] std::string_view name, [[maybe_unused]] std::size_t size,
+                           [[maybe_unused]] const std::optional<group_handle>& group,
+                           [[maybe_unused]] const W& parameters, const Add& add)
   {
-    const tensor_handle added = add();
-    if constexpr (requires {
-                    requires Derived::reads_shapes;
-                    detail::traits_of<W>::shape(parameters);
-                  })
-      if (const view_shape shape = detail::traits_of<W>::shape(parameters);
-          shape.rank() == 2 && std::size(writable({}, const_cast<W&>(parameters))) > 0)
+    if constexpr (shape_is_read<W>)
+      if (const view_shape shape = detail::traits_of<W>::shape(parameters); shape.rank() == 2 && size > 0) {
+        self().expect_shape(name, size, group, shape);
+        const tensor_handle added = add();
         self().set_shape(added, shape);
-    return added;
+        return added;
+      }
+    return add();
   }
   template <class W>
   tensor_handle add_alone(std::string_view name, std::remove_reference_t<W>& parameters,
                           std::optional<group_handle> group)
   {
-    if constexpr (accepts_parameters<W>())
-      return with_shape(parameters,
-                        [&] { return self().add_spans(name, writable(name, parameters), std::nullopt, group); });
-    else
+    if constexpr (accepts_parameters<W>()) {
+      const auto w = writable(name, parameters);
+      return with_shape(name, w.size(), group, parameters,
+                        [&] { return self().add_spans(name, w, std::nullopt, group); });
+    } else
       return {};
   }
 };

@@ -167,8 +167,8 @@ struct stable {
   }
 };
 
-/// s = αλ where the step u and the weight have one sign, and 0 elsewhere: a weight that the step moves away from 0 does
-/// not decay. Cautious weight decay (Chen et al. 2025), over any other three rules.
+/// s = αλ, but 0 where the step u and the weight have opposite signs: a weight that the step moves away from 0 does not
+/// decay. Cautious weight decay (Chen et al. 2025), over any other three rules.
 struct cautious {
   double weight_decay = 1e-2;  ///< λ ≥ 0
 
@@ -185,21 +185,21 @@ struct cautious {
     template <class V>
     GRADUS_HOST_DEVICE V decrement(V theta, V d) const noexcept
     {
-      return select(agree(theta, d), inner.decrement(theta), V(0));
+      return select(grows(theta, d), V(0), inner.decrement(theta));
     }
     /// (1−s)·θ or θ, from which u is subtracted.
     template <class V>
     GRADUS_HOST_DEVICE V weights(V theta, V d) const noexcept
     {
-      return select(agree(theta, d), inner.weights(theta), theta);
+      return select(grows(theta, d), theta, inner.weights(theta));
     }
 
    private:
-    /// Whether θ·d > 0. A product with a sign does not underflow.
+    /// Whether θ·d < 0. A product with a sign does not underflow.
     template <class V>
-    GRADUS_HOST_DEVICE static auto agree(V theta, V d) noexcept
+    GRADUS_HOST_DEVICE static auto grows(V theta, V d) noexcept
     {
-      return sign(d) * theta > V(0);
+      return sign(d) * theta < V(0);
     }
   };
   /// The formula of one step.

@@ -15,6 +15,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include <gradus/rules/hyperparameters.hpp>
 #include <gradus/rules/slot.hpp>
@@ -98,7 +99,8 @@ struct momentum {
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {
     const bool first = k.t == 1;
-    return {T(momentum), T(first ? 0 : momentum), T(first ? 1 : 1 - dampening), nesterov};
+    // With μ = 0 there is no dampening, as in idle_form, also where a rule over this one keeps the buffer.
+    return {T(momentum), T(first ? 0 : momentum), T(first || momentum == 0 ? 1 : 1 - dampening), nesterov};
   }
 
   /// The rule that runs instead, without a slot, when `idle()`: with μ = 0 dampening has no effect, as in PyTorch.
@@ -405,9 +407,10 @@ struct adaptive_inertia {
   template <class T>
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {
-    // While all gradients are 0, so is v, and any slope gives the same.
-    const double mean = k.bc2 * k.mean_square;
-    return {T(mean > 0 ? beta0 / mean : 0), T(1 - eps), step_size::eps_for<T>(1, 0)};
+    // While all gradients are 0, so is v, and any slope gives the same. An infinite one gives NaN where v is 0.
+    constexpr T steepest = (std::numeric_limits<T>::max)();
+    const double mean = k.bc2 * k.mean_square, slope = mean > 0 ? beta0 / mean : 0;
+    return {slope < double(steepest) ? T(slope) : steepest, T(1 - eps), step_size::eps_for<T>(1, 0)};
   }
 };
 
@@ -636,7 +639,9 @@ struct schedule_free {
   template <class T>
   T average(const T* w, T theta) const noexcept
   {
-    return std::fma(T((beta1 - 1) / beta1), w[0], theta);
+    constexpr auto lowest = double(std::numeric_limits<T>::lowest());  // for a β₁ so near to 0 that w is 0
+    const double weight = (beta1 - 1) / beta1;
+    return std::fma(T(weight < lowest ? lowest : weight), w[0], theta);
   }
 
   /// The element formula with one step's coefficients.

@@ -240,7 +240,10 @@ def test_steps_have_the_bits_of_gradus() -> None:
 
 def test_every_recipe_has_a_class() -> None:
     assert set(RECIPES) == set(gradus.recipes())
-    assert set(drop_in.__all__) == {"RecipeOptimizer", *(c.__name__ for c in RECIPES.values())}
+    assert set(drop_in.__all__) == {"RecipeOptimizer", "optimizer_class", *(c.__name__ for c in RECIPES.values())}
+    assert {recipe: drop_in.optimizer_class(recipe) for recipe in RECIPES} == RECIPES
+    with refused("recipe is 'adamww'; expected one of sgd, "):
+        drop_in.optimizer_class("adamww")
     for recipe, kind in RECIPES.items():
         net = model()
         losses = train(net, kind(net.parameters(), **({"lr": 1.0} if recipe == "adadelta" else {"lr": 0.01})), 0, 30)

@@ -8,8 +8,9 @@
 ///     gradus::optimizer<gradus::adamw, float, gradus::backend::dispatch> opt;
 ///
 /// Steps give the bits of a program built for that instruction set. Instruction sets with fma belong to one family of
-/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp, and adamw with decay::cautious, in float
-/// and double, also with 16-bit parameters and gradients and with 8-bit state. A call costs one more indirect jump.
+/// bits, regardless of the caller's flags. It runs the recipes of recipes.hpp, or those that CMake's GRADUS_RECIPES names
+/// (docs/c.md), and adamw with decay::cautious, in float and double, also with 16-bit parameters and gradients and with
+/// 8-bit state. A call costs one more indirect jump.
 
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,10 @@
 #include <gradus/kernel.hpp>
 #include <gradus/recipes.hpp>
 #include <gradus/state/slots.hpp>
+
+#if defined(GRADUS_RECIPES_HEADER)
+#include GRADUS_RECIPES_HEADER
+#endif
 
 #include <gradus/macros_off.hpp>
 
@@ -48,6 +53,15 @@ extern "C" const dispatch_table* gradus_dispatch_table(int set) noexcept;
 }  // namespace gradus
 
 GRADUS_OPEN_NAMESPACE
+
+/// The recipes that gradus::dispatch and libgradus are compiled with: all of gradus's, unless CMake's GRADUS_RECIPES names
+/// others, which may be your own.
+#if defined(GRADUS_RECIPES)
+using compiled_recipes = GRADUS_RECIPES;
+#else
+using compiled_recipes = all_recipes;
+#endif
+
 namespace detail {
 
 /// Calls f(type_identity<Kernel>) for every kernel of the component: those that the recipes run, float's before
@@ -78,7 +92,7 @@ constexpr void for_each_dispatched_kernel(const Visitor& f)
     if constexpr (requires { typename S::idle_form; })
       visit_first(of, std::type_identity<prepared<F, typename S::idle_form, P, D, T>>{});
   };
-  for_each_recipe([&]<class Recipe>(const char*, std::type_identity<Recipe>) {
+  compiled_recipes::for_each([&]<class Recipe>(auto, std::type_identity<Recipe>) {
     visit(float(), Recipe{}.rule());
     visit(double(), Recipe{}.rule());
   });
