@@ -5,7 +5,7 @@ set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gradus)
 set(generated ${CMAKE_CURRENT_BINARY_DIR}/cmake)
 
 install(DIRECTORY include/gradus backends/simd/include/gradus backends/dispatch/include/gradus backends/thrust/include/gradus
-                  backends/mpi/include/gradus
+                  backends/mpi/include/gradus backends/nccl/include/gradus
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 install(TARGETS gradus EXPORT gradus)
@@ -21,6 +21,10 @@ endif()
 if(TARGET gradus_mpi)
   install(TARGETS gradus_mpi EXPORT gradus_mpi)
   install(EXPORT gradus_mpi NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusMpiTargets.cmake)
+endif()
+if(TARGET gradus_nccl)
+  install(TARGETS gradus_nccl EXPORT gradus_nccl)
+  install(EXPORT gradus_nccl NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusNcclTargets.cmake)
 endif()
 if(TARGET gradus_dispatch AND GRADUS_DISPATCH)
   install(TARGETS gradus_dispatch EXPORT gradus_dispatch DESTINATION ${CMAKE_INSTALL_LIBDIR})

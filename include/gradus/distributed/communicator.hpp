@@ -23,6 +23,8 @@ GRADUS_OPEN_NAMESPACE
 /// the same order, with the same sizes. An operation is started and returns a request; its memory must stay as it is
 /// until `test` of the request has returned true. Several operations may be running.
 ///
+/// Memory is the host's, or a device's if the class has `static constexpr bool on_device = true`.
+///
 /// - `exchange(from, to, bytes)` sends piece r of `from`, of so many bytes, to rank r, and puts the piece that rank r sent
 ///   to piece r of `to`.
 /// - `reduce_scatter(from, to, n)` adds the ranks' `from`, size()·n floats or doubles, and gives piece r of the sum, n
@@ -52,6 +54,10 @@ concept communicator = requires(C& c, const C& known, const void* from, void* to
 };
 
 namespace detail {
+
+/// A communicator whose memory is a device's.
+template <class C>
+concept moves_device_memory = requires { requires C::on_device; };
 
 /// Waits until an operation is complete. After `timeout` it gives up, because a rank is missing.
 /// \param in  says in which call, such as "step 7"  \param what  the operation

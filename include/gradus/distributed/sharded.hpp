@@ -79,6 +79,9 @@ class sharded {
   using inner_backend = detail::sharing<Backend, Comm>;
   using inner_optimizer = optimizer<Recipe, inner_precision, inner_backend>;
   using request = typename Comm::request;
+  static_assert(!detail::moves_device_memory<Comm>,
+                "gradus: this communicator moves device memory, and a sharded optimizer has its parameters, gradients "
+                "and scalars in host memory; take one over host memory, such as comm::mpi.");
   static_assert(
       !detail::names_engine<Backend, detail::parts<detail::model<Recipe, T, Backend>>>,
       "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel, and not "
