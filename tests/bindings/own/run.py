@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parent / "python"))
 from run import environment  # noqa: E402
 
 RECIPES = "sgd;adamw;warm;mine::believing"
-STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
+STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 
 
 def run(*command, **how):
@@ -35,8 +35,9 @@ def write_header(root, work):
     page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (taught,) = [block for block in re.findall(r"^```cpp\n(.*?)^```", page, re.S | re.M) if "\nstruct warm {" in block]
     header = work / "recipes of mine.hpp"  # a name with spaces
-    header.write_text("#pragma once\n" + re.split(r"^int main\(", taught, flags=re.M)[0] +
-                      "".join(f'#include "{path}"\n' for path in [HERE / "believing.hpp"]), encoding="utf-8")
+    text = "#pragma once\n" + re.split(r"^int main\(", taught, flags=re.M)[0] + f'#include "{HERE}/believing.hpp"\n'
+    if not header.exists() or header.read_text(encoding="utf-8") != text:  # or all would be compiled again
+        header.write_text(text, encoding="utf-8")
     return header
 
 
