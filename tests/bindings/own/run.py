@@ -8,6 +8,7 @@ the Python package's tests (tests/bindings/python/run.py); without it, or where 
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -25,6 +26,7 @@ def run(*command, **how):
 
 def refused(root, work, sentence, *definitions):
     """Configuring with these fails, and CMake says the sentence."""
+    shutil.rmtree(work / "refused", ignore_errors=True)
     made = subprocess.run(["cmake", "-S", root, "-B", work / "refused", *definitions], capture_output=True, text=True)
     said = re.sub(r"\s+", " ", made.stderr)
     if made.returncode == 0 or sentence not in said:
