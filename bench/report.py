@@ -3,7 +3,7 @@
 
   report.py FOLDER [--command "what was run"] [--model MODEL]
 
-suite*.json and choices.json come from Google Benchmark, peers.json and peers-threads.json from peers/peers.py,
+suite*.json and choices.json come from Google Benchmark, peers.json, peers-threads.json and recipes.json from peers/peers.py,
 compile_time.json from compile_time.py. The report says which of them are missing. With a model it is about that model's
 tensors alone. gnuplot draws the plots.
 """
@@ -54,7 +54,8 @@ def ratio(a, b):
 
 
 # The order in tables; what is not here comes last.
-ORDER = ["sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam",
+ORDER = ["sgd", "sgds", "adam", "adamw", "adams", "amsgrad", "yogi", "adabound", "padam", "radam", "adagrad", "adadelta", "adamax", "rmsprop",
+         "adabelief", "adopt", "ademamix", "lion", "nadam", "adan", "schedule_free_adamw", "lamb", "stable_adamw", "cautious_adamw", "adai", "adais",
          "float", "double", "bf16_state", "8bit_state", "bf16_with_master", "bf16_with_remainder", "bf16_all", "serial", "thread_pool", "openmp", "tbb"]
 
 
@@ -228,6 +229,37 @@ def suite_part(folder, r):
         for row in sorted(others, key=lambda row: [place(x) for x in row])]))
     if r.errors:
         out.append("Not measured: " + "; ".join(f"`{'/'.join(k)}`: {e}" for k, e in sorted(r.errors.items())) + ".\n")
+    return "\n".join(out)
+
+
+def recipes_part(folder, r):
+    """Every recipe against AdamW, by the suite, and against PyTorch's own, by peers.py --recipes."""
+    path = folder / "recipes.json"
+    data = json.loads(path.read_text()) if path.exists() else {"benchmarks": [], "context": {"missing": {"PyTorch": "not run"}}}
+    ns = {}
+    for row in data["benchmarks"]:
+        _, recipe, way, *_, shape = row["run_name"].split("/")
+        ns[recipe, way, shape] = row["ns_per_parameter"]
+    shapes = [s for s in ("65536", "16777216") if s in r.shapes or any(key[2] == s for key in ns)]
+    names = sorted({*r.recipes, *(recipe for recipe, _, _ in ns)}, key=place)
+    if not names:
+        return ""
+
+    def to_torch(recipe, way, shape):
+        return two(ratio(ns.get((recipe, way, shape)), ns.get((recipe, "gradus", shape))))
+    ways = [way for way in ("fused", "foreach") if any(key[1] == way for key in ns)]
+    head = ["recipe"] + [f"/ adamw, {shape_name(s)}" for s in shapes] + [f"PyTorch {way}, {shape_name(s)}" for way in ways for s in shapes]
+    out = ["## Every recipe against AdamW, and against PyTorch\n",
+           "A step in float on one thread: its time over AdamW's; and, where PyTorch has the optimizer, the time of PyTorch's own `step()` over "
+           "gradus's (above 1.00: slower than gradus), the two in turns in one process. Settings are the defaults, with a momentum of 0.9 and "
+           "some weight decay.\n",
+           table(head, [[recipe] + [two(ratio(r.step(recipe, s), r.step("adamw", s))) for s in shapes] +
+                        [to_torch(recipe, way, s) for way in ways for s in shapes] for recipe in names])]
+    version = data["context"].get("versions", {}).get("torch")
+    if version:
+        out.append(f"PyTorch {version}.\n")
+    if data["context"]["missing"]:
+        out.append("Not measured: " + "; ".join(f"{name}: {reason}" for name, reason in data["context"]["missing"].items()) + ".\n")
     return "\n".join(out)
 
 
@@ -564,7 +596,7 @@ def main():
     if o.model:
         text.append(model_part(o.folder, r, peers, on_threads, o.model))
     else:
-        text += [limit_part(o.folder, peers), suite_part(o.folder, r), choices_part(choices), peers_part(o.folder, peers, on_threads),
+        text += [limit_part(o.folder, peers), suite_part(o.folder, r), recipes_part(o.folder, r), choices_part(choices), peers_part(o.folder, peers, on_threads),
                  compile_part(o.folder), checkpoint_part(o.folder)]
     (o.folder / "report.md").write_text("\n".join(text))
     print(o.folder / "report.md")

@@ -72,6 +72,7 @@ elif [ "$full" ]; then
   plan 140 "choices" choices 9 0.02
   plan 200 "peers" peers peers --rounds 9
   [ "$threads" -eq 1 ] || plan 60 "peers on all threads" peers peers-threads --rounds 9 --threads "$threads"
+  plan 60 "recipes that PyTorch has" peers recipes --recipes --rounds 9 --shapes 65536,16777216
   plan 60 "compile time" compile_time --compilers g++,clang++
   plan 8 "checkpoints" checkpoints
 else
@@ -81,6 +82,7 @@ else
   plan 60 "choices" choices 5 0.01
   plan 30 "peers" peers peers --rounds 5 --shapes 65536,1048576,16777216,1000x64,1000x1000
   [ "$threads" -eq 1 ] || plan 20 "peers on all threads" peers peers-threads --rounds 5 --threads "$threads" --shapes 65536,1048576,16777216
+  plan 30 "recipes that PyTorch has" peers recipes --recipes --rounds 5 --shapes 65536,16777216
   plan 30 "compile time" compile_time --rounds 3
   plan 8 "checkpoints" checkpoints
 fi

@@ -1,6 +1,6 @@
 // AdamW of gradus and of other libraries that C++ can call, behind one C interface, so that peers.py measures them and
 // the Python libraries in one process, interleaved. float32, the same parameters and gradients for all; on one thread, or
-// those that can on several.
+// those that can on several. And the recipes that PyTorch has too, each to be measured beside PyTorch's own.
 
 #include <cmath>
 #include <cstdlib>
@@ -237,6 +237,20 @@ const entry on_threads[] = {
 #endif
 };
 
+template <class Recipe>
+struct recipe final : peer {
+  gradus::optimizer<Recipe> opt;
+  recipe(const shape& s, double weight_decay) : peer(s, weight_decay), opt(bench::measured<Recipe>()) { x.add_to(opt); }
+  void step() override { opt.step(); }
+};
+const entry recipes[] = {
+    make<recipe<gradus::sgd>>("sgd"),           make<recipe<gradus::adam>>("adam"),
+    make<recipe<gradus::adamw>>("adamw"),       make<recipe<gradus::amsgrad>>("amsgrad"),
+    make<recipe<gradus::radam>>("radam"),       make<recipe<gradus::adagrad>>("adagrad"),
+    make<recipe<gradus::adadelta>>("adadelta"), make<recipe<gradus::adamax>>("adamax"),
+    make<recipe<gradus::rmsprop>>("rmsprop"),   make<recipe<gradus::nadam>>("nadam"),
+};
+
 std::span<const entry> entries(bool threads)
 {
   return threads ? std::span<const entry>(on_threads) : std::span<const entry>(on_one_thread);
@@ -261,6 +275,16 @@ EXPORT peer* peer_open(const char* name, bool threads, std::size_t tensors, cons
   for (const entry& e : entries(threads))
     if (std::string_view(e.name) == name)
       return e.open(s, weight_decay);
+  return nullptr;
+}
+/// The same for a recipe, with the defaults of bench::measured.
+EXPORT peer* recipe_open(const char* name, std::size_t tensors, const std::size_t* sizes)
+{
+  shape s(0, 0);
+  s.sizes.assign(sizes, sizes + tensors);
+  for (const entry& e : recipes)
+    if (std::string_view(e.name) == name)
+      return e.open(s, 0);
   return nullptr;
 }
 EXPORT void peer_close(peer* p) { delete p; }

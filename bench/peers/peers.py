@@ -2,11 +2,12 @@
 """Measures one step of AdamW by gradus and other libraries, interleaved in one process, and writes what Google Benchmark
 would write (JSON). Every implementation's result is first compared with gradus's on the same input.
 
-  peers.py LIBRARY OUT.json [--rounds N] [--shapes 65536,1000x64 | --model MODEL.txt] [--threads N] [--seconds S]
+  peers.py LIBRARY OUT.json [--rounds N] [--shapes 65536,1000x64 | --model MODEL.txt] [--threads N] [--seconds S] [--recipes]
 
 LIBRARY is libpeers.so. A model is a text with a tensor a line, its name and its dimensions. PyTorch, DeepSpeed and ggml are
 measured if this Python can import them; the file names each missing library with the reason. On one thread processor time is
 measured, which other programs do not lengthen; on several, where only those are measured that can use them, wall-clock time.
+With --recipes not AdamW is measured but each recipe that PyTorch has too, beside PyTorch's own, fused and foreach.
 """
 import argparse
 import ctypes
@@ -22,6 +23,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 LR, BETAS, EPS, DECAY = 1e-3, (0.9, 0.999), 1e-8, 1e-2
+# The recipes that PyTorch has: its class, and what is not its default (the recipe's: bench::measured in bench/model.hpp).
+TORCH = {"sgd": ("SGD", {"momentum": 0.9}), "adam": ("Adam", {}), "adamw": ("AdamW", {}), "amsgrad": ("Adam", {"amsgrad": True}), "radam": ("RAdam", {}),
+         "adagrad": ("Adagrad", {}), "adadelta": ("Adadelta", {}), "adamax": ("Adamax", {}), "rmsprop": ("RMSprop", {"momentum": 0.9}), "nadam": ("NAdam", {})}
 TOLERANCE = 2e-6  # of a parameter of magnitude 1 after five steps; float's own spacing there is 1.2e-7
 CHECK_STEPS = 5
 floats = ctypes.POINTER(ctypes.c_float)
@@ -35,7 +39,7 @@ def load(path):
             ("peer_open", pointer, [ctypes.c_char_p, ctypes.c_bool, size_t, ctypes.POINTER(size_t), ctypes.c_double]), ("peer_close", None, [pointer]),
             ("peer_run", None, [pointer, size_t]), ("peer_result", floats, [pointer, size_t]),
             ("peer_parameters", floats, [pointer, size_t]), ("peer_gradients", floats, [pointer, size_t]),
-            ("peers_distance", ctypes.c_double, [floats, floats, size_t])):
+            ("recipe_open", pointer, [ctypes.c_char_p, size_t, ctypes.POINTER(size_t)]), ("peers_distance", ctypes.c_double, [floats, floats, size_t])):
         f = getattr(lib, name)
         f.restype, f.argtypes = result, arguments
     return lib
@@ -55,6 +59,13 @@ class Native:
 
     def close(self):
         self.lib.peer_close(self.handle)
+
+
+class Recipe(Native):
+    """A recipe of gradus's in libpeers.so."""
+
+    def __init__(self, lib, name, sizes):
+        self.lib, self.handle = lib, lib.recipe_open(name.encode(), len(sizes), (size_t * len(sizes))(*sizes))
 
 
 class Model(Native):
@@ -282,11 +293,57 @@ class quiet:
             os.close(saved)
 
 
-def check(lib, name, make):
+def find_recipe(lib, recipe):
+    """The recipe by gradus and by PyTorch, as in find; and what PyTorch has not."""
+    import inspect
+    import torch
+    torch.set_num_threads(1)
+    name, options = TORCH[recipe]
+    kind = getattr(torch.optim, name)
+    options = {"weight_decay": inspect.signature(kind).parameters["weight_decay"].default or 1e-4, **options}
+    present = {"gradus": lambda sizes, _: Recipe(lib, recipe, sizes)}
+    for way in ("fused", "foreach"):
+        if way in inspect.signature(kind).parameters:
+            present[way] = lambda sizes, _, way=way: Torch(torch, lambda theta, decay: kind(theta, **options, **{way: True}), Model(lib, sizes), 0)
+    return present
+
+
+def every_recipe(lib, shapes, o, clock):
+    """Rows of each recipe beside PyTorch's own; how far their results are apart; and what was not measured, with the reason."""
+    rows, checks, missing = [], {}, {}
+    for recipe in TORCH:
+        try:
+            present = find_recipe(lib, recipe)
+        except Exception as e:
+            return rows, checks, {"PyTorch": f"cannot be imported ({type(e).__name__}: {last_line(e)}); `./dev bench --full` installs it"}
+        for way in [way for way in present if way != "gradus"]:
+            name = f"{recipe}, {way}"
+            try:
+                checks[name] = check(lib, name, present[way], lambda sizes, _: Recipe(lib, recipe, sizes))
+                if not checks[name] <= TOLERANCE:
+                    missing[name] = f"its result is {checks[name]:.2g} from gradus's; expected at most {TOLERANCE:.2g}"
+            except Exception as e:
+                missing[name] = last_line(e)
+            if name in missing:
+                del present[way]
+        for shape, sizes in shapes.items():
+            for way, median in measure(present, sizes, o, clock).items():
+                rows.append(row_of(f"recipe/{recipe}/{way}/-/-/float/{shape}", median, sizes, o))
+        print(f"peers: {recipe} done", flush=True)
+    return rows, checks, missing
+
+
+def row_of(name, median, sizes, o):
+    """As Google Benchmark writes it."""
+    return {"name": f"{name}_median", "run_name": name, "run_type": "aggregate", "aggregate_name": "median", "repetitions": o.rounds,
+            "cpu_time": median * 1e9, "time_unit": "ns", "tensors": len(sizes), "ns_per_parameter": median * 1e9 / sum(sizes)}
+
+
+def check(lib, name, make, gradus=None):
     """The largest difference of a result from gradus's. dlib's weight decay is L2, so it is compared without decay."""
     sizes = [1000, 7, 640]
     decay = 0 if name == "dlib" else DECAY
-    ours, other = Native(lib, "gradus", False, sizes, decay), make(sizes, decay)
+    ours, other = gradus(sizes, decay) if gradus else Native(lib, "gradus", False, sizes, decay), make(sizes, decay)
     ours.run(CHECK_STEPS)
     other.run(CHECK_STEPS)
     worst = max(lib.peers_distance(ours.result(k), other.result(k), size) for k, size in enumerate(sizes))
@@ -351,6 +408,7 @@ def main():
     options.add_argument("--shapes", default="4096,65536,1048576,16777216,1000x64,1000x1000")
     options.add_argument("--model", type=pathlib.Path)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--recipes", action="store_true")
     o = options.parse_args()
     os.environ.update(OMP_NUM_THREADS=str(o.threads), MKL_NUM_THREADS=str(o.threads), DS_ACCELERATOR="cpu")
     clock = time.thread_time if o.threads == 1 else time.perf_counter
@@ -363,9 +421,12 @@ def main():
             tensors, _, size = shape.rpartition("x")
             shapes[shape] = [int(size)] * int(tensors or 1)
     lib = load(o.library)
-    present, missing = find(lib, o.library.parent, o.threads)
-
-    rows, checks = [], {}
+    if o.recipes:
+        rows, checks, missing = every_recipe(lib, shapes, o, clock)
+        present, shapes = {}, {}
+    else:
+        present, missing = find(lib, o.library.parent, o.threads)
+        rows, checks = [], {}
     for name in list(present):
         if name.startswith("traffic"):
             continue
@@ -381,10 +442,7 @@ def main():
     for shape, sizes in shapes.items():
         n = sum(sizes)
         for name, median in measure(present, sizes, o, clock).items():
-            rows.append({"name": f"peer/{name}/-/-/-/float/{shape}_median", "run_name": f"peer/{name}/-/-/-/float/{shape}",
-                         "run_type": "aggregate", "aggregate_name": "median", "repetitions": o.rounds,
-                         "cpu_time": median * 1e9, "time_unit": "ns", "tensors": len(sizes), "bytes_per_parameter": 28,
-                         "ns_per_parameter": median * 1e9 / n, "bytes_per_second": 28 * n / median})
+            rows.append({**row_of(f"peer/{name}/-/-/-/float/{shape}", median, sizes, o), "bytes_per_parameter": 28, "bytes_per_second": 28 * n / median})
         print(f"peers: {shape} done", flush=True)
 
     versions = {}

@@ -8,6 +8,7 @@ the Python package's tests (tests/bindings/python/run.py); without it, or where 
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ sys.path.insert(0, str(HERE.parent / "python"))
 from run import environment  # noqa: E402
 
 RECIPES = "sgd;adamw;warm;mine::believing"
-STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
+STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 
 
 def run(*command, **how):
@@ -25,6 +26,7 @@ def run(*command, **how):
 
 def refused(root, work, sentence, *definitions):
     """Configuring with these fails, and CMake says the sentence."""
+    shutil.rmtree(work / "refused", ignore_errors=True)
     made = subprocess.run(["cmake", "-S", root, "-B", work / "refused", *definitions], capture_output=True, text=True)
     said = re.sub(r"\s+", " ", made.stderr)
     if made.returncode == 0 or sentence not in said:
@@ -35,8 +37,9 @@ def write_header(root, work):
     page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (taught,) = [block for block in re.findall(r"^```cpp\n(.*?)^```", page, re.S | re.M) if "\nstruct warm {" in block]
     header = work / "recipes of mine.hpp"  # a name with spaces
-    header.write_text("#pragma once\n" + re.split(r"^int main\(", taught, flags=re.M)[0] +
-                      "".join(f'#include "{path}"\n' for path in [HERE / "believing.hpp"]), encoding="utf-8")
+    text = "#pragma once\n" + re.split(r"^int main\(", taught, flags=re.M)[0] + f'#include "{HERE}/believing.hpp"\n'
+    if not header.exists() or header.read_text(encoding="utf-8") != text:  # or all would be compiled again
+        header.write_text(text, encoding="utf-8")
     return header
 
 

@@ -33,11 +33,12 @@ version: str = gradus.__version__
 
 TORCH_USE = '''
 import torch
-from gradus.torch import AdamS, RecipeOptimizer
+from gradus.torch import AdamS, RecipeOptimizer, optimizer_class
 
 model = torch.nn.Linear(2, 2)
 optimizer: RecipeOptimizer = AdamS(model.parameters(), lr=1e-3, betas=(0.9, 0.99), max_grad_norm=1.0)
 other: torch.optim.Optimizer = optimizer
+by_name: RecipeOptimizer = optimizer_class("adamw")(model.parameters(), lr=1e-3)
 optimizer.step()
 loss: float = optimizer.step(lambda: 1.0)
 '''

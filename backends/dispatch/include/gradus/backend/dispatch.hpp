@@ -174,7 +174,7 @@ class dispatch {
     constexpr std::size_t index = detail::dispatch_index<Kernel>();
     static_assert(index < detail::dispatched_kernels,
                   "gradus: backend::dispatch runs the recipes, and this is another composition; take backend::simd and "
-                  "build with -march.");
+                  "build with -march, or name your recipe in CMake's GRADUS_RECIPES.");
     if constexpr (index < detail::dispatched_kernels)
       table_->sweeps[index](&kernel, theta, g, slots, n);
   }
