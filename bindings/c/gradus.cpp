@@ -1,4 +1,5 @@
-// libgradus: gradus.h over any_optimizer. No exception leaves a function, and every argument is checked.
+// libgradus: gradus.h over any_optimizer. No exception leaves a function, and every argument is checked. With
+// GRADUS_C_CUDA it is libgradus_cuda.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,6 +14,10 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#if defined(GRADUS_C_CUDA)
+#include <thrust/system_error.h>
+#endif
 
 #include <gradus/any_optimizer.hpp>
 #include <gradus/backend/dispatch.hpp>
@@ -55,6 +60,10 @@ gradus_status guarded(const F& f) noexcept
     return failed(GRADUS_OUT_OF_MEMORY, "gradus: out of memory");
   } catch (const std::length_error&) {
     return failed(GRADUS_OUT_OF_MEMORY, "gradus: out of memory");
+#if defined(GRADUS_C_CUDA)
+  } catch (const thrust::system_error& e) {
+    return failed(GRADUS_DEVICE, e.what());
+#endif
   } catch (const std::exception& e) {
     return failed(GRADUS_INTERNAL, e.what());
   } catch (...) {
@@ -158,6 +167,13 @@ gradus::load_options load_options_of(const gradus_load_options* given)
           .convert = switched("convert", o.convert)};
 }
 
+void check_report(const gradus_step_report& report)
+{
+  if (report.size < sizeof(gradus_step_report))
+    fail("size of gradus_step_report is " + std::to_string(report.size) +
+         "; expected sizeof(gradus_step_report), set before the call");
+}
+
 void write_report(const gradus::step_report& from, gradus_step_report* to)
 {
   gradus_step_report r{};
@@ -172,32 +188,43 @@ void write_report(const gradus::step_report& from, gradus_step_report* to)
 
 // ── the optimizers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-using gradus::binding::backend, gradus::binding::group_at, gradus::binding::parameters_at,
-    gradus::binding::gradients_at;
+using gradus::binding::group_at, gradus::binding::parameters_at, gradus::binding::gradients_at;
 
-// The optimizer of a precision, as the variant's alternative.
-gradus_optimizer::any make(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype,
-                           const gradus::binding::adjustable& executor)
+// The optimizer of a precision, as an alternative of the longer variant.
+template <class From>
+gradus_optimizer::any widened(From from)
 {
-  using any = gradus_optimizer::any;
-  const backend on(gradus::backend::dispatch(), executor);
-  switch (int(dtype)) {
-  case GRADUS_FLOAT32: return any(std::in_place_index<0>, recipe, numbers, on);
-  case GRADUS_FLOAT64: return any(std::in_place_index<1>, recipe, numbers, on);
-  case GRADUS_BFLOAT16: return any(std::in_place_index<2>, recipe, numbers, on);
-  case GRADUS_FLOAT16: return any(std::in_place_index<3>, recipe, numbers, on);
-  }
-  fail("dtype is " + std::to_string(int(dtype)) +
-       "; expected GRADUS_FLOAT32, GRADUS_FLOAT64, GRADUS_BFLOAT16 or "
-       "GRADUS_FLOAT16");
+  return std::visit([](auto& o) { return gradus_optimizer::any(std::move(o)); }, from);
 }
+
+#if defined(GRADUS_C_CUDA)
+gradus_optimizer::any on_device(std::string_view recipe, std::span<const gradus::named_number> numbers,
+                                gradus_dtype dtype, gradus::binding::stream stream)
+{
+  using namespace gradus::binding;
+  switch (int(dtype)) {
+  case GRADUS_FLOAT32: return make_on_device<float>(recipe, numbers, stream);
+  case GRADUS_FLOAT64: return make_on_device<double>(recipe, numbers, stream);
+  case GRADUS_BFLOAT16: return make_on_device<with_master<gradus::bfloat16>>(recipe, numbers, stream);
+  case GRADUS_FLOAT16: return make_on_device<with_master<gradus::float16>>(recipe, numbers, stream);
+  }
+  fail_unknown_dtype(dtype);
+}
+#endif
 
 }  // namespace
 
 gradus_optimizer::gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers,
                                    gradus_dtype dtype)
-    : self(make(recipe, numbers, dtype, executor))
+    : self(widened(gradus::binding::make_on_host(recipe, numbers, dtype, executor)))
 {}
+
+#if defined(GRADUS_C_CUDA)
+gradus_optimizer::gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers,
+                                   gradus_dtype dtype, gradus::binding::stream stream)
+    : place(gradus::binding::place::current()), self(on_device(recipe, numbers, dtype, stream))
+{}
+#endif
 
 const gradus::tensor_handle& gradus_optimizer::tensor(std::size_t number) const
 {
@@ -224,6 +251,9 @@ gradus_status use(Opt* opt, const F& f) noexcept
       std::atomic<bool>& busy;
       ~release() { busy.store(false, std::memory_order_release); }
     } const at_the_end{opt->busy};
+#if defined(GRADUS_C_CUDA)
+    const gradus::binding::place::visit there(opt->place);
+#endif
     f(*opt);
   });
 }
@@ -323,11 +353,37 @@ gradus_status gradus_create(const char* recipe, const gradus_number* numbers, si
   });
 }
 
+#if defined(GRADUS_C_CUDA)
+gradus_status gradus_create_cuda(const char* recipe, const gradus_number* numbers, size_t count, gradus_dtype dtype,
+                                 struct CUstream_st* stream, gradus_optimizer** out)
+{
+  return guarded([&] {
+    *required("out", out, "where the optimizer is written") = nullptr;
+    *out = new gradus_optimizer(required("recipe", recipe, "a recipe's name"), numbers_of(numbers, count), dtype,
+                                stream);
+  });
+}
+
+gradus_status gradus_set_options(gradus_optimizer* opt, const gradus_step_options* options)
+{
+  return use(opt, [&](gradus_optimizer& self) {
+    const gradus::step_options o = step_options_of(options);
+    self.visit([&](auto& x) { x.set_options(o); });
+  });
+}
+#endif
+
 void gradus_destroy(gradus_optimizer* opt)
 {
   if (!opt || opt->alive != gradus_optimizer::is_alive)
     return;
   opt->alive = 0;
+#if defined(GRADUS_C_CUDA)
+  guarded([&] {
+    const gradus::binding::place::visit there(opt->place);
+    std::exchange(opt, nullptr)->~gradus_optimizer();
+  });
+#endif
   delete opt;
 }
 
@@ -510,13 +566,24 @@ void gradus_init_load_options(gradus_load_options* options, size_t size)
 gradus_status gradus_step(gradus_optimizer* opt, const gradus_step_options* options, gradus_step_report* report)
 {
   return use(opt, [&](gradus_optimizer& self) {
-    if (report && report->size < sizeof(gradus_step_report))
-      fail("size of gradus_step_report is " + std::to_string(report->size) +
-           "; expected sizeof(gradus_step_report), set before the call");
-    const gradus::step_options o = step_options_of(options);
-    const gradus::step_report r = self.visit([&](auto& x) { return x.step(o); });
     if (report)
-      write_report(r, report);
+      check_report(*report);
+    const gradus::step_options o = step_options_of(options);
+    self.visit([&](auto& x) {
+      gradus::step_report r = x.step(o);
+      if (report && r.pending)
+        r = x.report();
+      if (report)
+        write_report(r, report);
+    });
+  });
+}
+
+gradus_status gradus_report(const gradus_optimizer* opt, gradus_step_report* report)
+{
+  return use(opt, [&](const gradus_optimizer& self) {
+    check_report(*required("report", report, "where the report is written"));
+    write_report(self.visit([](const auto& x) { return x.report(); }), report);
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// What stands behind gradus.h's opaque pointer: an any_optimizer of one of four precisions. Only declared here; gradus.cpp
-// compiles the recipes. The Python module uses it too, and is linked with libgradus.a.
+// What stands behind gradus.h's opaque pointer: an any_optimizer of one of four precisions. Only declared here; host.cpp
+// compiles the recipes. The Python module uses it too, and is linked with libgradus.a. In libgradus_cuda, which is
+// compiled with GRADUS_C_CUDA, the optimizer is on the host or on a device.
 
 #include <atomic>
 #include <cstddef>
@@ -49,8 +50,22 @@ class adjustable {
 using backend = gradus::backend::parallel<gradus::backend::dispatch, adjustable>;
 template <class T>
 using with_master = precision<T, T, float, float>;
-template <class T>
-using optimizer = any_optimizer<T, backend, compiled_recipes>;
+
+// One optimizer of a backend, in the order of gradus_dtype.
+template <class Backend, class Recipes = compiled_recipes>
+using of_any_dtype = std::variant<any_optimizer<float, Backend, Recipes>, any_optimizer<double, Backend, Recipes>,
+                                  any_optimizer<with_master<bfloat16>, Backend, Recipes>,
+                                  any_optimizer<with_master<float16>, Backend, Recipes>>;
+
+// An optimizer on the host. Fails for an unknown recipe or dtype, and for numbers out of range.
+of_any_dtype<backend> make_on_host(std::string_view recipe, std::span<const named_number> numbers, gradus_dtype dtype,
+                                   const adjustable& executor);
+
+[[noreturn]] inline void fail_unknown_dtype(gradus_dtype dtype)
+{
+  detail::fail("dtype is " + std::to_string(int(dtype)) +
+               "; expected GRADUS_FLOAT32, GRADUS_FLOAT64, GRADUS_BFLOAT16 or GRADUS_FLOAT16");
+}
 
 // The spans of an optimizer's tensor; without gradients, none.
 template <class Opt>
@@ -95,21 +110,37 @@ group_handle group_at(const Opt& opt, std::size_t number)
 
 }  // namespace gradus::binding
 
+#if defined(GRADUS_C_CUDA)
+#include "device.hpp"
+#endif
+
 struct gradus_optimizer {
-  // In the order of gradus_dtype.
-  using any = std::variant<gradus::binding::optimizer<float>, gradus::binding::optimizer<double>,
-                           gradus::binding::optimizer<gradus::binding::with_master<gradus::bfloat16>>,
-                           gradus::binding::optimizer<gradus::binding::with_master<gradus::float16>>>;
+#if defined(GRADUS_C_CUDA)
+  using any =
+      gradus::binding::joined<gradus::binding::of_any_dtype<gradus::binding::backend>,
+                              gradus::binding::of_any_dtype<gradus::binding::device, gradus::binding::device_recipes>>;
+  static constexpr std::uint64_t is_alive = 0x67726164'63756461u;  // not libgradus's, so that it refuses this one's
+#else
+  using any = gradus::binding::of_any_dtype<gradus::binding::backend>;
   static constexpr std::uint64_t is_alive = 0x67726164'75734f4bu;
+#endif
 
   std::uint64_t alive = is_alive;
   mutable std::atomic<bool> busy = false;
   gradus::binding::adjustable executor;
+#if defined(GRADUS_C_CUDA)
+  gradus::binding::place place;
+#endif
   any self;
   std::vector<gradus::tensor_handle> tensors;
 
   // Fails for an unknown recipe, and for numbers out of range.
   gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype);
+#if defined(GRADUS_C_CUDA)
+  // On the current device, with steps in the order of the stream. Fails too if there is no device.
+  gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype,
+                   gradus::binding::stream stream);
+#endif
 
   const gradus::tensor_handle& tensor(std::size_t number) const;
 

@@ -246,6 +246,9 @@ class any_optimizer
   step_report step(const step_options& o = {}) { return model_of().step(o); }
   /// The report of the last step; waits for a device.
   step_report report() const { return model_of().report(); }
+  /// Sets the options of later replays of captured graphs, in stream order (docs/gpu.md#graphs).
+  /// \throws std::invalid_argument if the optimizer is not on a device
+  void set_options(const step_options& o) { model_of().set_options(o); }
 
  private:
   static numbers span_of(number_list l) noexcept { return {l.begin(), l.size()}; }
@@ -340,6 +343,7 @@ class any_optimizer
     virtual void recompute_second_moment_sum() = 0;
     virtual step_report step(const step_options&) = 0;
     virtual step_report report() const = 0;
+    virtual void set_options(const step_options&) = 0;
   };
 
   template <class Recipe>
@@ -431,6 +435,13 @@ class any_optimizer
     void recompute_second_moment_sum() override { opt.recompute_second_moment_sum(); }
     step_report step(const step_options& o) override { return opt.step(o); }
     step_report report() const override { return opt.report(); }
+    void set_options([[maybe_unused]] const step_options& o) override
+    {
+      if constexpr (requires { opt.set_options(o); })
+        opt.set_options(o);
+      else
+        detail::fail("the optimizer is on the host, where no graph is captured; expected one on a device");
+    }
   };
 
   base& model_of() const

@@ -6,15 +6,13 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
 #include <thread>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <gradus/any_optimizer.hpp>
@@ -23,63 +21,12 @@
 
 #include <gradus.h>
 
+#include "bindings/support.hpp"
 #include "support/folder.hpp"
 
 #include <dlfcn.h>
 
-namespace {
-
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-// An optimizer that is destroyed at the end.
-struct owned {
-  gradus_optimizer* self = nullptr;
-  explicit owned(const char* recipe, std::vector<gradus_number> numbers = {}, gradus_dtype dtype = GRADUS_FLOAT32)
-  {
-    CHECK(gradus_create(recipe, numbers.data(), numbers.size(), dtype, &self) == GRADUS_OK);
-  }
-  owned(const owned&) = delete;
-  owned& operator=(const owned&) = delete;
-  ~owned() { gradus_destroy(self); }
-  operator gradus_optimizer*() const { return self; }
-};
-
-// The call fails with this status, and its sentence has this part.
-void check_refused(gradus_status got, std::string_view part, gradus_status expected = GRADUS_INVALID_ARGUMENT)
-{
-  CHECK(got == expected);
-  CHECK_MESSAGE(std::string_view(gradus_last_error()).find(part) != std::string_view::npos, "expected \"",
-                std::string(part), "\" in: ", std::string(gradus_last_error()));
-}
-
-template <class T>
-constexpr gradus_dtype dtype_of = std::is_same_v<T, float>              ? GRADUS_FLOAT32
-                                  : std::is_same_v<T, double>           ? GRADUS_FLOAT64
-                                  : std::is_same_v<T, gradus::bfloat16> ? GRADUS_BFLOAT16
-                                                                        : GRADUS_FLOAT16;
-template <class T>
-struct precision_for {
-  using type = gradus::precision<T, T, float, float>;
-};
-template <>
-struct precision_for<float> {
-  using type = float;
-};
-template <>
-struct precision_for<double> {
-  using type = double;
-};
-
-template <class T>
-std::vector<T> numbers(std::size_t n, int seed)
-{
-  std::vector<T> x(n);
-  for (std::size_t i = 0; i < n; ++i)
-    x[i] = T(float((i * 2654435761u + unsigned(seed) * 40503u) % 2048) / 1024 - 1);
-  return x;
-}
-
-}  // namespace
+using namespace bindings;
 
 TEST_CASE_TEMPLATE("gradus_step: every recipe has the bits of C++, in groups, clipped, with threads", T, float, double,
                    gradus::bfloat16, gradus::float16)
@@ -125,6 +72,26 @@ TEST_CASE_TEMPLATE("gradus_step: every recipe has the bits of C++, in groups, cl
     CHECK(std::memcmp(w.data(), w1.data(), sizeof(T) * w.size()) == 0);
     CHECK(std::memcmp(w.data(), w3.data(), sizeof(T) * w.size()) == 0);
   }
+}
+
+TEST_CASE("gradus_step: follows the recorded trajectories") { check_trajectories<host_array>(gradus_create); }
+
+TEST_CASE("gradus_report: what the last step did, and nothing before the first")
+{
+  owned opt("adam");
+  std::vector<float> w{1, 2}, g{3, 4};
+  CHECK(gradus_add(opt, "w", w.data(), g.data(), 2, 0, nullptr) == GRADUS_OK);
+  gradus_step_report report{};
+  check_refused(gradus_report(opt, nullptr), "report is null");
+  check_refused(gradus_report(opt, &report), "size of gradus_step_report is 0");
+  report.size = sizeof report;
+  CHECK(gradus_report(opt, &report) == GRADUS_OK);
+  CHECK((report.applied == 0 && std::isnan(report.grad_norm)));
+  gradus_step_options o = gradus_default_step_options();
+  o.max_grad_norm = 1;
+  CHECK(gradus_step(opt, &o, nullptr) == GRADUS_OK);
+  CHECK(gradus_report(opt, &report) == GRADUS_OK);
+  CHECK((report.applied == 1 && report.grad_norm == 5));
 }
 
 TEST_CASE("gradus_recipe_numbers, groups: hyperparameters by name, their defaults and changes")

@@ -41,7 +41,8 @@ typedef enum {
   GRADUS_INVALID_ARGUMENT, /**< an argument, or the content of a checkpoint, is not what was expected */
   GRADUS_OUT_OF_MEMORY,    /**< there is not enough memory */
   GRADUS_IO,               /**< a file cannot be opened, read or written */
-  GRADUS_INTERNAL          /**< anything else, such as a thread that the system did not start */
+  GRADUS_INTERNAL,         /**< anything else, such as a thread that the system did not start */
+  GRADUS_DEVICE            /**< an error of CUDA, such as no device (gradus_cuda.h) */
 } gradus_status;
 
 /** The type of parameters and gradients. State is in float64 for float64, otherwise in float32. 16-bit parameters have
@@ -200,6 +201,9 @@ static inline gradus_load_options gradus_default_load_options(void)
  * \param report   receives what was done, unless NULL; its size has to be set */
 GRADUS_API gradus_status gradus_step(gradus_optimizer*, const gradus_step_options* options,
                                      gradus_step_report* report);
+
+/** What the last step did; before the first, `applied` is 0. \param report  its size has to be set */
+GRADUS_API gradus_status gradus_report(const gradus_optimizer*, gradus_step_report* report);
 
 /** Saves to a safetensors file, which is replaced as a whole or not at all. The file is the one that gradus writes in
  * C++ and Python.

@@ -1,4 +1,4 @@
-"""The pages' code runs as it stands, and so does the example."""
+"""The pages' code runs as it stands, and so do the examples."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def test_example(tmp_path: pathlib.Path) -> None:
     ends = [tuple(map(float, line.split()[1::2])) for line in done.stdout.splitlines()]
     assert len(ends) == 3 and all(end < start / 50 for start, end in ends)
     assert (tmp_path / "line.svg").stat().st_size > 10_000
+
+
+def test_example_with_jax() -> None:
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    done = subprocess.run([sys.executable, "-B", ROOT / "examples" / "python" / "jax_line.py"], check=True, capture_output=True, text=True)
+    *curves, difference = done.stdout.splitlines()
+    assert len(curves) == 3
+    for line in curves:
+        start, end = map(float, line.split()[2::2])
+        assert end < start / 50
+    assert float(difference.split()[-1]) < 1e-3  # in float32, and both learn
