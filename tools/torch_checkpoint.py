@@ -390,7 +390,7 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
             moments = {other: values(f"state/{name}/{slot}", parameter) for slot, other in kept.items()}
             scalars = {key: number_at(f"state/{name}/{key}") for key in SCALARS.get(recipe, ())}
             if step == 0 and recipe != "adagrad":
-                continue  # torch makes the state of a parameter in its first step
+                continue  # torch makes the state of a parameter in its first step, but Adagrad's at once
             if recipe == "rmsprop" and "grad_avg" in moments:
                 moments["square_avg"] = moments["square_avg"] + moments["grad_avg"].square()
             state[index] = {**moments, **scalars}

@@ -119,7 +119,7 @@ def main():
         failed += not worst < 1e-12
     torch.set_default_dtype(torch.float32)
     failed += not command_line_agrees(folder)
-    for test in (names_go_by_identity, files_go_by_names, other_optimizers_are_refused, other_precisions, odd_models):
+    for test in (runs_before_the_first_step, names_go_by_identity, files_go_by_names, other_optimizers_are_refused, other_precisions, odd_models):
         try:
             test(program, folder)
             print(f"{test.__name__}: good")
@@ -149,6 +149,17 @@ def command_line_agrees(folder):
     print("the command line:", "the same" if same else "DIFFERENT", "-", wrong.stderr.strip().splitlines()[-1])
     return same and wrong.returncode == 1 and "Traceback" not in wrong.stderr
 
+
+def runs_before_the_first_step(_, folder):
+    """Some of PyTorch's optimizers make their state when they are made, others in the first step."""
+    path = str(folder / "fresh.safetensors")
+    for name, (_, optimizer, options) in CASES.items():
+        run, other = Run(optimizer, options), Run(optimizer, {**options, "lr": 1.0})
+        torch_checkpoint.save(run.optimizer, run.named.items(), path)
+        torch_checkpoint.load(other.optimizer, other.named.items(), path)
+        run.go(0, 3)
+        other.go(0, 3)
+        assert other.difference(run) == 0, name
 
 
 # ── which name is whose ──────────────────────────────────────────────────────────────────────────────────────────────
