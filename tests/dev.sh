@@ -38,6 +38,8 @@ expect 0 compile_fail test --help
 expect 0 rules/decay test --help
 expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
+expect 0 build/site docs --help
+expect 0 --serve docs -h
 for word in --full --model --ranks gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
 expect 0 'Images a step' demo --epochs 3 --help
 expect 0 '--ranks' demo --help
@@ -65,6 +67,7 @@ expect 2 '--fuzz takes nothing else' test baseline --fuzz
 expect 2 '--all takes nothing else' test --all schedule
 expect 2 '"include"' format include
 expect 2 '"--fix"' tidy --fix
+expect 2 '"--server"' docs --server
 expect 2 '"--epoch"' demo --epoch 3
 expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
 expect 2 '"tenth"' demo tenth
