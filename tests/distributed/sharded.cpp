@@ -14,6 +14,7 @@
 
 #include "../bench/counted.hpp"
 
+#include "support/own_rules.hpp"
 #include "support/sharded_model.hpp"
 
 namespace {
@@ -72,45 +73,6 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o = 
              const sharded_options& exchange = {}, bool has_masks = false)
 {
   compare<T>(first, second, o, exchange, [](auto&, int) {}, [](auto&, int) {}, has_masks);
-}
-
-// u = α·g/‖g‖ with the norm over all tensors that count; its second term counts their elements, as n does.
-struct unit_length {
-  static constexpr std::string_view kind = "unit_length";
-  static constexpr bool reads_second_moment = false;
-  static constexpr gradus::scope sums_over = gradus::scope::model;
-  static constexpr std::array terms{gradus::summed::squares, gradus::summed::values};
-
-  template <class T>
-  struct formula {
-    T lr;
-    template <class V>
-    GRADUS_HOST_DEVICE V operator()(V) const noexcept
-    {
-      return V(lr);
-    }
-    template <class V>
-    GRADUS_HOST_DEVICE void term(V* to, V, V g, V, V) const noexcept
-    {
-      to[0] = g;
-      to[1] = V(1);
-    }
-  };
-  template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
-  {
-    return {T(k.lr)};
-  }
-  GRADUS_HOST_DEVICE gradus::step_factors finish(const double* sums, double n,
-                                                 const gradus::step_scalars&) const noexcept
-  {
-    return {sums[1] == n ? 1 / std::sqrt(sums[0]) : 0, 1};
-  }
-};
-constexpr auto descent(double lr)
-{
-  return gradus::compose(lr, gradus::first_moment::none{}, gradus::second_moment::none{}, unit_length{},
-                         gradus::decay::none{});
 }
 
 using small = sharded<gradus::adamw, float, thread_rank>;
@@ -201,8 +163,8 @@ TEST_CASE("sharded: sums over tensors that several ranks have, and over the mode
   const gradus::stable_adamw stable{.lr = 0.01, .weight_decay = 0.1}, slower{.lr = 0.001};
   compare<double>(stable, slower, clipped, buckets, true);
   compare<float>(gradus::cautious_adamw{.lr = 0.01}, gradus::cautious_adamw{.lr = 0.001}, {}, buckets);
-  compare<double>(descent(0.5), descent(0.25), {}, buckets);
-  compare<double>(descent(0.5), descent(0.25), {}, {}, true);
+  compare<double>(own::descent(0.5), own::descent(0.25), {}, buckets);
+  compare<double>(own::descent(0.5), own::descent(0.25), {}, {}, true);
   compare<double>(
       first, second, {}, buckets,
       [](auto& opt, int t) { t % 2 ? opt.freeze(sharded_name(5)) : opt.unfreeze(sharded_name(5)); },

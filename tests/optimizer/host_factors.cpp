@@ -17,6 +17,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/bits.hpp"
+#include "support/own_rules.hpp"
 #include "support/random.hpp"
 #include "support/scene.hpp"
 
@@ -24,43 +25,7 @@ namespace {
 
 using gradus::backend::scalar;
 
-// u = α·g/‖g‖ with the norm over all tensors: a step of length α.
-struct unit_length {
-  static constexpr std::string_view kind = "unit_length";
-  static constexpr bool reads_second_moment = false;
-  static constexpr gradus::scope sums_over = gradus::scope::model;
-  static constexpr std::array terms{gradus::summed::squares, gradus::summed::values};
-
-  template <class T>
-  struct formula {
-    T lr;
-    template <class V>
-    GRADUS_HOST_DEVICE V operator()(V) const noexcept
-    {
-      return V(lr);
-    }
-    template <class V>
-    GRADUS_HOST_DEVICE void term(V* to, V, V g, V, V) const noexcept
-    {
-      to[0] = g;
-      to[1] = V(1);
-    }
-  };
-  template <class T>
-  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
-  {
-    return {T(k.lr)};
-  }
-  // The second sum counts the elements, as n does.
-  GRADUS_HOST_DEVICE gradus::step_factors finish(const double* sums, double n,
-                                                 const gradus::step_scalars&) const noexcept
-  {
-    return {sums[1] == n ? 1 / std::sqrt(sums[0]) : 0, 1};
-  }
-};
-
-constexpr auto descent = gradus::compose(0.5, gradus::first_moment::none{}, gradus::second_moment::none{},
-                                         unit_length{}, gradus::decay::none{});
+constexpr auto descent = own::descent(0.5);
 
 // Sizes that threads and pages cut, and small ones between them.
 const std::vector<std::size_t> sizes{1, 20'000, 7, 4096, 3, 4097, 12'289, 500};

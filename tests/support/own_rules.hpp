@@ -2,6 +2,7 @@
 // Rules as a program of its own writes them: outside namespace gradus, with gradus's vocabulary by its full name.
 
 #include <array>
+#include <cmath>
 #include <string_view>
 
 #include <gradus/rules/composition.hpp>
@@ -235,5 +236,46 @@ struct warm {
                            gradus::decay::decoupled{weight_decay});
   }
 };
+
+/// u = α·g/‖g‖ with the norm over all tensors that count: a step of length α.
+struct unit_length {
+  static constexpr std::string_view kind = "unit_length";
+  static constexpr bool reads_second_moment = false;
+  static constexpr gradus::scope sums_over = gradus::scope::model;
+  static constexpr std::array terms{gradus::summed::squares, gradus::summed::values};
+
+  template <class T>
+  struct formula {
+    T lr;
+    template <class V>
+    GRADUS_HOST_DEVICE V operator()(V) const noexcept
+    {
+      return V(lr);
+    }
+    template <class V>
+    GRADUS_HOST_DEVICE void term(V* to, V, V g, V, V) const noexcept
+    {
+      to[0] = g;
+      to[1] = V(1);
+    }
+  };
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const gradus::step_scalars& k) const noexcept
+  {
+    return {T(k.lr)};
+  }
+  /// The second sum counts the elements, as n does.
+  GRADUS_HOST_DEVICE gradus::step_factors finish(const double* sums, double n,
+                                                 const gradus::step_scalars&) const noexcept
+  {
+    return {sums[1] == n ? 1 / std::sqrt(sums[0]) : 0, 1};
+  }
+};
+
+constexpr auto descent(double lr)
+{
+  return gradus::compose(lr, gradus::first_moment::none{}, gradus::second_moment::none{}, unit_length{},
+                         gradus::decay::none{});
+}
 
 }  // namespace own
