@@ -351,6 +351,7 @@ TEST_CASE("gradus_last_error: each thread has its own")
   CHECK(std::string(gradus_instruction_set()) == gradus::backend::dispatch().name());
 }
 
+#if defined(GRADUS_LIBRARY)  // not where its code is a part of this program
 TEST_CASE("libgradus: two copies of it, loaded side by side, do not know of each other")
 {
   const support::folder here("two");
@@ -381,3 +382,4 @@ TEST_CASE("libgradus: two copies of it, loaded side by side, do not know of each
   CHECK(w[0] == w[1]);
   CHECK(w[0][0] < 1);
 }
+#endif

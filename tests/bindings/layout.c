@@ -37,6 +37,6 @@ HAS(gradus_load_options, lenient, 16);
 HAS(gradus_load_options, convert, 20);
 
 _Static_assert(GRADUS_OK == 0 && GRADUS_INVALID_ARGUMENT == 1 && GRADUS_OUT_OF_MEMORY == 2 && GRADUS_IO == 3 &&
-                   GRADUS_INTERNAL == 4, "a status has another number");
+                   GRADUS_INTERNAL == 4 && GRADUS_DEVICE == 5, "a status has another number");
 _Static_assert(GRADUS_FLOAT32 == 0 && GRADUS_FLOAT64 == 1 && GRADUS_BFLOAT16 == 2 && GRADUS_FLOAT16 == 3,
                "a dtype has another number");
