@@ -111,8 +111,9 @@ def blocks(element):
 
 
 def description(element):
+    """With links to the pages that it names."""
     out = blocks(element.find("briefdescription")) + blocks(element.find("detaileddescription"))
-    return "\n\n".join(out)
+    return re.sub(r"\bdocs/([\w\\]+)\.md(\w*)", lambda m: f"[docs/{m[1]}.md](../{m[1].replace(chr(92), '')}.md)", "\n\n".join(out))
 
 
 def tidy(code):
@@ -134,7 +135,7 @@ def template_of(element):
 def signature(member):
     kind = member.get("kind")
     type_ = tidy(plain(member.find("type")))
-    requires = plain(member.find("requiresclause"))
+    requires = plain(member.find("requiresclause")).strip()
     if kind == "function":
         arguments = re.sub(r"(\w)=(?=[\w{])", r"\1 = ", plain(member.find("argsstring")))
         text = f"{type_} {plain(member.find('name'))}{arguments}".strip()

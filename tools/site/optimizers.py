@@ -138,7 +138,7 @@ def render(recipe, facts):
     readme = need(facts["readme"].get(name), f"README.md's table has no {name}")
     slots = need(facts["algorithms"].get(name), f"docs/algorithms.md's table has no {name}")[-1]
     notes = need(facts["notes"].get(name), f"tools/site/notes.md has no section {name}")
-    comment = re.sub(r"docs/(\w+\.md)", r"[\1](../\1)", recipe.comment)
+    comment = re.sub(r"docs/(\w+)\.md", lambda m: f"[{m[1].replace('_', ' ')}](../{m[1]}.md)", recipe.comment)
     out = [f"# {title}", "", comment, "", "```cpp", example(recipe), "```", "", notes.strip(), ""]
 
     out += ["## Equations", "",
