@@ -1,8 +1,9 @@
-"""Compiles the C++ of the pages and of the headers' comments as a reader would, and runs what can be run.
+"""Compiles the code of the pages, of the site's pages of the optimizers and of the headers' comments as a reader would, and runs
+what can be run.
 
-    docs.py host SOURCE WORK COMPILER [FLAG...]      all pages but docs/gpu.md, and the headers
-    docs.py thrust SOURCE WORK COMPILER [FLAG...]    docs/gpu.md on the system that the flags choose
-    docs.py cuda SOURCE WORK NVCC [FLAG...]          docs/gpu.md for CUDA, and the rule of one's own; compiled only
+    docs.py host SOURCE WORK COMPILER [FLAG...]      all pages but docs/gpu.md and what includes Thrust, and the headers
+    docs.py thrust SOURCE WORK COMPILER [FLAG...]    docs/gpu.md and docs/guide.md's Thrust on the system that the flags choose
+    docs.py cuda SOURCE WORK NVCC [FLAG...]          these for CUDA, and the rule of one's own; compiled only
 
 A block in a page is
  - a quote of the header with the page's name if its first line is indented: that header must have it, white space aside;
@@ -58,8 +59,8 @@ class Block:
         return f'#line {self.line} "{self.path}"\n{text}\n'
 
 
-def blocks_of_page(path):
-    blocks, lines, k = [], path.read_text(encoding="utf-8").split("\n"), 0
+def blocks_of_page(path, text=None):
+    blocks, lines, k = [], (text or path.read_text(encoding="utf-8")).split("\n"), 0
     while k < len(lines):
         start = re.fullmatch(r"```(\w+)", lines[k])
         if not start:
@@ -99,6 +100,15 @@ def blocks_of_header(path):
             if not line.startswith("///") and not line.startswith("#pragma once"):
                 break
     return blocks
+
+
+def blocks_of_optimizers(source):
+    """Those of the site's pages of the optimizers, but what is included from the headers."""
+    sys.path.insert(0, str(source / "tools/site"))
+    import optimizers  # noqa: PLC0415
+
+    pages = {source / f"docs/optimizers/{name}.md": text.split("\n## Its code\n")[0] for name, (_, text) in optimizers.pages().items()}
+    return [block for path, text in pages.items() for block in blocks_of_page(path, text)]
 
 
 def squeeze(text):
@@ -178,6 +188,17 @@ class Checker:
             where = "fragments " + ", ".join(f"{b.path}:{b.line}" for b in members)
             self.build(where, f"fragments_{number}", f"{text}int main()\n{{\n{calls}}}\n", [] if self.mode == "cuda" else FRAGMENT, run)
 
+    def c_fragment(self, block):
+        """Statements of C, with arrays that are given; compiled only, because libgradus takes minutes."""
+        text = "\n".join(block.includes()) + "\n#include <stdio.h>\n#include <gradus.h>\nextern float w[], dw[];\nextern size_t n;\nvoid fragment(void);\nvoid fragment(void)\n{\n"
+        source = self.work / "fragment.c"
+        source.write_text(f"{text}{block.located(block.body())}}}\n", encoding="utf-8")
+        command = [os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unused", "-fsyntax-only",
+                   f"-I{self.source / 'bindings/c/include'}", str(source)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            self.fault(f"{block.path}:{block.line}", f"does not compile as C:\n{result.stderr[:6000]}")
+
     def rule(self, path, text):
         """The rule of one's own, without the main that shows it."""
         text = re.split(r"^int main\(", text, flags=re.M)[0]
@@ -201,13 +222,16 @@ class Checker:
 
     def run(self):
         gpu = self.source / "docs/gpu.md"
+        of_thrust = [b for b in blocks_of_page(self.source / "docs/guide.md") if "backend/thrust.hpp" in b.text]
         if self.mode == "host":
             pages = [self.source / "README.md", self.source / "CONTRIBUTING.md", *sorted((self.source / "docs").glob("**/*.md"))]
             blocks = [b for page in pages if page != gpu for b in blocks_of_page(page)]
+            blocks = [b for b in blocks if all((b.path, b.line) != (x.path, x.line) for x in of_thrust)]
+            blocks += blocks_of_optimizers(self.source)
             headers = [*(self.source / "include/gradus").glob("**/*.hpp"), *(self.source / "backends").glob("**/*.hpp")]
             blocks += [b for h in sorted(headers) if "thrust" not in h.name for b in blocks_of_header(h)]
         else:
-            blocks = blocks_of_page(gpu) + blocks_of_header(self.source / "backends/thrust/include/gradus/backend/thrust.hpp")
+            blocks = blocks_of_page(gpu) + of_thrust + blocks_of_header(self.source / "backends/thrust/include/gradus/backend/thrust.hpp")
             if self.mode == "thrust":
                 blocks = [b for b in blocks if "cuda" not in b.text]
         self.seen = len(blocks)
@@ -225,6 +249,8 @@ class Checker:
                     ast.parse(block.text)
                 except SyntaxError as e:
                     self.fault(where, str(e))
+            elif block.language == "c":
+                self.c_fragment(block)
             elif block.language == "sh" and subprocess.run(["bash", "-n", "-c", block.text]).returncode:
                 self.fault(where, "bash does not read it")
         if self.mode != "thrust":

@@ -2,15 +2,23 @@
 
 - README.md is the front page; CONTRIBUTING.md, CHANGELOG.md and SECURITY.md are pages.
 - A link to another file of the repository, such as a header, leads to a page that shows the file.
+- Each optimizer has a page (optimizers.py), and the front page's table leads there.
+- Each header has a page of its names (api.py).
 - GitHub takes a list right behind a paragraph; Python's Markdown wants an empty line between them.
 """
 
 import pathlib
 import posixpath
 import re
+import sys
 
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import api  # noqa: E402
+import optimizers  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Pages outside docs/: name on the site -> file of the repository.
@@ -20,6 +28,8 @@ LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 # The path in the repository of a page, and the page of a path.
 repository_path, page_of = {}, {}
+# The pages of the headers' names.
+reference = {}
 
 
 def outside_code(markdown, change):
@@ -71,11 +81,28 @@ def generated(config, files, name, text, path):
     page_of[path] = name
 
 
+def on_config(config):
+    """Lists the optimizers and the headers in the navigation."""
+    made = optimizers.pages()
+    entry = next(item for item in config.nav if "Optimizers" in item)["Optimizers"]
+    entry[:1] = ["optimizers/index.md", {"One by one": [{title: f"optimizers/{name}.md"} for name, (title, _) in made.items()]}]
+    reference.update(api.pages(ROOT / "build" / "api"))
+    entry = next(item for item in config.nav if "Reference" in item)["Reference"]
+    entry[1:] = [f"api/{name}" for name in reference if name != "index.md"]
+    return config
+
+
 def on_files(files, config):
     for file in files:
         path = f"docs/{file.src_uri}"
         repository_path[file.src_uri] = path
         page_of[path] = file.src_uri
+    made = optimizers.pages()
+    for name, (_, text) in made.items():
+        generated(config, files, f"optimizers/{name}.md", text, f"docs/optimizers/{name}.md")
+    generated(config, files, "optimizers/index.md", optimizers.index(made), "docs/optimizers/index.md")
+    for name, text in reference.items():
+        generated(config, files, f"api/{name}", text, f"docs/api/{name}")
     for name, path in OUTSIDE.items():
         generated(config, files, name, (ROOT / path).read_text(encoding="utf-8"), path)
     for file in list(files.documentation_pages()):
@@ -95,6 +122,9 @@ def on_page_markdown(markdown, page, config, files):
     if name.startswith("source/") and not name.endswith(".md.md"):
         return markdown
     at = repository_path[name]
+    if name == "index.md":
+        for recipe in optimizers.load():
+            markdown = markdown.replace(f"\n| `{recipe}` |", f"\n| [`{recipe}`](docs/optimizers/{recipe}.md) |")
 
     def relink(match):
         target = target_of(match[2], at)
