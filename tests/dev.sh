@@ -40,6 +40,7 @@ expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
 expect 0 build/site docs --help
 expect 0 --serve docs -h
+expect 1 'docs --pictures takes nothing else' docs --serve --pictures
 for word in --full --model --ranks gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
 expect 0 'Images a step' demo --epochs 3 --help
 expect 0 '--ranks' demo --help

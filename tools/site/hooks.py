@@ -100,6 +100,9 @@ def on_files(files, config):
     made = optimizers.pages()
     for name, (_, text) in made.items():
         generated(config, files, f"optimizers/{name}.md", text, f"docs/optimizers/{name}.md")
+    for name, (svg, _) in optimizers.pictures().items():
+        files.append(File.generated(config, f"optimizers/{name}.svg", content=svg))
+        page_of[f"docs/optimizers/{name}.svg"] = f"optimizers/{name}.svg"
     generated(config, files, "optimizers/index.md", optimizers.index(made), "docs/optimizers/index.md")
     for name, text in reference.items():
         generated(config, files, f"api/{name}", text, f"docs/api/{name}")

@@ -154,6 +154,9 @@ def render(recipe, facts):
             out += [block, ""]
     out += ["Together: θ ← θ − (s·θ + u), where u is the step, and s the decay of the weights, 0 with L2 and without decay.", ""]
 
+    text = need(facts["pictures"].get(name), f"docs/trajectories.svg has no {name}; ./dev docs --pictures draws it")[1]
+    out += ["## Its path", "", f"![The paths of {text}]({name}.svg)", "", "On [three functions of two variables](../trajectories.md), with the learning rate that ends lowest, and AdamW's "
+            "path for comparison (dashed). A circle is every twentieth step; the cross is the minimum.", ""]
     out += ["## Hyperparameters", "", "| name | default | range | meaning |", "|---|---|---|---|"]
     out += [f"| `{member}` | {default} | {values} | {one_line(meaning)} |" for member, values, default, meaning in recipe.fields]
     out += ["", "A value out of its range is refused with a sentence that names it. Defaults are PyTorch's where it has the optimizer, otherwise the authors'.", ""]
@@ -201,9 +204,20 @@ def pages():
         "conventions": [[cell.replace("](", "](../").replace("](../http", "](http") for cell in row] for row in table(read("docs/algorithms.md"), "subject")],
         "pages": {family: sections(read(f"docs/{family}.md"), 2) for family in FAMILIES},
         "headers": {family: read(f"include/gradus/rules/{family}.hpp") for family in FAMILIES},
+        "pictures": pictures(),
         "notes": sections(read("tools/site/notes.md"), 2),
     }
     return {name: render(recipe, facts) for name, recipe in load().items()}
+
+
+def pictures():
+    """{name: (SVG, its text)}: the rows of docs/trajectories.svg, each as a picture of its own."""
+    svg = read("docs/trajectories.svg")
+    head = need(re.match(r'<svg xmlns="[^"]*" viewBox="0 0 ([\d.]+) [^>]*>\n<title>.*?</title>\n(.*?</defs>\n)', svg, re.S), "docs/trajectories.svg has no head")
+    rows = re.findall(r'^<g id="(\w+)" transform="translate\(0 [\d.]+\)"><title>(.*?)</title>\n(.*?)^</g>\n', svg, re.M | re.S)
+    height = need(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg), "docs/trajectories.svg has no size")[1]
+    box = f'viewBox="0 0 {head[1]} {float(height) / len(rows):g}"'
+    return {name: (f'<svg xmlns="http://www.w3.org/2000/svg" {box}>\n<title>{title}</title>\n{head[2]}{body}</svg>\n', title) for name, title, body in rows}
 
 
 def index(made):
