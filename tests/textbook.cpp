@@ -747,12 +747,10 @@ void compare(std::uint64_t trials, double tolerance)
 
 }  // namespace
 
-TEST_CASE("scalar: agrees with the textbook in double") { compare<double, gradus::backend::scalar>(100, 1e-12); }
-
+// The scalar backend gives the same bits (see backend/simd.cpp).
 TEST_CASE("default_backend: agrees with the textbook in double")
 {
   compare<double, gradus::default_backend>(100, 1e-12);
 }
 
-// The scalar backend gives the same bits (see backend/simd.cpp).
 TEST_CASE("default_backend: agrees with the textbook in float") { compare<float, gradus::default_backend>(30, 1e-3); }
