@@ -46,6 +46,7 @@ class host_step {
   static constexpr bool on_device = false;
 
   explicit host_step(const Backend& backend) : sums_(backend) {}
+  Backend& backend() noexcept { return sums_.backend(); }
   const Backend& backend() const noexcept { return sums_.backend(); }
 
   void reserve(std::size_t tensors, std::size_t pages)

@@ -4,6 +4,7 @@
 /// does not read them.
 
 #include <cstddef>
+#include <type_traits>
 #include <vector>
 
 #include <gradus/backend/parallel.hpp>
@@ -97,6 +98,7 @@ class work_list {
   template <class Backend, class F>
   void for_ranges(Backend& backend, bool flush_denormals, item_range of, const F& f) const noexcept
   {
+    static_assert(!std::is_const_v<Backend>, "for_pieces need not be const, and without it there would be one thread");
     if constexpr (requires { backend.for_pieces(std::size_t(), [](std::size_t) noexcept {}); })
       if (const std::size_t pieces = pieces_for(backend, of); pieces > 1)
         return backend.for_pieces(pieces, [&](std::size_t k) noexcept {
