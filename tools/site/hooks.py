@@ -146,3 +146,8 @@ def on_page_markdown(markdown, page, config, files):
             in_fence = not in_fence
         out.append(line)
     return "\n".join(out)
+
+
+def on_post_page(output, page, config):
+    """Names the search's dialog for screen readers."""
+    return output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"')

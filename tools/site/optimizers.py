@@ -158,7 +158,7 @@ def render(recipe, facts):
     out += ["## Its path", "", f"![The paths of {text}]({name}.svg)", "", "On [three functions of two variables](../trajectories.md), with the learning rate that ends lowest, and AdamW's "
             "path for comparison (dashed). A circle is every twentieth step; the cross is the minimum.", ""]
     out += ["## Hyperparameters", "", "| name | default | range | meaning |", "|---|---|---|---|"]
-    out += [f"| `{member}` | {default} | {values} | {one_line(meaning)} |" for member, values, default, meaning in recipe.fields]
+    out += [f"| `{member}` | {default} | {values} | {one_line(meaning.removeprefix('≥ 0; '))} |" for member, values, default, meaning in recipe.fields]
     out += ["", "A value out of its range is refused with a sentence that names it. Defaults are PyTorch's where it has the optimizer, otherwise the authors'.", ""]
 
     out += ["## State", "", f"Arrays a tensor: {slots}. Bytes a parameter, in float: {readme[5]}. In double twice as many; in bfloat16 or 8-bit codes half or a "
@@ -166,7 +166,7 @@ def render(recipe, facts):
     state = re.search(r"State: ([^.]*)\.", recipe.comment)
     if state and "`" in state[1]:
         first = re.search(r"`(\w+)`", state[1])[1]
-        out += [f"Its names in `state`, checkpoints and PyTorch: {state[1]}. `opt.state(\"weights\", \"{first}\")` is a view of one.", ""]
+        out += [f"Names in `state` and in checkpoints, PyTorch's where it has them: {state[1]}. `opt.state(\"weights\", \"{first}\")` is a view of one.", ""]
 
     differences = [row for row in facts["conventions"] if any(re.search(rf"(?:^|[ ,]){s}(?:[:, ]|$)", row[0].split(":")[0] + ":") for s in SUBJECTS.get(name, []))]
     out += ["## Other implementations", ""]
@@ -177,9 +177,9 @@ def render(recipe, facts):
     for family in FAMILIES:
         heading, text = page_of_rule(facts["pages"], family, recipe.rules[family])
         if re.search(r"^Edge cases?:", text, re.M):
-            edges.append(f"[{recipe.rules[family]}](../{family}.md#{slug(heading)})")
+            edges.append(f"[{family.replace('_', ' ')}, {recipe.rules[family]}](../{family}.md#{slug(heading)})")
     out += [f"A recorded trajectory of another implementation, which the tests follow to a relative 1e-10 or less, is in `tests/golden`."
-            + (f" Edge cases: {', '.join(edges)}." if edges else ""), ""]
+            + (f" Edge cases: {'; '.join(edges)}." if edges else ""), ""]
 
     out += ["## By name, in C and in Python", "", "```cpp", f'gradus::any_optimizer_of<float, gradus::{name}> opt("{name}", {{{{"lr", {recipe.fields[0][2]}}}}});', "```", "",
             "```c", f'gradus_number numbers[] = {{{{"lr", {recipe.fields[0][2]}}}}};', "gradus_optimizer* opt;", f'gradus_create("{name}", numbers, 1, GRADUS_FLOAT32, &opt);', "```", "",
