@@ -47,7 +47,14 @@ typedef enum {
 
 /** The type of parameters and gradients. State is in float64 for float64, otherwise in float32. 16-bit parameters have
  * master weights in float32, the state "master". */
-typedef enum { GRADUS_FLOAT32 = 0, GRADUS_FLOAT64, GRADUS_BFLOAT16, GRADUS_FLOAT16 } gradus_dtype;
+typedef enum
+#ifdef __cplusplus
+    : unsigned /* the type that C has, so that a number which is no dtype can be passed, and is refused */
+#endif
+{ GRADUS_FLOAT32 = 0,
+  GRADUS_FLOAT64,
+  GRADUS_BFLOAT16,
+  GRADUS_FLOAT16 } gradus_dtype;
 
 /** A hyperparameter by its name; a switch's value is 0 or 1. */
 typedef struct {
