@@ -1,7 +1,7 @@
 # Draws the pictures of docs/ anew: the same optimizers have to be in them, and each has to move.
 # cmake -DPROGRAM=PROGRAM -DDOCS=FOLDER -P trajectories_test.cmake
 
-set(folder ${CMAKE_CURRENT_BINARY_DIR}/trajectories)
+set(folder ${CMAKE_CURRENT_BINARY_DIR}/pictures)  # trajectories is the program
 file(MAKE_DIRECTORY ${folder})
 execute_process(COMMAND ${PROGRAM} ${folder}/trajectories.svg ${folder}/race.svg RESULT_VARIABLE result OUTPUT_VARIABLE out ERROR_VARIABLE err)
 if(NOT result EQUAL 0)
