@@ -381,7 +381,7 @@ void gradus_destroy(gradus_optimizer* opt)
 #if defined(GRADUS_C_CUDA)
   guarded([&] {
     const gradus::binding::place::visit there(opt->place);
-    std::exchange(opt, nullptr)->~gradus_optimizer();
+    delete std::exchange(opt, nullptr);
   });
 #endif
   delete opt;
