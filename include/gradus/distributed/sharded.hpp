@@ -30,6 +30,7 @@
 #include <gradus/distributed/talk.hpp>
 #include <gradus/error.hpp>
 #include <gradus/optimizer.hpp>
+#include <gradus/optimizer/tensor_state.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -219,10 +220,8 @@ class sharded {
   {
     const std::size_t i = committed(name);
     tensor& x = tensors_[i];
-    if (x.is_masked)
-      detail::fail("tensor " + detail::quote(name) +
-                   " has a mask of trained elements; expected none with set_padding: let the mask leave out padding");
-    const std::vector<std::uint8_t> mask = copy_of("the padding mask", name, x.size, is_padding);
+    detail::check_may_have_padding(name, x.is_masked);
+    const std::vector<std::uint8_t> mask = detail::copy_of_mask("padding mask", name, x.size, is_padding);
     outdate();
     // Of the empty tensor too, because all ranks must forget the sum of second moments.
     inner_.set_padding(x.anchor, [](std::size_t) { return false; });
@@ -490,11 +489,8 @@ class sharded {
       own = "tensor" + std::to_string(k);
     tensor added{own, n, in.value_or(group_handle{}), counts, {}};
     if (trained) {
-      if constexpr (std::is_same_v<typename given::state_type, block8>)
-        detail::fail("the mask of tensor " + detail::quote(own) +
-                     " is given; expected none with 8-bit state, because a block is encoded as a whole; choose a "
-                     "precision with another state");
-      added.trained = copy_of("the mask", own, n, *trained);
+      detail::check_may_have_mask<typename given::state_type>(own);
+      added.trained = detail::copy_of_mask("mask", own, n, *trained);
       added.is_masked = n > 0;
       added.mask_hash = detail::running_hash().add_bytes(added.trained.data(), n).value();
     }
@@ -506,18 +502,6 @@ class sharded {
     tensors_.push_back(std::move(added));
     outdate();
     return own;
-  }
-  /// A mask's answers for n elements, 1 or 0 each.
-  template <class Mask>
-  static std::vector<std::uint8_t> copy_of(const char* what, std::string_view name, std::size_t n, const Mask& mask)
-  {
-    if (mask.size().value_or(n) != n)
-      detail::fail("size of " + std::string(what) + " of tensor " + detail::quote(name) + " is " +
-                   std::to_string(*mask.size()) + "; expected " + std::to_string(n) + ", the size of its parameters");
-    std::vector<std::uint8_t> copy(n);
-    for (std::size_t i = 0; i < n; ++i)
-      copy[i] = mask(i);
-    return copy;
   }
   std::size_t place(std::string_view name) const
   {

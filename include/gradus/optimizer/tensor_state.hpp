@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -74,13 +73,35 @@ std::size_t state_bytes(const typename Model::tensor& x) noexcept
 
 // ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/// \param what  "mask" or "padding mask"
-inline void check_mask_size(const char* what, std::string_view name, const std::optional<std::size_t>& size,
-                            std::size_t expected)
+/// A mask's answers for the n elements of a tensor, 1 or 0 each. \param what  "mask" or "padding mask"
+template <class Mask>
+std::vector<std::uint8_t> copy_of_mask(const char* what, std::string_view name, std::size_t n, const Mask& mask)
 {
-  if (size.value_or(expected) != expected)
-    fail("size of the " + std::string(what) + " of tensor " + quote(name) + " is " + std::to_string(*size) +
-         "; expected " + std::to_string(expected) + ", the size of its parameters");
+  if (mask.size().value_or(n) != n)
+    fail("size of the " + std::string(what) + " of tensor " + quote(name) + " is " + std::to_string(*mask.size()) +
+         "; expected " + std::to_string(n) + ", the size of its parameters");
+  std::vector<std::uint8_t> copy(n);
+  for (std::size_t i = 0; i < n; ++i)
+    copy[i] = mask(i);
+  return copy;
+}
+
+/// Fails for a mask of trained elements with 8-bit state.
+template <class State>
+void check_may_have_mask(std::string_view name)
+{
+  if (std::is_same_v<State, block8>)
+    fail("the mask of tensor " + quote(name) +
+         " is given; expected none with 8-bit state, because a block is encoded as a whole; choose a precision with "
+         "another state");
+}
+
+/// Fails for padding of a tensor that has a mask of trained elements.
+inline void check_may_have_padding(std::string_view name, bool is_masked)
+{
+  if (is_masked)
+    fail("tensor " + quote(name) +
+         " has a mask of trained elements; expected none with set_padding: let the mask leave out padding");
 }
 
 /// Makes a mask that was written from outside consist of 0 and 1, and counts.
@@ -98,14 +119,9 @@ void settle_mask(Tensor& x) noexcept
 template <class Model>
 void set_mask(typename Model::tensor& x, std::string_view name, const trained_mask& is_trained)
 {
-  check_mask_size("mask", name, is_trained.size(), x.size);
-  if (std::is_same_v<typename Model::state_type, block8>)
-    fail("the mask of tensor " + quote(name) +
-         " is given; expected none with 8-bit state, because a block is encoded as a whole; choose a precision with "
-         "another state");
-  x.trained.resize(x.size);
-  for (std::size_t i = 0; i < x.size; ++i)
-    x.trained[i] = is_trained(i);
+  std::vector<std::uint8_t> mask = copy_of_mask("mask", name, x.size, is_trained);
+  check_may_have_mask<typename Model::state_type>(name);
+  x.trained = std::move(mask);
   settle_mask(x);
 }
 
@@ -113,16 +129,12 @@ void set_mask(typename Model::tensor& x, std::string_view name, const trained_ma
 template <class Tensor, class Engine>
 void clear_padding(Tensor& x, const padding_mask& is_padding, const Engine& engine)
 {
-  if (!x.trained.empty())
-    fail("tensor " + quote(x.name) +
-         " has a mask of trained elements; expected none with set_padding: let the mask leave out padding");
-  check_mask_size("padding mask", x.name, is_padding.size(), x.size);
-  std::vector<unsigned char> mask(x.size);  // filled before anything changes, because is_padding may throw
+  check_may_have_padding(x.name, !x.trained.empty());
+  // Copied before anything changes, because is_padding may throw.
+  const std::vector<std::uint8_t> mask = copy_of_mask("padding mask", x.name, x.size, is_padding);
   std::size_t count = 0;
-  for (std::size_t i = 0; i < x.size; ++i) {
-    mask[i] = is_padding(i);
-    count += mask[i];
-  }
+  for (const std::uint8_t is_one : mask)
+    count += is_one;
   const auto clear = [&mask]<class X>(std::span<X> values) {
     for (std::size_t i = 0; i < values.size(); ++i)
       if (mask[i])
