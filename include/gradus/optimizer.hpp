@@ -357,6 +357,36 @@ class optimizer
     parts_.work.outdate();
   }
 
+  /// Fails where set_shape would after `add`, before anything is added. `add` calls it for ranges that know their shapes.
+  void expect_shape(std::string_view name, std::size_t size, std::optional<group_handle> in, const view_shape& shape)
+    requires(reads_shapes)
+  {
+    begin_change();
+    const std::size_t g = checked(in.value_or(group_handle{})), known = parts_.table.find(name);
+    const bool keeps_group = !in && known != detail::no_place;
+    reserve_matrix(parts_.groups[keeps_group ? parts_.table[known].group : g].rule, matrix_of(name, size, shape), name);
+  }
+  /// Fails for a shape other than the tensor's, if that has one: its state would lie otherwise than its elements. `rebind`
+  /// calls it for ranges that know their shapes.
+  void expect_same_shape(const tensor_handle& h, const view_shape& shape) const
+    requires(reads_shapes)
+  {
+    const tensor& x = checked(h);
+    const auto& had = x.extents;
+    const auto text = [](const view_shape& s) {
+      const char* const order = s.order() == storage_order::row_major      ? ", row-major"
+                                : s.order() == storage_order::column_major ? ", column-major"
+                                                                           : "";
+      return s.text() + order;
+    };
+    if (const view_shape expected(had.is_column_major ? storage_order::column_major : storage_order::row_major,
+                                  had.rows, had.columns);
+        had.rows != 0 &&
+        (!shape.same_extents(expected) || (shape.order() != storage_order::any && shape.order() != expected.order())))
+      detail::fail("shape of parameters of tensor " + detail::quote(x.name) + " is " + text(shape) + "; expected " +
+                   text(expected) + ", its shape so far (a std::span(pointer, size) has no shape)");
+  }
+
   /// Says that a tensor is a part of a larger one, as in an optimizer that has only a range of each tensor. Stochastic
   /// rounding then uses the random bits that these elements have in the whole tensor, so the results are the same.
   /// Not saved, so set it again after a resume. Host only.
@@ -645,36 +675,6 @@ class optimizer
     return parts_.table[h.key().index];
   }
 
-  // ── shapes: called by range_front, which knows those of its ranges ──────────────────────────────────────────────
-
-  friend range_front<optimizer, parameter_type, gradient_type, Backend>;
-
-  /// Fails where set_shape would after `add`, before anything is added.
-  void expect_shape(std::string_view name, std::size_t size, std::optional<group_handle> in, const view_shape& shape)
-  {
-    begin_change();
-    const std::size_t g = checked(in.value_or(group_handle{})), known = parts_.table.find(name);
-    const bool keeps_group = !in && known != detail::no_place;
-    reserve_matrix(parts_.groups[keeps_group ? parts_.table[known].group : g].rule, matrix_of(name, size, shape), name);
-  }
-  /// Fails for a shape other than the tensor's, if that has one: its state would lie otherwise than its elements.
-  void expect_same_shape(const tensor_handle& h, const view_shape& shape) const
-  {
-    const tensor& x = checked(h);
-    const auto& had = x.extents;
-    const auto text = [](const view_shape& s) {
-      const char* const order = s.order() == storage_order::row_major      ? ", row-major"
-                                : s.order() == storage_order::column_major ? ", column-major"
-                                                                           : "";
-      return s.text() + order;
-    };
-    if (const view_shape expected(had.is_column_major ? storage_order::column_major : storage_order::row_major,
-                                  had.rows, had.columns);
-        had.rows != 0 &&
-        (!shape.same_extents(expected) || (shape.order() != storage_order::any && shape.order() != expected.order())))
-      detail::fail("shape of parameters of tensor " + detail::quote(x.name) + " is " + text(shape) + "; expected " +
-                   text(expected) + ", its shape so far (a std::span(pointer, size) has no shape)");
-  }
   static detail::matrix_extents matrix_of(std::string_view name, std::size_t size, const view_shape& shape)
   {
     if (shape.rank() != 2 || shape.extent(0) == 0 || shape.extent(1) == 0 ||
