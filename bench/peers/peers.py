@@ -317,15 +317,7 @@ def every_recipe(lib, shapes, o, clock):
         except Exception as e:
             return rows, checks, {"PyTorch": f"cannot be imported ({type(e).__name__}: {last_line(e)}); `./dev bench --full` installs it"}
         for way in [way for way in present if way != "gradus"]:
-            name = f"{recipe}, {way}"
-            try:
-                checks[name] = check(lib, name, present[way], lambda sizes, _: Recipe(lib, recipe, sizes))
-                if not checks[name] <= TOLERANCE:
-                    missing[name] = f"its result is {checks[name]:.2g} from gradus's; expected at most {TOLERANCE:.2g}"
-            except Exception as e:
-                missing[name] = last_line(e)
-            if name in missing:
-                del present[way]
+            keep_if_right(lib, f"{recipe}, {way}", present, way, checks, missing, lambda sizes, _: Recipe(lib, recipe, sizes))
         for shape, sizes in shapes.items():
             for way, median in measure(present, sizes, o, clock).items():
                 rows.append(row_of(f"recipe/{recipe}/{way}/-/-/float/{shape}", median, sizes, o))
@@ -350,6 +342,18 @@ def check(lib, name, make, gradus=None):
     ours.close()
     other.close()
     return worst
+
+
+def keep_if_right(lib, name, present, key, checks, missing, *reference):
+    """Compares present[key] with gradus (check), and takes it out of what is measured if it differs or fails."""
+    try:
+        checks[name] = check(lib, name, present[key], *reference)
+        if not checks[name] <= TOLERANCE:
+            missing[name] = f"its result is {checks[name]:.2g} from gradus's; expected at most {TOLERANCE:.2g}"
+    except Exception as e:
+        missing[name] = last_line(e)
+    if name in missing:
+        del present[key]
 
 
 def seconds(x, steps, clock):
@@ -430,14 +434,7 @@ def main():
     for name in list(present):
         if name.startswith("traffic"):
             continue
-        try:
-            checks[name] = check(lib, name, present[name])
-            if not checks[name] <= TOLERANCE:
-                missing[name] = f"its result is {checks[name]:.2g} from gradus's; expected at most {TOLERANCE:.2g}"
-        except Exception as e:
-            missing[name] = last_line(e)
-        if name in missing:
-            del present[name]
+        keep_if_right(lib, name, present, name, checks, missing)
 
     for shape, sizes in shapes.items():
         n = sum(sizes)
