@@ -243,7 +243,7 @@ void put_traffic(const shape& s)
     };
     (one((std::to_string(Slots) + "_slots/plain").c_str(), traffic<T, false, Slots>), ...);
     (one((std::to_string(Slots) + "_slots/prefetch").c_str(), traffic<T, true, Slots>), ...);
-  }(std::make_index_sequence<4>{});
+  }(std::make_index_sequence<5>{});
   put(std::string("traffic/gradients/plain/-/-/") + precision<T>::name, s,
       [=](benchmark::State& state) { read_gradients<T>(state, s); });
 }

@@ -235,9 +235,10 @@ void store_part(const A& a, std::size_t i, V x, std::size_t n) noexcept
   }
 }
 
-/// Prefetches the memory that lies `bytes` after the i-th element.
+/// Prefetches the memory that lies `bytes` after the i-th element. Inlined, because GCC takes a function that only
+/// prefetches for one without effects, and drops its calls.
 template <int Level, class A>
-void prefetch(const A& a, std::size_t i, std::size_t bytes) noexcept
+GRADUS_INLINE inline void prefetch(const A& a, std::size_t i, std::size_t bytes) noexcept
 {
   if constexpr (std::is_pointer_v<A>)
     prefetch<Level>(a + i, bytes);

@@ -247,7 +247,7 @@ GRADUS_HOST_DEVICE inline void store(T* p, V x) noexcept
 
 /// Prefetches the cache line `bytes` after p into the cache of a level, 1 or 2. Harmless past the end of an array.
 template <int Level = 1>
-inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) noexcept
+GRADUS_INLINE inline void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] std::size_t bytes) noexcept
 {
 #if defined(__GNUC__)
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + bytes), 0, 4 - Level);

@@ -29,7 +29,7 @@ inline bool is_intel() noexcept
 /// Whether a loop prefetches, and how.
 struct prefetching {
   std::size_t bytes = 0;    ///< so far ahead in each stream; 0: never
-  std::size_t from = 0;     ///< only in arrays of at least so many bytes
+  std::size_t from = 0;     ///< only in arrays of at least so many bytes, except with 8-bit state
   bool intel_only = false;  ///< only on Intel's processors
   int level = 1;            ///< into the cache of this level, 1 or 2
 };
@@ -37,7 +37,7 @@ struct prefetching {
 /// The choices of the SIMD backend that change its speed, and no bits. The defaults are for the processors that were
 /// measured (docs/performance.md); `basic_simd` takes others.
 struct simd_tuning {
-  /// Of updates with two or more slots. On Intel's processors they gain from memory and from the third-level cache, and
+  /// Of updates with two or more slots, and with 8-bit state. On Intel's processors they gain from memory and from the third-level cache, and
   /// lose nothing in the caches below. On AMD's Zen 5 they lose at every size. The distance is short because in five
   /// streams a long one would fill the first-level cache.
   prefetching update = {.bytes = 2048, .from = 4096, .intel_only = true};
@@ -63,9 +63,11 @@ struct basic_simd {
     for (std::size_t k = 0; k < Kernel::slots; ++k)
       slot[k] = slots[k];
     std::size_t i = 0;
-    constexpr prefetching ahead = Kernel::slots > 1 ? Tuning.update : Tuning.light_update;
+    // 8-bit state comes in stages of a longer array, and its decoding hides the instructions.
+    constexpr bool in_stages = std::is_same_v<Slot, coded>;
+    constexpr prefetching ahead = Kernel::slots > 1 || in_stages ? Tuning.update : Tuning.light_update;
     if constexpr (ahead.bytes > 0)
-      if (n * sizeof(T) >= ahead.from && (!ahead.intel_only || is_intel()))
+      if ((in_stages || n * sizeof(T) >= ahead.from) && (!ahead.intel_only || is_intel()))
         for (; n - i >= V::size; i += V::size) {
           prefetch<ahead.level>(theta, i, ahead.bytes);
           prefetch<ahead.level>(g, i, ahead.bytes);
