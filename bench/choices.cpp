@@ -78,7 +78,7 @@ void put_threads(const gradus::executor::thread_pool& pool)
     };
     put("shipped", {});
     put("shipped again", {});
-    put("one", {.from = n + 1});
+    put("one", {.from = std::size_t(-1)});
     put("all", {.from = 0});
   }
 }

@@ -274,6 +274,37 @@ TEST_CASE("thread_pool: an idle pool takes no processor time after its spin")
 }
 #endif
 
+TEST_CASE("thread_pool: its threads are awake after a run, asleep after their spin, and wake for those who often ask")
+{
+  if (std::thread::hardware_concurrency() < 2)
+    return;
+  using namespace std::chrono_literals;
+  const auto is_once = [](const thread_pool& pool, bool awake, auto pause) {
+    for (int i = 0; i < 2000; ++i) {
+      if (pool.is_awake() == awake)
+        return true;
+      std::this_thread::sleep_for(pause);
+    }
+    return false;
+  };
+  const thread_pool pool(2, 20ms);
+  CHECK(runs(pool));
+  CHECK(pool.is_awake());
+  std::this_thread::sleep_for(100ms);
+  CHECK(is_once(pool, false, 100ms));
+  for (int i = 0; i < 20; ++i) {  // asked seldom, they sleep on
+    std::this_thread::sleep_for(85ms);
+    CHECK_FALSE(pool.is_awake());
+  }
+  CHECK(is_once(pool, true, 1us));
+  CHECK(runs(pool));
+
+  CHECK_FALSE(thread_pool(1).is_awake());
+  const thread_pool sleeps_at_once(2, 0us);
+  CHECK(runs(sleeps_at_once));
+  CHECK_FALSE(is_once(sleeps_at_once, true, 0us));
+}
+
 TEST_CASE("thread_pool: two pools can run in each other's work, from two threads")
 {
   const thread_pool a(3), b(3);

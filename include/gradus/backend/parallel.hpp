@@ -9,9 +9,10 @@
 ///
 /// An executor has one member, `run(n, work)`. It calls work(k) once for each k in [0, n), in any order, on any
 /// threads, and returns when all calls have returned. `work` is small, copyable and never throws. Steps give the same
-/// bits for every executor and thread count. Steps of fewer than 262144 parameters do not use the executor, unless a
-/// `division` says otherwise.
+/// bits for every executor and thread count. Steps of fewer than 262144 parameters do not use the executor, and of fewer
+/// than 32768 if its threads are awake, unless a `division` says otherwise.
 
+#include <concepts>
 #include <cstddef>
 #include <utility>
 
@@ -55,11 +56,18 @@ struct serial {
 template <class E>
 concept runs_work = requires(E e, executor::work w) { e.run(std::size_t(), w); };
 
+/// An executor that knows whether its threads would start without delay, such as executor::thread_pool.
+template <class E>
+concept tells_awake = requires(const E& e) {
+  { e.is_awake() } -> std::same_as<bool>;
+};
+
 namespace backend {
 
 /// How a step is divided into pieces of work for an executor. Changes speed only, and no bits.
 struct division {
-  std::size_t from = std::size_t(1) << 18;   ///< the number of elements below which a step does not use the executor
+  /// The number of elements below which a step does not use the executor; an eighth of it if its threads are awake.
+  std::size_t from = std::size_t(1) << 18;
   std::size_t piece = std::size_t(1) << 14;  ///< the least number of elements in a piece
   std::size_t pieces = 256;                  ///< the most pieces in a step
 };
@@ -80,6 +88,14 @@ struct parallel : Cpu {
       : Cpu(std::move(cpu)), executor(std::move(e)), division(d)
   {}
 
+  /// The number of elements from which on a step of n uses the executor now.
+  std::size_t used_from(std::size_t n) const noexcept
+  {
+    if constexpr (tells_awake<Executor>)
+      if (n >= division.from / 8 && n < division.from && executor.is_awake())
+        return division.from / 8;
+    return division.from;
+  }
   /// Calls f(k) for each k below n, on the executor.
   template <class F>
   void for_pieces(std::size_t n, const F& f) noexcept

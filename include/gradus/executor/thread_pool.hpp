@@ -28,8 +28,8 @@ namespace executor {
 ///
 /// Waking a sleeping thread takes some 20 µs, as long as a step of a few hundred thousand parameters. So the threads
 /// spin for a while after a run before they sleep, and so does the caller at the end of a run. After that time an idle
-/// pool takes no processor time. If there are more threads than processors, they sleep at once. A thread that has
-/// finished its share takes over pieces of threads that are late.
+/// pool takes no processor time. While they spin, smaller steps use them too (`is_awake`). If there are more threads
+/// than processors, they sleep at once. A thread that has finished its share takes over pieces of threads that are late.
 ///
 /// After fork(), the child's first run starts new threads; if the system has none left, the child runs serially. A
 /// child that was forked inside work of a pool can use the pool, but must end with exec or _exit.
@@ -50,6 +50,11 @@ class thread_pool {
 
   /// The number of threads, the caller's included.
   unsigned threads() const noexcept { return pool_->count; }
+
+  /// Whether all threads are awake, so that a run starts without delay. Asked often in a row, less than four times
+  /// `spin` apart, it wakes them for the runs to come. False in a pool of one thread, and in a child of fork() before
+  /// its first run.
+  bool is_awake() const noexcept { return pool_->is_awake(); }
 
   /// Calls f(0), …, f(n−1) on the pool's threads and the caller's; returns when all have returned.
   void run(std::size_t n, work f) const noexcept
@@ -123,6 +128,11 @@ class thread_pool {
     std::atomic<std::size_t> unfinished{0};  // pieces
     std::atomic<std::size_t> sleeping{0};
     std::atomic<bool> caller_sleeps{false}, leaving{false};
+    // Steps that follow one another ask within this multiple of `spin`, because on one thread they take longer.
+    static constexpr int next_within = 4;
+    std::atomic<unsigned> calls_to_spin{0};  // without work
+    std::atomic<std::chrono::steady_clock::rep> asked{0};
+    std::atomic<unsigned> asked_in_a_row{0};
     std::vector<std::thread> threads;
     // Each thread has a contiguous range of pieces, the same in every step, so that its caches stay warm. A thread that
     // has run its own range takes pieces of the others', because a thread may take longer to wake than the whole step.
@@ -159,6 +169,28 @@ class thread_pool {
         const std::lock_guard lock(guard);
       }
       start.notify_all();
+    }
+
+    bool is_awake() noexcept
+    {
+      if (count == 1 || spin.count() == 0)
+        return false;
+      if (sleeping == 0) {
+        asked_in_a_row.store(0, std::memory_order_relaxed);
+        return true;
+      }
+      // A step asks a few times. Only many steps in a row say that others will follow.
+      constexpr unsigned many = 16;
+      const auto now = std::chrono::steady_clock::now().time_since_epoch();
+      const std::chrono::steady_clock::duration since(now.count() -
+                                                      asked.exchange(now.count(), std::memory_order_relaxed));
+      if (since > next_within * spin)
+        asked_in_a_row.store(0, std::memory_order_relaxed);
+      else if (asked_in_a_row.fetch_add(1, std::memory_order_relaxed) + 1 == many) {
+        ++calls_to_spin;
+        wake();
+      }
+      return false;
     }
 
     std::size_t begin_of(std::size_t i) const noexcept { return pieces * i / count; }
@@ -223,13 +255,15 @@ class thread_pool {
     void serve(std::size_t i) noexcept
     {
       std::uint64_t seen = 0;
+      unsigned called = 0;
       for (;;) {
         const auto has_work = [&] { return leaving || round != seen; };
-        if (!spins_until(has_work, spin)) {
+        for (auto patience = spin; !spins_until(has_work, patience); patience = next_within * spin) {
           std::unique_lock lock(guard);
           ++sleeping;
-          start.wait(lock, has_work);
+          start.wait(lock, [&] { return has_work() || calls_to_spin != called; });
           --sleeping;
+          called = calls_to_spin;
         }
         if (leaving)
           return;
@@ -283,6 +317,12 @@ class thread_pool {
       if (!current.compare_exchange_strong(c, fresh.get()))
         return c;  // another thread of the child was first
       return fresh.release();
+    }
+
+    bool is_awake() noexcept
+    {
+      crew* const c = current;
+      return c->is_here() && c->is_awake();
     }
 
     void run(std::size_t n, const work& f) noexcept

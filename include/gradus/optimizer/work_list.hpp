@@ -113,10 +113,12 @@ class work_list {
   template <class Backend>
   std::size_t pieces_for(const Backend& backend, item_range of) const noexcept
   {
+    const std::size_t elements = first_element(of.end) - first_element(of.begin);
     gradus::backend::division division;
     if constexpr (requires { backend.division; })
       division = backend.division;
-    const std::size_t elements = first_element(of.end) - first_element(of.begin);
+    if constexpr (requires { backend.used_from(elements); })
+      division.from = backend.used_from(elements);
     if (elements < division.from)
       return 1;
     const std::size_t pieces = elements / (division.piece > 0 ? division.piece : 1);
