@@ -40,7 +40,7 @@ install_peers() {
   local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
   local have=("$venv/bin/python" -c)
   # A peer that cannot be installed is left out; the report says why.
-  { "${have[@]}" 'import torch, safetensors' || "${pip[@]}" torch safetensors numpy ninja scikit-build-core setuptools wheel
+  { "${have[@]}" 'import torch, safetensors, ninja, wheel' || "${pip[@]}" torch safetensors numpy ninja scikit-build-core setuptools wheel
     "${have[@]}" 'import ggml' || "${pip[@]}" --no-deps ggml-py
     "${have[@]}" 'from importlib.metadata import version; version("deepspeed")' ||
       DS_BUILD_OPS=0 "${pip[@]}" --no-build-isolation --no-deps deepspeed hjson py-cpuinfo psutil tqdm msgpack einops \
