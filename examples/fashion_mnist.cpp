@@ -267,6 +267,8 @@ class progress {
 
 struct epoch_result {
   double loss = 0, test_error = 0, gradient_norm = 0;
+  double decay_factor = 0;  ///< 1/√v̄ of a scheduled decay
+  int clamped = 0;          ///< steps in which such a decay would have taken more than the whole weight
 };
 
 double test_error(network& net, const data_set& test)
@@ -406,6 +408,8 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
       });
       of_net.take_weights();
       result.gradient_norm += share * report.grad_norm.value();
+      result.decay_factor += share * report.decay_factor.value_or(0);
+      result.clamped += report.decay_clamped;
       shown.show(name, epoch, o.epochs, count, result.loss * double(o.images) / double(i + count));
     }
     result.test_error = test_error(net, test);
@@ -423,6 +427,10 @@ epoch_result train(const std::string& name, const options& o, const data_set& tr
   std::printf("%-9s %7g %13g %11.4f %13.2f %14.4f %8.1f\n", name.c_str(), number(opt.hyperparameters(), "lr"),
               number(opt.hyperparameters(), "weight_decay"), result.loss, result.test_error, result.gradient_norm,
               seconds_since(start));
+  if (result.decay_factor > 0)
+    std::printf("          scheduled: in AdamW's units its weight decay was %.3g; limited to the whole weight in %d "
+                "steps\n",
+                number(opt.hyperparameters(), "weight_decay") * result.decay_factor, result.clamped);
   std::fflush(stdout);
   return result;
 }
@@ -511,7 +519,7 @@ int run(options o)
     throw std::runtime_error("--output is " + o.output + "; expected a folder that can be written to");
 
   std::printf("Fashion-MNIST, %d-%d-%d network: images %d, epochs %d, batch %d, schedule %s, seed %lld.\n"
-              "Train loss and gradient norm are means over the last epoch's batches.\n\n"
+              "Train loss, gradient norm and a scheduled decay are means over the last epoch's batches.\n\n"
               "optimizer      lr  weight decay  train loss  test error %%  gradient norm  seconds\n",
               int(pixels), int(hidden), int(classes), int(o.images), o.epochs, int(o.batch), o.schedule.c_str(),
               static_cast<long long>(o.seed));
