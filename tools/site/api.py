@@ -5,6 +5,8 @@ import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
 
+import examples
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 INCLUDES = ("include/", "backends/simd/include/", "backends/dispatch/include/", "backends/thrust/include/", "backends/mpi/include/")
 # Headers in the order in which people need them; the others follow by name.
@@ -37,6 +39,8 @@ def plain(element):
     return "".join(element.itertext()) if element is not None else ""
 
 
+# The members of rules are what kernels call; each rule's page shows its code.
+RULES = ("first_moment::", "second_moment::", "step_size::", "decay::", "average::")
 BLOCKS = {"verbatim", "programlisting", "itemizedlist", "orderedlist", "parameterlist", "simplesect", "preformatted"}
 
 
@@ -166,29 +170,51 @@ def members_of(compound):
                 yield member
 
 
-def render_member(member, level):
-    return [f"{'#' * level} {escape(plain(member.find('name')))}", "", "```cpp", signature(member), "```", "", description(member), ""]
-
-
-def render_enum(member, level):
-    name = plain(member.find("name"))
-    out = [f"{'#' * level} {escape(name)}", "", description(member), "", "| value | meaning |", "|---|---|"]
-    out += [f"| `{plain(v.find('name'))}` | {one_line(description(v))} |" for v in member.findall("enumvalue")]
-    return out + [""]
-
-
 def short(name):
     return re.sub(r"^gradus::", "", name)
 
 
-def render_compound(compound):
+class Uses:
+    """A line for each public name that says where it is used."""
+
+    def __init__(self):
+        self.index = examples.Index()
+        self.missing = []
+
+    def line(self, element, name, kind):
+        if "```" in description(element):
+            return ""
+        header, path = header_of(element)
+        found = self.index.of(name, kind, path)
+        if not found:
+            if header in FIRST and kind != "concept" and not name.startswith(RULES) and not header.startswith("gradus/rules/"):
+                self.missing.append(f"{name} ({header})")
+            return ""
+        title, at = found
+        return f"{'Example' if at.startswith(('docs/', 'README', 'examples/')) else 'Used in'}: [{escape(title)}](../../{at})"
+
+
+def render_member(member, level, uses, kind):
+    name = plain(member.find("name"))
+    line = uses.line(member, name, kind) if kind and not name.startswith("operator") else ""
+    return [f"{'#' * level} {escape(name)}", "", "```cpp", signature(member), "```", "", description(member), "", line, ""]
+
+
+def render_enum(member, level, uses):
+    name = plain(member.find("name"))
+    out = [f"{'#' * level} {escape(name)}", "", description(member), "", "| value | meaning |", "|---|---|"]
+    out += [f"| `{plain(v.find('name'))}` | {one_line(description(v))} |" for v in member.findall("enumvalue")]
+    return out + ["", uses.line(member, name, "enum"), ""]
+
+
+def render_compound(compound, uses):
     name, kind = short(plain(compound.find("compoundname"))), compound.get("kind")
     out = [f"## {escape(name)}", ""]
     if kind == "concept":
         text = re.sub(r"concept gradus::(?:\w+::)*(\w+) = +", r"concept \1 = ", plain(compound.find("initializer")).strip())
-        return out + [description(compound), "", "```cpp", text + ";", "```", ""]
+        return out + [description(compound), "", "```cpp", text + ";", "```", "", uses.line(compound, name, kind), ""]
     bases = [plain(b) for b in compound.findall("basecompoundref") if b.get("prot") == "public" and "detail" not in plain(b)]
-    out += ["```cpp", f"{template_of(compound)}{kind} {name.split('::')[-1]}{' : ' + ', '.join(bases) if bases else ''};", "```", "", description(compound), ""]
+    out += ["```cpp", f"{template_of(compound)}{kind} {name.split('::')[-1]}{' : ' + ', '.join(bases) if bases else ''};", "```", "", description(compound), "", uses.line(compound, name, kind), ""]
     members = list(members_of(compound))
     members = [m for m in members if plain(m.find("name")) != "named_fields_only"]
     fields = [m for m in members if m.get("kind") == "variable" and m.get("static") != "yes"]
@@ -201,7 +227,9 @@ def render_compound(compound):
     for m in members:
         if m in fields:
             continue
-        out += render_enum(m, 3) if m.get("kind") == "enum" else render_member(m, 3)
+        is_constructor = plain(m.find("name")) == name.split("::")[-1]
+        is_method = m.get("kind") == "function" and not is_constructor and not name.startswith(RULES)
+        out += render_enum(m, 3, uses) if m.get("kind") == "enum" else render_member(m, 3, uses, "member" if is_method else "")
     return out
 
 
@@ -216,6 +244,7 @@ def header_of(element):
 def pages(folder):
     """{page: Markdown} with links as from docs/api/, and an index."""
     xml = run_doxygen(folder)
+    uses = Uses()
     headers = {}  # name -> [path, comment, parts]
     compounds = []
     for entry in ElementTree.parse(xml / "index.xml").getroot():
@@ -227,13 +256,14 @@ def pages(folder):
             compounds.append(compound)
     for compound in compounds:
         name, kind = plain(compound.find("compoundname")), compound.get("kind")
-        if kind in ("struct", "class", "concept") and name.startswith("gradus::") and "<" not in name and not name.endswith("::formula") and is_documented(compound):
+        if kind in ("struct", "class", "concept") and compound.get("prot") != "private" and name.startswith("gradus::") and "<" not in name and not name.endswith("::formula") and is_documented(compound):
             header = header_of(compound)[0]
-            headers[header][2].append((int(compound.find("location").get("line")), short(name), render_compound(compound)))
+            headers[header][2].append((int(compound.find("location").get("line")), short(name), render_compound(compound, uses)))
         elif kind == "namespace" and name.startswith("gradus") and "safetensors" not in name:
             for member in members_of(compound):
                 header = header_of(member)[0]
-                rendered = render_enum(member, 2) if member.get("kind") == "enum" else render_member(member, 2)
+                kind = member.get("kind")
+                rendered = render_enum(member, 2, uses) if kind == "enum" else render_member(member, 2, uses, kind)
                 headers[header][2].append((int(member.find("location").get("line")), plain(member.find("name")), rendered))
     shown = {name: parts for name, parts in headers.items() if parts[2]}
     order = [name for name in FIRST if name in shown] + sorted(name for name in shown if name not in FIRST)
@@ -250,4 +280,6 @@ def pages(folder):
         page = name.removeprefix("gradus/").removesuffix(".hpp").replace("/", "_") + ".md"
         out[page] = "\n".join(text) + "\n"
         rows.append(f"| [{escape(name.removeprefix('gradus/'))}]({page}) | {', '.join(f'`{n}`' for n in names[:14])}{', …' if len(names) > 14 else ''} |")
+    if uses.missing:
+        raise ValueError(f"neither a page nor a program uses {', '.join(uses.missing)}")
     return {"index.md": "\n".join(rows) + "\n", **out}
