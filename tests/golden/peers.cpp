@@ -27,7 +27,7 @@ void record(const golden::problem& p, const std::string& name, const std::string
 {
   std::printf("case %s oracle \"%s, %s\"", name.c_str(), who.c_str(), sizeof(T) == 4 ? "float32" : "float64");
   for (const auto& [key, value] : hyperparameters)
-    std::printf(" %s=%.17g", key.c_str(), value);
+    std::printf(" %s=%g", key.c_str(), value);
   std::printf(sizeof(T) == 4 ? " float=1\n" : "\n");
   golden::model<T> model(p);
   double lr = hyperparameters.front().second;
@@ -92,10 +92,10 @@ void record_all(const golden::problem& p)
   record<float>(p, "dlib/sgd", who + " dlib::sgd", {{"learning_rate", 0.02}, {"weight_decay", 0.1}, {"momentum", 0.9}},
                 solver(dlib::sgd(0.1f, 0.9f)));
   const dlib::adam adam;
-  std::printf("defaults dlib/adam weight_decay=%.9g momentum1=%.9g momentum2=%.9g\n", adam.get_weight_decay(),
+  std::printf("defaults dlib/adam weight_decay=%g momentum1=%g momentum2=%g\n", adam.get_weight_decay(),
               adam.get_momentum1(), adam.get_momentum2());
   const dlib::sgd sgd;
-  std::printf("defaults dlib/sgd weight_decay=%.9g momentum=%.9g\n", sgd.get_weight_decay(), sgd.get_momentum());
+  std::printf("defaults dlib/sgd weight_decay=%g momentum=%g\n", sgd.get_weight_decay(), sgd.get_momentum());
 }
 
 }  // namespace
@@ -146,16 +146,16 @@ void record_all(const golden::problem& p)
   record<double>(p, "ensmallen/rmsprop", who + "RMSPropUpdate", {{"step_size", 0.01}, {"alpha", 0.9}, {"eps", 1e-8}},
                  policy(ens::RMSPropUpdate(1e-8, 0.9)));
   const ens::Adam defaults;
-  std::printf("defaults ensmallen/adam step_size=%.17g beta1=%.17g beta2=%.17g eps=%.17g\n", defaults.StepSize(),
+  std::printf("defaults ensmallen/adam step_size=%g beta1=%g beta2=%g eps=%g\n", defaults.StepSize(),
               defaults.Beta1(), defaults.Beta2(), defaults.Epsilon());
   const ens::AdaBelief adabelief;
-  std::printf("defaults ensmallen/adabelief step_size=%.17g beta1=%.17g beta2=%.17g eps=%.17g\n", adabelief.StepSize(),
+  std::printf("defaults ensmallen/adabelief step_size=%g beta1=%g beta2=%g eps=%g\n", adabelief.StepSize(),
               adabelief.Beta1(), adabelief.Beta2(), adabelief.Epsilon());
   const ens::RMSProp rmsprop;
-  std::printf("defaults ensmallen/rmsprop step_size=%.17g alpha=%.17g eps=%.17g\n", rmsprop.StepSize(), rmsprop.Alpha(),
+  std::printf("defaults ensmallen/rmsprop step_size=%g alpha=%g eps=%g\n", rmsprop.StepSize(), rmsprop.Alpha(),
               rmsprop.Epsilon());
-  const ens::MomentumSGD sgd(ens::MomentumUpdate{});
-  std::printf("defaults ensmallen/momentum_sgd step_size=%.17g momentum=%.17g\n", sgd.StepSize(),
+  const ens::MomentumSGD sgd;
+  std::printf("defaults ensmallen/momentum_sgd step_size=%g momentum=%g\n", sgd.StepSize(),
               sgd.UpdatePolicy().Momentum());
 }
 

@@ -39,7 +39,7 @@ def problem():
 
 
 def numbers(options):
-    return " ".join(f"{key}={float(value):.17g}" for key, value in options.items())
+    return " ".join(f"{key}={float(value)!r}" for key, value in options.items())
 
 
 def record(name, who, make, dtype=np.float64, **options):
@@ -139,7 +139,7 @@ def record_optax():
 
     adam = dict(learning_rate=0.02, b1=0.9, b2=0.95, eps=1e-8)
     case("adam", **adam)
-    case("adam:eps_root", **adam, eps_root=1e-8)
+    case("adam:eps_root", **dict(adam, eps=0), eps_root=1e-8)
     case("adamw", **adam, weight_decay=0.1)
     case("amsgrad", **adam)
     case("sgd", learning_rate=0.05, momentum=0.9, nesterov=True)
@@ -203,7 +203,7 @@ def record_ggml():
 
     def make(operator):
         def make(weights, options):
-            context = ggml.ggml_init(ggml.ggml_init_params(mem_size=1 << 24, mem_buffer=None, no_alloc=False))
+            context = ggml.ggml_init(ggml.ggml_init_params(mem_size=1 << 27, mem_buffer=None, no_alloc=False))
 
             def tensor(values):
                 new = ggml.ggml_new_tensor_1d(context, ggml.GGML_TYPE_F32, len(values))
@@ -215,7 +215,7 @@ def record_ggml():
             models = []
             for w in weights:
                 models.append([tensor(w)] + [tensor(np.zeros_like(w)) for _ in range(3)])
-                ggml.ggml_set_param(models[-1][0][0])
+                library.ggml_set_param(ctypes.c_void_p(address(models[-1][0][0])))
 
             def step(weights, gradients, lr, t):
                 for k, (model, gradient) in enumerate(zip(models, gradients)):

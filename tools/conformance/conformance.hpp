@@ -437,6 +437,8 @@ void for_each(const settings& s, F&& f)
         continue;
       if (a == nesterov && c && h[momentum] == no_momentum)
         continue;
+      if (a == rate && c == ignored && h[decay] == base_lr)
+        continue;
       if (a == betas && c && s.beta1 == s.beta2)
         continue;
       const int k = applies ? axes()[a].choices[c].cost : 0;
@@ -538,7 +540,7 @@ inline verdict judge(const settings& s, const observations& seen)
     const choice& c = axes()[a].choices[v.best[a]];
     if (without_decay && (a == decay || a == groups))
       continue;
-    const bool standard = c.cost == 0 && a >= rate;  // not worth a line
+    const bool standard = c.cost == 0 && (a >= rate || (a == second && v.best[a] == plain));  // not worth a line
     if (standard || (a == momentum && v.best[family] == sgd && s.momentum == 0) || (a == nesterov && v.best[momentum] == no_momentum))
       continue;
     v.text += std::string(c.cost == 2 ? "! " : "  ") + axes()[a].name + ": " + c.text + "\n";

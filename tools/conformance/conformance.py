@@ -359,6 +359,8 @@ def hypotheses(s):
             return s.momentum == 0 and key != "no_buffer"
         if axis == "nesterov":
             return key == "yes" and h["momentum"] == "no_momentum"
+        if axis == "rate":
+            return key == "ignored" and h["decay"] == "base_lr"
         return axis == "betas" and key == "swapped" and s.beta1 == s.beta2
 
     def recurse(a, mistakes, conventions):
@@ -441,7 +443,8 @@ def judge(s, seen):
         if not has_axis(h, axis) or (without_decay and axis in ("decay", "groups")):
             continue
         _, text, cost = chosen(h, axis)
-        if (cost == 0 and axis in NOT_WORTH_A_LINE) or (axis == "momentum" and is_sgd and s.momentum == 0) or (
+        standard = cost == 0 and (axis in NOT_WORTH_A_LINE or h[axis] == "plain")
+        if standard or (axis == "momentum" and is_sgd and s.momentum == 0) or (
                 axis == "nesterov" and h["momentum"] == "no_momentum"):
             continue
         v.text += f"{'! ' if cost == 2 else '  '}{AXES[axis][0]}: {text}\n"
@@ -457,3 +460,55 @@ def judge(s, seen):
 def examine(s, step, single=False):
     """Trains the suite's problem with an implementation, step(tensors, t, lr), and says what it follows."""
     return judge(s, observe(s, problem_for(s), step, single))
+
+
+def first_of(numbers, names, otherwise):
+    return next((numbers[name] for name in names if name in numbers), otherwise)
+
+
+def settings_of(numbers):
+    """The settings of a recorded case, from the names that libraries have for them."""
+    s = Settings()
+    alpha = numbers.get("alpha", s.lr)  # RMSprop's beta2, or ggml's learning rate
+    s.lr = first_of(numbers, ("lr", "learning_rate", "step_size"), alpha)
+    s.beta1 = first_of(numbers, ("beta1", "b1", "beta_1", "momentum1"), s.beta1)
+    s.beta2 = first_of(numbers, ("beta2", "b2", "beta_2", "momentum2", "rho", "decay"), s.beta2 if s.lr == alpha else alpha)
+    s.eps = max(first_of(numbers, ("eps", "epsilon"), s.eps), numbers.get("eps_root", 0))
+    s.weight_decay = first_of(numbers, ("weight_decay", "wd"), 0)
+    s.momentum, s.dampening = numbers.get("momentum", 0), numbers.get("dampening", 0)
+    s.nesterov = numbers.get("nesterov", 0) != 0
+    s.initial_accumulator = first_of(numbers, ("initial_accumulator", "initial_accumulator_value"), 0)
+    return s
+
+
+def recordings(path):
+    """The cases of a file in the format of tests/golden/README.md: their names, settings and observations."""
+    cases, p = [], Problem()
+    with open(path, encoding="utf-8") as file:
+        for words in map(str.split, file):
+            if words[:1] == ["problem"]:
+                given = dict(zip(words[1::2], words[2::2]))
+                p = Problem(int(given["seed"]), tuple(map(int, given["sizes"].split(","))), int(given["steps"]),
+                            tuple(map(int, given["drops"].split(","))),
+                            tuple(map(float, filter(None, given.get("scales", "").split(",")))), int(given.get("undecayed", 1)))
+            elif words[:1] == ["case"]:
+                numbers = {key: float(value) for key, value in (w.split("=") for w in words[2:] if "=" in w)}
+                cases.append((words[1], settings_of(numbers), Observations(p, "float" in numbers, {})))
+            elif words[:1] == ["at"]:
+                cases[-1][2].at[int(words[1])] = [float.fromhex(x) for x in words[2:]]
+    return cases
+
+
+def main(files):
+    """Prints the verdict on each recorded case of the files."""
+    for path in files:
+        for name, settings, seen in recordings(path):
+            print(f"== {name}\n{judge(settings, seen).text}", end="")
+
+
+if __name__ == "__main__":
+    import sys
+
+    if len(sys.argv) < 2:
+        sys.exit("usage: conformance.py FILE...")
+    main(sys.argv[1:])
