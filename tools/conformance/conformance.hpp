@@ -94,7 +94,7 @@ enum { beside, inside, no_root_eps };
 enum { both, none, only_first, only_second, once_a_tensor, ahead, stuck };
 enum { outside, lr_inside, complement, dampened, no_momentum };
 enum { no_buffer, buffer_outside, buffer_inside };
-enum { l2, decoupled, without_lr, base_lr, after, proximal, first_only, in_ratio, twice, no_decay };
+enum { l2, decoupled, without_lr, base_lr, after, proximal, stable, first_only, in_ratio, twice, no_decay };
 enum { followed, ignored, late };
 
 inline const std::array<axis, axis_count>& axes()
@@ -141,6 +141,7 @@ inline const std::array<axis, axis_count>& axes()
         {"decoupled, with the first learning rate in place of the current one", 1},
         {"decoupled, of the weight after the step", 1},
         {"proximal: the weight after the step is divided by 1 + lr*lambda (Adan)", 1},
+        {"decoupled, lr*lambda*(1-dampening)/(1-mu) of the weight (stable weight decay)", 1},
         {"L2 in the first moment only: the second does not see it", 2},
         {"added to the corrected first moment, and divided by the root of the second", 2},
         {"L2 with twice lambda, the derivative of lambda*|w|^2", 2},
@@ -239,8 +240,10 @@ inline prediction predict(const hypothesis& h, const settings& s, element_state&
     reach = (h[buffer] == buffer_inside ? 1 : alpha) * e.size;
   }
   double next = theta - u;
-  if (h[decay] == decoupled || h[decay] == without_lr || h[decay] == base_lr)
-    next = theta - (h[decay] == decoupled ? alpha : h[decay] == base_lr ? s.lr : 1) * lambda * theta - u;
+  if (h[decay] == decoupled || h[decay] == without_lr || h[decay] == base_lr || h[decay] == stable) {
+    const double factor = h[decay] == decoupled ? alpha : h[decay] == base_lr ? s.lr : h[decay] == without_lr ? 1 : alpha * (1 - s.dampening) / (1 - mu);
+    next = theta - factor * lambda * theta - u;
+  }
   if (h[decay] == after)
     next = (1 - alpha * lambda) * (theta - u);
   if (h[decay] == proximal)
@@ -357,8 +360,8 @@ inline parting follow(const hypothesis& h, const settings& s, const observations
         double g = data[k].gradient(i, x.theta, t);
         g = single ? double(float(g)) : g;
         const prediction next = predict(h, s, h[state] ? shared[i] : x.own, x.theta, g, t, count, lr, before, lambda);
-        // Parameters are rounded a few times, and the step some hundred times its own size.
-        x.slack = 1.3 * x.slack + unit * (4 * std::fabs(x.theta) + 256 * next.step_size);
+        // Parameters are rounded a few times. A step of v, and of 1 - beta2 rounded to float, loses some more digits.
+        x.slack = 1.05 * x.slack + unit * (4 * std::fabs(x.theta) + (h[family] == sgd ? 32 : 256) * next.step_size);
         x.theta = next.theta;
         if (observed == seen.at.end())
           continue;
@@ -417,7 +420,7 @@ void for_each(const settings& s, F&& f)
       // Choices that mean the same as another, or nothing, with these settings.
       if (a == decay && (s.weight_decay == 0 ? c != no_decay : (c == first_only && h[family] == sgd)))
         continue;
-      if (a == decay && c == in_ratio && h[family] == sgd)
+      if (a == decay && h[family] == sgd ? c == in_ratio || (c == stable && s.momentum == 0) : a == decay && c == stable)
         continue;
       if (a == groups && c && (s.weight_decay == 0 || h[decay] == no_decay))
         continue;
@@ -534,7 +537,8 @@ inline verdict judge(const settings& s, const observations& seen)
              std::to_string(v.parts.step) + ", in tensor " + std::to_string(v.parts.tensor) + ", element " +
              std::to_string(v.parts.element) + ": " + detail::show(v.parts.expected) + " was expected, " +
              detail::show(v.parts.came) + " came.\n";
-  for (std::size_t a = 1; a < axis_count; ++a) {
+  // What the nearest has in common with it is worth telling if it was followed for some steps.
+  for (std::size_t a = 1; (v.follows || v.parts.step > 3) && a < axis_count; ++a) {
     if (!has_axis(v.best, a))
       continue;
     const choice& c = axes()[a].choices[v.best[a]];
