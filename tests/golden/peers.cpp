@@ -1,6 +1,6 @@
 // Records the C++ peers of peers.txt (README.md); peers.py runs it. One program for each peer:
 //
-//   g++ -std=c++17 -O1 -I.. -DRECORD_DLIB peers.cpp -ldlib -lblas -llapack -o dlib_recorder        # libdlib-dev
+//   g++ -std=c++17 -O1 -I.. -DRECORD_DLIB peers.cpp -ldlib -o dlib_recorder        # libdlib-dev
 //   g++ -std=c++17 -O1 -I.. -I ensmallen/include -DRECORD_ENSMALLEN peers.cpp -larmadillo -o ensmallen_recorder
 //   g++ -std=c++20 -O1 -I.. -I DeepSpeed/csrc/includes -I DeepSpeed/csrc/adam $(flags of LibTorch) -DRECORD_DEEPSPEED \
 //     peers.cpp -o deepspeed_recorder
