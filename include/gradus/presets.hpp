@@ -172,10 +172,10 @@ struct adagrad {
   double eps = 1e-7;                       ///< ≥ 0; inside the root
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(
-      field{"learning_rate", &adagrad::learning_rate, range::at_least_zero},
-      field{"initial_accumulator_value", &adagrad::initial_accumulator_value, range::at_least_zero},
-      hyper::eps(&adagrad::eps));
+  static constexpr auto fields = gradus::fields(field{"learning_rate", &adagrad::learning_rate, range::at_least_zero},
+                                                field{"initial_accumulator_value", &adagrad::initial_accumulator_value,
+                                                      range::at_least_zero},
+                                                hyper::eps(&adagrad::eps));
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
@@ -345,10 +345,11 @@ struct adagrad {
   double weight_decay = 0;                 ///< λ ≥ 0; shrinks θ by αλ
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(
-      field{"learning_rate", &adagrad::learning_rate, range::at_least_zero},
-      field{"initial_accumulator_value", &adagrad::initial_accumulator_value, range::at_least_zero},
-      field{"epsilon", &adagrad::epsilon, range::at_least_zero}, hyper::weight_decay(&adagrad::weight_decay));
+  static constexpr auto fields = gradus::fields(field{"learning_rate", &adagrad::learning_rate, range::at_least_zero},
+                                                field{"initial_accumulator_value", &adagrad::initial_accumulator_value,
+                                                      range::at_least_zero},
+                                                field{"epsilon", &adagrad::epsilon, range::at_least_zero},
+                                                hyper::weight_decay(&adagrad::weight_decay));
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {
@@ -578,8 +579,7 @@ struct adamw {
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(field{"alpha", &adamw::alpha, range::at_least_zero},
                                                 hyper::beta1(&adamw::beta1), hyper::beta2(&adamw::beta2),
-                                                hyper::eps(&adamw::eps),
-                                                field{"wd", &adamw::wd, range::at_least_zero});
+                                                hyper::eps(&adamw::eps), field{"wd", &adamw::wd, range::at_least_zero});
   /// The four rules with these hyperparameters.
   constexpr auto rule() const noexcept
   {

@@ -130,8 +130,10 @@ void record_all(const golden::problem& p)
 {
   const std::string who = "ensmallen " + std::to_string(ENS_VERSION_MAJOR) + "." + std::to_string(ENS_VERSION_MINOR) +
                           "." + std::to_string(ENS_VERSION_PATCH) + " ens::";
-  const std::vector<std::pair<std::string, double>> adam{
-      {"step_size", 0.02}, {"beta1", 0.9}, {"beta2", 0.95}, {"eps", 1e-8}};
+  const std::vector<std::pair<std::string, double>> adam{{"step_size", 0.02},
+                                                         {"beta1", 0.9},
+                                                         {"beta2", 0.95},
+                                                         {"eps", 1e-8}};
   record<double>(p, "ensmallen/adam", who + "AdamUpdate", adam, policy(ens::AdamUpdate(1e-8, 0.9, 0.95)));
   record<double>(p, "ensmallen/amsgrad", who + "AMSGradUpdate", adam, policy(ens::AMSGradUpdate(1e-8, 0.9, 0.95)));
   record<double>(p, "ensmallen/nadam", who + "NadamUpdate", adam, policy(ens::NadamUpdate(1e-8, 0.9, 0.95)));
@@ -146,8 +148,8 @@ void record_all(const golden::problem& p)
   record<double>(p, "ensmallen/rmsprop", who + "RMSPropUpdate", {{"step_size", 0.01}, {"alpha", 0.9}, {"eps", 1e-8}},
                  policy(ens::RMSPropUpdate(1e-8, 0.9)));
   const ens::Adam defaults;
-  std::printf("defaults ensmallen/adam step_size=%g beta1=%g beta2=%g eps=%g\n", defaults.StepSize(),
-              defaults.Beta1(), defaults.Beta2(), defaults.Epsilon());
+  std::printf("defaults ensmallen/adam step_size=%g beta1=%g beta2=%g eps=%g\n", defaults.StepSize(), defaults.Beta1(),
+              defaults.Beta2(), defaults.Epsilon());
   const ens::AdaBelief adabelief;
   std::printf("defaults ensmallen/adabelief step_size=%g beta1=%g beta2=%g eps=%g\n", adabelief.StepSize(),
               adabelief.Beta1(), adabelief.Beta2(), adabelief.Epsilon());
@@ -190,9 +192,12 @@ stepper<float> cpu_adam(bool adamw, bool bias_correction)
 void record_all(const golden::problem& p)
 {
   const auto settings = [](double adamw_mode, double bias_correction) {
-    return std::vector<std::pair<std::string, double>>{{"lr", 0.02},           {"beta1", 0.9},
-                                                       {"beta2", 0.95},        {"eps", 1e-8},
-                                                       {"weight_decay", 0.1},  {"adamw_mode", adamw_mode},
+    return std::vector<std::pair<std::string, double>>{{"lr", 0.02},
+                                                       {"beta1", 0.9},
+                                                       {"beta2", 0.95},
+                                                       {"eps", 1e-8},
+                                                       {"weight_decay", 0.1},
+                                                       {"adamw_mode", adamw_mode},
                                                        {"bias_correction", bias_correction}};
   };
   const std::string who = "DeepSpeed " DEEPSPEED_VERSION " Adam_Optimizer";
@@ -204,7 +209,4 @@ void record_all(const golden::problem& p)
 }  // namespace
 #endif
 
-int main(int, char** argv)
-{
-  record_all(golden::read(argv[1]).problem);
-}
+int main(int, char** argv) { record_all(golden::read(argv[1]).problem); }

@@ -214,8 +214,8 @@ TEST_CASE_TEMPLATE("normalized, normalized_momentum: g over the root of this ste
 }
 
 // With a learning rate that falls, because it is inside the velocity.
-TEST_CASE_TEMPLATE("velocity, normalized_velocity: the equations, with the learning rate of each gradient's own step", T, float,
-                   double)
+TEST_CASE_TEMPLATE("velocity, normalized_velocity: the equations, with the learning rate of each gradient's own step",
+                   T, float, double)
 {
   constexpr std::size_t n = 37;
   const auto check = [&](const auto& rule, const auto& second, double mu, bool nesterov, const auto& term) {
@@ -241,7 +241,8 @@ TEST_CASE_TEMPLATE("velocity, normalized_velocity: the equations, with the learn
   };
   for (const double mu : {0.0, 0.5, 0.9})
     for (const bool nesterov : {false, true}) {
-      check(first_moment::velocity{mu, nesterov}, second_moment::none{}, mu, nesterov, [](double g, double) { return g; });
+      check(first_moment::velocity{mu, nesterov}, second_moment::none{}, mu, nesterov,
+            [](double g, double) { return g; });
       for (const double eps : {0.0, 1e-7, 0.5})
         check(first_moment::normalized_velocity{mu, eps, nesterov}, second_moment::ema{0.9}, mu, nesterov,
               [&](double g, double v) { return g == 0 ? 0 : g / std::sqrt(v + eps); });
@@ -250,8 +251,10 @@ TEST_CASE_TEMPLATE("velocity, normalized_velocity: the equations, with the learn
 
 TEST_CASE("velocity, normalized_velocity: nesterov needs momentum")
 {
-  const std::string expected = "gradus: nesterov is 1 with momentum 0; expected momentum > 0: set it so, or nesterov = false";
-  CHECK(support::refusal([] { gradus::validate(first_moment::velocity{.momentum = 0, .nesterov = true}); }) == expected);
+  const std::string expected =
+      "gradus: nesterov is 1 with momentum 0; expected momentum > 0: set it so, or nesterov = false";
+  CHECK(support::refusal([] { gradus::validate(first_moment::velocity{.momentum = 0, .nesterov = true}); }) ==
+        expected);
   CHECK(support::refusal([] { gradus::validate(first_moment::normalized_velocity{0, 1e-7, true}); }) == expected);
 }
 

@@ -61,7 +61,8 @@ TEST_CASE_TEMPLATE("ema, ema_max: the equations, for beta2 from 0 to almost 1", 
   }
 }
 
-TEST_CASE_TEMPLATE("ema_max_corrected: the maximum of the corrected average, for beta2 from 0 to almost 1", T, float, double)
+TEST_CASE_TEMPLATE("ema_max_corrected: the maximum of the corrected average, for beta2 from 0 to almost 1", T, float,
+                   double)
 {
   for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20}) {
     CAPTURE(beta2);

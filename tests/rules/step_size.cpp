@@ -91,7 +91,8 @@ TEST_CASE_TEMPLATE("adaptive_above: the equation, which is an eps added to v in 
                      });
 }
 
-TEST_CASE_TEMPLATE("adaptive_eps_root: eps beside and inside the root, with and without bias correction", T, float, double)
+TEST_CASE_TEMPLATE("adaptive_eps_root: eps beside and inside the root, with and without bias correction", T, float,
+                   double)
 {
   for (const double eps : {1e-8, 0.5})
     for (const double eps_root : {0.0, 1e-8, 1e-3, 0.5}) {

@@ -51,9 +51,14 @@ struct adam_loop {
     for (std::size_t k = 0; k < tensors.size(); ++k) {
       ++count;
       const std::size_t of = is("shared state") ? 0 : k;
-      const T lr = T(is("lr drops ignored") ? s.lr : passed), lambda = T(is("groups ignored") ? s.weight_decay : tensors[k].weight_decay);
+      const T lr = T(is("lr drops ignored") ? s.lr : passed),
+              lambda = T(is("groups ignored") ? s.weight_decay : tensors[k].weight_decay);
       const T b1 = T(is("betas swapped") ? s.beta2 : s.beta1), b2 = T(is("betas swapped") ? s.beta1 : s.beta2);
-      const int t = is("t once a tensor") ? count : is("t from 0") ? step - 1 : is("t stays 1") ? 1 : is("t from 2") ? step + 1 : step;
+      const int t = is("t once a tensor") ? count
+                    : is("t from 0")      ? step - 1
+                    : is("t stays 1")     ? 1
+                    : is("t from 2")      ? step + 1
+                                          : step;
       const bool first = !is("no bias correction") && !is("second corrected only");
       const bool second = !is("no bias correction") && !is("first corrected only");
       const T c1 = first ? 1 - std::pow(b1, T(t)) : T(1), c2 = second ? 1 - std::pow(b2, T(t)) : T(1);
@@ -76,11 +81,11 @@ struct adam_loop {
         if (is("AMSGrad after correction"))
           value = x[of][i] = std::fmax(x[of][i], value / c2);
         const T corrected = is("AMSGrad after correction") ? value : value / c2, eps = T(s.eps);
-        const T divisor = is("eps inside the root")             ? std::sqrt(corrected + eps)
+        const T divisor = is("eps inside the root")               ? std::sqrt(corrected + eps)
                           : is("eps inside the uncorrected root") ? std::sqrt(value + eps) / std::sqrt(c2)
-                          : is("epsilon hat")                   ? (std::sqrt(value) + eps) / std::sqrt(c2)
-                          : is("no eps")                        ? std::sqrt(corrected)
-                                                                : std::sqrt(corrected) + eps;
+                          : is("epsilon hat")                     ? (std::sqrt(value) + eps) / std::sqrt(c2)
+                          : is("no eps")                          ? std::sqrt(corrected)
+                                                                  : std::sqrt(corrected) + eps;
         const T u = lr * (m[of][i] / c1 + (is("decay in the ratio") ? lambda * theta : T(0))) / divisor, before = theta;
         theta -= u;
         if (is("decay after the step"))
@@ -113,7 +118,8 @@ TEST_CASE("conformance: gradus follows PyTorch")
   const settings s;
   const double wd = s.weight_decay;
   const auto adamw = [&](double lambda) { return gradus::adamw{s.lr, s.beta1, s.beta2, s.eps, lambda}; };
-  for (const verdict& v : {examine_gradus<float>(s, adamw(wd), adamw(0)), examine_gradus<double>(s, adamw(wd), adamw(0))}) {
+  for (const verdict& v :
+       {examine_gradus<float>(s, adamw(wd), adamw(0)), examine_gradus<double>(s, adamw(wd), adamw(0))}) {
     CHECK_MESSAGE(is_adamw_but(v, {}), v.text);
     CHECK(v.mistakes == 0);
     CHECK(v.undecided.empty());
@@ -132,7 +138,8 @@ TEST_CASE("conformance: presets follow their peers")
   const auto dlib = [&](double lambda) { return p::dlib::adam{s.lr, lambda, s.beta1, s.beta2}; };
   CHECK(is_adamw_but(examine_gradus<float>(s, dlib(wd), dlib(0)), {{decay, l2}, {eps_place, beside_uncorrected}}));
   const auto keras = [&](double lambda) { return p::keras::sgd{s.lr, s.momentum, false, lambda}; };
-  CHECK(is_adamw_but(examine_gradus<double>(s, keras(wd), keras(0)), {{family, conformance::sgd}, {momentum, lr_inside}}));
+  CHECK(is_adamw_but(examine_gradus<double>(s, keras(wd), keras(0)),
+                     {{family, conformance::sgd}, {momentum, lr_inside}}));
 }
 
 TEST_CASE_TEMPLATE("conformance: names the convention or mistake of an Adam", T, float, double)
@@ -180,13 +187,15 @@ TEST_CASE("conformance: where an implementation parts from everything known")
   CHECK(!reset.follows);
   CHECK(reset.parts.step == 30);
   CHECK(reset.parts.tensor == 0);
-  CHECK(reset.text.find("The nearest is AdamW, from which it parts at step 30, in tensor 0, element 0: ") != std::string::npos);
+  CHECK(reset.text.find("The nearest is AdamW, from which it parts at step 30, in tensor 0, element 0: ") !=
+        std::string::npos);
   CHECK(!examine<float>(s, adam_loop<float>{s, "clipped gradients"}).follows);
 
   const verdict from_zero = examine<double>(s, adam_loop<double>{s, "t from 0"});
   CHECK(!from_zero.follows);
-  CHECK(from_zero.text == "The parameters are not finite after step 1. A bias correction whose count starts from 0 divides by 1 - "
-                          "beta^0 = 0.\n");
+  CHECK(from_zero.text ==
+        "The parameters are not finite after step 1. A bias correction whose count starts from 0 divides by 1 - "
+        "beta^0 = 0.\n");
 
   const verdict rounded = examine<double>(s, adam_loop<double>{s, "rounded to float"});
   CHECK(is_adamw_but(rounded, {}));
@@ -212,7 +221,8 @@ TEST_CASE("conformance: says what the settings leave open")
 TEST_CASE("conformance: SGD's conventions and mistakes")
 {
   settings s;
-  const auto check = [&](const std::string& wrong, std::initializer_list<std::pair<axis_name, int>> choices, int mistakes) {
+  const auto check = [&](const std::string& wrong, std::initializer_list<std::pair<axis_name, int>> choices,
+                         int mistakes) {
     std::vector<std::vector<float>> b(9, std::vector<float>(9));
     const verdict v = examine<float>(s, [&](tensors_of<float>& tensors, int, double lr) {
       for (std::size_t k = 0; k < tensors.size(); ++k)
@@ -220,7 +230,10 @@ TEST_CASE("conformance: SGD's conventions and mistakes")
           float& theta = tensors[k].parameters[i];
           const float mu = float(s.momentum), alpha = float(lr);
           const float g = tensors[k].gradients[i] + float(tensors[k].weight_decay) * theta;
-          b[k][i] = (wrong == "no momentum" ? 0 : mu) * b[k][i] + (wrong == "inside" ? alpha : wrong == "complement" ? 1 - mu : 1) * g;
+          b[k][i] = (wrong == "no momentum" ? 0 : mu) * b[k][i] + (wrong == "inside"       ? alpha
+                                                                   : wrong == "complement" ? 1 - mu
+                                                                                           : 1) *
+                                                                      g;
           theta -= (wrong == "inside" ? 1 : alpha) * (wrong == "nesterov" ? g + mu * b[k][i] : b[k][i]);
         }
     });

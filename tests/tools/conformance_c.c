@@ -35,7 +35,8 @@ static void gradus_step_of(void* user, const conformance_tensor_float* tensors, 
   char name[16];
   for (size_t k = 0; t == 1 && k < count; ++k) {
     snprintf(name, sizeof name, "tensor%d", (int)k);
-    if (gradus_add(opt, name, tensors[k].parameters, tensors[k].gradients, tensors[k].size, tensors[k].weight_decay > 0 ? 0 : 1, NULL))
+    if (gradus_add(opt, name, tensors[k].parameters, tensors[k].gradients, tensors[k].size,
+                   tensors[k].weight_decay > 0 ? 0 : 1, NULL))
       exit((puts(gradus_last_error()), 1));
   }
   gradus_step_options o = gradus_default_step_options();
@@ -65,7 +66,8 @@ int main(void)
   mistakes = conformance_examine_double(&s, step, &wrong, text, sizeof text);
   expect("a loop without groups", mistakes, 1, text, "! groups: ignored: all tensors decay");
 
-  const gradus_number numbers[] = {{"lr", s.lr}, {"beta1", s.beta1}, {"beta2", s.beta2}, {"eps", s.eps}, {"weight_decay", s.weight_decay}};
+  const gradus_number numbers[] = {
+      {"lr", s.lr}, {"beta1", s.beta1}, {"beta2", s.beta2}, {"eps", s.eps}, {"weight_decay", s.weight_decay}};
   const gradus_number none = {"weight_decay", 0};
   gradus_optimizer* opt;
   size_t group;

@@ -33,15 +33,17 @@ typedef struct {
 } conformance_tensor_double;
 
 /* The implementation's step over all tensors; t counts from 1. */
-typedef void (*conformance_step_float)(void* user, const conformance_tensor_float* tensors, size_t count, int t, double lr);
-typedef void (*conformance_step_double)(void* user, const conformance_tensor_double* tensors, size_t count, int t, double lr);
+typedef void (*conformance_step_float)(void* user, const conformance_tensor_float* tensors, size_t count, int t,
+                                       double lr);
+typedef void (*conformance_step_double)(void* user, const conformance_tensor_double* tensors, size_t count, int t,
+                                        double lr);
 
 /* Trains the suite's problem with a step, and writes what it follows, up to capacity bytes with the ending 0. Returns the number of
    probable mistakes, or -1 if it follows no known convention. */
 int conformance_examine_float(const conformance_settings* settings, conformance_step_float step, void* user, char* text,
                               size_t capacity);
-int conformance_examine_double(const conformance_settings* settings, conformance_step_double step, void* user, char* text,
-                               size_t capacity);
+int conformance_examine_double(const conformance_settings* settings, conformance_step_double step, void* user,
+                               char* text, size_t capacity);
 
 #ifdef __cplusplus
 }

@@ -86,7 +86,22 @@ struct axis {
   std::vector<choice> choices;
 };
 /// Names for the indices of `axes()` and for the choices there, in their order.
-enum axis_name { family, second, eps_place, root, correction, momentum, buffer, nesterov, decay, rate, groups, state, betas, axis_count };
+enum axis_name {
+  family,
+  second,
+  eps_place,
+  root,
+  correction,
+  momentum,
+  buffer,
+  nesterov,
+  decay,
+  rate,
+  groups,
+  state,
+  betas,
+  axis_count
+};
 enum { adam, rmsprop, adagrad, sgd };
 enum { plain, maximum, corrected_maximum };
 enum { beside_corrected, beside_uncorrected, inside_corrected, inside_uncorrected, no_eps };
@@ -101,21 +116,26 @@ inline const std::array<axis, axis_count>& axes()
 {
   static const std::array<axis, axis_count> all{{
       {"optimizer", "args", {{"Adam", 0}, {"RMSprop", 0}, {"Adagrad", 0}, {"SGD", 0}}},
-      {"second moment", "a",
+      {"second moment",
+       "a",
        {{"the average v of g²", 0},
         {"AMSGrad's running maximum of v, before bias correction (PyTorch, Keras, ensmallen)", 0},
         {"AMSGrad's running maximum of the bias-corrected v (optax)", 1}}},
-      {"eps", "a",
+      {"eps",
+       "a",
        {{"beside the bias-corrected root, sqrt(v/(1-beta2^t)) + eps (PyTorch, optax, ggml, DeepSpeed)", 0},
-        {"beside the uncorrected root, sqrt(v) + eps (Keras and TensorFlow, dlib, ensmallen; the paper's epsilon hat)", 1},
+        {"beside the uncorrected root, sqrt(v) + eps (Keras and TensorFlow, dlib, ensmallen; the paper's epsilon hat)",
+         1},
         {"inside the bias-corrected root, sqrt(v/(1-beta2^t) + eps) (optax's eps_root)", 1},
         {"inside the uncorrected root, sqrt(v + eps)", 1},
         {"none: it is ignored", 2}}},
-      {"eps", "rg",
+      {"eps",
+       "rg",
        {{"beside the root, sqrt(v) + eps (PyTorch, ensmallen)", 0},
         {"inside the root, sqrt(v + eps) (Keras and TensorFlow, optax)", 0},
         {"none: it is ignored", 2}}},
-      {"bias correction", "a",
+      {"bias correction",
+       "a",
        {{"of both moments, with a count of steps from 1", 0},
         {"none (BERT's Adam, DeepSpeed's and apex's option)", 1},
         {"of the first moment only", 2},
@@ -123,18 +143,21 @@ inline const std::array<axis, axis_count>& axes()
         {"with a count that advances once a tensor in place of once a step", 2},
         {"with a count that is one ahead: the first step counts as the second", 2},
         {"with a count that stays 1", 2}}},
-      {"momentum", "s",
+      {"momentum",
+       "s",
        {{"b = mu*b + g, and the step is lr*b (PyTorch, optax)", 0},
         {"b = mu*b + lr*g, and the step is b: the learning rate is inside (Keras and TensorFlow, dlib, ensmallen)", 1},
         {"b = mu*b + (1-mu)*g, without bias correction", 1},
         {"b = mu*b + (1-dampening)*g after the first step (PyTorch)", 0},
         {"none: it is ignored", 2}}},
-      {"momentum", "r",
+      {"momentum",
+       "r",
        {{"none", 0},
         {"b = mu*b + g/root, and the step is lr*b (PyTorch)", 0},
         {"b = mu*b + lr*g/root, and the step is b: the learning rate is inside (Keras and TensorFlow, optax)", 0}}},
       {"Nesterov", "s", {{"no", 0}, {"yes, g + mu*b", 0}}},
-      {"weight decay", "args",
+      {"weight decay",
+       "args",
        {{"L2, added to the gradient (PyTorch's Adam and SGD, dlib)", 0},
         {"decoupled, lr*lambda of the weight before the step (AdamW of PyTorch, optax, Keras, ggml, DeepSpeed)", 0},
         {"decoupled, lambda of the weight without the learning rate", 1},
@@ -146,7 +169,8 @@ inline const std::array<axis, axis_count>& axes()
         {"added to the corrected first moment, and divided by the root of the second", 2},
         {"L2 with twice lambda, the derivative of lambda*|w|^2", 2},
         {"none: it is ignored", 2}}},
-      {"learning rate", "args",
+      {"learning rate",
+       "args",
        {{"as passed to the step", 0},
         {"always the first: its drops are ignored", 2},
         {"that of the step before: its drops act a step late", 2}}},
@@ -187,7 +211,9 @@ inline prediction predict(const hypothesis& h, const settings& s, element_state&
                           long count, double lr, double before, double lambda)
 {
   const double alpha = h[rate] == ignored ? s.lr : h[rate] == late ? before : lr;
-  const double l2_part = h[decay] == l2 || h[decay] == first_only ? lambda * theta : h[decay] == twice ? 2 * lambda * theta : 0;
+  const double l2_part = h[decay] == l2 || h[decay] == first_only ? lambda * theta
+                         : h[decay] == twice                      ? 2 * lambda * theta
+                                                                  : 0;
   const double gm = g + l2_part, gv = h[decay] == first_only ? g : gm, size = std::fabs(g) + std::fabs(l2_part);
   const double mu = s.momentum;
   double u = 0, reach = 0;
@@ -219,7 +245,7 @@ inline prediction predict(const hypothesis& h, const settings& s, element_state&
   } else if (h[family] == sgd) {
     const bool first = t == 1, inner = h[momentum] == lr_inside;
     const double kept = h[momentum] == no_momentum || (h[momentum] == dampened && first) ? 0 : mu;
-    const double share = h[momentum] == complement          ? 1 - mu
+    const double share = h[momentum] == complement           ? 1 - mu
                          : h[momentum] == dampened && !first ? 1 - s.dampening
                          : inner                             ? alpha
                                                              : 1;
@@ -231,7 +257,8 @@ inline prediction predict(const hypothesis& h, const settings& s, element_state&
     if (t == 1 && h[family] == adagrad)
       e.v = s.initial_accumulator;
     e.v = h[family] == adagrad ? e.v + gv * gv : s.beta2 * e.v + (1 - s.beta2) * gv * gv;
-    const double divisor = h[root] == beside ? std::sqrt(e.v) + s.eps : std::sqrt(e.v + (h[root] == inside ? s.eps : 0));
+    const double divisor = h[root] == beside ? std::sqrt(e.v) + s.eps
+                                             : std::sqrt(e.v + (h[root] == inside ? s.eps : 0));
     const double inner = h[buffer] == buffer_inside ? alpha : 1, kept = h[buffer] == no_buffer ? 0 : mu;
     const double more = h[decay] == in_ratio ? lambda * theta : 0;
     e.m = kept * e.m + inner * (gm + more) / divisor;
@@ -241,7 +268,10 @@ inline prediction predict(const hypothesis& h, const settings& s, element_state&
   }
   double next = theta - u;
   if (h[decay] == decoupled || h[decay] == without_lr || h[decay] == base_lr || h[decay] == stable) {
-    const double factor = h[decay] == decoupled ? alpha : h[decay] == base_lr ? s.lr : h[decay] == without_lr ? 1 : alpha * (1 - s.dampening) / (1 - mu);
+    const double factor = h[decay] == decoupled    ? alpha
+                          : h[decay] == base_lr    ? s.lr
+                          : h[decay] == without_lr ? 1
+                                                   : alpha * (1 - s.dampening) / (1 - mu);
     next = theta - factor * lambda * theta - u;
   }
   if (h[decay] == after)
@@ -378,13 +408,13 @@ inline parting follow(const hypothesis& h, const settings& s, const observations
 
 /// What the suite finds.
 struct verdict {
-  bool follows = false;      ///< a hypothesis predicts every step
-  hypothesis best{};         ///< the simplest of these; or the simplest of those that part last
-  parting parts;             ///< where it parts
-  bool single = false;       ///< it follows to rounding of float only
-  int mistakes = 0;          ///< how many choices of `best` are probably mistakes
+  bool follows = false;                ///< a hypothesis predicts every step
+  hypothesis best{};                   ///< the simplest of these; or the simplest of those that part last
+  parting parts;                       ///< where it parts
+  bool single = false;                 ///< it follows to rounding of float only
+  int mistakes = 0;                    ///< how many choices of `best` are probably mistakes
   std::vector<std::string> undecided;  ///< what the problem could not tell apart
-  std::string text;          ///< all this in sentences
+  std::string text;                    ///< all this in sentences
 };
 
 namespace detail {
@@ -420,13 +450,14 @@ void for_each(const settings& s, F&& f)
       // Choices that mean the same as another, or nothing, with these settings.
       if (a == decay && (s.weight_decay == 0 ? c != no_decay : (c == first_only && h[family] == sgd)))
         continue;
-      if (a == decay && h[family] == sgd ? c == in_ratio || (c == stable && s.momentum == 0) : a == decay && c == stable)
+      if (a == decay && h[family] == sgd ? c == in_ratio || (c == stable && s.momentum == 0)
+                                         : a == decay && c == stable)
         continue;
       if (a == groups && c && (s.weight_decay == 0 || h[decay] == no_decay))
         continue;
       const bool uncorrected = h[correction] == none || h[correction] == only_first;
-      if (a == correction && h[family] == adam &&
-          (c == none || c == only_first) && (h[eps_place] == beside_uncorrected || h[eps_place] == inside_uncorrected))
+      if (a == correction && h[family] == adam && (c == none || c == only_first) &&
+          (h[eps_place] == beside_uncorrected || h[eps_place] == inside_uncorrected))
         continue;
       if (a == correction && uncorrected && h[second] == corrected_maximum)
         continue;
@@ -545,7 +576,8 @@ inline verdict judge(const settings& s, const observations& seen)
     if (without_decay && (a == decay || a == groups))
       continue;
     const bool standard = c.cost == 0 && (a >= rate || (a == second && v.best[a] == plain));  // not worth a line
-    if (standard || (a == momentum && v.best[family] == sgd && s.momentum == 0) || (a == nesterov && v.best[momentum] == no_momentum))
+    if (standard || (a == momentum && v.best[family] == sgd && s.momentum == 0) ||
+        (a == nesterov && v.best[momentum] == no_momentum))
       continue;
     v.text += std::string(c.cost == 2 ? "! " : "  ") + axes()[a].name + ": " + c.text + "\n";
   }

@@ -47,7 +47,8 @@ struct layer {
 template <class Solver>
 auto step_of(const Solver& fresh)
 {
-  return [solvers = std::vector<Solver>(4, fresh)](std::vector<conformance::tensor<float>>& tensors, int, double lr) mutable {
+  return [solvers = std::vector<Solver>(4, fresh)](std::vector<conformance::tensor<float>>& tensors, int,
+                                                   double lr) mutable {
     for (std::size_t k = 0; k < tensors.size(); ++k) {
       auto& x = tensors[k];
       layer l;
@@ -69,7 +70,8 @@ void examine_all()
   examine<float>("dlib::adam", s, [](const settings& h) {
     return step_of(dlib::adam(float(h.weight_decay), float(h.beta1), float(h.beta2)));
   });
-  examine<float>("dlib::sgd", s, [](const settings& h) { return step_of(dlib::sgd(float(h.weight_decay), float(h.momentum))); });
+  examine<float>("dlib::sgd", s,
+                 [](const settings& h) { return step_of(dlib::sgd(float(h.weight_decay), float(h.momentum))); });
 }
 
 }  // namespace
@@ -88,7 +90,8 @@ auto step_of(const Update& update)
     Update update;
     std::vector<std::unique_ptr<policy>> policies;
   };
-  return [s = std::make_shared<state>(state{update, {}})](std::vector<conformance::tensor<double>>& tensors, int t, double lr) {
+  return [s = std::make_shared<state>(state{update, {}})](std::vector<conformance::tensor<double>>& tensors, int t,
+                                                          double lr) {
     for (std::size_t k = 0; k < tensors.size(); ++k) {
       const auto& x = tensors[k];
       if (t == 1)
@@ -103,7 +106,8 @@ void examine_all()
 {
   const settings s = without_decay();
   examine<double>("ens::Adam", s, [](const settings& h) { return step_of(ens::AdamUpdate(h.eps, h.beta1, h.beta2)); });
-  examine<double>("ens::AMSGrad", s, [](const settings& h) { return step_of(ens::AMSGradUpdate(h.eps, h.beta1, h.beta2)); });
+  examine<double>("ens::AMSGrad", s,
+                  [](const settings& h) { return step_of(ens::AMSGradUpdate(h.eps, h.beta1, h.beta2)); });
   examine<double>("ens::MomentumSGD", s, [](const settings& h) { return step_of(ens::MomentumUpdate(h.momentum)); });
   settings nesterov = s;
   nesterov.nesterov = true;
@@ -141,7 +145,8 @@ auto step_of(const Options& options)
     }
     for (std::size_t k = 0; k < tensors.size(); ++k) {
       const auto& x = tensors[k];
-      s->parameters[k].mutable_grad() = torch::tensor(std::vector<double>(x.gradients, x.gradients + x.size), torch::kFloat64);
+      s->parameters[k].mutable_grad() = torch::tensor(std::vector<double>(x.gradients, x.gradients + x.size),
+                                                      torch::kFloat64);
       static_cast<Options&>(s->optimizer->param_groups()[k].options()).lr(lr);
     }
     s->optimizer->step();
@@ -156,8 +161,10 @@ void examine_all()
   const auto adamw = [](const settings& h) { return AdamWOptions(h.lr).betas({h.beta1, h.beta2}).eps(h.eps); };
   examine<double>("torch::optim::Adam", s, [&](const settings& h) { return step_of<Adam>(adam(h)); });
   examine<double>("torch::optim::AdamW", s, [&](const settings& h) { return step_of<AdamW>(adamw(h)); });
-  examine<double>("torch::optim::AdamW, amsgrad", s, [&](const settings& h) { return step_of<AdamW>(adamw(h).amsgrad(true)); });
-  examine<double>("torch::optim::SGD", s, [](const settings& h) { return step_of<SGD>(SGDOptions(h.lr).momentum(h.momentum)); });
+  examine<double>("torch::optim::AdamW, amsgrad", s,
+                  [&](const settings& h) { return step_of<AdamW>(adamw(h).amsgrad(true)); });
+  examine<double>("torch::optim::SGD", s,
+                  [](const settings& h) { return step_of<SGD>(SGDOptions(h.lr).momentum(h.momentum)); });
   examine<double>("torch::optim::RMSprop", s,
                   [](const settings& h) { return step_of<RMSprop>(RMSpropOptions(h.lr).alpha(h.beta2).eps(h.eps)); });
 }
@@ -165,7 +172,4 @@ void examine_all()
 }  // namespace
 #endif
 
-int main()
-{
-  examine_all();
-}
+int main() { examine_all(); }

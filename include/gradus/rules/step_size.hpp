@@ -186,9 +186,10 @@ struct adaptive_eps_root {
   bool bias_correction = true;  ///< whether d and v are divided by bc1 and bc2
 
   /// Names and ranges of the hyperparameters.
-  static constexpr auto fields = gradus::fields(
-      hyper::eps(&adaptive_eps_root::eps), field{"eps_root", &adaptive_eps_root::eps_root, range::at_least_zero},
-      field{"bias_correction", &adaptive_eps_root::bias_correction, range::yes_or_no});
+  static constexpr auto fields = gradus::fields(hyper::eps(&adaptive_eps_root::eps),
+                                                field{"eps_root", &adaptive_eps_root::eps_root, range::at_least_zero},
+                                                field{"bias_correction", &adaptive_eps_root::bias_correction,
+                                                      range::yes_or_no});
   static constexpr std::string_view kind = "adaptive_eps_root";  ///< the rule's name in checkpoints
   static constexpr bool reads_second_moment = true;              ///< needs a second moment
 
