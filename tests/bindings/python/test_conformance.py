@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 from support import ROOT
-
-sys.path.insert(0, str(ROOT / "tools" / "conformance"))
-import libraries  # type: ignore[import-not-found] # noqa: E402
 
 # The first line's optimizer, and words of the others.
 EXPECTED = {
@@ -38,14 +36,18 @@ EXPECTED = {
 
 
 def test_libraries() -> None:
+    # In a process of its own, because JAX and Keras are told there to compute in double.
+    program = ROOT / "tools" / "conformance" / "libraries.py"
+    output = subprocess.run([sys.executable, "-B", program], check=True, capture_output=True, text=True).stdout
     seen = set()
-    for name, verdict in libraries.verdicts():
-        if verdict is None:
-            print(f"{name} is not installed")
+    for part in output.split("== ")[1:]:
+        name, _, text = part.partition("\n")
+        if text.strip() == "not installed":
+            print(f"{name} is not installed: its optimizers are left out")
             continue
         headline, *words = EXPECTED[name]
-        assert verdict.text.startswith(f"Follows {headline} over all 60 steps"), verdict.text
-        assert all(word in verdict.text for word in words), verdict.text
-        assert verdict.mistakes == 0, verdict.text
+        assert text.startswith(f"Follows {headline} over all 60 steps"), part
+        assert all(word in text for word in words), part
+        assert "! " not in text, part
         seen.add(name)
     assert {"gradus adam", "gradus adamw", "gradus amsgrad", "gradus sgd"} <= seen
