@@ -2,9 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cstdio>
 #include <fstream>
 #include <set>
+#include <span>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -206,6 +208,35 @@ TEST_CASE("presets: defaults are the peer's")
     }
   }
   CHECK(seen.size() > 25);
+}
+
+// The rules that only presets have.
+TEST_CASE_TEMPLATE("presets: the same bits on the scalar and the default backend, for every tail", T, float, double)
+{
+  const auto check = [](const auto& preset) {
+    const auto rule = preset.rule();
+    constexpr std::size_t slots = decltype(preset.rule())::slots;
+    for (const std::size_t n : {std::size_t(1), std::size_t(7), std::size_t(70)}) {
+      support::random r(31);
+      support::walk<T, decltype(preset.rule())> walk(rule, support::draw<T>(r, n));
+      std::vector<T> weights = walk.weights;
+      std::array<std::vector<T>, slots> state = walk.slots;
+      for (int t = 0; t < 10; ++t) {
+        const std::vector<T> g = support::draw<T>(r, n);
+        walk.step(g);
+        std::array<std::span<T>, slots> spans;
+        for (std::size_t k = 0; k < slots; ++k)
+          spans[k] = state[k];
+        REQUIRE(gradus::update(gradus::backend::scalar{}, gradus::prepare<T>(rule, walk.scalars), weights, g, spans));
+      }
+      CHECK(support::equal(weights, walk.weights));
+      for (std::size_t k = 0; k < slots; ++k)
+        CHECK(support::equal(state[k], walk.slots[k]));
+    }
+  };
+  check(presets::optax::amsgrad{.learning_rate = 0.01, .b2 = 0.9, .eps_root = 1e-3});
+  check(presets::optax::rmsprop{.learning_rate = 0.01, .centered = true, .momentum = 0.5, .nesterov = true});
+  check(presets::tensorflow::sgd{.learning_rate = 0.05, .momentum = 0.9, .nesterov = true, .weight_decay = 0.1});
 }
 
 TEST_CASE("presets: are recipes, which optimizer takes and checks")

@@ -135,7 +135,18 @@ def check_recordings():
     check(ours == theirs, "C++ and Python say the same", "")
 
 
+def check_page():
+    """The code of the page runs as it stands."""
+    page = (root / "docs" / "conformance.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, encoding="utf-8",
+                          cwd=root / "tools" / "conformance")
+    check(done.stdout.startswith("Follows SGD over all 60 steps, to rounding of double.\n  momentum: b = mu*b + lr*g"),
+          "docs/conformance.md", done.stdout + done.stderr)
+
+
 check_mutants()
 check_recordings()
+check_page()
 print("conformance.py:", "FAILED" if failures else "all as expected")
 sys.exit(failures > 0)
