@@ -218,6 +218,20 @@ TEST_CASE("conformance: says what the settings leave open")
   CHECK(open.text.find("cannot be told apart: second moment: or AMSGrad's running maximum of v") != std::string::npos);
 }
 
+TEST_CASE_TEMPLATE("conformance: every eps, also one that float cannot show", T, float, double)
+{
+  settings s;
+  for (const double eps : {0.0, 1e-30, 1e-16, 1e-8, 1e-3, 0.1}) {
+    s.eps = eps;
+    const verdict v = examine<T>(s, adam_loop<T>{s, "nothing"});
+    CAPTURE(v.text);
+    CHECK_MESSAGE(is_adamw_but(v, {}), eps);
+    CHECK_MESSAGE(v.mistakes == 0, eps);
+    CHECK_MESSAGE((v.text.find("cannot be told apart: eps") != std::string::npos) == (eps == 1e-30 && sizeof(T) == 4),
+                  eps);
+  }
+}
+
 TEST_CASE("conformance: SGD's conventions and mistakes")
 {
   settings s;

@@ -52,7 +52,8 @@ struct problem {
 inline problem problem_for(const settings& s)
 {
   problem p;
-  p.scales = {1, 1, s.eps > 0 ? std::sqrt(s.eps) : 1e-4, s.eps > 0 ? 3 * s.eps : 1e-8};
+  const double eps = s.eps > 1e-17 ? s.eps : 1e-17;  // so that g² does not underflow in float
+  p.scales = {1, 1, std::sqrt(eps), 3 * eps};
   return p;
 }
 
@@ -432,6 +433,33 @@ inline int cost(const hypothesis& h, int& mistakes)
   return sum;
 }
 
+/// Whether choice c means the same as another, or nothing, with these settings and the choices before it.
+inline bool is_idle(const settings& s, const hypothesis& h, std::size_t a, std::size_t c)
+{
+  const bool uncorrected = h[correction] == none || h[correction] == only_first, is_sgd = h[family] == sgd;
+  switch (a) {
+  case eps_place:
+    if (h[second] == corrected_maximum && (c == beside_uncorrected || c == inside_uncorrected))
+      return true;
+    return s.eps == 0 && c > 0;
+  case root: return s.eps == 0 && c > 0;
+  case correction:
+    return h[family] == adam && uncorrected &&
+           (h[second] == corrected_maximum || h[eps_place] == beside_uncorrected || h[eps_place] == inside_uncorrected);
+  case momentum: return is_sgd && (s.momentum == 0 ? c != no_momentum : c == dampened && s.dampening == 0);
+  case buffer: return s.momentum == 0 && c > 0;
+  case nesterov: return h[momentum] == no_momentum && c > 0;
+  case decay:
+    if (s.weight_decay == 0)
+      return c != no_decay;
+    return is_sgd ? c == first_only || c == in_ratio || (c == stable && s.momentum == 0) : c == stable;
+  case rate: return h[decay] == base_lr && c == ignored;
+  case groups: return c > 0 && (s.weight_decay == 0 || h[decay] == no_decay);
+  case betas: return c > 0 && s.beta1 == s.beta2;
+  default: return false;
+  }
+}
+
 /// Calls f for each hypothesis of up to two mistakes and four choices that are not the textbook's.
 template <class F>
 void for_each(const settings& s, F&& f)
@@ -443,41 +471,13 @@ void for_each(const settings& s, F&& f)
     if (a == axis_count)
       return f(h);
     const bool applies = has_axis(h, a);
-    for (std::size_t c = 0; c < axes()[a].choices.size(); ++c) {
+    const bool nothing_to_ignore = (a == decay && s.weight_decay == 0) || (a == momentum && s.momentum == 0);
+    for (std::size_t c = 0; c < (applies ? axes()[a].choices.size() : 1); ++c) {
       h[a] = static_cast<unsigned char>(c);
-      if (c > 0 && !applies)
-        break;
-      // Choices that mean the same as another, or nothing, with these settings.
-      if (a == decay && (s.weight_decay == 0 ? c != no_decay : (c == first_only && h[family] == sgd)))
+      if (is_idle(s, h, a, c))
         continue;
-      if (a == decay && h[family] == sgd ? c == in_ratio || (c == stable && s.momentum == 0)
-                                         : a == decay && c == stable)
-        continue;
-      if (a == groups && c && (s.weight_decay == 0 || h[decay] == no_decay))
-        continue;
-      const bool uncorrected = h[correction] == none || h[correction] == only_first;
-      if (a == correction && h[family] == adam && (c == none || c == only_first) &&
-          (h[eps_place] == beside_uncorrected || h[eps_place] == inside_uncorrected))
-        continue;
-      if (a == correction && uncorrected && h[second] == corrected_maximum)
-        continue;
-      if (a == eps_place && h[second] == corrected_maximum && (c == beside_uncorrected || c == inside_uncorrected))
-        continue;
-      if ((a == eps_place || a == root) && s.eps == 0 && c > 0)
-        continue;
-      if (a == momentum && h[family] == sgd && (s.momentum == 0 ? c != no_momentum : c == dampened && s.dampening == 0))
-        continue;
-      if (a == buffer && s.momentum == 0 && c > 0)
-        continue;
-      if (a == nesterov && c && h[momentum] == no_momentum)
-        continue;
-      if (a == rate && c == ignored && h[decay] == base_lr)
-        continue;
-      if (a == betas && c && s.beta1 == s.beta2)
-        continue;
-      const int k = applies ? axes()[a].choices[c].cost : 0;
-      const bool idle = (a == decay && s.weight_decay == 0) || (a == momentum && s.momentum == 0);
-      self(self, a + 1, mistakes + (k == 2 && !idle), conventions + (k == 1 && !idle));
+      const int cost = applies && !nothing_to_ignore ? axes()[a].choices[c].cost : 0;
+      self(self, a + 1, mistakes + (cost == 2), conventions + (cost == 1));
     }
     h[a] = 0;
   };
