@@ -203,6 +203,33 @@ TEST_CASE("conformance: where an implementation parts from everything known")
   CHECK(rounded.text.find("to rounding of float, although its numbers are double.") != std::string::npos);
 }
 
+TEST_CASE("conformance: observations that do not fit their problem")
+{
+  const settings s;
+  const observations good = observe<double>(s, problem_for(s), adam_loop<double>{s, "nothing"});
+  const auto check = [&](const std::string& text, const auto& change) {
+    observations bad = good;
+    change(bad);
+    const verdict v = judge(s, bad);
+    CHECK(v.text == text + "\n");
+    CHECK(!v.follows);
+  };
+  const std::string expected = "; expected steps 1 to 60 and 19 parameters.";
+  check("Step 7 was observed with 18 parameters" + expected, [](observations& o) { o.at[7].pop_back(); });
+  check("Step 61 was observed with 19 parameters" + expected, [](observations& o) { o.at[61] = o.at[60]; });
+  check("Step 0 was observed with 0 parameters" + expected, [](observations& o) { o.at[0]; });
+  check("No step was observed.", [](observations& o) { o.at.clear(); });
+  check("The problem has no tensors or no steps.", [](observations& o) { o.of.sizes.clear(); });
+  check("The problem has 4 tensors and 1 scales; expected one for each, or none.",
+        [](observations& o) { o.of.scales = {1}; });
+  check("The problem has 4 tensors, of which 5 are undecayed; expected at most all.",
+        [](observations& o) { o.of.undecayed = 5; });
+  problem empty;
+  empty.steps = 0;
+  CHECK(judge(s, observe<double>(s, empty, adam_loop<double>{s, "nothing"})).text ==
+        "The problem has no tensors or no steps.\n");
+}
+
 TEST_CASE("conformance: says what the settings leave open")
 {
   settings s;

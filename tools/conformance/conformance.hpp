@@ -57,6 +57,20 @@ inline problem problem_for(const settings& s)
   return p;
 }
 
+/// What is wrong with a problem, in a sentence; empty if nothing is.
+inline std::string fault_of(const problem& p)
+{
+  if (p.sizes.empty() || p.steps < 1)
+    return "The problem has no tensors or no steps.";
+  if (!p.scales.empty() && p.scales.size() != p.sizes.size())
+    return "The problem has " + std::to_string(p.sizes.size()) + " tensors and " + std::to_string(p.scales.size()) +
+           " scales; expected one for each, or none.";
+  if (p.undecayed > p.sizes.size())
+    return "The problem has " + std::to_string(p.sizes.size()) + " tensors, of which " + std::to_string(p.undecayed) +
+           " are undecayed; expected at most all.";
+  return {};
+}
+
 /// What a step receives of each tensor; the pointers stay the same from step to step. It updates `parameters`.
 template <class T>
 struct tensor {
@@ -329,6 +343,8 @@ observations observe(const settings& s, const problem& p, Step&& step)
 {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "conformance: T is float or double");
   observations seen{p, sizeof(T) == 4, {}};
+  if (!fault_of(p).empty())
+    return seen;  // judge says why
   const std::vector<drawn> data = draw(p);
   std::vector<std::vector<T>> parameters, gradients;
   for (const drawn& x : data) {
@@ -505,6 +521,21 @@ inline std::string name_of(const hypothesis& h, const settings& s)
 inline verdict judge(const settings& s, const observations& seen)
 {
   verdict v;
+  std::string fault = fault_of(seen.of);
+  std::size_t elements = 0;
+  for (const std::size_t n : seen.of.sizes)
+    elements += n;
+  for (const auto& [t, parameters] : seen.at)
+    if (fault.empty() && (t < 1 || t > seen.of.steps || parameters.size() != elements))
+      fault = "Step " + std::to_string(t) + " was observed with " + std::to_string(parameters.size()) +
+              " parameters; expected steps 1 to " + std::to_string(seen.of.steps) + " and " + std::to_string(elements) +
+              " parameters.";
+  if (fault.empty() && seen.at.empty())
+    fault = "No step was observed.";
+  if (!fault.empty()) {
+    v.text = fault + "\n";
+    return v;
+  }
   for (const auto& [t, parameters] : seen.at)
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (!std::isfinite(parameters[i])) {
@@ -583,7 +614,7 @@ inline verdict judge(const settings& s, const observations& seen)
   }
   if (unasked)
     v.text += std::string("! Nesterov: ") + (s.nesterov ? "asked for, and ignored\n" : "not asked for\n");
-  if (without_decay)
+  if (without_decay && v.follows)
     v.text += "  weight decay: not tested, because weight_decay is 0\n";
   for (const std::string& u : v.undecided)
     v.text += "  cannot be told apart: " + u + "\n";

@@ -53,6 +53,22 @@ class Problem:
     undecayed: int = 2  # so many last tensors have weight_decay 0
 
 
+def fault_of(seen):
+    """What is wrong with a problem or with observations, in a sentence; empty if nothing is."""
+    p = seen.problem
+    if not p.sizes or p.steps < 1:
+        return "The problem has no tensors or no steps."
+    if p.scales and len(p.scales) != len(p.sizes):
+        return f"The problem has {len(p.sizes)} tensors and {len(p.scales)} scales; expected one for each, or none."
+    if p.undecayed > len(p.sizes):
+        return (f"The problem has {len(p.sizes)} tensors, of which {p.undecayed} are undecayed; expected at most all.")
+    for t, parameters in sorted(seen.at.items()):
+        if not 1 <= t <= p.steps or len(parameters) != sum(p.sizes):
+            return (f"Step {t} was observed with {len(parameters)} parameters; expected steps 1 to {p.steps} and {sum(p.sizes)} "
+                    "parameters.")
+    return "" if seen.at else "No step was observed."
+
+
 def problem_for(s):
     """The suite's own problem: two tensors as usual, then one with gradients near √eps, and one with gradients near eps."""
     eps = max(s.eps, 1e-17)  # so that g² does not underflow in float
@@ -397,7 +413,10 @@ def name_of(h, s):
 def judge(s, seen):
     """Says what observations follow."""
     v = Verdict()
-    for t, parameters in seen.at.items():
+    if fault_of(seen):
+        v.text = fault_of(seen) + "\n"
+        return v
+    for t, parameters in sorted(seen.at.items()):
         for i, x in enumerate(parameters):
             if not math.isfinite(x):
                 v.text = f"The parameters are not finite after step {t}."
@@ -456,7 +475,7 @@ def judge(s, seen):
         v.text += f"{'! ' if cost == 2 else '  '}{AXES[axis][0]}: {text}\n"
     if unasked:
         v.text += "! Nesterov: " + ("asked for, and ignored\n" if s.nesterov else "not asked for\n")
-    if without_decay:
+    if without_decay and v.follows:
         v.text += "  weight decay: not tested, because weight_decay is 0\n"
     for undecided in v.undecided:
         v.text += f"  cannot be told apart: {undecided}\n"

@@ -53,6 +53,16 @@ conformance::settings settings_of(const recording& r)
   return s;
 }
 
+// A count of a file: a whole number of at most a million, otherwise 0.
+std::size_t count_of(double x) { return x >= 0 && x <= 1e6 ? std::size_t(x) : 0; }
+std::vector<std::size_t> counts(const std::vector<double>& list)
+{
+  std::vector<std::size_t> all;
+  for (const double x : list)
+    all.push_back(count_of(x));
+  return all;
+}
+
 bool read(const char* path, std::vector<recording>& cases)
 {
   std::ifstream in(path);
@@ -68,15 +78,17 @@ bool read(const char* path, std::vector<recording>& cases)
         if (word == "seed")
           p.seed = std::strtoull(value.c_str(), nullptr, 10);
         if (word == "sizes")
-          p.sizes.assign(list.begin(), list.end());
+          p.sizes = counts(list);
         if (word == "steps")
-          p.steps = int(list[0]);
-        if (word == "drops")
-          p.drops.assign(list.begin(), list.end());
+          p.steps = int(counts(list)[0]);
+        if (word == "drops") {
+          const std::vector<std::size_t> steps = counts(list);
+          p.drops.assign(steps.begin(), steps.end());
+        }
         if (word == "scales")
           p.scales = list;
         if (word == "undecayed")
-          p.undecayed = std::size_t(list[0]);
+          p.undecayed = counts(list)[0];
       }
     } else if (word == "case") {
       recording r;
