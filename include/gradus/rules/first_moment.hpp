@@ -11,7 +11,7 @@
 /// Three flags change the order of a step. With `updates_last`, `direction` is computed from the slots before `update`.
 /// With `reads_old_v`, `update` takes the v of the step before as a third argument. With `reads_new_v`, the second
 /// moment comes first, and `update` and `direction` take the new v as a third argument; with `reads_parameters` as well,
-/// they take θ as a fourth. If the formula has `gradient_of_v(slots, g)`, the second moment comes first and gets its result in place of g.
+/// they take θ as a fourth. With `contains_lr`, d contains the learning rate, and step_size::one takes it as it is. If the formula has `gradient_of_v(slots, g)`, the second moment comes first and gets its result in place of g.
 
 #include <array>
 #include <cmath>
@@ -126,6 +126,7 @@ struct velocity {
 
   static constexpr std::string_view kind = "velocity";                  ///< the rule's name in checkpoints
   static constexpr std::array slots{slot{"velocity", slot::any_sign}};  ///< b, from 0
+  static constexpr bool contains_lr = true;                             ///< d contains α
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::momentum(&velocity::momentum),
                                                 hyper::nesterov(&velocity::nesterov));
@@ -555,6 +556,7 @@ struct normalized_velocity {
   static constexpr std::string_view kind = "normalized_velocity";       ///< the rule's name in checkpoints
   static constexpr std::array slots{slot{"velocity", slot::any_sign}};  ///< b, from 0
   static constexpr bool reads_new_v = true;                             ///< needs a second moment
+  static constexpr bool contains_lr = true;                             ///< d contains α
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(hyper::momentum(&normalized_velocity::momentum),
                                                 hyper::eps(&normalized_velocity::eps),
@@ -711,6 +713,7 @@ struct schedule_free {
   static constexpr bool updates_last = true;      ///< d is computed from the old z − θ
   static constexpr bool reads_new_v = true;       ///< needs a second moment
   static constexpr bool reads_parameters = true;  ///< for λθ
+  static constexpr bool contains_lr = true;       ///< d contains α
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(field{"beta1", &schedule_free::beta1, range::above_zero_below_one},
                                                 hyper::eps(&schedule_free::eps),

@@ -91,6 +91,7 @@ struct constant {
 struct one {
   static constexpr std::string_view kind = "one";     ///< the rule's name in checkpoints
   static constexpr bool reads_second_moment = false;  ///< goes with any second moment, also none
+  static constexpr bool leaves_direction = true;      ///< for directions that contain the learning rate
 
   /// a(v) = 1.
   struct formula {
