@@ -2,10 +2,11 @@
 //
 //   g++ -std=c++17 -O1 -I.. -DRECORD_DLIB peers.cpp -ldlib -o dlib_recorder        # libdlib-dev
 //   g++ -std=c++17 -O1 -I.. -I ensmallen/include -DRECORD_ENSMALLEN peers.cpp -larmadillo -o ensmallen_recorder
-//   g++ -std=c++20 -O1 -I.. -I DeepSpeed/csrc/includes -I DeepSpeed/csrc/adam $(flags of LibTorch) -DRECORD_DEEPSPEED \
-//     peers.cpp -o deepspeed_recorder
+//   g++ -std=c++20 -O1 -w -I.. -I DeepSpeed/csrc/includes -I DeepSpeed/csrc/adam $(LibTorch's flags) $(Python's flags)
+//     -DRECORD_DEEPSPEED '-DDEEPSPEED_VERSION="0.19.5"' peers.cpp -o deepspeed_recorder
 //
-// The second wants ensmallen's source, the third DeepSpeed's and LibTorch, of which it uses only the number types.
+// The second wants ensmallen's source, the third DeepSpeed's, and LibTorch and libpython, which its source includes and links
+// with and does not use otherwise.
 
 #include <cstdio>
 #include <functional>
