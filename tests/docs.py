@@ -25,7 +25,7 @@ import sys
 
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 FRAGMENT = ["-Wno-shadow", "-Wno-unused"]  # it hides what is given, and shows more than it uses
-INCLUDE = ["include", "backends/simd/include", "backends/dispatch/include", "backends/thrust/include", "backends/mpi/include", "tests/docs"]
+INCLUDE = ["tools/conformance", "include", "backends/simd/include", "backends/dispatch/include", "backends/thrust/include", "backends/mpi/include", "tests/docs"]
 CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings"]
 
 
@@ -189,12 +189,12 @@ class Checker:
             self.build(where, f"fragments_{number}", f"{text}int main()\n{{\n{calls}}}\n", [] if self.mode == "cuda" else FRAGMENT, run)
 
     def c_fragment(self, block):
-        """Statements of C, with arrays that are given; compiled only, because libgradus takes minutes."""
+        """A program in C, or statements with arrays that are given; compiled only, because libgradus takes minutes."""
         text = "\n".join(block.includes()) + "\n#include <stdio.h>\n#include <gradus.h>\nextern float w[], dw[];\nextern size_t n;\nvoid fragment(void);\nvoid fragment(void)\n{\n"
         source = self.work / "fragment.c"
-        source.write_text(f"{text}{block.located(block.body())}}}\n", encoding="utf-8")
+        source.write_text(block.located(block.text) if block.is_program else f"{text}{block.located(block.body())}}}\n", encoding="utf-8")
         command = [os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-unused", "-fsyntax-only",
-                   f"-I{self.source / 'bindings/c/include'}", str(source)]
+                   f"-I{self.source / 'bindings/c/include'}", f"-I{self.source / 'tools/conformance'}", str(source)]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             self.fault(f"{block.path}:{block.line}", f"does not compile as C:\n{result.stderr[:6000]}")

@@ -34,6 +34,12 @@ bool whole_step_of_lamb(std::span<float> w, std::span<const float> g, std::span<
   const auto formula = gradus::prepare<float>(rule, gradus::make_step_scalars(rule, 1, 1));
   return gradus::update(gradus::default_backend{}, formula, w, g, {m, v});
 }
+#elif defined(CASE_LR_TWICE)
+template class gradus::optimizer<
+    gradus::composition<first_moment::velocity, second_moment::none, step_size::constant, decay::none>>;
+#elif defined(CASE_SCALED_VELOCITY)
+template class gradus::optimizer<
+    gradus::composition<first_moment::velocity, second_moment::none, step_size::one, decay::proximal>>;
 #elif defined(CASE_ROOT_OF_A_NORM)
 template class gradus::optimizer<
     gradus::composition<first_moment::ema, second_moment::infinity_norm, step_size::adaptive, decay::none>>;

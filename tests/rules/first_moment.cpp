@@ -13,6 +13,7 @@
 #include <gradus/gradus.hpp>
 
 #include "support/random.hpp"
+#include "support/refusal.hpp"
 #include "support/scene.hpp"
 #include "support/walk.hpp"
 
@@ -210,6 +211,51 @@ TEST_CASE_TEMPLATE("normalized, normalized_momentum: g over the root of this ste
                                        return s[1] = mu * s[1] + normalized(g, s[0], eps);
                                      }) < rounding<T>);
   }
+}
+
+// With a learning rate that falls, because it is inside the velocity.
+TEST_CASE_TEMPLATE("velocity, normalized_velocity: the equations, with the learning rate of each gradient's own step",
+                   T, float, double)
+{
+  constexpr std::size_t n = 37;
+  const auto check = [&](const auto& rule, const auto& second, double mu, bool nesterov, const auto& term) {
+    support::random r(29);
+    walk x(gradus::compose(0.1, rule, second, gradus::step_size::one{}, gradus::decay::none{}), draw<T>(r, n));
+    std::vector<double> weights(x.weights.begin(), x.weights.end()), b(n), v(n);
+    double worst = 0;
+    for (int t = 1; t <= 50; ++t) {
+      auto g = draw<T>(r, n);
+      g[0] = 0;
+      const double scale = t < 20 ? 1 : 0.1;
+      for (std::size_t i = 0; i < n; ++i) {
+        v[i] = 0.9 * v[i] + (1 - 0.9) * double(g[i]) * double(g[i]);
+        const double step = 0.1 * scale * term(double(g[i]), v[i]);
+        b[i] = mu * b[i] + step;
+        weights[i] -= nesterov ? step + mu * b[i] : b[i];
+      }
+      x.step(g, scale);
+      for (std::size_t i = 0; i < n; ++i)
+        worst = std::fmax(worst, std::fabs(double(x.weights[i]) - weights[i]) / (1 + std::fabs(weights[i])));
+    }
+    CHECK(worst < rounding<T>);
+  };
+  for (const double mu : {0.0, 0.5, 0.9})
+    for (const bool nesterov : {false, true}) {
+      check(first_moment::velocity{mu, nesterov}, second_moment::none{}, mu, nesterov,
+            [](double g, double) { return g; });
+      for (const double eps : {0.0, 1e-7, 0.5})
+        check(first_moment::normalized_velocity{mu, eps, nesterov}, second_moment::ema{0.9}, mu, nesterov,
+              [&](double g, double v) { return g == 0 ? 0 : g / std::sqrt(v + eps); });
+    }
+}
+
+TEST_CASE("velocity, normalized_velocity: nesterov needs momentum")
+{
+  const std::string expected =
+      "gradus: nesterov is 1 with momentum 0; expected momentum > 0: set it so, or nesterov = false";
+  CHECK(support::refusal([] { gradus::validate(first_moment::velocity{.momentum = 0, .nesterov = true}); }) ==
+        expected);
+  CHECK(support::refusal([] { gradus::validate(first_moment::normalized_velocity{0, 1e-7, true}); }) == expected);
 }
 
 TEST_CASE_TEMPLATE("normalized_ema: g over the root of the last step's v, clipped, and no first step", T, float, double)

@@ -61,6 +61,21 @@ TEST_CASE_TEMPLATE("ema, ema_max: the equations, for beta2 from 0 to almost 1", 
   }
 }
 
+TEST_CASE_TEMPLATE("ema_max_corrected: the maximum of the corrected average, for beta2 from 0 to almost 1", T, float,
+                   double)
+{
+  for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20}) {
+    CAPTURE(beta2);
+    int calls = 0;
+    CHECK(worst_difference<T>(second_moment::ema_max_corrected{beta2}, [&](double& v, double& largest, double g) {
+            const int t = calls++ / 37 + 1;  // 37 elements a step
+            v = beta2 * v + (1 - beta2) * g * g;
+            largest = std::fmax(largest, v / -std::expm1(t * std::log(beta2)));
+          }) < rounding<T> * 10);
+    CHECK(second_moment::ema_max_corrected{beta2}.correction(3) == 1);
+  }
+}
+
 TEST_CASE_TEMPLATE("yogi: the equation, for beta2 from 0 to almost 1, and from every start", T, float, double)
 {
   for (const double beta2 : {0.0, 0.5, 0.9, 0.999, 1 - 0x1p-20})

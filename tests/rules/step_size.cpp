@@ -91,6 +91,22 @@ TEST_CASE_TEMPLATE("adaptive_above: the equation, which is an eps added to v in 
                      });
 }
 
+TEST_CASE_TEMPLATE("adaptive_eps_root: eps beside and inside the root, with and without bias correction", T, float,
+                   double)
+{
+  for (const double eps : {1e-8, 0.5})
+    for (const double eps_root : {0.0, 1e-8, 1e-3, 0.5}) {
+      check_formula<T>(step_size::adaptive_eps_root{eps, eps_root},
+                       [&](double alpha, double, double, double bc1, double bc2, double v) {
+                         return alpha / bc1 / (std::sqrt(v / bc2 + eps_root) + eps);
+                       });
+      check_formula<T>(step_size::adaptive_eps_root{eps, eps_root, false},
+                       [&](double alpha, double, double, double, double, double v) {
+                         return alpha / (std::sqrt(v + eps_root) + eps);
+                       });
+    }
+}
+
 TEST_CASE_TEMPLATE("by_norm: the equation", T, float, double)
 {
   check_formula<T, second_moment::infinity_norm>(
@@ -378,6 +394,8 @@ TEST_CASE_TEMPLATE("step_size: a zero gradient with v = 0 moves nothing, even if
       check_step("rectified", step_size::rectified{eps});
       check_step("decaying", step_size::decaying{eps});
       check_step("adaptive_above", step_size::adaptive_above{eps});
+      check_step("adaptive_eps_root", step_size::adaptive_eps_root{eps});
+      check_step("adaptive_eps_root, uncorrected", step_size::adaptive_eps_root{eps, 0, false});
       check("by_norm", second_moment::infinity_norm{0.7, eps}, step_size::by_norm{}, decay::none{});
     }
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Reads tests/golden/trajectories.txt and makes the problem that it records (see golden/README.md).
+// Reads a file of tests/golden and makes the problem that it records (see golden/README.md).
 
 #include <cmath>
 #include <cstdint>
@@ -17,6 +17,8 @@ struct problem {
   std::vector<std::size_t> sizes;
   int steps = 0;
   std::vector<int> drops;
+  std::vector<double> scales;  // of each tensor's gradients; empty for 1
+  std::size_t undecayed = 1;   // the number of last tensors that are in a group with weight_decay 0
 };
 
 struct recording {
@@ -36,7 +38,7 @@ std::vector<T> split(const std::string& text)
   std::vector<T> parts;
   std::stringstream in(text);
   for (std::string part; std::getline(in, part, ',');)
-    parts.push_back(static_cast<T>(std::stoll(part)));
+    parts.push_back(static_cast<T>(std::stod(part)));
   return parts;
 }
 
@@ -58,6 +60,10 @@ inline file read(const std::string& path)
           f.problem.steps = std::stoi(value);
         if (word == "drops")
           f.problem.drops = split<int>(value);
+        if (word == "scales")
+          f.problem.scales = split<double>(value);
+        if (word == "undecayed")
+          f.problem.undecayed = std::stoull(value);
       }
     } else if (word == "case") {
       f.cases.emplace_back();
@@ -81,6 +87,7 @@ struct model {
   struct tensor {
     Vector weights, gradients;
     std::vector<double> a, b;
+    double scale = 1;
   };
   std::vector<tensor> tensors;
 
@@ -94,6 +101,8 @@ struct model {
     for (const std::size_t n : p.sizes) {
       tensor x;
       x.gradients.resize(n);
+      if (!p.scales.empty())
+        x.scale = p.scales[tensors.size()];
       for (std::size_t i = 0; i < n; ++i) {
         x.weights.push_back(T(-1 + 2 * draw()));
         x.a.push_back(0.1 + 1.9 * draw());
@@ -108,7 +117,7 @@ struct model {
     for (tensor& x : tensors)
       for (std::size_t i = 0; i < x.weights.size(); ++i) {
         const double theta = double(x.weights[i]);
-        x.gradients[i] = T(x.a[i] * theta + x.b[i] * std::sin(3 * theta + 0.1 * t));
+        x.gradients[i] = T(x.scale * (x.a[i] * theta + x.b[i] * std::sin(3 * theta + 0.1 * t)));
       }
   }
 };

@@ -57,6 +57,9 @@ template <class F>
 concept averages_weights = requires(const F& f, const double* slots) {
   { f.average(slots, 1.0) } -> std::convertible_to<double>;
 };
+/// A first moment whose direction contains the learning rate.
+template <class F>
+concept contains_lr = requires { requires F::contains_lr; };
 /// A decay or first moment that needs v̄, the mean of the second moment over the whole model.
 template <class R>
 concept reads_mean_square = requires { requires R::reads_mean_square; };
@@ -294,6 +297,12 @@ concept mean_is_served = !reads_mean_square<F> || (reads_new_v<F> && !takes_one_
 template <class F, class S, class D>
 concept two_passes_are_served = !takes_one_pass<F> || !reads_mean_square<D> || S::linear;
 
+/// A direction of F that contains the learning rate is taken by P as it is, and not scaled by D; or F has no such.
+template <class F, class P, class D>
+concept lr_is_taken_once =
+    !contains_lr<F> ||
+    (requires { requires P::leaves_direction; } && !requires(const D& d) { d.step_factor(step_scalars{}); });
+
 /// The decay D can have `gain()` from the first moment F, or needs none.
 template <class F, class D>
 concept stable_decay_is_served = !requires { requires D::reads_gain; } || requires(const F& f) {
@@ -433,6 +442,13 @@ constexpr bool check_rules() noexcept
                 "the first moment reads the mean square, which is known only after all second moments; expected "
                 "`reads_new_v`, so that the second moment is updated first, and no `updates_last`, `gradient_of_v` or "
                 "average of weights.")
+  GRADUS_REFUSE(
+      (lr_is_taken_once<F, P, D> || !requires { requires P::leaves_direction; }),
+      "this first moment's direction cannot be scaled by the decay, because it contains the learning rate; take "
+      "decay::decoupled.")
+  GRADUS_REFUSE((lr_is_taken_once<F, P, D>),
+                "this first moment's direction contains the learning rate, and the step size would multiply it by that "
+                "again; take step_size::one.")
   GRADUS_REFUSE((stable_decay_is_served<F, D>),
                 "decay::stable is scaled by a momentum buffer's mu and dampening; "
                 "take first_moment::momentum, a first moment of your own with `gain()`, or decay::decoupled.")

@@ -11,7 +11,7 @@
 /// Three flags change the order of a step. With `updates_last`, `direction` is computed from the slots before `update`.
 /// With `reads_old_v`, `update` takes the v of the step before as a third argument. With `reads_new_v`, the second
 /// moment comes first, and `update` and `direction` take the new v as a third argument; with `reads_parameters` as well,
-/// they take θ as a fourth. If the formula has `gradient_of_v(slots, g)`, the second moment comes first and gets its result in place of g.
+/// they take θ as a fourth. With `contains_lr`, d contains the learning rate, and step_size::one takes it as it is. If the formula has `gradient_of_v(slots, g)`, the second moment comes first and gets its result in place of g.
 
 #include <array>
 #include <cmath>
@@ -115,6 +115,56 @@ struct momentum {
       detail::fail("nesterov is 1 with momentum " + detail::show(momentum) + " and dampening " +
                    detail::show(dampening) +
                    "; expected momentum > 0 and dampening = 0: set them so, or nesterov = false");
+  }
+};
+
+/// b ← μb + αg; d = b, or αg + μb with nesterov, so that a drop of the learning rate acts slowly, through the gradients
+/// to come. d contains α: goes with step_size::one. Sutskever et al. 2013; SGD of Keras, dlib and ensmallen.
+struct velocity {
+  double momentum = 0.9;  ///< μ in [0, 1)
+  bool nesterov = false;  ///< needs momentum > 0
+
+  static constexpr std::string_view kind = "velocity";                  ///< the rule's name in checkpoints
+  static constexpr std::array slots{slot{"velocity", slot::any_sign}};  ///< b, from 0
+  static constexpr bool contains_lr = true;                             ///< d contains α
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::momentum(&velocity::momentum),
+                                                hyper::nesterov(&velocity::nesterov));
+  /// No bias correction.
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+
+  /// The element formula with one step's coefficients.
+  template <class T>
+  struct formula {
+    T momentum,     ///< μ
+        lr;         ///< α
+    bool nesterov;  ///< whether d = αg + μb
+    /// Updates b.
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* b, V g) const noexcept
+    {
+      b[0] = fma(V(lr), g, V(momentum) * b[0]);
+    }
+    /// d, from the new b.
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* b, V g) const noexcept
+    {
+      return nesterov ? fma(V(momentum), b[0], V(lr) * g) : b[0];
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {T(momentum), T(k.lr), nesterov};
+  }
+
+  /// Refuses nesterov without momentum.
+  void validate() const
+  {
+    if (nesterov && !(momentum > 0))
+      detail::fail("nesterov is 1 with momentum " + detail::show(momentum) +
+                   "; expected momentum > 0: set it so, or nesterov = false");
   }
 };
 
@@ -496,6 +546,60 @@ struct normalized_momentum {
   GRADUS_HOST_DEVICE bool idle() const noexcept { return momentum == 0; }
 };
 
+/// b ← μb + αg/√(v + eps) with the v of this step; d = b, or the new term again + μb with nesterov. d contains α: goes
+/// with step_size::one. RMSprop of TensorFlow, Keras and optax.
+struct normalized_velocity {
+  double momentum = 0;    ///< μ in [0, 1)
+  double eps = 1e-7;      ///< ≥ 0; added to v inside the root
+  bool nesterov = false;  ///< needs momentum > 0
+
+  static constexpr std::string_view kind = "normalized_velocity";       ///< the rule's name in checkpoints
+  static constexpr std::array slots{slot{"velocity", slot::any_sign}};  ///< b, from 0
+  static constexpr bool reads_new_v = true;                             ///< needs a second moment
+  static constexpr bool contains_lr = true;                             ///< d contains α
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::momentum(&normalized_velocity::momentum),
+                                                hyper::eps(&normalized_velocity::eps),
+                                                hyper::nesterov(&normalized_velocity::nesterov));
+  /// No bias correction.
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+
+  /// The element formula with one step's coefficients.
+  template <class T>
+  struct formula {
+    velocity::formula<T> inner;  ///< over g/√(v + eps)
+    T eps,                       ///< added to v
+        least;                   ///< the least divisor, for v + eps = 0
+    /// g/√(v + eps).
+    template <class V>
+    GRADUS_HOST_DEVICE V normalize(V g, V v) const noexcept
+    {
+      return g / max<>(V(least), sqrt(v + V(eps)));
+    }
+    /// Updates b.
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* b, V g, V v) const noexcept
+    {
+      inner.update(b, normalize(g, v));
+    }
+    /// d, from the new b.
+    template <class V>
+    GRADUS_HOST_DEVICE V direction(const V* b, V g, V v) const noexcept
+    {
+      return inner.direction(b, normalize(g, v));
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {velocity{momentum, nesterov}.prepare<T>(k), T(eps), step_size::eps_for<T>(1, 0)};
+  }
+
+  /// Refuses nesterov without momentum.
+  void validate() const { velocity{momentum, nesterov}.validate(); }
+};
+
 /// m ← β₁m + (1−β₁)·clip(g/max(√v, eps), ±(t−1)^clip_exponent) with the v of the step before; d = m. The first step only
 /// fills v, and moves and decays no weight. ADOPT (Taniguchi et al. 2024).
 struct normalized_ema {
@@ -609,6 +713,7 @@ struct schedule_free {
   static constexpr bool updates_last = true;      ///< d is computed from the old z − θ
   static constexpr bool reads_new_v = true;       ///< needs a second moment
   static constexpr bool reads_parameters = true;  ///< for λθ
+  static constexpr bool contains_lr = true;       ///< d contains α
   /// Names and ranges of the hyperparameters.
   static constexpr auto fields = gradus::fields(field{"beta1", &schedule_free::beta1, range::above_zero_below_one},
                                                 hyper::eps(&schedule_free::eps),

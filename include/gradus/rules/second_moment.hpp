@@ -114,6 +114,45 @@ struct ema_max {
   }
 };
 
+/// v as `ema`, and x ← max(x, v/bc2), the running maximum of the bias-corrected average, which step sizes read and no
+/// longer correct. optax's AMSGrad.
+struct ema_max_corrected {
+  double beta2 = 0.999;  ///< β₂ in [0, 1)
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::beta2(&ema_max_corrected::beta2));
+  static constexpr std::string_view kind = "ema_max_corrected";  ///< the rule's name in checkpoints
+  /// The average and the maximum, both from 0.
+  static constexpr std::array slots{slot{"exp_avg_sq", slot::nonnegative},
+                                    slot{"max_exp_avg_sq_corrected", slot::nonnegative}};
+  static constexpr std::size_t value_slot = 1;  ///< the maximum
+  static constexpr bool linear = false;         ///< a scheduled decay needs two passes
+  /// β₂.
+  GRADUS_HOST_DEVICE double beta() const noexcept { return beta2; }
+  /// 1, because the maximum is of corrected averages.
+  GRADUS_HOST_DEVICE double correction(double) const noexcept { return 1; }
+
+  /// The element formula with one step's coefficients.
+  template <class T>
+  struct formula {
+    ema::formula<T> average;  ///< updates the average
+    T inverse;                ///< 1/bc2
+    /// Updates the average and the maximum.
+    template <class V>
+    GRADUS_HOST_DEVICE void update(V* v, V g, V d) const noexcept
+    {
+      average.update(v, g, d);
+      v[1] = max<>(v[1], V(inverse) * v[0]);
+    }
+  };
+  /// The formula of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
+  {
+    return {ema{beta2}.prepare<T>(k), T(1 / one_minus_power(beta2, k.t))};
+  }
+};
+
 /// v ← v − (1−β₂)·sign(v − g²)·g². Yogi (Zaheer et al. 2018).
 struct yogi {
   double beta2 = 0.999;               ///< β₂ in [0, 1)

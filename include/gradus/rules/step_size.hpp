@@ -91,6 +91,7 @@ struct constant {
 struct one {
   static constexpr std::string_view kind = "one";     ///< the rule's name in checkpoints
   static constexpr bool reads_second_moment = false;  ///< goes with any second moment, also none
+  static constexpr bool leaves_direction = true;      ///< for directions that contain the learning rate
 
   /// a(v) = 1.
   struct formula {
@@ -175,6 +176,31 @@ struct adaptive_above {
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {
     return {adaptive{eps}.prepare<T>(k), T(eps * k.bc2 / (1 - k.beta2))};
+  }
+};
+
+/// u = α/bc1 · d/(√(v/bc2 + eps_root) + eps), or without bias_correction u = α·d/(√(v + eps_root) + eps): every place that
+/// libraries have for eps but `partially_adaptive`'s, beside the uncorrected root. optax's Adam; Keras's RMSprop.
+struct adaptive_eps_root {
+  double eps = 1e-8;            ///< ≥ 0; added to the root
+  double eps_root = 0;          ///< ≥ 0; added inside the root
+  bool bias_correction = true;  ///< whether d and v are divided by bc1 and bc2
+
+  /// Names and ranges of the hyperparameters.
+  static constexpr auto fields = gradus::fields(hyper::eps(&adaptive_eps_root::eps),
+                                                field{"eps_root", &adaptive_eps_root::eps_root, range::at_least_zero},
+                                                field{"bias_correction", &adaptive_eps_root::bias_correction,
+                                                      range::yes_or_no});
+  static constexpr std::string_view kind = "adaptive_eps_root";  ///< the rule's name in checkpoints
+  static constexpr bool reads_second_moment = true;              ///< needs a second moment
+
+  /// a(v) of one step.
+  template <class T>
+  GRADUS_HOST_DEVICE adaptive_above::formula<T> prepare(step_scalars k) const noexcept
+  {
+    if (!bias_correction)
+      k.bc1 = k.bc2 = 1;
+    return {adaptive{eps}.prepare<T>(k), T(eps_root * k.bc2)};
   }
 };
 

@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 TOOLS = ("nanobind==3.1.*; python_version >= '3.10'", "nanobind==2.*; python_version < '3.10'", "scikit-build-core", "numpy", "pytest", "mypy", "matplotlib", "expecttest",
-         "jax; python_version >= '3.11'", "optax; python_version >= '3.11'")
+         "jax; python_version >= '3.11'", "optax; python_version >= '3.11'",
+         "keras; python_version >= '3.11'")
 
 
 def environment(folder: pathlib.Path) -> pathlib.Path:
