@@ -76,7 +76,7 @@ inline std::string name_of(const location& at)
 {
   if (at.type == cpu)
     return "the CPU";
-  const char* const names[] = {"",      "",  "CUDA", "pinned memory of CUDA", "OpenCL", "", "", "Vulkan",
+  const char* const names[] = {"",      "", "CUDA", "pinned memory of CUDA", "OpenCL", "", "", "Vulkan",
                                "Metal", "", "ROCm"};
   const std::string known = std::size_t(at.type) < std::size(names) ? names[at.type] : "";
   return (known.empty() ? "device type " + std::to_string(at.type) : known) + " " + std::to_string(at.number);

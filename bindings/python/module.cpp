@@ -342,8 +342,8 @@ class optimizer {
     const in_use now(*this);
     const tensor& x = at(name);
     if (a.at != x.parameters.at)
-      fail("averages of tensor " + quote(name) + " are on " + name_of(a.at) + "; expected " +
-           name_of(x.parameters.at) + ", as its parameters");
+      fail("averages of tensor " + quote(name) + " are on " + name_of(a.at) + "; expected " + name_of(x.parameters.at) +
+           ", as its parameters");
     if (a.dtype != x.parameters.dtype)
       fail("averages of tensor " + quote(name) + " are " + name_of(a.dtype) + "; expected " +
            name_of(x.parameters.dtype) + ", as its parameters");
@@ -709,12 +709,11 @@ class optimizer {
       }
       const layout& form = x->parameters.form;
       if (at_.type == cpu) {
-        of_tensor[text(key)] = nb::ndarray<nb::numpy, X>(values.data(), shape.size(), shape.data(), owner,
-                                                         form.strides.data())
-                                   .cast();
+        of_tensor[text(key)] =
+            nb::ndarray<nb::numpy, X>(values.data(), shape.size(), shape.data(), owner, form.strides.data()).cast();
         return;
       }
-      device_array a{{}, nb::borrow(myself), at_, form, sizeof(X) == 8 ? GRADUS_FLOAT64 : GRADUS_FLOAT32,
+      device_array a{{},           nb::borrow(myself), at_, form, sizeof(X) == 8 ? GRADUS_FLOAT64 : GRADUS_FLOAT32,
                      values.data()};
       a.shown = nb::ndarray<nb::array_api, X>(values.data(), shape.size(), shape.data(), owner, form.strides.data(),
                                               nb::dtype<X>(), at_.type, at_.number)
@@ -723,15 +722,15 @@ class optimizer {
     };
     self_->visit([&](auto& o) {
       std::vector<std::pair<std::string, std::string>> on_device;  // the visit shows copies of these
-      c::for_each_slot(std::as_const(o), [&]<class X>(std::string_view name, std::string_view key,
-                                                      std::span<const X> values) {
-        if (only && name != *only)
-          return;
-        if (at_.type == cpu)
-          show(name, key, std::span(const_cast<X*>(values.data()), values.size()));
-        else
-          on_device.emplace_back(name, key);
-      });
+      c::for_each_slot(std::as_const(o),
+                       [&]<class X>(std::string_view name, std::string_view key, std::span<const X> values) {
+                         if (only && name != *only)
+                           return;
+                         if (at_.type == cpu)
+                           show(name, key, std::span(const_cast<X*>(values.data()), values.size()));
+                         else
+                           on_device.emplace_back(name, key);
+                       });
       for (const auto& [name, key] : on_device)
         show(name, key, o.state(name, key));
     });
@@ -829,8 +828,7 @@ class optimizer {
       return memory_of(t);
     const std::string of = "parameter " + x.name;
     if (location(t.device) != at_)
-      fail(of + " is on " + name_of(location(t.device)) + "; expected " + name_of(at_) +
-           ", as its state was made for");
+      fail(of + " is on " + name_of(location(t.device)) + "; expected " + name_of(at_) + ", as its state was made for");
     if (dtype_of(t.dtype) != current_dtype())
       fail(of + " is " + name_of(t.dtype) + "; expected " + name_of(current_dtype()) + ", as its state was made for");
     fail(of + " has shape " + layout(t.ndim, t.shape, t.strides).text() + "; expected " + x.parameters.form.text() +
@@ -1003,12 +1001,10 @@ NB_MODULE(_gradus, m)
 torch.from_dlpack, cupy.from_dlpack and others make arrays of it, without a copy. Writes through them change the state.)")
       .def_prop_ro("shape", &device_array::shape, nb::sig("def shape(self) -> tuple[int, ...]"), "The extents.")
       .def_prop_ro(
-          "dtype", [](const device_array& a) { return std::string(name_of(a.dtype)); },
-          "\"float32\" or \"float64\".")
+          "dtype", [](const device_array& a) { return std::string(name_of(a.dtype)); }, "\"float32\" or \"float64\".")
       .def_prop_ro("__cuda_array_interface__", &device_array::cuda_interface,
                    nb::sig("def __cuda_array_interface__(self) -> dict[str, typing.Any]"))
-      .def("__dlpack__", &device_array::dlpack,
-           nb::sig("def __dlpack__(self, **options: typing.Any) -> typing_extensions.CapsuleType"))
+      .def("__dlpack__", &device_array::dlpack, nb::sig("def __dlpack__(self, **options: typing.Any) -> typing.Any"))
       .def(
           "__dlpack_device__", [](const device_array& a) { return nb::make_tuple(a.at.type, a.at.number); },
           nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))
@@ -1073,12 +1069,11 @@ thread's raises RuntimeError. Pickling goes by way of a checkpoint; the arrays a
       .def(
           "__init__",
           [](optimizer* place, const std::string& recipe, unsigned threads, nb::handle stream,
-             const nb::kwargs& given) {
-            new (place) optimizer(recipe, threads, stream_of(stream), numbers_of(given));
-          },
+             const nb::kwargs& given) { new (place) optimizer(recipe, threads, stream_of(stream), numbers_of(given)); },
           "recipe"_a, nb::kw_only(), "threads"_a = 1, "stream"_a = nb::none(), "numbers"_a,
-          nb::sig("def __init__(self, recipe: str, *, threads: int = 1, stream: typing.Any = None, **numbers: float) -> "
-                  "None"))
+          nb::sig(
+              "def __init__(self, recipe: str, *, threads: int = 1, stream: typing.Any = None, **numbers: float) -> "
+              "None"))
       .def_prop_ro("recipe", &optimizer::recipe, "The name of the recipe.")
       .def_prop_ro("dtype", &optimizer::dtype,
                    "\"float32\", \"float64\", \"bfloat16\" or \"float16\", the first array's; None before that.")
@@ -1113,12 +1108,13 @@ Another stream is used from the next call on, and does not wait for what was enq
           R"(Changes hyperparameters of a group from the next step on; those that are not named stay.
 
 A momentum of 0 keeps no buffers; while arrays from state() live, lowering it to 0 raises BufferError.)")
-      .def("add", &optimizer::add, "name"_a, "parameters"_a.none(), "gradients"_a = nb::none(), nb::kw_only(),
-           "group"_a = 0,
-           nb::sig("def add(self, name: str, parameters: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface, "
-                   "gradients: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface | None = None, *, group: int = "
-                   "0) -> None"),
-           R"(Adds a tensor.
+      .def(
+          "add", &optimizer::add, "name"_a, "parameters"_a.none(), "gradients"_a = nb::none(), nb::kw_only(),
+          "group"_a = 0,
+          nb::sig("def add(self, name: str, parameters: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface, "
+                  "gradients: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface | None = None, *, group: int = "
+                  "0) -> None"),
+          R"(Adds a tensor.
 
 name        unlike all other tensors', for checkpoints and state()
 parameters  of any shape, contiguous and writable; steps change it
@@ -1209,7 +1205,8 @@ The options are those of step. Raises ValueError for an optimizer on the CPU.)")
           },
           nb::sig(
               "def _step_parameters(self, groups: list[list[typing.Any]], same_form: typing.Any, grad_scale: float, "
-              "max_grad_norm: float | None, skip_nonfinite: bool, maximize: bool, steps: bool, captures: bool) -> StepReport | "
+              "max_grad_norm: float | None, skip_nonfinite: bool, maximize: bool, steps: bool, captures: bool) -> "
+              "StepReport | "
               "list[tuple[typing.Any, int]] | None"),
           "groups"_a, "same_form"_a, "grad_scale"_a, "max_grad_norm"_a.none(), "skip_nonfinite"_a, "maximize"_a,
           "steps"_a, "captures"_a)

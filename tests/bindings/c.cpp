@@ -273,6 +273,27 @@ TEST_CASE("gradus.h: null pointers, unknown names and wrong numbers are refused 
   CHECK(w == std::vector<float>(10));
 }
 
+TEST_CASE("gradus_state: master weights of 16-bit parameters")
+{
+  const auto start = numbers<gradus::bfloat16>(10, 1), g = numbers<gradus::bfloat16>(10, 2);
+  auto w = start;
+  owned opt("sgd", {{"lr", 0x1p-20}}, GRADUS_BFLOAT16);
+  CHECK(gradus_add(opt, "w", w.data(), g.data(), 10, 0, nullptr) == GRADUS_OK);
+  CHECK(gradus_step(opt, nullptr, nullptr) == GRADUS_OK);
+  void* values = nullptr;
+  std::size_t n = 0;
+  gradus_dtype dtype = GRADUS_FLOAT64;
+  CHECK(gradus_state(opt, "w", "master", &values, &n, &dtype) == GRADUS_OK);
+  CHECK((n == 10 && dtype == GRADUS_FLOAT32));
+  for (std::size_t i = 0; i < n; ++i)
+    CHECK(static_cast<const float*>(values)[i] == float(start[i]) - 0x1p-20f * float(g[i]));
+  check_refused(gradus_state(opt, "w", "exp_avg", &values, &n, &dtype), "expected \"master\"");
+  owned in_float("sgd");
+  std::vector<float> x(10);
+  CHECK(gradus_add(in_float, "w", x.data(), x.data(), 0, 0, nullptr) == GRADUS_OK);
+  check_refused(gradus_state(in_float, "w", "master", &values, &n, &dtype), "expected none");
+}
+
 TEST_CASE("gradus_step_options: of a later version are accepted if what is unknown is 0, and refused otherwise")
 {
   struct later {

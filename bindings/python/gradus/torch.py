@@ -81,7 +81,7 @@ def _current_stream(device: torch.device) -> int:
 
 def _is_captured() -> bool:
     """Whether steps are being captured for a graph."""
-    return torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _tensor_of(slot: Any) -> torch.Tensor:
@@ -244,12 +244,10 @@ class RecipeOptimizer(torch.optim.Optimizer):
         if self._has_tensors or [self._watched(g) for g in groups] != self._seen:
             self._bring_groups()
         options: _Options = (_same_form, 1.0 if grad_scale is None else 1 / float(grad_scale), self.max_grad_norm, self.skip_nonfinite, self._maximize)
-        captures = False
-        if self._on_cuda:
-            captures = _is_captured()
-            self._was_captured = self._was_captured or captures
-            for device, native in self._on_cuda:
-                native.stream = _current_stream(device)
+        captures = has_cuda and bool(self._on_cuda or not self._natives) and _is_captured()
+        self._was_captured = self._was_captured or captures
+        for device, native in self._on_cuda:
+            native.stream = _current_stream(device)
         result: StepReport | list[tuple[torch.Tensor, int]] | None
         while True:
             if len(self._natives) == 1:
