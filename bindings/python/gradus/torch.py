@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 
 from . import DeviceArray, StepReport, has_cuda, recipes
 from . import Optimizer as _Native
@@ -81,12 +82,12 @@ def _current_stream(device: torch.device) -> int:
 
 def _is_captured() -> bool:
     """Whether steps are being captured for a graph."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _tensor_of(slot: Any) -> torch.Tensor:
     """A view of a slot of state."""
-    view: torch.Tensor = torch.from_dlpack(slot) if isinstance(slot, DeviceArray) else torch.from_numpy(slot)
+    view: torch.Tensor = torch.utils.dlpack.from_dlpack(slot) if isinstance(slot, DeviceArray) else torch.from_numpy(slot)
     return view
 
 

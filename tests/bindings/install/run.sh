@@ -6,7 +6,7 @@
 # COMPONENT is c or c_cuda; LIBRARY... are its files as another build has made them, which saves compiling them here. The
 # options are for the build that installs them.
 set -euo pipefail
-root=$1 work=$2 cc=$3 component=$4
+root=$(realpath "$1") work=$2 cc=$3 component=$4
 shift 4
 libraries=() options=()
 for argument in "$@"; do
@@ -33,7 +33,7 @@ while read -r file; do
   [ -e "$work/prefix/$file" ] || { find "$work/prefix" -not -path '*/include/gradus/*'; echo "install: expected $file"; exit 1; }
 done <<< "$expected"
 
-main=$(dirname "$0")/main.c
+main=$(realpath "$(dirname "$0")/main.c")
 cat > "$work/project/CMakeLists.txt" <<END
 cmake_minimum_required(VERSION 3.22)
 project(consumer LANGUAGES C)
