@@ -26,7 +26,10 @@ class RecipeOptimizer(torch.optim.Optimizer):
     max_grad_norm: float | None
     skip_nonfinite: bool
     threads: int | None
-    report: StepReport | None
+    @property
+    def report(self) -> StepReport | None:
+        """{report}"""
+
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
@@ -45,7 +48,7 @@ def type_of(name: str, default: Any) -> str:
 
 
 def stub() -> str:
-    text = HEAD.format(doc=inspect.getdoc(gradus.torch.RecipeOptimizer), by_name=inspect.getdoc(gradus.torch.optimizer_class))
+    text = HEAD.format(doc=inspect.getdoc(gradus.torch.RecipeOptimizer), report=inspect.getdoc(gradus.torch.RecipeOptimizer.report), by_name=inspect.getdoc(gradus.torch.optimizer_class))
     for name in gradus.torch.__all__[2:]:
         kind = getattr(gradus.torch, name)
         arguments, starred = [], False

@@ -8,12 +8,12 @@
 namespace gradus::binding {
 
 template <class T>
-device_optimizer<T> make_on_device(std::string_view recipe, std::span<const named_number> numbers, stream s)
+device_optimizer<T> make_on_device(std::string_view recipe, std::span<const named_number> numbers, const stream* s)
 {
   return device_optimizer<T>(recipe, numbers, device(policy_on(s)));
 }
 template device_optimizer<GRADUS_C_PRECISION> make_on_device<GRADUS_C_PRECISION>(std::string_view recipe,
                                                                                  std::span<const named_number> numbers,
-                                                                                 stream s);
+                                                                                 const stream* s);
 
 }  // namespace gradus::binding

@@ -16,7 +16,17 @@ namespace gradus::binding {
 using stream = struct CUstream_st*;
 
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
-inline auto policy_on(stream s) { return ::thrust::cuda::par_nosync.on(s); }
+// Launches on a stream that can be changed while an optimizer and its memory have copies of this.
+class on_stream : public ::thrust::cuda::execution_policy<on_stream> {
+ public:
+  explicit on_stream(const stream* s) : stream_(s) {}
+
+ private:
+  friend __host__ __device__ stream get_stream(const on_stream& p) { return *p.stream_; }
+  friend __host__ __device__ bool must_perform_optional_stream_synchronization(const on_stream&) { return false; }
+  const stream* stream_;
+};
+inline on_stream policy_on(const stream* s) { return on_stream(s); }
 
 inline void check_cuda(cudaError_t error, const char* what)
 {
@@ -26,9 +36,22 @@ inline void check_cuda(cudaError_t error, const char* what)
   }
 }
 
-// The device that an optimizer is on: the one that is current when it is made.
+inline void wait_for(stream s) { check_cuda(cudaStreamSynchronize(s), "gradus: a stream"); }
+
+// The device that an optimizer is on.
 class place {
  public:
+  place() = default;  // on the host
+  explicit place(int device) : device_(device) {}
+  // Where memory of a device is.
+  static place of(const void* memory)
+  {
+    cudaPointerAttributes known{};
+    check_cuda(cudaPointerGetAttributes(&known, memory), "gradus: the device of an array");
+    return place(known.device);
+  }
+  int device() const noexcept { return device_; }
+
   static place current()
   {
     int devices = 0;
@@ -72,12 +95,21 @@ class place {
   int device_ = none;  // none: on the host
 };
 #else
-inline gradus::backend::thrust_policy policy_on(stream) { return {}; }
-struct place {
-  static place current() { return {}; }
+inline gradus::backend::thrust_policy policy_on(const stream*) { return {}; }
+inline void wait_for(stream) {}
+class place {
+ public:
+  place() = default;
+  explicit place(int device) : device_(device) {}
+  static place of(const void*) { return place(0); }
+  static place current() { return place(0); }
+  int device() const noexcept { return device_; }
   struct visit {
     explicit visit(const place&) {}
   };
+
+ private:
+  int device_ = -1;
 };
 #endif
 
@@ -93,9 +125,9 @@ using device_recipes = compiled_recipes;
 template <class T>
 using device_optimizer = any_optimizer<T, device, device_recipes>;
 
-// An optimizer of precision T on the current device.
+// An optimizer of precision T on the current device. \param s  where its stream is read, as long as it lives
 template <class T>
-device_optimizer<T> make_on_device(std::string_view recipe, std::span<const named_number> numbers, stream s);
+device_optimizer<T> make_on_device(std::string_view recipe, std::span<const named_number> numbers, const stream* s);
 
 template <class A, class B>
 struct join;

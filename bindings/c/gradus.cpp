@@ -199,7 +199,7 @@ gradus_optimizer::any widened(From from)
 
 #if defined(GRADUS_C_CUDA)
 gradus_optimizer::any on_device(std::string_view recipe, std::span<const gradus::named_number> numbers,
-                                gradus_dtype dtype, gradus::binding::stream stream)
+                                gradus_dtype dtype, const gradus::binding::stream* stream)
 {
   using namespace gradus::binding;
   switch (int(dtype)) {
@@ -221,8 +221,8 @@ gradus_optimizer::gradus_optimizer(std::string_view recipe, std::span<const grad
 
 #if defined(GRADUS_C_CUDA)
 gradus_optimizer::gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers,
-                                   gradus_dtype dtype, gradus::binding::stream stream)
-    : place(gradus::binding::place::current()), self(on_device(recipe, numbers, dtype, stream))
+                                   gradus_dtype dtype, gradus::binding::stream s)
+    : place(gradus::binding::place::current()), stream(s), self(on_device(recipe, numbers, dtype, &stream))
 {}
 #endif
 
@@ -361,6 +361,15 @@ gradus_status gradus_create_cuda(const char* recipe, const gradus_number* number
     *required("out", out, "where the optimizer is written") = nullptr;
     *out = new gradus_optimizer(required("recipe", recipe, "a recipe's name"), numbers_of(numbers, count), dtype,
                                 stream);
+  });
+}
+
+gradus_status gradus_set_stream(gradus_optimizer* opt, struct CUstream_st* stream)
+{
+  return use(opt, [&](gradus_optimizer& self) {
+    if (!self.is_on_device())
+      fail("the optimizer is on the host; expected one from gradus_create_cuda, whose steps are enqueued on a stream");
+    self.stream = stream;
   });
 }
 

@@ -130,6 +130,7 @@ struct gradus_optimizer {
   gradus::binding::adjustable executor;
 #if defined(GRADUS_C_CUDA)
   gradus::binding::place place;
+  gradus::binding::stream stream = nullptr;  // which `self` reads
 #endif
   any self;
   std::vector<gradus::tensor_handle> tensors;
@@ -139,7 +140,8 @@ struct gradus_optimizer {
 #if defined(GRADUS_C_CUDA)
   // On the current device, with steps in the order of the stream. Fails too if there is no device.
   gradus_optimizer(std::string_view recipe, std::span<const gradus::named_number> numbers, gradus_dtype dtype,
-                   gradus::binding::stream stream);
+                   gradus::binding::stream s);
+  bool is_on_device() const noexcept { return place.device() >= 0; }
 #endif
 
   const gradus::tensor_handle& tensor(std::size_t number) const;

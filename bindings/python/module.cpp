@@ -33,6 +33,20 @@ namespace gradus::python {
 
 namespace c = gradus::binding;
 
+// Makes an optimizer's device current.
+#if defined(GRADUS_C_CUDA)
+struct on_its_device {
+  explicit on_its_device(const gradus_optimizer& o) : there_(o.place) {}
+
+ private:
+  c::place::visit there_;
+};
+#else
+struct on_its_device {
+  explicit on_its_device(const gradus_optimizer&) {}
+};
+#endif
+
 // ── hyperparameters ────────────────────────────────────────────────────────────────────────────────────────────────
 
 using numbers = std::vector<named_number>;
@@ -90,12 +104,59 @@ nb::dict to_dict(std::string_view recipe, const numbers& from)
   return all;
 }
 
+// ── state on a device ────────────────────────────────────────────────────────────────────────────────────────────
+
+// A slot of a tensor's state in the memory of a device, for array libraries to view.
+struct device_array {
+  nb::object shown;      // nanobind's array, which speaks DLPack and holds the optimizer
+  nb::object optimizer;  // in whose stream's order it is computed
+  location at;
+  layout form;
+  gradus_dtype dtype = GRADUS_FLOAT32;
+  const void* memory = nullptr;
+
+  nb::tuple shape() const { return to_tuple(form.shape, 1); }
+  nb::object dlpack(const nb::kwargs& options) const
+  {
+    const nb::object stream = options.contains("stream") ? nb::object(options["stream"]) : nb::object(nb::none());
+    if (!nb::isinstance<nb::int_>(stream) || nb::cast<long long>(stream) != -1)  // -1: as it is
+      optimizer.attr("report")();                                                // waits for the stream
+    return shown.attr("__dlpack__")(**options);
+  }
+  nb::dict cuda_interface() const
+  {
+    const auto stream = nb::cast<std::uintptr_t>(optimizer.attr("stream"));
+    const bool is_double = dtype == GRADUS_FLOAT64;
+    nb::dict all;
+    all["shape"] = shape();
+    all["typestr"] = is_double ? "<f8" : "<f4";
+    all["data"] = nb::make_tuple(reinterpret_cast<std::uintptr_t>(memory), false);
+    all["strides"] = to_tuple(form.strides, is_double ? 8 : 4);
+    all["stream"] = stream == 0 ? 1 : stream;
+    all["version"] = 3;
+    return all;
+  }
+  std::string repr() const
+  {
+    return "gradus.DeviceArray(shape=" + form.text() + ", dtype=" + name_of(dtype) + ", on " + name_of(at) + ")";
+  }
+
+ private:
+  static nb::tuple to_tuple(const std::vector<std::int64_t>& from, std::int64_t factor)
+  {
+    nb::list all;
+    for (const std::int64_t x : from)
+      all.append(x * factor);
+    return nb::tuple(all);
+  }
+};
+
 // ── the optimizer ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 class optimizer {
  public:
-  optimizer(const std::string& recipe, unsigned threads, const numbers& given)
-      : recipe_(recipe), self_(std::make_unique<gradus_optimizer>(recipe, given, GRADUS_FLOAT32))
+  optimizer(const std::string& recipe, unsigned threads, std::uintptr_t stream, const numbers& given)
+      : recipe_(recipe), stream_(stream), self_(new gradus_optimizer(recipe, given, GRADUS_FLOAT32))
   {
     set_threads(threads);
   }
@@ -111,6 +172,21 @@ class optimizer {
   std::optional<std::string> dtype() const
   {
     return has_dtype_ ? std::optional<std::string>(name_of(current_dtype())) : std::nullopt;
+  }
+  std::optional<std::string> device() const
+  {
+    if (!has_dtype_)
+      return std::nullopt;
+    return at_.type == cpu ? "cpu" : "cuda:" + std::to_string(at_.number);
+  }
+  std::uintptr_t stream() const noexcept { return stream_; }
+  void set_stream(std::uintptr_t stream)
+  {
+    const in_use now(*this);
+    stream_ = stream;
+#if defined(GRADUS_C_CUDA)
+    self_->stream = reinterpret_cast<c::stream>(stream);
+#endif
   }
   std::size_t size() const noexcept { return tensors_.size(); }
   nb::list names() const
@@ -174,15 +250,16 @@ class optimizer {
   {
     if (name.empty())
       fail("name is \"\"; expected a name, by which state is found in checkpoints");
-    array p = import_array(std::move(parameters), "parameters", name, true);
+    array p = import_array(std::move(parameters), "parameters", name, true, stream_);
     std::optional<array> g = import_gradients(name, p, std::move(gradients));
     const in_use now(*this);
     if (places_.contains(name))
       fail("name is " + quote(name) + ", which another tensor has; expected a name of its own");
     if (tensors_.empty())
-      choose(p.dtype);
+      choose(p.dtype, p.at);
     else
       check_dtype(name, p);
+    const on_its_device there(*self_);
     tensor added;
     added.name = name;
     added.group = group;
@@ -199,7 +276,7 @@ class optimizer {
 
   void rebind(const std::string& name, nb::object parameters, nb::object gradients)
   {
-    array p = import_array(std::move(parameters), "parameters", name, true);
+    array p = import_array(std::move(parameters), "parameters", name, true, stream_);
     std::optional<array> g = import_gradients(name, p, std::move(gradients));
     const in_use now(*this);
     tensor& x = at(name);
@@ -261,9 +338,12 @@ class optimizer {
   // Writes the weights that the recipe averages.
   void copy_average(const std::string& name, nb::object to) const
   {
-    const array a = import_array(std::move(to), "averages", name, true);
+    const array a = import_array(std::move(to), "averages", name, true, stream_);
     const in_use now(*this);
     const tensor& x = at(name);
+    if (a.at != x.parameters.at)
+      fail("averages of tensor " + quote(name) + " are on " + name_of(a.at) + "; expected " + name_of(x.parameters.at) +
+           ", as its parameters");
     if (a.dtype != x.parameters.dtype)
       fail("averages of tensor " + quote(name) + " are " + name_of(a.dtype) + "; expected " +
            name_of(x.parameters.dtype) + ", as its parameters");
@@ -304,6 +384,19 @@ class optimizer {
     return self_->visit([&](auto& x) { return x.step(o); });
   }
 
+  // The last step's report; waits for a device.
+  step_report report() const
+  {
+    const in_use now(*this);
+    const nb::gil_scoped_release other_threads_run;
+    return self_->visit([](const auto& x) { return x.report(); });
+  }
+  void set_options(const step_options& o)
+  {
+    const in_use now(*this);
+    self_->visit([&](auto& x) { x.set_options(o); });
+  }
+
   // ── for gradus.torch, whose parameters have their gradients as attributes that change from step to step
 
   // Adds a parameter of PyTorch's, without gradients yet.
@@ -320,7 +413,9 @@ class optimizer {
   // \param groups     a list of parameters for each group
   // \param same_form  same_form(parameter, gradient): the gradient in the parameter's order of dimensions
   // \param steps      false: only binds, and returns None
-  nb::object step_parameters(const nb::list& groups, const nb::callable& same_form, const step_options& o, bool steps)
+  // \param captures   whether the step is captured for a graph, which cannot take other memory than the step before
+  nb::object step_parameters(const nb::list& groups, const nb::callable& same_form, const step_options& o, bool steps,
+                             bool captures)
   {
     const in_use now(*this);
     const struct forgotten {
@@ -380,6 +475,10 @@ class optimizer {
     for (std::size_t k = 0; seen < tensors_.size() && k < tensors_.size(); ++k)  // those that are in no group any more
       if (tensors_[k].round != round_ && tensors_[k].bound.gradients)
         moved.emplace_back(k, binding{tensors_[k].bound.parameters, nullptr});
+    if (captures && !moved.empty())
+      fail("parameter " + tensors_[moved[0].first].name +
+           " or its gradient has other memory than in the step before, which a graph cannot capture; expected the same "
+           "memory (zero_grad(set_to_none=False)), and a step before the capture");
     if (!moved.empty())
       rebind_all(moved);
     if (!steps)
@@ -494,7 +593,7 @@ class optimizer {
       const auto numbers_at = [&](std::size_t g) {
         return numbers_of(nb::borrow<nb::kwargs>(nb::cast<nb::dict>(groups[g])));
       };
-      new (place) optimizer(nb::cast<std::string>(from[0]), nb::cast<unsigned>(from[1]), numbers_at(0));
+      new (place) optimizer(nb::cast<std::string>(from[0]), nb::cast<unsigned>(from[1]), 0, numbers_at(0));
       made = true;
       for (std::size_t g = 1; g < groups.size(); ++g)
         place->add_group(numbers_at(g));
@@ -530,8 +629,13 @@ class optimizer {
   {
     if (views_ > 0)
       return;
-    for (const tensor& x : tensors_)
-      self_->visit([&](auto& o) { o.remove(x.handle, removed_state::dropped); });
+    try {
+      const on_its_device there(*self_);
+      for (const tensor& x : tensors_)
+        self_->visit([&](auto& o) { o.remove(x.handle, removed_state::dropped); });
+    } catch (...) {
+      return;  // a device that does not answer any more
+    }
     parameters_.clear();
     places_.clear();
     const std::vector<tensor> cleared = std::move(tensors_);  // released after all is in place
@@ -544,7 +648,8 @@ class optimizer {
     for (const auto& [name, value] : hyperparameters(0))
       all += ", " + nb::cast<std::string>(name) + "=" + nb::cast<std::string>(nb::repr(value));
     return all + ", threads=" + std::to_string(threads_) + ") of " + std::to_string(tensors_.size()) + " tensors, " +
-           std::to_string(parameter_count()) + " parameters" + (has_dtype_ ? std::string(" in ") + *dtype() : "");
+           std::to_string(parameter_count()) + " parameters" + (has_dtype_ ? std::string(" in ") + *dtype() : "") +
+           (at_.type == cpu ? "" : " on " + name_of(at_));
   }
 
  private:
@@ -562,19 +667,28 @@ class optimizer {
     std::uint64_t round = 0;  // the last call of step_parameters that saw it
   };
 
-  // Refuses a call that meets another thread's, or that comes from code which a call runs.
+  // Refuses a call that meets another thread's, or that comes from code which a call runs. Makes the device current.
   class in_use {
+    struct claim {
+      std::atomic<bool>& busy;
+      explicit claim(std::atomic<bool>& b) : busy(b)
+      {
+        if (busy.exchange(true, std::memory_order_acquire))
+          throw std::runtime_error("gradus: the optimizer is in use by another thread; expected one call at a time");
+      }
+      claim(const claim&) = delete;
+      ~claim() { busy.store(false, std::memory_order_release); }
+    };
+
    public:
-    explicit in_use(const optimizer& o) : busy_(o.busy_)
-    {
-      if (busy_.exchange(true, std::memory_order_acquire))
-        throw std::runtime_error("gradus: the optimizer is in use by another thread; expected one call at a time");
-    }
-    in_use(const in_use&) = delete;
-    ~in_use() { busy_.store(false, std::memory_order_release); }
+    explicit in_use(const optimizer& o) : claim_(o.busy_), there_(*o.self_) {}
 
    private:
-    std::atomic<bool>& busy_;
+    claim claim_;
+    on_its_device there_;
+  };
+  struct destroyer {
+    void operator()(gradus_optimizer* o) const noexcept { gradus_destroy(o); }
   };
 
   // The slots of one tensor, or of all, by the tensors' names.
@@ -587,19 +701,38 @@ class optimizer {
     for (const tensor& t : tensors_)
       if (!only || t.name == *only)
         all[t.name.c_str()] = nb::dict();
-    self_->visit([&](const auto& o) {
-      c::for_each_slot(o, [&]<class X>(std::string_view name, std::string_view key, std::span<const X> values) {
-        if (only && name != *only)
-          return;
-        if (!x || x->name != name) {
-          x = &at(std::string(name));
-          shape.assign(x->parameters.form.shape.begin(), x->parameters.form.shape.end());
-          of_tensor = nb::dict(all[x->name.c_str()]);
-        }
-        of_tensor[text(key)] = nb::ndarray<nb::numpy, X>(const_cast<X*>(values.data()), shape.size(), shape.data(),
-                                                         owner, x->parameters.form.strides.data())
-                                   .cast();
-      });
+    const auto show = [&]<class X>(std::string_view name, std::string_view key, std::span<X> values) {
+      if (!x || x->name != name) {
+        x = &at(std::string(name));
+        shape.assign(x->parameters.form.shape.begin(), x->parameters.form.shape.end());
+        of_tensor = nb::dict(all[x->name.c_str()]);
+      }
+      const layout& form = x->parameters.form;
+      if (at_.type == cpu) {
+        of_tensor[text(key)] =
+            nb::ndarray<nb::numpy, X>(values.data(), shape.size(), shape.data(), owner, form.strides.data()).cast();
+        return;
+      }
+      device_array a{{},           nb::borrow(myself), at_, form, sizeof(X) == 8 ? GRADUS_FLOAT64 : GRADUS_FLOAT32,
+                     values.data()};
+      a.shown = nb::ndarray<nb::array_api, X>(values.data(), shape.size(), shape.data(), owner, form.strides.data(),
+                                              nb::dtype<X>(), at_.type, at_.number)
+                    .cast();
+      of_tensor[text(key)] = nb::cast(std::move(a));
+    };
+    self_->visit([&](auto& o) {
+      std::vector<std::pair<std::string, std::string>> on_device;  // the visit shows copies of these
+      c::for_each_slot(std::as_const(o),
+                       [&]<class X>(std::string_view name, std::string_view key, std::span<const X> values) {
+                         if (only && name != *only)
+                           return;
+                         if (at_.type == cpu)
+                           show(name, key, std::span(const_cast<X*>(values.data()), values.size()));
+                         else
+                           on_device.emplace_back(name, key);
+                       });
+      for (const auto& [name, key] : on_device)
+        show(name, key, o.state(name, key));
     });
     return all;
   }
@@ -616,33 +749,47 @@ class optimizer {
     return nb::capsule(new held(myself, views_), [](void* p) noexcept { delete static_cast<held*>(p); });
   }
 
-  gradus_dtype current_dtype() const noexcept { return gradus_dtype(self_->self.index()); }
+  gradus_dtype current_dtype() const noexcept { return gradus_dtype(self_->self.index() % 4); }
 
-  // Makes the optimizer anew in another precision; there are no tensors yet.
-  void choose(gradus_dtype dtype)
+  // Makes the optimizer anew in another precision, or on another device; there are no tensors yet.
+  void choose(gradus_dtype dtype, const location& at)
   {
-    if (current_dtype() == dtype)
+    if (current_dtype() == dtype && at_ == at && at.type == cpu)
       return;
     self_->visit([&](const auto& o) {
-      auto next = std::make_unique<gradus_optimizer>(recipe_, o.hyperparameters(), dtype);
+      std::unique_ptr<gradus_optimizer, destroyer> next;
+#if defined(GRADUS_C_CUDA)
+      std::optional<c::place::visit> there;
+      if (at.type == cuda) {
+        there.emplace(c::place(at.number));
+        next.reset(new gradus_optimizer(recipe_, o.hyperparameters(), dtype, reinterpret_cast<c::stream>(stream_)));
+      } else
+#endif
+        next.reset(new gradus_optimizer(recipe_, o.hyperparameters(), dtype));
       for (std::size_t g = 1; g < o.group_count(); ++g)
         next->visit([&](auto& n) { n.add_group(o.hyperparameters(o.group_at(g))); });
       next->executor.set_threads(threads_);
       std::swap(self_, next);
     });
+    at_ = at;
   }
   void check_dtype(const std::string& name, const array& p) const
   {
+    if (p.at != at_)
+      fail("parameters of tensor " + quote(name) + " are on " + name_of(p.at) + "; expected " + name_of(at_) +
+           ", as the first tensor's");
     if (p.dtype != current_dtype())
       fail("parameters of tensor " + quote(name) + " are " + name_of(p.dtype) + "; expected " +
            name_of(current_dtype()) + ", as the first tensor's");
   }
-  static std::optional<array> import_gradients(const std::string& name, const array& p, nb::object gradients)
+  std::optional<array> import_gradients(const std::string& name, const array& p, nb::object gradients) const
   {
     if (gradients.is_none())
       return std::nullopt;
-    array g = import_array(std::move(gradients), "gradients", name, false);
+    array g = import_array(std::move(gradients), "gradients", name, false, stream_);
     const auto of = [&] { return "gradients of tensor " + quote(name); };
+    if (g.at != p.at)
+      fail(of() + " are on " + name_of(g.at) + "; expected " + name_of(p.at) + ", as its parameters");
     if (g.dtype != p.dtype)
       fail(of() + " are " + name_of(g.dtype) + "; expected " + name_of(p.dtype) + ", as its parameters");
     if (g.form.shape != p.form.shape)
@@ -657,7 +804,7 @@ class optimizer {
   // Whether a tensor looks as the parameter x did when it was added.
   bool fits(const tensor& x, const nb::dlpack::dltensor& t) const noexcept
   {
-    return t.device.device_type == cpu && dtype_of(t.dtype) == current_dtype() &&
+    return location(t.device) == at_ && dtype_of(t.dtype) == current_dtype() &&
            x.parameters.form.matches(t.ndim, t.shape, t.strides);
   }
   static void* memory_of(const nb::dlpack::dltensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }
@@ -680,8 +827,8 @@ class optimizer {
     if (fits(x, t))
       return memory_of(t);
     const std::string of = "parameter " + x.name;
-    if (t.device.device_type != cpu)
-      fail(of + " is on " + name_of_device(t.device.device_type, t.device.device_id) + "; expected the CPU");
+    if (location(t.device) != at_)
+      fail(of + " is on " + name_of(location(t.device)) + "; expected " + name_of(at_) + ", as its state was made for");
     if (dtype_of(t.dtype) != current_dtype())
       fail(of + " is " + name_of(t.dtype) + "; expected " + name_of(current_dtype()) + ", as its state was made for");
     fail(of + " has shape " + layout(t.ndim, t.shape, t.strides).text() + "; expected " + x.parameters.form.text() +
@@ -725,8 +872,10 @@ class optimizer {
 
   std::string recipe_;
   unsigned threads_ = 1;
-  bool has_dtype_ = false;
-  std::unique_ptr<gradus_optimizer> self_;
+  bool has_dtype_ = false;  // whether there has been an array, which decides the precision and the device
+  location at_;
+  std::uintptr_t stream_ = 0;
+  std::unique_ptr<gradus_optimizer, destroyer> self_;
   std::vector<tensor> tensors_;
   std::unordered_map<std::string, std::size_t> places_;    // in tensors_, by names
   std::unordered_map<PyObject*, std::size_t> parameters_;  // in tensors_, of add_parameter
@@ -763,6 +912,21 @@ save_options save_options_of(bool parameters, const nb::dict& metadata)
   return o;
 }
 
+step_options step_options_of(double lr_scale, std::optional<double> lr, double decay_scale, double grad_scale,
+                             std::optional<double> max_grad_norm, std::optional<double> grad_norm_sq,
+                             bool skip_nonfinite, bool flush_denormals, bool maximize)
+{
+  return {.lr_scale = lr_scale,
+          .lr = lr,
+          .decay_scale = decay_scale,
+          .grad_scale = grad_scale,
+          .max_grad_norm = max_grad_norm,
+          .grad_norm_sq = grad_norm_sq,
+          .skip_nonfinite = skip_nonfinite,
+          .flush_denormals = flush_denormals,
+          .maximize = maximize};
+}
+
 int traverse(PyObject* self, visitproc visit, void* arg)
 {
   Py_VISIT(Py_TYPE(self));
@@ -786,7 +950,7 @@ std::string repr_of(const step_report& r)
   const auto yes = [](bool b) { return b ? "True" : "False"; };
   return std::string("StepReport(applied=") + yes(r.applied) + ", grad_norm=" + number(r.grad_norm) +
          ", mean_square=" + number(r.mean_square) + ", decay_factor=" + number(r.decay_factor) +
-         ", decay_clamped=" + yes(r.decay_clamped) + ")";
+         ", decay_clamped=" + yes(r.decay_clamped) + (r.pending ? ", pending=True" : "") + ")";
 }
 
 }  // namespace gradus::python
@@ -810,6 +974,7 @@ NB_MODULE(_gradus, m)
 
   m.doc() = "The compiled part of gradus.";
   m.attr("version") = gradus_version();
+  m.attr("has_cuda") = has_cuda;
   m.def("recipes", &recipes, nb::sig("def recipes() -> dict[str, dict[str, float]]"),
         "The recipes by their names, each with its hyperparameters and their defaults; a switch's default is a bool.");
   m.def(
@@ -826,7 +991,24 @@ NB_MODULE(_gradus, m)
       .def_ro("decay_factor", &step_report::decay_factor, "The factor of a scheduled weight decay.")
       .def_ro("decay_clamped", &step_report::decay_clamped,
               "Whether a scheduled decay's rate exceeded 1 and was lowered to 1.")
+      .def_ro("pending", &step_report::pending,
+              "True if the step was only enqueued on a device, and nothing else is known yet; report() waits for it.")
       .def("__repr__", &repr_of);
+
+  nb::class_<device_array>(m, "DeviceArray",
+                           R"(A view of state in a device's memory, as Optimizer.state gives it.
+
+torch.from_dlpack, cupy.from_dlpack and others make arrays of it, without a copy. Writes through them change the state.)")
+      .def_prop_ro("shape", &device_array::shape, nb::sig("def shape(self) -> tuple[int, ...]"), "The extents.")
+      .def_prop_ro(
+          "dtype", [](const device_array& a) { return std::string(name_of(a.dtype)); }, "\"float32\" or \"float64\".")
+      .def_prop_ro("__cuda_array_interface__", &device_array::cuda_interface,
+                   nb::sig("def __cuda_array_interface__(self) -> dict[str, typing.Any]"))
+      .def("__dlpack__", &device_array::dlpack, nb::sig("def __dlpack__(self, **options: typing.Any) -> typing.Any"))
+      .def(
+          "__dlpack_device__", [](const device_array& a) { return nb::make_tuple(a.at.type, a.at.number); },
+          nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))
+      .def("__repr__", &device_array::repr);
 
   nb::class_<load_report>(m, "LoadReport", "What a load did.")
       .def_prop_ro(
@@ -871,11 +1053,14 @@ NB_MODULE(_gradus, m)
 
 Arrays are viewed, never copied, and kept alive while they are bound. They may be NumPy's, or anything else on the CPU
 that DLPack can view, such as PyTorch's; all of one dtype: float32, float64, bfloat16 or float16. 16-bit parameters have
-master weights in float32, the state "master".
+master weights in float32, the state "master". A package that was built with CUDA (gradus.has_cuda) also takes arrays of
+one CUDA device, by DLPack or __cuda_array_interface__. Their steps are enqueued on a stream.
 
 recipe   one of gradus.recipes()
 threads  runs steps of more than 262144 parameters on this many threads; 0: as many as the machine has. The results have
-         the same bits
+         the same bits. Without effect on a device
+stream   the CUDA stream that steps are enqueued on: its address, or a stream of PyTorch or CuPy, which has to live as
+         long; None: the default stream
 numbers  hyperparameters that replace the recipe's defaults
 
 Every method checks its arguments, and raises ValueError (TypeError for an object of another kind) with a sentence that
@@ -883,14 +1068,23 @@ names the argument, its value and what was expected; the optimizer is then as be
 thread's raises RuntimeError. Pickling goes by way of a checkpoint; the arrays are pickled with it.)")
       .def(
           "__init__",
-          [](optimizer* place, const std::string& recipe, unsigned threads, const nb::kwargs& given) {
-            new (place) optimizer(recipe, threads, numbers_of(given));
-          },
-          "recipe"_a, nb::kw_only(), "threads"_a = 1, "numbers"_a,
-          nb::sig("def __init__(self, recipe: str, *, threads: int = 1, **numbers: float) -> None"))
+          [](optimizer* place, const std::string& recipe, unsigned threads, nb::handle stream,
+             const nb::kwargs& given) { new (place) optimizer(recipe, threads, stream_of(stream), numbers_of(given)); },
+          "recipe"_a, nb::kw_only(), "threads"_a = 1, "stream"_a = nb::none(), "numbers"_a,
+          nb::sig(
+              "def __init__(self, recipe: str, *, threads: int = 1, stream: typing.Any = None, **numbers: float) -> "
+              "None"))
       .def_prop_ro("recipe", &optimizer::recipe, "The name of the recipe.")
       .def_prop_ro("dtype", &optimizer::dtype,
                    "\"float32\", \"float64\", \"bfloat16\" or \"float16\", the first array's; None before that.")
+      .def_prop_ro("device", &optimizer::device, "\"cpu\", or such as \"cuda:0\"; None before the first array.")
+      .def_prop_rw(
+          "stream", &optimizer::stream, [](optimizer& o, nb::handle stream) { o.set_stream(stream_of(stream)); },
+          nb::for_getter(nb::sig("def stream(self) -> int")),
+          nb::for_setter(nb::sig("def stream(self, stream: typing.Any, /) -> None")),
+          R"(The address of the CUDA stream that steps are enqueued on.
+
+Another stream is used from the next call on, and does not wait for what was enqueued on the one before.)")
       .def_prop_rw("threads", &optimizer::threads, &optimizer::set_threads, "The number of threads.")
       .def_prop_ro("parameter_count", &optimizer::parameter_count, "The number of parameters in all tensors.")
       .def_prop_ro("state_bytes", &optimizer::state_bytes, "The bytes of state of all tensors.")
@@ -914,11 +1108,13 @@ thread's raises RuntimeError. Pickling goes by way of a checkpoint; the arrays a
           R"(Changes hyperparameters of a group from the next step on; those that are not named stay.
 
 A momentum of 0 keeps no buffers; while arrays from state() live, lowering it to 0 raises BufferError.)")
-      .def("add", &optimizer::add, "name"_a, "parameters"_a.none(), "gradients"_a = nb::none(), nb::kw_only(),
-           "group"_a = 0,
-           nb::sig("def add(self, name: str, parameters: gradus.SupportsDLPack, gradients: "
-                   "gradus.SupportsDLPack | None = None, *, group: int = 0) -> None"),
-           R"(Adds a tensor.
+      .def(
+          "add", &optimizer::add, "name"_a, "parameters"_a.none(), "gradients"_a = nb::none(), nb::kw_only(),
+          "group"_a = 0,
+          nb::sig("def add(self, name: str, parameters: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface, "
+                  "gradients: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface | None = None, *, group: int = "
+                  "0) -> None"),
+          R"(Adds a tensor.
 
 name        unlike all other tensors', for checkpoints and state()
 parameters  of any shape, contiguous and writable; steps change it
@@ -929,8 +1125,8 @@ group       0, or a number from add_group
 Raises TypeError for what is no array, and ValueError for one that is read-only, not contiguous, on another device, or of
 another dtype or shape.)")
       .def("rebind", &optimizer::rebind, "name"_a, "parameters"_a.none(), "gradients"_a = nb::none(),
-           nb::sig("def rebind(self, name: str, parameters: gradus.SupportsDLPack, gradients: "
-                   "gradus.SupportsDLPack | None = None) -> None"),
+           nb::sig("def rebind(self, name: str, parameters: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface, "
+                   "gradients: gradus.SupportsDLPack | gradus.SupportsCudaArrayInterface | None = None) -> None"),
            R"(Points a tensor at other arrays of the same shape and dtype; its state stays.
 
 gradients  None: the tensor is frozen until it is rebound with gradients)")
@@ -950,29 +1146,25 @@ Raises ValueError for a recipe that averages no weights.)")
       .def(
           "state",
           [](nb::handle self, const std::string& name) { return nb::cast<optimizer&>(self).state(self, name); },
-          "name"_a, nb::sig("def state(self, name: str) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
-          R"(A tensor's state by slots, such as "exp_avg": NumPy arrays of the parameters' shape that view it.
+          "name"_a, nb::sig("def state(self, name: str) -> dict[str, typing.Any]"),
+          R"(A tensor's state by slots, such as "exp_avg": arrays of the parameters' shape that view it.
 
-They are float64 for float64, and otherwise float32. Writes through them change the state.)")
+They are NumPy's, and gradus.DeviceArray on a device; float64 for float64, and otherwise float32. Writes through them
+change the state.)")
       .def(
           "step",
           [](optimizer& o, double lr_scale, std::optional<double> lr, double decay_scale, double grad_scale,
              std::optional<double> max_grad_norm, std::optional<double> grad_norm_sq, bool skip_nonfinite,
              bool flush_denormals, bool maximize) {
-            return o.step({.lr_scale = lr_scale,
-                           .lr = lr,
-                           .decay_scale = decay_scale,
-                           .grad_scale = grad_scale,
-                           .max_grad_norm = max_grad_norm,
-                           .grad_norm_sq = grad_norm_sq,
-                           .skip_nonfinite = skip_nonfinite,
-                           .flush_denormals = flush_denormals,
-                           .maximize = maximize});
+            return o.step(step_options_of(lr_scale, lr, decay_scale, grad_scale, max_grad_norm, grad_norm_sq,
+                                          skip_nonfinite, flush_denormals, maximize));
           },
           nb::kw_only(), "lr_scale"_a = 1.0, "lr"_a = nb::none(), "decay_scale"_a = 1.0, "grad_scale"_a = 1.0,
           "max_grad_norm"_a = nb::none(), "grad_norm_sq"_a = nb::none(), "skip_nonfinite"_a = false,
           "flush_denormals"_a = false, "maximize"_a = false,
           R"(Takes one step with all tensors that are not frozen. Other Python threads run meanwhile.
+
+On a device the step is enqueued on the stream, and its report is pending.
 
 lr_scale         >= 0; a schedule's factor on the learning rate
 lr               >= 0; a learning rate in place of every group's; lr_scale must then be 1
@@ -985,28 +1177,44 @@ flush_denormals  treats denormal numbers as zeros
 maximize         ascends
 
 Raises ValueError for a number out of range.)")
+      .def("report", &optimizer::report, "The last step's report. Waits for a device.")
+      .def(
+          "set_options",
+          [](optimizer& o, double lr_scale, std::optional<double> lr, double decay_scale, double grad_scale,
+             std::optional<double> max_grad_norm, std::optional<double> grad_norm_sq, bool skip_nonfinite,
+             bool flush_denormals, bool maximize) {
+            o.set_options(step_options_of(lr_scale, lr, decay_scale, grad_scale, max_grad_norm, grad_norm_sq,
+                                          skip_nonfinite, flush_denormals, maximize));
+          },
+          nb::kw_only(), "lr_scale"_a = 1.0, "lr"_a = nb::none(), "decay_scale"_a = 1.0, "grad_scale"_a = 1.0,
+          "max_grad_norm"_a = nb::none(), "grad_norm_sq"_a = nb::none(), "skip_nonfinite"_a = false,
+          "flush_denormals"_a = false, "maximize"_a = false,
+          R"(Sets the options of later replays of a CUDA graph of step, in the order of the stream.
+
+The options are those of step. Raises ValueError for an optimizer on the CPU.)")
       .def(
           "_step_parameters",
           [](optimizer& o, const nb::list& groups, const nb::callable& same_form, double grad_scale,
-             std::optional<double> max_grad_norm, bool skip_nonfinite, bool maximize, bool steps) {
+             std::optional<double> max_grad_norm, bool skip_nonfinite, bool maximize, bool steps, bool captures) {
             return o.step_parameters(groups, same_form,
                                      {.grad_scale = grad_scale,
                                       .max_grad_norm = max_grad_norm,
                                       .skip_nonfinite = skip_nonfinite,
                                       .maximize = maximize},
-                                     steps);
+                                     steps, captures);
           },
           nb::sig(
               "def _step_parameters(self, groups: list[list[typing.Any]], same_form: typing.Any, grad_scale: float, "
-              "max_grad_norm: float | None, skip_nonfinite: bool, maximize: bool, steps: bool) -> StepReport | "
+              "max_grad_norm: float | None, skip_nonfinite: bool, maximize: bool, steps: bool, captures: bool) -> "
+              "StepReport | "
               "list[tuple[typing.Any, int]] | None"),
           "groups"_a, "same_form"_a, "grad_scale"_a, "max_grad_norm"_a.none(), "skip_nonfinite"_a, "maximize"_a,
-          "steps"_a)
+          "steps"_a, "captures"_a)
       .def("_add_parameter", &optimizer::add_parameter, "name"_a, "parameter"_a, "group"_a,
            nb::sig("def _add_parameter(self, name: str, parameter: typing.Any, group: int) -> None"))
       .def(
           "_slots", [](nb::handle self) { return nb::cast<optimizer&>(self).states(self); },
-          nb::sig("def _slots(self) -> dict[str, dict[str, numpy.typing.NDArray[typing.Any]]]"))
+          nb::sig("def _slots(self) -> dict[str, dict[str, typing.Any]]"))
       .def("_numbers", &optimizer::numbers, nb::sig("def _numbers(self) -> dict[str, dict[str, float]]"))
       .def("_set_numbers", &optimizer::set_numbers, "numbers"_a,
            nb::sig("def _set_numbers(self, numbers: dict[str, dict[str, float]]) -> None"))

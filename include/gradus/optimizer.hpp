@@ -451,6 +451,7 @@ class optimizer
   // ── state ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /// A view of one slot of a tensor, such as state("layer1.weight", "exp_avg"); on a device, a span of device memory.
+  /// Float master weights beside float moments are the slot "master".
   /// After writing to a second moment, call `recompute_second_moment_sum`.
   /// \throws std::invalid_argument for an unknown tensor or slot, or a slot that the tensor does not have
   std::span<state_type> state(std::string_view name, std::string_view slot_name)

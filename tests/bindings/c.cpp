@@ -31,46 +31,23 @@ using namespace bindings;
 TEST_CASE_TEMPLATE("gradus_step: every recipe has the bits of C++, in groups, clipped, with threads", T, float, double,
                    gradus::bfloat16, gradus::float16)
 {
-  // One reference optimizer of the same type in C++, and libgradus with one thread and with three.
+  // libgradus with one thread and with three.
   for (std::size_t r = 0; r < gradus_recipe_count(); ++r) {
     const char* const recipe = gradus_recipe_name(r);
     CAPTURE(std::string(recipe));
-    auto w = numbers<T>(5000, 1), g = numbers<T>(5000, 2);
-    auto w1 = w, w3 = w;
-    gradus::any_optimizer<typename precision_for<T>::type, gradus::backend::dispatch> opt(recipe, {{"lr", 0.01}});
-    owned one(recipe, {{"lr", 0.01}}, dtype_of<T>), three(recipe, {{"lr", 0.01}}, dtype_of<T>);
+    two_tensors<T, gradus::any_optimizer<typename precision_for<T>::type, gradus::backend::dispatch>> model(recipe);
+    auto w1 = model.w, w3 = model.w;
+    owned one(recipe, {{"lr", model.lr}}, dtype_of<T>), three(recipe, {{"lr", model.lr}}, dtype_of<T>);
     CHECK(gradus_set_threads(three, 3) == GRADUS_OK);
-    const auto group = opt.add_group({{"lr", 0.02}});
-    opt.add_spans("a", std::span(w).first(4097), std::span<const T>(g).first(4097));
-    opt.add_spans("b", std::span(w).subspan(4097), std::span<const T>(g).subspan(4097), group);
-    for (const auto& [self, weights] : {std::pair(one.self, w1.data()), std::pair(three.self, w3.data())}) {
-      const gradus_number lr = {"lr", 0.02};
-      std::size_t second = 0, tensor = 7;
-      CHECK(gradus_add_group(self, &lr, 1, &second) == GRADUS_OK);
-      CHECK(second == 1);
-      CHECK(gradus_add(self, "a", weights, g.data(), 4097, 0, nullptr) == GRADUS_OK);
-      CHECK(gradus_add(self, "b", weights + 4097, g.data() + 4097, 903, second, &tensor) == GRADUS_OK);
-      CHECK(tensor == 1);
-      CHECK(gradus_parameter_count(self) == 5000);
-      CHECK(gradus_state_bytes(self) == opt.state_bytes());
-    }
-    for (int t = 0; t < 5; ++t) {
-      const auto expected = opt.step({.lr_scale = 0.5, .decay_scale = 2, .max_grad_norm = 1.0, .maximize = t == 3});
-      gradus_step_options o = gradus_default_step_options();
-      o.lr_scale = 0.5;
-      o.decay_scale = 2;
-      o.max_grad_norm = 1;
-      o.maximize = t == 3;
-      gradus_step_report report{};
-      report.size = sizeof report;
-      CHECK(gradus_step(one, &o, &report) == GRADUS_OK);
-      CHECK(gradus_step(three, &o, nullptr) == GRADUS_OK);
-      CHECK(report.applied == 1);
-      CHECK(report.grad_norm == expected.grad_norm.value());
-      CHECK(std::isnan(report.mean_square) == !expected.mean_square.has_value());
-    }
-    CHECK(std::memcmp(w.data(), w1.data(), sizeof(T) * w.size()) == 0);
-    CHECK(std::memcmp(w.data(), w3.data(), sizeof(T) * w.size()) == 0);
+    model.add_to(one, w1.data(), model.g.data());
+    model.add_to(three, w3.data(), model.g.data());
+    for (int t = 0; t < 5; ++t)
+      model.step(t, [&](const gradus_step_options& o, gradus_step_report& report) {
+        CHECK(gradus_step(one, &o, &report) == GRADUS_OK);
+        CHECK(gradus_step(three, &o, nullptr) == GRADUS_OK);
+      });
+    CHECK(std::memcmp(model.w.data(), w1.data(), sizeof(T) * w1.size()) == 0);
+    CHECK(std::memcmp(model.w.data(), w3.data(), sizeof(T) * w3.size()) == 0);
   }
 }
 
@@ -294,6 +271,27 @@ TEST_CASE("gradus.h: null pointers, unknown names and wrong numbers are refused 
   CHECK(gradus_step(opt, &o, &report) == GRADUS_OK);
   CHECK(report.applied == 0);
   CHECK(w == std::vector<float>(10));
+}
+
+TEST_CASE("gradus_state: master weights of 16-bit parameters")
+{
+  const auto start = numbers<gradus::bfloat16>(10, 1), g = numbers<gradus::bfloat16>(10, 2);
+  auto w = start;
+  owned opt("sgd", {{"lr", 0x1p-20}}, GRADUS_BFLOAT16);
+  CHECK(gradus_add(opt, "w", w.data(), g.data(), 10, 0, nullptr) == GRADUS_OK);
+  CHECK(gradus_step(opt, nullptr, nullptr) == GRADUS_OK);
+  void* values = nullptr;
+  std::size_t n = 0;
+  gradus_dtype dtype = GRADUS_FLOAT64;
+  CHECK(gradus_state(opt, "w", "master", &values, &n, &dtype) == GRADUS_OK);
+  CHECK((n == 10 && dtype == GRADUS_FLOAT32));
+  for (std::size_t i = 0; i < n; ++i)
+    CHECK(static_cast<const float*>(values)[i] == float(start[i]) - 0x1p-20f * float(g[i]));
+  check_refused(gradus_state(opt, "w", "exp_avg", &values, &n, &dtype), "expected \"master\"");
+  owned in_float("sgd");
+  std::vector<float> x(10);
+  CHECK(gradus_add(in_float, "w", x.data(), x.data(), 0, 0, nullptr) == GRADUS_OK);
+  check_refused(gradus_state(in_float, "w", "master", &values, &n, &dtype), "expected none");
 }
 
 TEST_CASE("gradus_step_options: of a later version are accepted if what is unknown is 0, and refused otherwise")

@@ -155,6 +155,7 @@ TEST_CASE("gradus_create: the library has the host's optimizers, too")
   CHECK(gradus_step(opt, nullptr, nullptr) == GRADUS_OK);
   CHECK((w[0] < 1 && w[1] > 1.999f));
   check_refused(gradus_set_options(opt, nullptr), "the optimizer is on the host");
+  check_refused(gradus_set_stream(opt, nullptr), "the optimizer is on the host");
 }
 
 TEST_CASE_TEMPLATE("gradus_step on a device: recipes of each kind agree with C++, in groups, clipped", T, float, double,
@@ -164,45 +165,25 @@ TEST_CASE_TEMPLATE("gradus_step on a device: recipes of each kind agree with C++
   for (const std::string& name : subset) {
     CAPTURE(name);
     const char* const recipe = name.c_str();
-    auto w = numbers<T>(5000, 1), g = numbers<T>(5000, 2);
-    device_array<T> weights(w), gradients(g);
-    gradus::any_optimizer<typename precision_for<T>::type, reference_backend, recipes> expected(recipe, {{"lr", 0.01}},
-                                                                                                reference());
-    const owned opt(recipe, {{"lr", 0.01}}, dtype_of<T>, create_cuda);
+    two_tensors<T, gradus::any_optimizer<typename precision_for<T>::type, reference_backend, recipes>> model(
+        recipe, reference());
+    device_array<T> weights(model.w), gradients(model.g);
+    const owned opt(recipe, {{"lr", model.lr}}, dtype_of<T>, create_cuda);
     CHECK(std::string(gradus_recipe(opt)) == recipe);
     CHECK(gradus_set_threads(opt, 3) == GRADUS_OK);
-    const auto group = expected.add_group({{"lr", 0.02}});
-    expected.add_spans("a", std::span(w).first(4097), std::span<const T>(g).first(4097));
-    expected.add_spans("b", std::span(w).subspan(4097), std::span<const T>(g).subspan(4097), group);
-    const gradus_number lr = {"lr", 0.02};
-    std::size_t second = 0, tensor = 0;
-    CHECK(gradus_add_group(opt, &lr, 1, &second) == GRADUS_OK);
-    CHECK(gradus_add(opt, "a", weights.data(), gradients.data(), 4097, 0, nullptr) == GRADUS_OK);
-    CHECK(gradus_add(opt, "b", weights.data() + 4097, gradients.data() + 4097, 903, second, &tensor) == GRADUS_OK);
-    CHECK(gradus_parameter_count(opt) == 5000);
-    CHECK(gradus_state_bytes(opt) == expected.state_bytes());
-    for (int t = 0; t < 5; ++t) {
-      const auto told = expected.step({.lr_scale = 0.5, .decay_scale = 2, .max_grad_norm = 1.0, .maximize = t == 3});
-      gradus_step_options o = gradus_default_step_options();
-      o.lr_scale = 0.5;
-      o.decay_scale = 2;
-      o.max_grad_norm = 1;
-      o.maximize = t == 3;
-      gradus_step_report report{};
-      report.size = sizeof report;
-      if (t % 2)
-        CHECK(gradus_step(opt, &o, &report) == GRADUS_OK);
-      else {
-        CHECK(gradus_step(opt, &o, nullptr) == GRADUS_OK);
-        CHECK(gradus_report(opt, &report) == GRADUS_OK);
-      }
-      CHECK(report.applied == 1);
-      CHECK(report.grad_norm == told.grad_norm.value());
-      CHECK(std::isnan(report.mean_square) == !told.mean_square.has_value());
-    }
-    CHECK(agree(weights.read(), w));
+    model.add_to(opt, weights.data(), gradients.data());
+    for (int t = 0; t < 5; ++t)
+      model.step(t, [&](const gradus_step_options& o, gradus_step_report& report) {
+        if (t % 2)
+          CHECK(gradus_step(opt, &o, &report) == GRADUS_OK);
+        else {
+          CHECK(gradus_step(opt, &o, nullptr) == GRADUS_OK);
+          CHECK(gradus_report(opt, &report) == GRADUS_OK);
+        }
+      });
+    CHECK(agree(weights.read(), model.w));
     std::uint64_t steps = 0;
-    CHECK(gradus_step_count(opt, tensor, &steps) == GRADUS_OK);
+    CHECK(gradus_step_count(opt, 1, &steps) == GRADUS_OK);
     CHECK(steps == 5);
   }
 }
@@ -321,6 +302,37 @@ TEST_CASE_TEMPLATE("a device's checkpoint: goes on bit-identically, and to the h
   CHECK(same_bits(again.read(), w.read()));
   CHECK_FALSE(same_bits(again.read(), on_host));
   CHECK(saved(resumed) == saved(opt));
+}
+
+TEST_CASE("gradus_set_stream: steps continue on another stream")
+{
+  NEEDS_A_DEVICE;
+  struct CUstream_st* other = nullptr;
+#if defined(GRADUS_TEST_CUDA)
+  REQUIRE(cudaStreamCreate(&other) == cudaSuccess);
+#endif
+  const auto start = numbers<float>(100, 1), g = numbers<float>(100, 2);
+  device_array<float> w(start), twin(start), dw(g);
+  {
+    const owned opt("adamw", {}, GRADUS_FLOAT32, create_cuda), same("adamw", {}, GRADUS_FLOAT32, create_cuda);
+    CHECK(gradus_add(opt, "w", w.data(), dw.data(), 100, 0, nullptr) == GRADUS_OK);
+    CHECK(gradus_add(same, "w", twin.data(), dw.data(), 100, 0, nullptr) == GRADUS_OK);
+    for (int t = 0; t < 4; ++t) {
+      CHECK(gradus_set_stream(opt, t % 2 ? other : nullptr) == GRADUS_OK);
+      gradus_step_report report{};
+      report.size = sizeof report;
+      CHECK(gradus_step(opt, nullptr, &report) == GRADUS_OK);  // waits, so that the streams are ordered
+      CHECK(gradus_step(same, nullptr, nullptr) == GRADUS_OK);
+    }
+    std::uint64_t steps = 0;
+    CHECK(gradus_step_count(same, 0, &steps) == GRADUS_OK);
+    CHECK(same_bits(w.read(), twin.read()));
+    CHECK(gradus_set_stream(opt, nullptr) == GRADUS_OK);
+  }
+#if defined(GRADUS_TEST_CUDA)
+  cudaStreamDestroy(other);
+#endif
+  check_refused(gradus_set_stream(nullptr, nullptr), "optimizer is null");
 }
 
 #if defined(GRADUS_TEST_CUDA)

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -75,6 +76,58 @@ std::vector<T> numbers(std::size_t n, int seed)
     x[i] = T(float((i * 2654435761u + unsigned(seed) * 40503u) % 2048) / 1024 - 1);
   return x;
 }
+
+// 5000 weights as two tensors, the second in a group with twice the lr: in C++, the reference, and in C.
+// \tparam Any  an any_optimizer
+template <class T, class Any>
+class two_tensors {
+ public:
+  static constexpr std::size_t first = 4097, second = 903;
+  static constexpr double lr = 0.01;
+  std::vector<T> w = numbers<T>(first + second, 1);
+  const std::vector<T> g = numbers<T>(first + second, 2);
+
+  template <class... Backend>
+  explicit two_tensors(const char* recipe, Backend... on) : expected_(recipe, {{"lr", lr}}, on...)
+  {
+    const auto group = expected_.add_group({{"lr", 2 * lr}});
+    expected_.add_spans("a", std::span(w).first(first), std::span(g).first(first));
+    expected_.add_spans("b", std::span(w).subspan(first), std::span(g).subspan(first), group);
+  }
+  // Adds weights and gradients that are equal to w and g to an optimizer in C, whose lr is lr.
+  void add_to(gradus_optimizer* opt, T* weights, const T* gradients) const
+  {
+    const gradus_number twice = {"lr", 2 * lr};
+    std::size_t group = 0, tensor = 7;
+    CHECK(gradus_add_group(opt, &twice, 1, &group) == GRADUS_OK);
+    CHECK(group == 1);
+    CHECK(gradus_add(opt, "a", weights, gradients, first, 0, nullptr) == GRADUS_OK);
+    CHECK(gradus_add(opt, "b", weights + first, gradients + first, second, group, &tensor) == GRADUS_OK);
+    CHECK(tensor == 1);
+    CHECK(gradus_parameter_count(opt) == first + second);
+    CHECK(gradus_state_bytes(opt) == expected_.state_bytes());
+  }
+  // Takes step t, clipped, in C++, and by take(options, report) in C, and compares the reports.
+  template <class Take>
+  void step(int t, const Take& take)
+  {
+    const auto expected = expected_.step({.lr_scale = 0.5, .decay_scale = 2, .max_grad_norm = 1.0, .maximize = t == 3});
+    gradus_step_options o = gradus_default_step_options();
+    o.lr_scale = 0.5;
+    o.decay_scale = 2;
+    o.max_grad_norm = 1;
+    o.maximize = t == 3;
+    gradus_step_report report{};
+    report.size = sizeof report;
+    take(o, report);
+    CHECK(report.applied == 1);
+    CHECK(report.grad_norm == expected.grad_norm.value());
+    CHECK(std::isnan(report.mean_square) == !expected.mean_square.has_value());
+  }
+
+ private:
+  Any expected_;
+};
 
 // Numbers in the memory that an optimizer works on.
 template <class T>

@@ -172,7 +172,7 @@ GRADUS_API size_t gradus_parameter_count(const gradus_optimizer*);
 /** The bytes of state of all tensors; 0 for NULL. */
 GRADUS_API size_t gradus_state_bytes(const gradus_optimizer*);
 
-/** One slot of a tensor's state, to be read or changed until the tensor is removed, such as "exp_avg" of "w".
+/** One slot of a tensor's state, to be read or changed until the tensor is removed, such as "exp_avg" of "w", or "master".
  * \param values  receives the address of the first number
  * \param n       receives how many there are
  * \param dtype   receives their type; may be NULL */

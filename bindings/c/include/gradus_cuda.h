@@ -40,6 +40,10 @@ struct CUstream_st;
  * The rest as for gradus_create. GRADUS_DEVICE if there is no device. */
 GRADUS_API gradus_status gradus_create_cuda(const char* recipe, const gradus_number* numbers, size_t count,
                                             gradus_dtype dtype, struct CUstream_st* stream, gradus_optimizer** out);
+/** Lets later steps and calls use another stream of the same device. The caller orders the streams: what was enqueued on
+ * the old one may still be running. A graph that was captured keeps the stream that it is launched on.
+ * \param stream  as for gradus_create_cuda. Refused for an optimizer on the host */
+GRADUS_API gradus_status gradus_set_stream(gradus_optimizer*, struct CUstream_st* stream);
 /** Sets the options of later replays of a captured graph of gradus_step, in the order of the stream. A graph has the
  * kernels for the options that it was captured with. Capture after a step that was not captured, without a report; and
  * again after adding, removing or rebinding tensors, or changing hyperparameters.

@@ -3,7 +3,7 @@
     from gradus.torch import AdamW
     optimizer = AdamW(model.parameters(), lr=1e-3, max_grad_norm=1.0)
 
-They are torch.optim.Optimizers on the CPU: parameter groups, schedulers, hooks, closures, GradScaler and state_dict work
+They are torch.optim.Optimizers on the CPU, and on CUDA if the package was built with it (gradus.has_cuda): parameter groups, schedulers, hooks, closures, GradScaler and state_dict work
 as PyTorch's, and a state_dict goes to PyTorch's own class and back where it has the optimizer. Arguments have PyTorch's
 names, order and defaults, and three more:
 
@@ -12,7 +12,7 @@ skip_nonfinite  skips a step with a gradient that is infinite or NaN
 threads         for steps of large models; None: torch.get_num_threads()
 
 `foreach`, `fused` and `capturable` are accepted and change nothing; `differentiable` is refused. Steps are in place and
-leave the gradients as they are. 16-bit parameters have master weights in float32 and moments in float32.
+leave the gradients as they are. On CUDA they are enqueued on the current stream. 16-bit parameters have master weights in float32 and moments in float32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 
+from . import DeviceArray, StepReport, has_cuda, recipes
 from . import Optimizer as _Native
-from . import StepReport, recipes
 
 # What the classes are called; others in CapWords.
 _NAMES = {"sgd": "SGD", "sgds": "SGDS", "adamw": "AdamW", "adams": "AdamS", "amsgrad": "AMSGrad", "adabound": "AdaBound",
@@ -58,7 +59,7 @@ def _same_form(parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     if (gradient.layout is not torch.strided or gradient.shape != parameter.shape or gradient.dtype != parameter.dtype
             or gradient.device != parameter.device):
         raise ValueError(f"gradus: a gradient is {gradient.layout} of {gradient.dtype} and shape {tuple(gradient.shape)} on {gradient.device}; expected "
-                         f"a dense one of {parameter.dtype} and shape {tuple(parameter.shape)} on the CPU, as its parameter")
+                         f"a dense one of {parameter.dtype} and shape {tuple(parameter.shape)} on {parameter.device}, as its parameter")
     return torch.empty_like(parameter, requires_grad=False).copy_(gradient.detach())
 
 
@@ -68,17 +69,39 @@ def _number(key: str, x: Any) -> float:
     return float(x)
 
 
+_Place = tuple[torch.dtype, torch.device]  # a native has the parameters of one
+
+
+def _place_of(p: torch.Tensor) -> _Place:
+    return p.dtype, p.device
+
+
+def _current_stream(device: torch.device) -> int:
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+def _is_captured() -> bool:
+    """Whether steps are being captured for a graph."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _tensor_of(slot: Any) -> torch.Tensor:
+    """A view of a slot of state."""
+    view: torch.Tensor = torch.utils.dlpack.from_dlpack(slot) if isinstance(slot, DeviceArray) else torch.from_numpy(slot)
+    return view
+
+
 def _check_parameter(p: torch.Tensor) -> None:
-    if p.device.type != "cpu":
-        raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} is on {p.device}; expected the CPU, because this package has no "
-                         "libgradus_cuda")
+    if p.device.type != "cpu" and not (has_cuda and p.device.type == "cuda"):
+        expected = "the CPU or CUDA" if has_cuda else "the CPU" + (", because this package was built without CUDA" if p.device.type == "cuda" else "")
+        raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} is on {p.device}; expected {expected}")
     if p.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16) or p.layout is not torch.strided:
         raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} is {p.layout} of {p.dtype}; expected a dense one of float32, float64, "
                          "bfloat16 or float16")
 
 
 class RecipeOptimizer(torch.optim.Optimizer):
-    """What the classes have in common. `report` is the last step's report, None before the first."""
+    """What the classes have in common."""
 
     _recipe: str
     _fields: dict[str, tuple[str, int | None]]  # gradus's hyperparameter -> the entry of a group, and the place in it
@@ -94,12 +117,14 @@ class RecipeOptimizer(torch.optim.Optimizer):
         self.max_grad_norm: float | None = options["max_grad_norm"]
         self.skip_nonfinite: bool = options["skip_nonfinite"]
         self.threads: int | None = options["threads"]
-        self.report: StepReport | None = None
+        self._report: StepReport | None = None
         self._forget()
 
     def _forget(self) -> None:
         """Drops all state."""
-        self._natives: dict[torch.dtype, _Native] = {}
+        self._natives: dict[_Place, _Native] = {}
+        self._on_cuda: list[tuple[torch.device, _Native]] = []  # those of them whose steps are enqueued
+        self._was_captured = False
         self._known: dict[torch.Tensor, tuple[_Native, str]] = {}
         self._seen: list[Any] = []  # what the natives know of the groups
         self._has_tensors = False
@@ -172,25 +197,37 @@ class RecipeOptimizer(torch.optim.Optimizer):
     def _adopt(self, p: torch.Tensor, group: int) -> None:
         """Makes state for a parameter."""
         _check_parameter(p)
-        if p in self._known and self._known[p][0] is self._natives.get(p.dtype):
+        place = _place_of(p)
+        if p in self._known and self._known[p][0] is self._natives.get(place):
             raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} occurs twice in the groups; expected each parameter once")
         if p in self._known:
-            raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} has become {p.dtype}; expected the dtype of its first step")
-        native = self._natives.get(p.dtype)
+            raise ValueError(f"gradus: a parameter of shape {tuple(p.shape)} has become {p.dtype} on {p.device}; expected the dtype and device of its first step")
+        native = self._natives.get(place)
         if native is None:
             recipe = self._native_recipe(self.param_groups[0])
             if self._natives and (self.max_grad_norm is not None or self.skip_nonfinite or _decays_by_mean_square(recipe)):
-                raise ValueError(f"gradus: a parameter is {p.dtype} and others are {next(iter(self._natives))}; expected one dtype, because max_grad_norm, "
-                                 "skip_nonfinite and a scheduled weight decay act on the whole model")
+                other = next(iter(self._natives))
+                raise ValueError(f"gradus: a parameter is {p.dtype} on {p.device} and others are {other[0]} on {other[1]}; expected one "
+                                 f"{'dtype' if p.dtype is not other[0] else 'device'}, because max_grad_norm, skip_nonfinite and a scheduled weight decay act "
+                                 "on the whole model")
             native = _Native(recipe, threads=torch.get_num_threads() if self.threads is None else self.threads,
-                             **self._numbers(self.param_groups[0]))
+                             stream=_current_stream(p.device) if p.device.type == "cuda" else None, **self._numbers(self.param_groups[0]))
             self._bring_groups_to(native)
-            self._natives[p.dtype] = native
+            self._natives[place] = native
+            if p.device.type == "cuda":
+                self._on_cuda.append((p.device, native))
         name = str(len(self._known))
         native._add_parameter(name, p, group)
         self._known[p] = (native, name)
 
     # ── steps
+
+    @property
+    def report(self) -> StepReport | None:
+        """The last step's report, None before the first. Waits for a device."""
+        if self._report is not None and self._on_cuda:
+            return list(self._natives.values())[-1].report()
+        return self._report
 
     def step(self, closure: Any = None) -> Any:
         """Takes a step with all parameters that have gradients.
@@ -208,38 +245,44 @@ class RecipeOptimizer(torch.optim.Optimizer):
         if self._has_tensors or [self._watched(g) for g in groups] != self._seen:
             self._bring_groups()
         options: _Options = (_same_form, 1.0 if grad_scale is None else 1 / float(grad_scale), self.max_grad_norm, self.skip_nonfinite, self._maximize)
+        captures = has_cuda and bool(self._on_cuda or not self._natives) and _is_captured()
+        self._was_captured = self._was_captured or captures
+        for device, native in self._on_cuda:
+            native.stream = _current_stream(device)
         result: StepReport | list[tuple[torch.Tensor, int]] | None
         while True:
             if len(self._natives) == 1:
                 (native,) = self._natives.values()
-                result = native._step_parameters([g["params"] for g in groups], *options, True)
+                result = native._step_parameters([g["params"] for g in groups], *options, True, captures)
             else:
-                result = self._step_several(options)
+                result = self._step_several(options, captures)
             if isinstance(result, StepReport):
-                self.report = result
+                self._report = result
                 break
             if not result:  # nothing has a gradient yet
                 break
+            if captures:
+                raise ValueError("gradus: a parameter has its first gradient while a graph is captured; expected a step before the capture, which makes its state")
             for p, group in result:
                 self._adopt(p, group)
         self._state_is_old = True
         return loss
 
-    def _step_several(self, options: _Options) -> StepReport | list[tuple[torch.Tensor, int]] | None:
-        """A step of none or several natives, which differ in dtype; or the parameters that are not known yet."""
+    def _step_several(self, options: _Options, captures: bool) -> StepReport | list[tuple[torch.Tensor, int]] | None:
+        """A step of none or several natives, which differ in dtype or device; or the parameters that are not known yet."""
         natives, groups = self._natives, self.param_groups
         if not natives:
             return [(p, k) for k, g in enumerate(groups) for p in g["params"] if p.grad is not None]
         parts = []
-        for i, (dtype, native) in enumerate(natives.items()):
-            parts.append((native, [[p for p in g["params"] if p.dtype is dtype or (i == 0 and p.dtype not in natives)] for g in groups]))
+        for i, (place, native) in enumerate(natives.items()):
+            parts.append((native, [[p for p in g["params"] if _place_of(p) == place or (i == 0 and _place_of(p) not in natives)] for g in groups]))
         unknown: list[tuple[torch.Tensor, int]] = []
         for native, parameters in parts:  # bound, so that a step of all or of none follows
-            found = native._step_parameters(parameters, *options, False)
+            found = native._step_parameters(parameters, *options, False, captures)
             unknown += found if isinstance(found, list) else []
         if unknown:
             return unknown
-        return [native._step_parameters(parameters, *options, True) for native, parameters in parts][-1]
+        return [native._step_parameters(parameters, *options, True, captures) for native, parameters in parts][-1]
 
     # ── state
 
@@ -249,7 +292,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
     @property
     def state(self) -> Any:
         """Of each parameter that has taken a step: its slots, which view gradus's state, and its numbers, which are copies."""
-        if self._state_is_old:
+        if self._state_is_old or self._was_captured:  # replays of a graph count steps, too
             self._state_is_old = False
             for native in self._natives.values():
                 slots = native._slots() if any(not self._state.get(p) for p in self._known) else {}
@@ -270,7 +313,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
         entry = self._state[p]
         if not entry:
             entry["step"] = None  # so that it comes first
-            entry.update({self._torch_key(key): torch.from_numpy(x) for key, x in slots.items()})
+            entry.update({self._torch_key(key): _tensor_of(x) for key, x in slots.items()})
         for key, x in numbers.items():
             entry[key] = torch.tensor(x, dtype=torch.float32 if key == "step" else torch.float64)
         if self._recipe == "sgd":  # which counts no steps in PyTorch
@@ -304,7 +347,7 @@ class RecipeOptimizer(torch.optim.Optimizer):
                         continue
                     if value.shape != p.shape:
                         raise ValueError(f"gradus: the state {self._torch_key(key)} has shape {tuple(value.shape)}; expected {tuple(p.shape)}, as its parameter")
-                    torch.from_numpy(view).copy_(value.detach())
+                    _tensor_of(view).copy_(value.detach())
                 given[name] = {key: float(entry[key]) for key in numbers[name] if entry.get(key) is not None}
                 if "step" not in given[name]:
                     if self._recipe != "sgd":

@@ -10,12 +10,15 @@ from gradus import StepReport
 __all__: list[str]
 
 class RecipeOptimizer(torch.optim.Optimizer):
-    """What the classes have in common. `report` is the last step's report, None before the first."""
+    """What the classes have in common."""
 
     max_grad_norm: float | None
     skip_nonfinite: bool
     threads: int | None
-    report: StepReport | None
+    @property
+    def report(self) -> StepReport | None:
+        """The last step's report, None before the first. Waits for a device."""
+
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload

@@ -44,7 +44,7 @@ void change_slots(typename Model::tensor& x, const typename Model::rule_type& fr
       x.state[k] = std::move(added[k]);
 }
 
-/// One slot's values.
+/// One slot's values; or the master weights, as "master", if they and the slots are floats.
 template <class Model>
 std::span<typename Model::state_type> slot_of(const typename Model::tensor& x, const typename Model::rule_type& rule,
                                               std::string_view slot_name)
@@ -56,6 +56,12 @@ std::span<typename Model::state_type> slot_of(const typename Model::tensor& x, c
     if (Model::slot_list[k].name == slot_name)
       return {x.state[k].view().values, x.size};
     names += (names.empty() ? "" : " or ") + quote(Model::slot_list[k].name);
+  }
+  if constexpr (std::is_same_v<typename Model::master_type, float> &&
+                std::is_same_v<typename Model::state_type, float>) {
+    if (slot_name == "master")
+      return {x.master.get(), x.size};
+    names += names.empty() ? "\"master\"" : " or \"master\"";
   }
   fail("slot of tensor " + quote(x.name) + " is " + quote(slot_name) + "; expected " +
        (names.empty() ? "none, because the tensor has no state" : names));

@@ -43,3 +43,9 @@ def test_example_with_jax() -> None:
         start, end = map(float, line.split()[2::2])
         assert end < start / 50
     assert float(difference.split()[-1]) < 1e-3  # in float32, and both learn
+
+
+def test_example_with_cupy() -> None:
+    """Which says what is missing here; without a GPU it cannot do more."""
+    done = subprocess.run([sys.executable, "-B", ROOT / "examples" / "python" / "cupy_line.py"], check=True, capture_output=True, text=True)
+    assert done.stdout == "cupy_line: left out, as gradus was built without CUDA\n"

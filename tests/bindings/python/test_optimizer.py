@@ -207,7 +207,8 @@ def test_step_options_and_report() -> None:
     assert report.applied and report.grad_norm == pytest.approx(1.5 * 8**0.5)
     assert w[0] == pytest.approx(1 - 1 / 8**0.5)
     assert report.mean_square is None and report.decay_factor is None and not report.decay_clamped
-    assert repr(report).startswith("StepReport(applied=True, grad_norm=4.24")
+    assert repr(report).startswith("StepReport(applied=True, grad_norm=4.24") and not report.pending
+    assert repr(opt.report()) == repr(report) and opt.device == "cpu" and opt.stream == 0
     g[3] = np.nan
     before = w.copy()
     assert not opt.step(skip_nonfinite=True).applied
@@ -365,6 +366,14 @@ def test_arrays_that_do_not_fit_are_refused_with_their_names() -> None:
         opt.add("x", Elsewhere(), ones(2))
     with refused('gradients of tensor "x" are on CUDA 1; expected an array on the CPU'):
         opt.add("x", ones(2), Elsewhere())
+
+    class Interface:
+        """An array that only Numba and the like know."""
+
+        __cuda_array_interface__: dict[str, Any] = {}
+
+    with refused('parameters of tensor "x" are on a CUDA device; expected an array on the CPU, because this package was built without CUDA'):
+        opt.add("x", Interface(), ones(2))
     for thing in ([1.0, 2.0], 3.0, "w", None, ones(2, dtype=">f4")):
         with refused('parameters of tensor "x" are of type ', TypeError):
             opt.add("x", thing, ones(2))  # type: ignore[arg-type]
@@ -396,6 +405,11 @@ def test_numbers_and_names_that_do_not_fit_are_refused() -> None:
         gradus.Optimizer("adamw", lr="x")  # type: ignore[arg-type]
     with refused("threads", ValueError):
         gradus.Optimizer("adamw", threads=5000)
+    assert not gradus.has_cuda
+    with refused("stream is 5; expected None, because this package was built without CUDA"):
+        gradus.Optimizer("adamw", stream=5)
+    with refused("the optimizer is on the host"):
+        gradus.Optimizer("adamw").set_options()
     opt, w, _ = optimizer()
     for options, part in (({"lr_scale": -1}, "lr_scale is -1"), ({"lr": np.inf}, "lr is inf"), ({"grad_scale": 0}, "grad_scale is 0"),
                           ({"max_grad_norm": np.nan}, "max_grad_norm is"), ({"grad_norm_sq": -1}, "grad_norm_sq is -1"),
