@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <gradus/any_optimizer/compiled.hpp>
 #include <gradus/any_optimizer/names.hpp>
 #include <gradus/optimizer.hpp>
 
@@ -76,12 +77,7 @@ class any_optimizer
   /// \throws std::invalid_argument for an unknown name, and for a value out of range
   explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = Backend())
   {
-    Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
-      if (name == recipe_name)
-        self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
-    });
-    if (!self_)
-      detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
+    make(recipe_name, hyperparameters, backend, {});
   }
   /// The same with a list: any_optimizer<float>("adamw", {{"lr", 1e-3}}).
   any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
@@ -444,6 +440,10 @@ class any_optimizer
     }
   };
 
+  /// Makes the model. All that compiles recipes is compiled with this function, which is not inline, so that a unit
+  /// that has gradus::compiled declared leaves it to that library.
+  void make(std::string_view recipe_name, numbers hyperparameters, Backend backend, detail::library_layout);
+
   base& model_of() const
   {
     if (!self_)
@@ -454,9 +454,35 @@ class any_optimizer
   base* self_ = nullptr;
 };
 
+template <class T, class Backend, class Recipes>
+void any_optimizer<T, Backend, Recipes>::make(std::string_view recipe_name, numbers hyperparameters, Backend backend,
+                                              detail::library_layout)
+{
+  Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    if (name == recipe_name)
+      self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
+  });
+  if (!self_)
+    detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
+}
+
 /// any_optimizer on the default backend, of some recipes.
 template <class T, class... Recipes>
 using any_optimizer_of = any_optimizer<T, default_backend, recipe_list<Recipes...>>;
+
+// What gradus::compiled has.
+#if defined(GRADUS_COMPILED_FLOAT)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, float)
+#endif
+#if defined(GRADUS_COMPILED_DOUBLE)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, double)
+#endif
+#if defined(GRADUS_COMPILED_BFLOAT16)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, detail::with_master<bfloat16>)
+#endif
+#if defined(GRADUS_COMPILED_FLOAT16)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, detail::with_master<float16>)
+#endif
 
 GRADUS_CLOSE_NAMESPACE
 
