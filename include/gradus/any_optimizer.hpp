@@ -55,10 +55,6 @@ std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
 template <class T, class Backend = default_backend, class Recipes = all_recipes>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend, Recipes>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
-  static_assert(detail::names_are_distinct<Recipes>(),
-                "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
-                "std::string_view name = \"mine\", and list each once.");
-
  public:
   using precision_type = precision_of<T>;                                          ///< the number types
   using value_type = typename precision_type::compute_type;                        ///< of the arithmetic
@@ -458,6 +454,9 @@ template <class T, class Backend, class Recipes>
 void any_optimizer<T, Backend, Recipes>::make(std::string_view recipe_name, numbers hyperparameters, Backend backend,
                                               detail::library_layout)
 {
+  static_assert(detail::names_are_distinct<Recipes>(),
+                "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
+                "std::string_view name = \"mine\", and list each once.");
   Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
     if (name == recipe_name)
       self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
