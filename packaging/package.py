@@ -183,7 +183,8 @@ class Packager:
         self.check(self.cmake(self.project(wanted), f"-DCMAKE_PREFIX_PATH={prefix}"))
         for refused in (f"{major}.{int(minor) + 1}", f"{int(major) + 1}.0"):
             try:
-                run("cmake", "-S", self.project(plain.replace(f"gradus {major}.{minor}", f"gradus {refused}")), "-B", self.folder / "refused", f"-DCMAKE_CXX_COMPILER={self.compiler}", f"-DCMAKE_PREFIX_PATH={prefix}")
+                run("cmake", "-S", self.project(plain.replace(f"gradus {major}.{minor}", f"gradus {refused}")), "-B", self.folder / "refused",
+                    f"-DCMAKE_CXX_COMPILER={self.compiler}", f"-DCMAKE_PREFIX_PATH={prefix}")
             except Failed as error:
                 if f'compatible with requested version "{refused}"' not in " ".join(str(error).split()):
                     raise
@@ -279,7 +280,8 @@ class Packager:
     def conan(self):
         """conan create packaging/conan"""
         conan = needs("conan", "none; PyPI has conan")
-        env = {"CONAN_HOME": str(self.folder / "conan"), "CXX": self.compiler, "CC": re.sub(r"(g|clang)\+\+", lambda m: "gcc" if m[1] == "g" else "clang", self.compiler)}
+        c_compiler = self.compiler.replace("clang++", "clang").replace("g++", "gcc")
+        env = {"CONAN_HOME": str(self.folder / "conan"), "CXX": self.compiler, "CC": c_compiler}
         run(conan, "profile", "detect", env=env)
         settings = ["-s", "compiler.cppstd=20"]
         recipe = SOURCE / "packaging/conan"
@@ -449,7 +451,10 @@ def main():
     unknown = set(arguments.names) - set(WAYS)
     if unknown:
         sys.exit(f"package.py: {', '.join(sorted(unknown))}; expected some of {', '.join(WAYS)}")
-    check_versions()
+    try:
+        check_versions()
+    except Failed as error:
+        sys.exit(f"package.py: {error}")
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     packager = Packager(work, arguments.compiler, arguments.debian)
