@@ -2,7 +2,7 @@
 
     python3 tools/single_header.py build/gradus.hpp
 
-It has all that needs no dependency (the optimizers and any_optimizer, checkpoints, threads, Muon), and the SIMD backend, which
+It has all that needs no dependency (the optimizers and any_optimizer, checkpoints, threads, Muon, presets), and the SIMD backend, which
 is used where xsimd is installed, as with the folders. The code is the headers', in the order in which they include each other.
 Two things are different: what they include of the standard library stands once at the top, and the macros of other libraries
 (macros_off.hpp) are set aside once for all of it.
@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 
-ROOTS = ["gradus.hpp", "checkpoint.hpp", "backend/parallel.hpp", "executor/thread_pool.hpp", "muon.hpp"]
+ROOTS = ["gradus.hpp", "checkpoint.hpp", "backend/parallel.hpp", "executor/thread_pool.hpp", "muon.hpp", "presets.hpp"]
 FOLDERS = ["include", "backends/simd/include"]
 INCLUDE = re.compile(r"#include <([^>]+)>$")
 
