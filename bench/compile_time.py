@@ -58,6 +58,8 @@ CASES = (
      "#include <gradus/gradus.hpp>\n" + ANY.replace("RECIPES", "any_optimizer_of<float, gradus::sgd, gradus::adamw>")),
     ("any_optimizer of all recipes, with xsimd", ["-march=native"],
      "#include <gradus/gradus.hpp>\n" + ANY.replace("RECIPES", "any_optimizer<float>")),
+    ("the same, with gradus::compiled", ["-march=native", "-DGRADUS_COMPILED_FLOAT"],
+     "#include <gradus/gradus.hpp>\n" + ANY.replace("RECIPES", "any_optimizer<float>")),
 )
 
 

@@ -1,12 +1,33 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/gradus)
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME development)
+endif()
+
+# Headers alone are the same for every architecture; libraries are not.
+set(architecture_dir ${CMAKE_INSTALL_DATADIR})
+if(GRADUS_DISPATCH OR GRADUS_COMPILED OR GRADUS_C OR GRADUS_C_CUDA)
+  set(architecture_dir ${CMAKE_INSTALL_LIBDIR})
+endif()
+set(config_dir ${architecture_dir}/cmake/gradus)
 set(generated ${CMAKE_CURRENT_BINARY_DIR}/cmake)
 
 install(DIRECTORY include/gradus backends/simd/include/gradus backends/dispatch/include/gradus backends/thrust/include/gradus
                   backends/mpi/include/gradus backends/nccl/include/gradus
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
+# Found from the file's own place, so that an installation can be moved.
+string(REGEX REPLACE "[^/]+" ".." up ${architecture_dir}/pkgconfig)
+set(pc_prefix "\${pcfiledir}/${up}")
+set(pc_includedir "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
+if(IS_ABSOLUTE ${architecture_dir} OR IS_ABSOLUTE ${CMAKE_INSTALL_INCLUDEDIR})
+  set(pc_prefix ${CMAKE_INSTALL_PREFIX})
+  set(pc_includedir ${CMAKE_INSTALL_FULL_INCLUDEDIR})
+endif()
+configure_file(cmake/gradus.pc.in ${generated}/gradus.pc @ONLY)
+install(FILES ${generated}/gradus.pc DESTINATION ${architecture_dir}/pkgconfig)
 
 install(TARGETS gradus EXPORT gradus)
 install(EXPORT gradus NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusTargets.cmake)
@@ -30,13 +51,18 @@ if(TARGET gradus_dispatch AND GRADUS_DISPATCH)
   install(TARGETS gradus_dispatch EXPORT gradus_dispatch DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT gradus_dispatch NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusDispatchTargets.cmake)
 endif()
+if(GRADUS_COMPILED)
+  install(TARGETS gradus_compiled EXPORT gradus_compiled DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT gradus_compiled NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusCompiledTargets.cmake)
+endif()
 if(TARGET gradus_c_shared AND GRADUS_C)
   install(TARGETS gradus_c_shared gradus_c_static EXPORT gradus_c
-    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT library NAMELINK_COMPONENT development
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT gradus_c NAMESPACE gradus:: DESTINATION ${config_dir} FILE gradusCTargets.cmake)
   install(FILES bindings/c/include/gradus.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-  configure_file(bindings/c/gradus.pc.in ${generated}/gradus.pc @ONLY)
-  install(FILES ${generated}/gradus.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+  configure_file(bindings/c/gradus_c.pc.in ${generated}/gradus_c.pc @ONLY)
+  install(FILES ${generated}/gradus_c.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 endif()
 if(TARGET gradus_c_cuda)
   install(TARGETS gradus_c_cuda EXPORT gradus_c_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -40,6 +40,7 @@ expect 0 clang-format format --help
 expect 0 clang-tidy tidy --help
 expect 0 build/site docs --help
 expect 0 --serve docs -h
+for word in single_header deb conan compiled; do expect 0 $word package --help; done
 expect 1 'docs --pictures takes nothing else' docs --serve --pictures
 for word in --full --model --ranks gpt2 resnet18 vit lstm small safetensors 'layer1.weight 768 3072'; do expect 0 "$word" bench --help; done
 expect 0 'Images a step' demo --epochs 3 --help
@@ -69,6 +70,7 @@ expect 2 '--all takes nothing else' test --all schedule
 expect 2 '"include"' format include
 expect 2 '"--fix"' tidy --fix
 expect 2 '"--server"' docs --server
+expect 2 '"single"' package single
 expect 2 '"--epoch"' demo --epoch 3
 expect 2 '"--epoch=3"' demo --lr -1 --epoch=3
 expect 2 '"tenth"' demo tenth

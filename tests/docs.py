@@ -11,6 +11,8 @@ A block in a page is
  - a fragment otherwise: declarations, or statements, which go into a function. What it needs and does not declare is in
    tests/docs/given*.hpp.
 
+A block of CMake is configured in a project with a program my_program, where gradus is a subfolder, installed, and an archive.
+
 An HTML comment on the line before a block, which readers do not see, may say <!-- continues --> (the block before it on the
 page) or <!-- compiled only -->. In a header, an example is what is indented by five spaces behind the `///` of the file's
 comment, at the top.
@@ -199,6 +201,32 @@ class Checker:
         if result.returncode:
             self.fault(f"{block.path}:{block.line}", f"does not compile as C:\n{result.stderr[:6000]}")
 
+    def configure(self, where, *command):
+        result = subprocess.run(["cmake", *map(str, command)], capture_output=True, text=True)
+        if result.returncode:
+            self.fault(where, f"CMake does not configure it:\n{(result.stderr + result.stdout)[:6000]}")
+
+    def cmake(self, blocks):
+        sys.path.insert(0, str(self.source / "packaging"))
+        import package  # noqa: PLC0415
+
+        compiler = f"-DCMAKE_CXX_COMPILER={self.compiler}"
+        self.configure("an installation", "-S", self.source, "-B", self.work / "cmake/gradus", compiler)
+        self.configure("an installation", "--install", self.work / "cmake/gradus", "--prefix", self.work / "cmake/prefix")
+        archive, digest = package.make_archive(self.work / "cmake")
+        for block in blocks:
+            where, project = f"{block.path}:{block.line}", self.work / f"cmake/{block.path.stem}_{block.line}"
+            project.mkdir(exist_ok=True)
+            (project / "main.cpp").touch()
+            if not (project / "gradus").exists():
+                (project / "gradus").symlink_to(self.source)
+            text = block.text.replace("https://example.org/gradus-0.1.0.tar.gz", archive.as_uri()).replace("SHA256=…", f"SHA256={digest}")
+            if not re.search(r"^(add_subdirectory|find_package|FetchContent_MakeAvailable)", text, re.M):
+                text = f"add_subdirectory(gradus)\n{text}"
+            (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.22)\nproject(page LANGUAGES CXX)\n"
+                                                    f"add_executable(my_program main.cpp)\n{text}\n", encoding="utf-8")
+            self.configure(where, "-S", project, "-B", project / "build", compiler, f"-DCMAKE_PREFIX_PATH={self.work}/cmake/prefix")
+
     def rule(self, path, text):
         """The rule of one's own, without the main that shows it."""
         text = re.split(r"^int main\(", text, flags=re.M)[0]
@@ -242,6 +270,8 @@ class Checker:
             elif block.is_program:
                 self.build(f"{block.path}:{block.line}", f"program_{block.path.stem}_{block.line}", block.located(block.text), run=block.runs)
         self.fragments([b for b in cpp if not b.is_quote and not b.is_program])
+        if cmake := [b for b in blocks if b.language == "cmake"]:
+            self.cmake(cmake)
         for block in blocks:
             where = f"{block.path}:{block.line}"
             if block.language == "python":

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include <gradus/any_optimizer/compiled.hpp>
 #include <gradus/any_optimizer/names.hpp>
 #include <gradus/optimizer.hpp>
 
@@ -54,10 +55,6 @@ std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
 template <class T, class Backend = default_backend, class Recipes = all_recipes>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend, Recipes>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
-  static_assert(detail::names_are_distinct<Recipes>(),
-                "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
-                "std::string_view name = \"mine\", and list each once.");
-
  public:
   using precision_type = precision_of<T>;                                          ///< the number types
   using value_type = typename precision_type::compute_type;                        ///< of the arithmetic
@@ -76,12 +73,7 @@ class any_optimizer
   /// \throws std::invalid_argument for an unknown name, and for a value out of range
   explicit any_optimizer(std::string_view recipe_name, numbers hyperparameters = {}, Backend backend = Backend())
   {
-    Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
-      if (name == recipe_name)
-        self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
-    });
-    if (!self_)
-      detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
+    make(recipe_name, hyperparameters, backend, {});
   }
   /// The same with a list: any_optimizer<float>("adamw", {{"lr", 1e-3}}).
   any_optimizer(std::string_view recipe_name, number_list hyperparameters, Backend backend = Backend())
@@ -444,6 +436,10 @@ class any_optimizer
     }
   };
 
+  /// Makes the model. All that compiles recipes is compiled with this function, which is not inline, so that a unit
+  /// that has gradus::compiled declared leaves it to that library.
+  void make(std::string_view recipe_name, numbers hyperparameters, Backend backend, detail::library_layout);
+
   base& model_of() const
   {
     if (!self_)
@@ -454,9 +450,38 @@ class any_optimizer
   base* self_ = nullptr;
 };
 
+template <class T, class Backend, class Recipes>
+void any_optimizer<T, Backend, Recipes>::make(std::string_view recipe_name, numbers hyperparameters, Backend backend,
+                                              detail::library_layout)
+{
+  static_assert(detail::names_are_distinct<Recipes>(),
+                "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
+                "std::string_view name = \"mine\", and list each once.");
+  Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
+    if (name == recipe_name)
+      self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
+  });
+  if (!self_)
+    detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
+}
+
 /// any_optimizer on the default backend, of some recipes.
 template <class T, class... Recipes>
 using any_optimizer_of = any_optimizer<T, default_backend, recipe_list<Recipes...>>;
+
+// What gradus::compiled has.
+#if defined(GRADUS_COMPILED_FLOAT)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, float)
+#endif
+#if defined(GRADUS_COMPILED_DOUBLE)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, double)
+#endif
+#if defined(GRADUS_COMPILED_BFLOAT16)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, detail::with_master<bfloat16>)
+#endif
+#if defined(GRADUS_COMPILED_FLOAT16)
+GRADUS_COMPILED_ANY_OPTIMIZER(extern, detail::with_master<float16>)
+#endif
 
 GRADUS_CLOSE_NAMESPACE
 
