@@ -36,4 +36,9 @@ class spans_only : public gradus::range_front<spans_only<Parameter, Gradient, Ba
     gradients = g;
     ++calls;
   }
+  void unbind_gradients(const gradus::tensor_handle&)
+  {
+    gradients.reset();
+    ++calls;
+  }
 };
