@@ -23,7 +23,7 @@ using dnnl::memory;
 using tag = memory::format_tag;
 
 constexpr memory::dim inputs = 784, hidden = 20, outputs = 10, batch = 100;
-constexpr std::size_t steps = 100;
+constexpr std::size_t steps = 60;
 
 const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
 const dnnl::stream stream(cpu);

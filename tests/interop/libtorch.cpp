@@ -1,11 +1,13 @@
 // `add` and `rebind` over LibTorch's tensors.
 
+#include <ATen/ATen.h>
+// LibTorch has a macro of this name, which would take the place of doctest's.
+#undef CHECK
+
 #include <doctest/doctest.h>
 
 #include <cstdint>
 #include <string>
-
-#include <ATen/ATen.h>
 
 #include <gradus/interop/libtorch.hpp>
 #include <gradus/optimizer.hpp>

@@ -90,8 +90,8 @@ class blocked_layout {
       outer_[blocked_[k]] /= block_[k];
       block_size_ *= block_[k];
     }
-    // Beyond the elements, some layouts of integers have sums.
-    dense_ = is_blocked_ && sort_dimensions() && desc.get_size() == (offset_ + size()) * element_size;
+    // Beyond the elements, some layouts have sums. A part of a memory has no size of its own.
+    dense_ = is_blocked_ && sort_dimensions() && (offset_ > 0 || desc.get_size() == size() * element_size);
   }
 
   /// The number of dimensions.
