@@ -12,8 +12,8 @@ A block in a page is
    tests/docs/given*.hpp.
 
 An HTML comment on the line before a block, which readers do not see, may say <!-- continues --> (the block before it on the
-page), <!-- compiled only -->, or <!-- from FILE -->: that file of the repository, which is tested otherwise, must have it. In a header, an example is what is indented by five spaces behind the `///` of the file's
-comment, at the top.
+page), <!-- compiled only -->, or <!-- from FILE -->: that file of the repository, which is tested otherwise, must have it. In a
+header, an example is what is indented by five spaces behind the `///` of the file's comment, at the top.
 """
 
 import ast
