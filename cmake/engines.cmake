@@ -2,10 +2,14 @@
 # an imported target, if it is found.
 include_guard(DIRECTORY)
 
-find_package(dnnl QUIET CONFIG)
-set(GRADUS_ONEDNN)
-if(TARGET DNNL::dnnl)
-  set(GRADUS_ONEDNN DNNL::dnnl)
+# oneDNN. (Debian's CMake package wants OpenCL, too.)
+find_path(GRADUS_ONEDNN_INCLUDE oneapi/dnnl/dnnl.hpp)
+find_library(GRADUS_ONEDNN_LIBRARY dnnl)
+mark_as_advanced(GRADUS_ONEDNN_INCLUDE GRADUS_ONEDNN_LIBRARY)
+if(NOT TARGET gradus_onednn AND GRADUS_ONEDNN_INCLUDE AND GRADUS_ONEDNN_LIBRARY)
+  add_library(gradus_onednn INTERFACE IMPORTED)
+  target_include_directories(gradus_onednn SYSTEM INTERFACE ${GRADUS_ONEDNN_INCLUDE})
+  target_link_libraries(gradus_onednn INTERFACE ${GRADUS_ONEDNN_LIBRARY})
 endif()
 
 # LibTorch: a folder with include and lib, such as PyTorch's own in site-packages. (Its CMake package wants CUDA where it was built
