@@ -73,6 +73,7 @@ inline element element_in(const DLDataType& type) noexcept
   return type.code == 4 && type.bits == 16 ? element::bfloat16 : element::other;  // kDLBfloat
 }
 
+/// The number of dimensions.
 inline std::size_t rank(const DLTensor& t) noexcept { return t.ndim > 0 ? static_cast<std::size_t>(t.ndim) : 0; }
 
 /// The order of a tensor's elements; without strides it is row-major.
@@ -87,8 +88,10 @@ inline strided_order order_of(const DLTensor& t)
 /// How gradus sees DLPack's tensors.
 template <class Tensor>
 struct traits {
+  /// A DLTensor owns nothing.
   static constexpr bool is_view = std::is_same_v<Tensor, DLTensor>;
 
+  /// The first element, if type and memory are the optimizer's.
   template <element_type Element>
   static Element* data_as(const Tensor& tensor, const view_argument& of)
   {
@@ -112,6 +115,7 @@ struct traits {
       return nullptr;
     return reinterpret_cast<Element*>(static_cast<char*>(t.data) + t.byte_offset);
   }
+  /// The number of elements.
   static std::size_t size(const Tensor& tensor) noexcept
   {
     const DLTensor& t = plain(tensor);
@@ -120,7 +124,9 @@ struct traits {
       n *= static_cast<std::size_t>(t.shape[k]);
     return n;
   }
+  /// Whether there are no gaps.
   static bool lies_side_by_side(const Tensor& tensor) { return order_of(plain(tensor)).dense; }
+  /// Shape and strides as text.
   static std::string layout(const Tensor& tensor)
   {
     const DLTensor& t = plain(tensor);
@@ -128,6 +134,7 @@ struct traits {
     return t.strides ? shape + " and strides " + list_of(rank(t), [&](std::size_t k) { return t.strides[k]; })
                      : shape + " and no strides, which is row-major";
   }
+  /// Shape and storage order.
   static view_shape shape(const Tensor& tensor)
   {
     const DLTensor& t = plain(tensor);
@@ -136,6 +143,7 @@ struct traits {
       all.push_back(static_cast<std::size_t>(t.shape[k]));
     return all;
   }
+  /// Whether two tensors in an order of their own, such as channels_last, have the same.
   template <class Other>
     requires(requires(const Other& o) { plain(o); })
   static bool same_layout(const Tensor& parameters, const Other& gradients)

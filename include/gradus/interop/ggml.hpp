@@ -43,8 +43,10 @@ inline strided_order order_of(const ggml_tensor& t)
 
 /// How gradus sees a pointer to a tensor.
 struct traits {
+  /// A pointer owns nothing.
   static constexpr bool is_view = true;
 
+  /// The first element, if type and memory are the optimizer's.
   template <element_type Element>
   static Element* data_as(const ggml_tensor* t, const view_argument& of)
   {
@@ -62,8 +64,11 @@ struct traits {
       refuse(of.text() + " has no memory yet; expected a tensor of a graph that was allocated");
     return static_cast<Element*>(t->data);
   }
+  /// The number of elements.
   static std::size_t size(const ggml_tensor* t) { return static_cast<std::size_t>(ggml_nelements(t)); }
+  /// Whether there are no gaps.
   static bool lies_side_by_side(const ggml_tensor* t) { return order_of(*t).dense; }
+  /// Extents and strides as ggml has them, as text.
   static std::string layout(const ggml_tensor* t)
   {
     const auto n = static_cast<std::size_t>(GGML_MAX_DIMS);
@@ -78,6 +83,7 @@ struct traits {
       all.push_back(static_cast<std::size_t>(t->ne[k]));
     return all;
   }
+  /// Whether two tensors in an order of their own have the same.
   static bool same_layout(const ggml_tensor* parameters, const ggml_tensor* gradients)
   {
     if (order_of(*parameters).order != storage_order::other)

@@ -46,6 +46,7 @@ Element* first_of(const Tensor& t)
     return static_cast<Element*>(t.mutable_data_ptr());
 }
 
+/// The order of a tensor's elements.
 inline strided_order order_of(const at::Tensor& t)
 {
   return order_of_strides(

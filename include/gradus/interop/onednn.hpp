@@ -197,6 +197,7 @@ class blocked_layout {
   bool is_blocked_ = false, dense_ = false;
 };
 
+/// The layout of a memory.
 inline blocked_layout layout_of(const dnnl::memory& m) { return blocked_layout(m.get_desc()); }
 
 }  // namespace interop::onednn
