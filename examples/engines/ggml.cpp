@@ -32,6 +32,7 @@ class network {
 
   explicit network(bool steps_itself)
   {
+    ggml_backend_cpu_set_n_threads(backend_, 1);  // more would mostly wait for each other
     const auto parameter = [&](const char* name, std::int64_t columns, std::int64_t rows) {
       ggml_tensor* const t = rows == 1 ? ggml_new_tensor_1d(kept_, GGML_TYPE_F32, columns)
                                        : ggml_new_tensor_2d(kept_, GGML_TYPE_F32, columns, rows);
