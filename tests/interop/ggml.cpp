@@ -39,7 +39,9 @@ TEST_CASE("ggml: tensors of the four types are viewed, with rows as the first di
   spans_only<gradus::bfloat16> of_bfloat;
   spans_only<gradus::float16> of_half;
   ggml_tensor *w = c.matrix(GGML_TYPE_F32, 3, 2), *g = c.matrix(GGML_TYPE_F32, 3, 2);
+  ggml_set_name(w, "w");
   of_float.add(ggml_get_name(w), w, g);
+  CHECK(of_float.name == "w");
   CHECK(of_float.parameters.data() == w->data);
   CHECK(of_float.parameters.size() == 6);
   CHECK(of_float.gradients->data() == g->data);
