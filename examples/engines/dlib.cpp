@@ -102,13 +102,14 @@ class solver {
   friend std::ostream& operator<<(std::ostream& out, const solver& s)
   {
     out << "gradus:";
-    gradus::for_each_hyperparameter(s.recipe_, [&](auto name, auto value, auto) { out << ' ' << name << '=' << value; });
+    gradus::for_each_hyperparameter(s.recipe_,
+                                    [&](auto name, auto value, auto) { out << ' ' << name << '=' << value; });
     return out;
   }
 
  private:
   struct running {
-    std::vector<float> moved;    // a copy of the parameters, on which the step is taken
+    std::vector<float> moved;     // a copy of the parameters, on which the step is taken
     dlib::resizable_tensor step;  // by how much it moved
     gradus::optimizer<Recipe> optimizer;
     gradus::tensor_handle weights, biases;
@@ -266,7 +267,8 @@ int main()
                  largest_difference(adam, trained(start, solver(dlib_adam{.weight_decay = 5e-4}), 1e-3)), 1e-4);
   const network sgd = trained(start, dlib::sgd(5e-4f, 0.9f), 0.05);
   good &= report("largest difference from dlib::sgd, 80 steps:",
-                 largest_difference(sgd, trained(start, solver(gradus::sgd{.momentum = 0.9, .weight_decay = 5e-4}), 0.05)),
+                 largest_difference(sgd,
+                                    trained(start, solver(gradus::sgd{.momentum = 0.9, .weight_decay = 5e-4}), 0.05)),
                  1e-4);
   good &= report("test error with dlib::adam:", test_error(adam), 40, " %");
   good &= report("test error with lion:", test_error(trained(start, solver(gradus::lion{}), 1e-4)), 40, " %");

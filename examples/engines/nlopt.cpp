@@ -21,8 +21,8 @@ namespace {
 /// \param lower  bounds, or none; as in NLopt, a step that leaves them ends on them
 /// \return f of the last point
 template <class Recipe>
-double minimise(nlopt_func f, void* data, std::vector<double>& x, const std::vector<double>& lower, const Recipe& recipe,
-                int steps)
+double minimise(nlopt_func f, void* data, std::vector<double>& x, const std::vector<double>& lower,
+                const Recipe& recipe, int steps)
 {
   const auto n = unsigned(x.size());
   std::vector<double> gradient(n);

@@ -10,7 +10,16 @@
 #include <threads.h>
 #include <zlib.h>
 
-enum { pixels = 784, hidden = 32, classes = 10, train_images = 3000, test_images = 1000, batch = 100, workers = 2 };
+enum {
+  pixels = 784,
+  hidden = 32,
+  classes = 10,
+  train_images = 3000,
+  test_images = 1000,
+  batch = 100,
+  epochs = 10,
+  workers = 2
+};
 enum { w1 = 0, b1 = w1 + pixels * hidden, w2 = b1 + hidden, b2 = w2 + hidden * classes, parameters = b2 + classes };
 
 static const struct {
@@ -205,9 +214,13 @@ static void read_gz(const char* path, size_t header, unsigned char* to, size_t c
 {
   unsigned char skipped[16];
   const gzFile file = gzopen(path, "rb");
-  if (!file || gzread(file, skipped, (unsigned)header) != (int)header ||
+  if (!file) {
+    puts("own_c_engine: needs dataset-fashion-mnist");
+    exit(77);
+  }
+  if (gzread(file, skipped, (unsigned)header) != (int)header ||
       gzread(file, to, (unsigned)count) != (int)count)
-    fail("the images of Debian's package dataset-fashion-mnist cannot be read");
+    fail("the images of dataset-fashion-mnist are damaged");
   gzclose(file);
 }
 
@@ -219,21 +232,21 @@ int main(void)
     if (labels[i] >= classes)
       fail("a label is not below 10");
 
-  /* One run of four epochs, whose arena moves; and another that is saved after two, and goes on in a new engine. */
+  /* One run, whose arena moves after each epoch; and another that is saved half-way, and goes on in a new engine. */
   engine once = start();
-  for (int epoch = 0; epoch < 4; ++epoch) {
+  for (int epoch = 0; epoch < epochs; ++epoch) {
     train_epoch(&once);
     move(&once);
   }
 
   engine first = start(), second = start();
-  train_epoch(&first);
-  train_epoch(&first);
+  for (int epoch = 0; epoch < epochs / 2; ++epoch)
+    train_epoch(&first);
   blob saved = {NULL, 0};
   check(gradus_save_to(first.optimizer, append, &saved, 1));
   check(gradus_load_from(second.optimizer, saved.bytes, saved.size, NULL));
-  train_epoch(&second);
-  train_epoch(&second);
+  for (int epoch = epochs / 2; epoch < epochs; ++epoch)
+    train_epoch(&second);
 
   const int same = memcmp(weights_of(&once), weights_of(&second), parameters * sizeof(float)) == 0;
   const double error = test_error(&once);

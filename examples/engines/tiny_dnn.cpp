@@ -111,7 +111,8 @@ int main()
 
   tiny_dnn::adagrad adagrad;
   gradus_optimizer ours_adagrad(gradus::adagrad{.lr = 0.01, .eps = 1e-8});
-  report("largest difference from adagrad, 40 steps:", largest_difference(trained(adagrad), trained(ours_adagrad)), 1e-4);
+  report("largest difference from adagrad, 40 steps:", largest_difference(trained(adagrad), trained(ours_adagrad)),
+         1e-4);
 
   tiny_dnn::momentum momentum;
   momentum.lambda = 1e-3f;
@@ -126,8 +127,9 @@ int main()
   adam.update(dw, w, false);
   for (tiny_dnn::vec_t& other : more)
     adam.update(dw, other, false);
-  std::printf("%-48s %.3f, which is %.3f to the power %.0f\n", "tiny-dnn's adam after its first step: b1_t =", adam.b1_t,
-              adam.b1, std::round(std::log(adam.b1_t) / std::log(adam.b1)));
+  std::printf("%-48s %.3f, which is %.3f to the power %.0f\n",
+              "tiny-dnn's adam after its first step: b1_t =", adam.b1_t, adam.b1,
+              std::round(std::log(adam.b1_t) / std::log(adam.b1)));
 
   gradus_optimizer ours_adamw(gradus::adamw{.lr = 1e-3});
   network net = trained(ours_adamw);
