@@ -2,9 +2,10 @@
 // gradients and gradus's state, and everything runs on the engine's stream. Trains a classifier on Fashion-MNIST, beside
 // an optimizer in host memory that gets the same gradients. For CUDA:
 //
-//     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include -I/usr/include/eigen3
+//     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include -isystem /usr/include/eigen3
 //     examples/engines/cuda_engine.cu -lz
 //
+// It has been compiled and linked by nvcc 13, and not run on a GPU.
 // The same file on a CPU, on Thrust's systems CPP and OMP:
 //
 //     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude
@@ -186,6 +187,13 @@ struct gradient {
 
 int main()
 {
+#if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+  int devices = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) {
+    std::printf("cuda_engine: needs a GPU: %s\n", cudaGetErrorString(error));
+    return 77;
+  }
+#endif
   engine::stream stream;
   engine::pool pool(std::size_t(16) << 20);
   const auto policy = stream.policy();

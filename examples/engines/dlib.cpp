@@ -264,14 +264,13 @@ int main()
   // The trainer with dlib's solvers, and with gradus's.
   const network adam = trained(start, dlib::adam(5e-4f, 0.9f, 0.999f), 1e-3);
   good &= report("largest difference from dlib::adam, 80 steps:",
-                 largest_difference(adam, trained(start, solver(dlib_adam{.weight_decay = 5e-4}), 1e-3)), 1e-4);
+                 largest_difference(adam, trained(start, solver(dlib_adam{.weight_decay = 5e-4}), 1e-3)), 1e-5);
   const network sgd = trained(start, dlib::sgd(5e-4f, 0.9f), 0.05);
   good &= report("largest difference from dlib::sgd, 80 steps:",
                  largest_difference(sgd,
                                     trained(start, solver(gradus::sgd{.momentum = 0.9, .weight_decay = 5e-4}), 0.05)),
-                 1e-4);
+                 1e-5);
   good &= report("test error with dlib::adam:", test_error(adam), 40, " %");
-  good &= report("test error with lion:", test_error(trained(start, solver(gradus::lion{}), 1e-4)), 40, " %");
 
   // The net's own step, without a trainer. The solvers are saved and loaded half-way.
   {
@@ -291,6 +290,7 @@ int main()
     dlib::deserialize(second, file);
     for_each_batch(1, step(twice, second));
     good &= report("difference after saving and loading the solvers:", largest_difference(once, twice), 0);
+    good &= report("test error with adamw:", test_error(once), 40, " %");
   }
 
   // One optimizer for the net: clipping and a scheduled decay then see the whole model.
