@@ -5,8 +5,8 @@
 //     nvcc -std=c++20 -O3 --expt-relaxed-constexpr -Iinclude -Ibackends/thrust/include -isystem /usr/include/eigen3
 //     examples/engines/cuda_engine.cu -lz
 //
-// It has been compiled and linked by nvcc 13, and not run on a GPU.
-// The same file on a CPU, on Thrust's systems CPP and OMP:
+// It has been compiled and linked by nvcc 13, and not run on a GPU. The same file on a CPU, over Thrust's OpenMP system (or
+// CPP):
 //
 //     g++ -std=c++20 -O3 -march=native -fopenmp -DTHRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_OMP -Iinclude
 //     -Ibackends/simd/include -Ibackends/thrust/include -I/usr/include/eigen3 -x c++ examples/engines/cuda_engine.cu -lz

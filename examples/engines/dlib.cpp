@@ -22,7 +22,7 @@
 
 namespace {
 
-// ── the solver ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── the glue ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// How many of a layer's parameters, the last ones, are biases. dlib gives them multipliers of their own, and by default
 /// no weight decay.

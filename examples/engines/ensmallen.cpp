@@ -14,7 +14,7 @@
 
 namespace {
 
-// ── the policy ───────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── the glue ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// An update policy of ensmallen's. An optimizer makes one `Policy` for a run, and hands it the step size of each step.
 /// The gradient matrix is another one in each run, so the policy binds anew.

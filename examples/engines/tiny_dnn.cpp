@@ -15,7 +15,7 @@
 
 namespace {
 
-// ── the optimizer ────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── the glue ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// An optimizer of tiny-dnn's. A net calls `update` for each of its vectors of weights, one after the other, and the
 /// address of the vector says which one it is. So each gets an optimizer of its own, and sums over the model, as for
