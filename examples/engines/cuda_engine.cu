@@ -262,7 +262,7 @@ int main()
     }
   }
   std::printf(
-      "cuda_engine: test error below %.1f %%, %zu bytes of state in the pool, largest difference from the host %g\n",
+      "cuda_engine: test error at most %.1f %%, %zu bytes of state in the pool, largest difference from the host %g\n",
       100.0 * double(wrong) / test_images, state_bytes, largest);
   const bool given_back = pool.used() == used_by_engine;
   return given_back && largest < 1e-6 && wrong < test_images * 3 / 10 ? 0 : 1;
