@@ -4,10 +4,10 @@
 
 #include <gradus.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <threads.h>
 #include <zlib.h>
 
 enum {
@@ -130,7 +130,7 @@ typedef struct {
 } job;
 
 /* The gradients' sum over some images, in the worker's buffer. */
-static int work(void* argument)
+static void* work(void* argument)
 {
   const job* const j = argument;
   const float* const w = weights_of(j->engine);
@@ -155,7 +155,7 @@ static int work(void* argument)
       for (size_t k = 0; k < hidden; ++k)
         g[w1 + i * hidden + k] += x[i] * back[k];
   }
-  return 0;
+  return NULL;
 }
 
 static void train_epoch(engine* e)
@@ -164,16 +164,16 @@ static void train_epoch(engine* e)
   options.grad_scale = 1.0 / batch; /* the workers add up; the mean needs no pass of its own */
   options.max_grad_norm = 5;
   for (size_t from = 0; from < train_images; from += batch) {
-    thrd_t threads[workers];
+    pthread_t threads[workers];
     job jobs[workers];
     for (size_t k = 0; k < workers; ++k) {
       jobs[k] = (job){e, k, from + k * batch / workers, from + (k + 1) * batch / workers};
-      if (thrd_create(&threads[k], work, &jobs[k]) != thrd_success)
+      if (pthread_create(&threads[k], NULL, work, &jobs[k]) != 0)
         fail("no thread");
     }
     memset(gradients_of(e), 0, parameters * sizeof(float));
     for (size_t k = 0; k < workers; ++k) { /* in this order, so that every run has the same bits */
-      thrd_join(threads[k], NULL);
+      pthread_join(threads[k], NULL);
       for (size_t i = 0; i < parameters; ++i)
         gradients_of(e)[i] += gradients_of_worker(e, k)[i];
     }
