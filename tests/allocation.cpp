@@ -307,13 +307,21 @@ void starve_every_member(Optimizer opt, const auto& raised, const auto& lowered)
   starve(opt, [&] { group = opt.add_group(raised); });
   for (std::size_t i = 0; i + 1 < w.size(); ++i) {
     const std::string own = name(i);
+    const auto is_last = [](std::size_t k) { return k > 200; };
+    const gradus::padding_mask padding(is_last);
     if (i % 3 == 2)
       CHECK(starve(opt, [&] { h[i] = opt.add_spans(own, w[i], std::nullopt, group); }) > 0);
+    else if (i == 6)
+      CHECK(starve(opt, [&] {
+              h[i] = opt.add_spans(own, w[i], std::span<const Gradient>(g[i]), group, nullptr, &padding);
+            }) > 0);
     else
       CHECK(starve(opt, [&] { h[i] = opt.add(own, w[i], g[i], i % 2 ? group : gradus::group_handle{}); }) > 0);
   }
   CHECK(starve(opt, [&] { opt.step(); }) == 0);
   CHECK(starve(opt, [&] { opt.report(); }) == 0);
+  CHECK(starve(opt, [&] { opt.rebind_gradients_spans(h[2], g[2]); }) == 0);
+  CHECK(starve(opt, [&] { opt.unbind_gradients(h[2]); }) == 0);
   CHECK(starve(opt, [&] { opt.rebind_gradients_spans(h[2], g[2]); }) == 0);
   for (std::size_t i = 0; i < 20; i += 2) {
     CHECK(starve(opt, [&] { opt.freeze(h[i]); }) == 0);

@@ -457,6 +457,11 @@ TEST_CASE("set_lr, report, padding, rebind_gradients, rebind of several: as of o
     const std::vector<rebinding> both{{h, weights, g}, {late, others, std::nullopt}};
     opt.rebind_spans(both);
     opt.step();
+    opt.unbind_gradients(h);
+    opt.step();
+    CHECK(opt.step_count(h) == 3);
+    opt.rebind_gradients_spans(h, g);
+    opt.step();
     CHECK(opt.report().applied);
     CHECK(opt.step_count(late) == 1);
     return *opt.report().mean_square;

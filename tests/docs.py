@@ -14,8 +14,8 @@ A block in a page is
 A block of CMake is configured in a project with a program my_program, where gradus is a subfolder, installed, and an archive.
 
 An HTML comment on the line before a block, which readers do not see, may say <!-- continues --> (the block before it on the
-page) or <!-- compiled only -->. In a header, an example is what is indented by five spaces behind the `///` of the file's
-comment, at the top.
+page), <!-- compiled only -->, or <!-- from FILE -->: that file of the repository, which is tested otherwise, must have it. In a
+header, an example is what is indented by five spaces behind the `///` of the file's comment, at the top.
 """
 
 import ast
@@ -78,10 +78,10 @@ def blocks_of_page(path, text=None):
             before = blocks[-1]  # with as many lines between as the page has, for the compiler's messages
             gap = "\n" * (k + 2 - before.line - before.text.count("\n"))
             blocks[-1] = Block(path, before.line, before.text + gap + text, start[1], before.mark)
-        elif mark in ("", "compiled only"):
+        elif mark in ("", "compiled only") or mark.startswith("from "):
             blocks.append(Block(path, k + 2, text, start[1], mark))
         else:
-            sys.exit(f"{path}:{k}: '{mark}'; expected 'continues' or 'compiled only'")
+            sys.exit(f"{path}:{k}: '{mark}'; expected 'continues', 'compiled only' or 'from FILE'")
         k = end + 1
     return blocks
 
@@ -159,6 +159,11 @@ class Checker:
         header = headers[0]
         if squeeze(block.text) not in squeeze(header.read_text(encoding="utf-8")):
             self.fault(f"{block.path}:{block.line}", f"{header.name} does not have what is quoted here:\n{block.text}")
+
+    def excerpt(self, block):
+        file = self.source / block.mark.removeprefix("from ")
+        if not file.is_file() or squeeze(block.text) not in squeeze(file.read_text(encoding="utf-8")):
+            self.fault(f"{block.path}:{block.line}", f"{file} does not have what is shown here:\n{block.text}")
 
     def fragments(self, blocks):
         """Those that include the same are one translation unit, a function each."""
@@ -263,6 +268,10 @@ class Checker:
             if self.mode == "thrust":
                 blocks = [b for b in blocks if "cuda" not in b.text]
         self.seen = len(blocks)
+        for block in blocks:
+            if block.mark.startswith("from "):
+                self.excerpt(block)
+        blocks = [b for b in blocks if not b.mark.startswith("from ")]
         cpp = [b for b in blocks if b.language == "cpp"]
         for block in cpp:
             if block.is_quote:

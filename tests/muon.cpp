@@ -409,6 +409,10 @@ TEST_CASE("muon: a matrix without a shape, wrong shapes and a mask are refused, 
         opt.set_shape(h, shape),
         ("gradus: shape of tensor \"w\" is " + std::string(text) + "; expected rows and columns of 6 elements").c_str(),
         std::invalid_argument);
+  CHECK_THROWS_WITH_AS(opt.set_shape(h, view_shape(storage_order::other, 3, 2)),
+                       "gradus: storage order of tensor \"w\" is neither row-major nor column-major; expected one of "
+                       "them, because this recipe multiplies matrices",
+                       std::invalid_argument);
   opt.set_shape(h, by_rows(3, 2));
   opt.step();
   CHECK(opt.step_count(other) == 1);

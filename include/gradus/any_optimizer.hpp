@@ -129,9 +129,9 @@ class any_optimizer
   /// Adds a tensor by its spans; `add` forwards here. Without gradients it starts frozen.
   tensor_handle add_spans(std::string_view tensor_name, parameters_span parameters,
                           std::optional<gradients_span> gradients, std::optional<group_handle> in = {},
-                          const trained_mask* trained = nullptr)
+                          const trained_mask* trained = nullptr, const padding_mask* padding = nullptr)
   {
-    return model_of().add_spans(tensor_name, parameters, gradients, in, trained);
+    return model_of().add_spans(tensor_name, parameters, gradients, in, trained, padding);
   }
   /// Points a tensor at new memory of the same length; its state stays.
   void rebind_spans(const tensor_handle& h, parameters_span parameters, std::optional<gradients_span> gradients)
@@ -146,6 +146,8 @@ class any_optimizer
   {
     model_of().rebind_gradients_spans(h, gradients);
   }
+  /// Takes a tensor's gradients away: steps skip the tensor until some are bound.
+  void unbind_gradients(const tensor_handle& h) { model_of().unbind_gradients(h); }
   /// Freezes a tensor: steps skip it; its weights, state and step count stay unchanged.
   void freeze(const tensor_handle& h) { model_of().freeze(h); }
   /// Lets a frozen tensor take part in steps again.
@@ -314,9 +316,10 @@ class any_optimizer
     virtual std::size_t group_count() const = 0;
     virtual group_handle group_at(std::size_t) const = 0;
     virtual tensor_handle add_spans(std::string_view, parameters_span, std::optional<gradients_span>,
-                                    std::optional<group_handle>, const trained_mask*) = 0;
+                                    std::optional<group_handle>, const trained_mask*, const padding_mask*) = 0;
     virtual void rebind_spans(std::span<const rebinding>) = 0;
     virtual void rebind_gradients_spans(const tensor_handle&, gradients_span) = 0;
+    virtual void unbind_gradients(const tensor_handle&) = 0;
     virtual void freeze(const tensor_handle&) = 0;
     virtual void unfreeze(const tensor_handle&) = 0;
     virtual void remove(const tensor_handle&, removed_state) = 0;
@@ -371,12 +374,14 @@ class any_optimizer
     std::size_t group_count() const override { return opt.group_count(); }
     group_handle group_at(std::size_t index) const override { return opt.group_at(index); }
     tensor_handle add_spans(std::string_view n, parameters_span w, std::optional<gradients_span> g,
-                            std::optional<group_handle> in, const trained_mask* trained) override
+                            std::optional<group_handle> in, const trained_mask* trained,
+                            const padding_mask* padding) override
     {
-      return opt.add_spans(n, w, g, in, trained);
+      return opt.add_spans(n, w, g, in, trained, padding);
     }
     void rebind_spans(std::span<const rebinding> all) override { opt.rebind_spans(all); }
     void rebind_gradients_spans(const tensor_handle& h, gradients_span g) override { opt.rebind_gradients_spans(h, g); }
+    void unbind_gradients(const tensor_handle& h) override { opt.unbind_gradients(h); }
     void freeze(const tensor_handle& h) override { opt.freeze(h); }
     void unfreeze(const tensor_handle& h) override { opt.unfreeze(h); }
     void remove(const tensor_handle& h, removed_state s) override { opt.remove(h, s); }

@@ -223,10 +223,12 @@ class optimizer
   /// \param in         the group; if absent, the default group, or a removed tensor's own
   /// \param trained    which elements are trained; if null, all, or a removed tensor's own. It is state: visit_state
   ///                   shows it, and checkpoints keep it
+  /// \param padding    which elements are padding, as `set_padding` marks them; null for none. Not with `trained`
   /// \throws std::invalid_argument for a name in use, null, misaligned or overlapping memory, different lengths, or a
   ///         mask with 8-bit state, whose blocks are encoded as a whole
   tensor_handle add_spans(std::string_view name, parameters_span parameters, std::optional<gradients_span> gradients,
-                          std::optional<group_handle> in = {}, const trained_mask* trained = nullptr)
+                          std::optional<group_handle> in = {}, const trained_mask* trained = nullptr,
+                          const padding_mask* padding = nullptr)
   {
     begin_change();
     detail::tensor_table<model>& table = parts_.table;
@@ -243,8 +245,13 @@ class optimizer
     added.size = parameters.size();
     if (trained)
       set_mask(added, own, *trained);
+    std::vector<std::uint8_t> padded;
+    if (padding)
+      padded = detail::checked_padding(own, added.size,
+                                       trained || (known != detail::no_place && !table[known].trained.empty()),
+                                       *padding);
     if (known != detail::no_place)
-      return add_again(known, parameters, gradients, in ? g : table[known].group, trained ? &added : nullptr);
+      return add_again(known, parameters, gradients, in ? g : table[known].group, trained ? &added : nullptr, padded);
 
     added.group = g;
     added.name_hash = detail::hash(own);
@@ -253,6 +260,8 @@ class optimizer
       added.master = {added.size, model::memory_source::get(engine_.backend())};
       added.master.read(parameters.data(), added.size, engine_);
     }
+    if (padding)
+      detail::clear_padding(added, padded, engine_);
     added.name = own;
     reserve_one(added.size);
     table.reserve_name(own);
@@ -288,6 +297,14 @@ class optimizer
     begin_change();
     const tensor& x = checked(h);
     rebind_spans(h, parameters_span(x.parameters, x.size), gradients);
+  }
+
+  /// Takes a tensor's gradients away, so that they need not outlive this call: steps skip the tensor until some are bound.
+  void unbind_gradients(const tensor_handle& h)
+  {
+    begin_change();
+    const tensor& x = checked(h);
+    rebind_spans(h, parameters_span(x.parameters, x.size), std::nullopt);
   }
 
   /// Freezes a tensor: steps skip it; its weights, state and step count stay unchanged.
@@ -336,7 +353,7 @@ class optimizer
   {
     begin_change();
     tensor& x = checked(h);
-    detail::clear_padding(x, is_padding, engine_);
+    detail::clear_padding(x, detail::checked_padding(x.name, x.size, !x.trained.empty(), is_padding), engine_);
     parts_.work.outdate();
     if (parts_.steps_of(x) > 0)
       parts_.forget_sum_of(x);
@@ -682,6 +699,10 @@ class optimizer
         size / shape.extent(0) != shape.extent(1) || size % shape.extent(0) != 0)
       detail::fail("shape of tensor " + detail::quote(name) + " is " + shape.text() +
                    "; expected rows and columns of " + std::to_string(size) + " elements");
+    if (shape.order() == storage_order::other)
+      detail::fail("storage order of tensor " + detail::quote(name) +
+                   " is neither row-major nor column-major; expected one of them, because this recipe multiplies "
+                   "matrices");
     return {shape.extent(0), shape.extent(1), shape.order() == storage_order::column_major};
   }
   /// Allocates the memory in which steps with a rule work on a matrix, if the tensor is one.
@@ -730,8 +751,9 @@ class optimizer
   }
   /// Adds a tensor that was removed with its state kept.
   /// \param masked  null, or a tensor whose mask replaces the old one
+  /// \param padded  1 for padding, an element each, or nothing
   tensor_handle add_again(std::size_t index, parameters_span parameters, const std::optional<gradients_span>& gradients,
-                          std::size_t g, tensor* masked)
+                          std::size_t g, tensor* masked, const std::vector<std::uint8_t>& padded)
   {
     reserve_one(parts_.table[index].size);  // which may move the table
     tensor& x = parts_.table[index];
@@ -747,9 +769,11 @@ class optimizer
       x.trained = std::move(masked->trained);
       x.uncounted = masked->uncounted;
     }
+    if (!padded.empty())
+      detail::clear_padding(x, padded, engine_);
     x.group = g;
     const tensor_handle handle = attach(index, parameters, gradients);
-    if (masked)
+    if (masked || !padded.empty())
       parts_.forget_sum_of(x);  // it covered other elements
     return handle;
   }

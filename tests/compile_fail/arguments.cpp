@@ -6,6 +6,7 @@
 #include <span>
 
 #include <gradus/backend/parallel.hpp>
+#include <gradus/backend/with_memory.hpp>
 #include <gradus/gradus.hpp>
 
 #if defined(CASE_LAMBDA_AS_BACKEND)
@@ -26,6 +27,14 @@ struct executor {
 #endif
 };
 gradus::optimizer in_threads(gradus::adamw{}, gradus::backend::parallel(gradus::backend::scalar{}, executor{}));
+
+struct resource {
+#if !defined(CASE_RESOURCE_WITHOUT_ALLOCATE)
+  void* allocate(std::size_t bytes, std::size_t alignment);
+#endif
+  void deallocate(void* p, std::size_t bytes, std::size_t alignment) noexcept;
+} arena;
+gradus::backend::with_memory in_memory(gradus::backend::scalar{}, arena);
 
 struct recipe {
 #if defined(CASE_RECIPE_WITHOUT_LR)

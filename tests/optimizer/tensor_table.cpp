@@ -477,6 +477,27 @@ TEST_CASE_TEMPLATE("add: without gradients, a tensor stands still until it has s
   CHECK(opt.step_count(h) == 2);
 }
 
+TEST_CASE("unbind_gradients: steps skip the tensor, and its memory may be another's")
+{
+  tensor<float> a(5, 1), b(5, 2);
+  gradus::optimizer<gradus::adam> opt;
+  const auto h = opt.add("a", a.weights, a.gradients);
+  opt.step();
+  const auto start = a.weights;
+  opt.unbind_gradients(h);
+  opt.unbind_gradients(h);  // it has none
+  opt.step();
+  CHECK(same(a.weights, start));
+  CHECK(opt.step_count(h) == 1);
+  opt.add("b", a.gradients, b.gradients);  // they are weights now
+  opt.rebind_gradients(h, b.gradients);
+  opt.step();
+  CHECK(opt.step_count(h) == 2);
+  opt.remove(h, gradus::removed_state::dropped);
+  CHECK(refusal([&] { opt.unbind_gradients(h); }) ==
+        "gradus: tensor is removed, or of another optimizer; expected one that add of this optimizer returned");
+}
+
 TEST_CASE("rebind_gradients: a frozen tensor stays frozen")
 {
   tensor<float> a(5, 1), b(6, 2);

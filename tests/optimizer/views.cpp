@@ -9,9 +9,11 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <valarray>
 #include <vector>
@@ -561,6 +563,121 @@ TEST_CASE("views: spans that come straight to an optimizer are refused too at an
   CHECK_THROWS_WITH_AS(opt.rebind_spans(h, w, bad),
                        ("gradus: " + not_aligned("gradients of tensor \"w\"", bad)).c_str(), std::invalid_argument);
   CHECK(opt.parameter_count() == 2);
+}
+
+// ── tensors of frameworks ───────────────────────────────────────────────────────────────────────────────────────────
+
+namespace {
+
+/// A tensor whose element type is known only at run time, with a gradient that may be undefined, and padding at its end.
+struct framework_tensor {
+  std::vector<float>* elements = nullptr;
+  std::string type = "float";
+  std::size_t numbers = 0;
+  int layout = 0;
+};
+
+}  // namespace
+
+template <>
+struct gradus::view_traits<framework_tensor> {
+  template <class Element>
+    requires(std::is_same_v<std::remove_const_t<Element>, float>)
+  static Element* data_as(const framework_tensor& t, const view_argument& of)
+  {
+    if (t.type != "float")
+      gradus::refuse("type of " + of.text() + " is " + t.type + "; expected float");
+    return t.elements->data();
+  }
+  static std::size_t size(const framework_tensor& t) { return t.elements->size(); }
+  static bool is_undefined(const framework_tensor& t) { return t.elements == nullptr; }
+  static bool same_layout(const framework_tensor& a, const framework_tensor& b) { return a.layout == b.layout; }
+  static std::string layout(const framework_tensor& t) { return std::to_string(t.layout); }
+  static auto padding(const framework_tensor& t)
+  {
+    const auto is_padding = [n = t.numbers](std::size_t i) { return i >= n; };
+    return t.numbers < t.elements->size() ? std::optional(is_padding) : std::nullopt;
+  }
+};
+
+TEST_CASE("view_traits: of tensors whose type is known at run time")
+{
+  std::vector<float> w(3), g(3);
+  framework_tensor a{&w, "float", 3, 0}, b{&g, "float", 3, 0};
+  front opt;
+  opt.add("w", a, b);
+  CHECK(holds(opt, w.data(), 3));
+  CHECK(holds_gradients(opt, g.data(), 3));
+  static_assert(parameters<framework_tensor&> && parameters<const framework_tensor&> && !parameters<framework_tensor>);
+  static_assert(!view_of<framework_tensor&, double>);
+  b.type = "int";
+  check_refused(opt, [&] { opt.add("w", a, b); }, "type of gradients of tensor \"w\" is int; expected float");
+  check_refused(opt, [&] { opt.rebind_gradients({}, b); }, "type of gradients is int; expected float");
+  a.type = "double";
+  check_refused(opt, [&] { opt.add(a); }, "type of parameters is double; expected float");
+  a.type = b.type = "float";
+  b.layout = 4;
+  check_refused(
+      opt, [&] { opt.add("w", a, b); },
+      "layout of gradients of tensor \"w\" is 4; expected 0, the layout of its parameters, or a copy in that layout");
+  check_refused(
+      opt, [&] { opt.rebind({}, a, b); },
+      "layout of gradients is 4; expected 0, the layout of its parameters, or a copy in that layout");
+  opt.add(a, g);
+  CHECK(holds_gradients(opt, g.data(), 3));
+}
+
+TEST_CASE("view_traits: without gradients, a tensor waits for them, and may lose them")
+{
+  std::vector<float> w(3), g(3, 1.0f), mask_memory(3);
+  framework_tensor a{&w, "float", 3, 0}, b{&g, "float", 3, 0}, none;
+  gradus::optimizer<gradus::sgd> opt({.lr = 1});
+  const auto h = opt.add("w", a, none);
+  opt.step();
+  CHECK(w == std::vector<float>(3, 0.0f));
+  opt.rebind_gradients(h, b);
+  opt.step();
+  opt.rebind_gradients(h, none);
+  opt.step();
+  opt.rebind(h, a, none);
+  opt.step();
+  CHECK(w == std::vector<float>(3, -1.0f));
+  CHECK(opt.step_count(h) == 1);
+  opt.rebind(h, a, b);
+  opt.step();
+  CHECK(w == std::vector<float>(3, -2.0f));
+  framework_tensor c{&mask_memory, "float", 3, 0};
+  const std::vector<bool> mask{true, false, true};
+  const auto masked = opt.add("masked", c, none, gradus::trained_mask(mask));
+  opt.rebind_gradients(masked, b);
+  opt.step();
+  CHECK(mask_memory == std::vector<float>{-1, 0, -1});
+}
+
+TEST_CASE("view_traits: padding is marked by add")
+{
+  std::vector<float> w{1, 2, 0, 0}, g{3, 5, 0, 0};
+  framework_tensor a{&w, "float", 2, 0}, b{&g, "float", 2, 0};
+  gradus::optimizer<gradus::adams> opt;
+  auto h = opt.add("w", a, b);
+  CHECK(*opt.step().mean_square == doctest::Approx((9 + 25) / 2.0));
+  opt.remove(h, gradus::removed_state::kept);
+  opt.add("w", a, b);
+  CHECK(*opt.step().mean_square == doctest::Approx((9 + 25) / 2.0));
+
+  gradus::optimizer<gradus::yogi> started({.initial_accumulator = 1});
+  started.add("w", a, b);
+  CHECK(std::vector<float>(started.state("w", "exp_avg_sq").begin(), started.state("w", "exp_avg_sq").end()) ==
+        std::vector<float>{1, 1, 0, 0});
+  gradus::any_optimizer_of<float, gradus::adams> any("adams");
+  any.add("w", a, b);
+  CHECK(*any.step().mean_square == doctest::Approx((9 + 25) / 2.0));
+
+  // A mask of trained elements speaks for itself.
+  const std::vector<bool> mask{true, true, false, false};
+  gradus::optimizer<gradus::adams> masked;
+  masked.add("w", a, b, gradus::trained_mask(mask));
+  CHECK(*masked.step().mean_square == doctest::Approx((9 + 25) / 2.0));
 }
 
 // ── the forms of add ────────────────────────────────────────────────────────────────────────────────────────────────

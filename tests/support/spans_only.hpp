@@ -18,7 +18,8 @@ class spans_only : public gradus::range_front<spans_only<Parameter, Gradient, Ba
   int calls = 0;
 
   gradus::tensor_handle add_spans(std::string_view n, std::span<Parameter> w,
-                                  std::optional<std::span<const Gradient>> g, std::optional<gradus::group_handle> in)
+                                  std::optional<std::span<const Gradient>> g, std::optional<gradus::group_handle> in,
+                                  const gradus::trained_mask* = nullptr, const gradus::padding_mask* = nullptr)
   {
     name = n;
     group = in;
@@ -34,6 +35,11 @@ class spans_only : public gradus::range_front<spans_only<Parameter, Gradient, Ba
   void rebind_gradients_spans(const gradus::tensor_handle&, std::span<const Gradient> g)
   {
     gradients = g;
+    ++calls;
+  }
+  void unbind_gradients(const gradus::tensor_handle&)
+  {
+    gradients.reset();
     ++calls;
   }
 };

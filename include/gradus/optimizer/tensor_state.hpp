@@ -131,13 +131,18 @@ void set_mask(typename Model::tensor& x, std::string_view name, const trained_ma
   settle_mask(x);
 }
 
-/// Sets the state of padding to 0, and counts it.
-template <class Tensor, class Engine>
-void clear_padding(Tensor& x, const padding_mask& is_padding, const Engine& engine)
+/// A copy of a padding mask's answers, made before anything changes, because the mask may throw.
+inline std::vector<std::uint8_t> checked_padding(std::string_view name, std::size_t n, bool is_masked,
+                                                 const padding_mask& is_padding)
 {
-  check_may_have_padding(x.name, !x.trained.empty());
-  // Copied before anything changes, because is_padding may throw.
-  const std::vector<std::uint8_t> mask = copy_of_mask("padding mask", x.name, x.size, is_padding);
+  check_may_have_padding(name, is_masked);
+  return copy_of_mask("padding mask", name, n, is_padding);
+}
+
+/// Sets the state of padding to 0, and counts it. \param mask  1 for padding, an element each
+template <class Tensor, class Engine>
+void clear_padding(Tensor& x, const std::vector<std::uint8_t>& mask, const Engine& engine)
+{
   std::size_t count = 0;
   for (const std::uint8_t is_one : mask)
     count += is_one;

@@ -42,8 +42,27 @@ GRADUS_OPEN_NAMESPACE
 ///   `view_shape(storage_order::row_major, m.rows, m.columns)`; if absent, only lengths are compared.
 /// - `static constexpr storage_order order`: the storage order of every R with two or more dimensions. With it, wrong
 ///   orders are errors at compile time.
+///
+/// For tensors of frameworks (gradus/interop has adapters for some):
+/// - `template <class Element> static Element* data_as(R&, const view_argument&)`, in place of `data`, for classes whose
+///   element type is known only at run time; it refuses a tensor of another type, and memory that steps cannot read.
+/// - `static bool is_undefined(const R&)`: whether there are no gradients, so that steps skip the tensor.
+/// - `static bool same_layout(const R& parameters, const G& gradients)`: whether elements are paired by their addresses,
+///   for layouts that shape and storage order do not describe; with `static std::string layout(const R&)` for the error.
+/// - `static std::optional<F> padding(const R&)`: a function of an index that says which elements are padding. `add`
+///   hands it to `set_padding`.
 template <class R>
 struct view_traits : detail::known_view<R> {};
+
+/// What `add` or `rebind` are being given, for the error messages of an adapter.
+struct view_argument {
+  const char* argument;     ///< "parameters" or "gradients"
+  std::string_view tensor;  ///< the tensor's name, or nothing
+  bool on_device;           ///< whether the backend accesses device memory (CUDA's) and not the host's
+
+  /// Such as `gradients of tensor "w"`.
+  std::string text() const { return tensor.empty() ? argument : argument + (" of tensor " + detail::quote(tensor)); }
+};
 
 namespace detail {
 
@@ -60,6 +79,13 @@ concept seen_by_traits = requires(std::remove_reference_t<R>& r) {
   { traits_of<R>::size(r) } -> std::convertible_to<std::size_t>;
 };
 
+/// Classes whose element type is known only at run time.
+template <class R, class Element>
+concept typed_at_run_time = requires(std::remove_reference_t<R>& r, const view_argument& a) {
+  { traits_of<R>::template data_as<Element>(r, a) } -> std::same_as<Element*>;
+  { traits_of<R>::size(r) } -> std::convertible_to<std::size_t>;
+};
+
 /// A backend may accept further ranges, such as those whose data() is no plain pointer.
 template <class R, class Element, class Backend>
 concept seen_by_backend = requires(std::remove_reference_t<R>& r) {
@@ -68,7 +94,11 @@ concept seen_by_backend = requires(std::remove_reference_t<R>& r) {
 };
 
 template <class R, class Element, class Backend>
-concept viewable = seen_by_traits<R, Element> || seen_by_backend<R, Element, Backend>;
+concept viewable = seen_by_traits<R, Element> || typed_at_run_time<R, Element> || seen_by_backend<R, Element, Backend>;
+
+/// Whether a backend's memory is a device's, which the host cannot read.
+template <class Backend>
+constexpr bool accesses_device = requires { requires Backend::on_device; };
 
 /// A variable, or a temporary of a type that does not own its elements.
 template <class R>
@@ -91,6 +121,19 @@ inline std::string of_tensor(std::string_view name)
   return name.empty() ? std::string() : " of tensor " + detail::quote(name);
 }
 
+template <class R>
+concept may_be_undefined = requires(const std::remove_reference_t<R>& r) { traits_of<R>::is_undefined(r); };
+
+/// Whether these are gradients that a framework has not made yet.
+template <class R>
+bool is_undefined([[maybe_unused]] const R& range)
+{
+  if constexpr (may_be_undefined<R>)
+    return traits_of<R>::is_undefined(range);
+  else
+    return false;
+}
+
 /// Fails if the elements are misaligned, because reading them would be undefined and faults on some CPUs.
 template <class Element>
 void check_alignment(const char* argument, std::string_view tensor, std::span<Element> elements)
@@ -101,21 +144,35 @@ void check_alignment(const char* argument, std::string_view tensor, std::span<El
                  "; expected a multiple of " + std::to_string(alignof(Element)) + ", the alignment of its elements");
 }
 
+/// Fails if there are gaps between the elements of a range.
+template <class R>
+void check_side_by_side([[maybe_unused]] const char* argument, [[maybe_unused]] std::string_view tensor,
+                        [[maybe_unused]] R& range)
+{
+  using traits = traits_of<R>;
+  if constexpr (requires { traits::lies_side_by_side(range); })
+    if (!traits::lies_side_by_side(range)) {
+      std::string layout = "gaps between its elements, or an order that is neither row-major nor column-major";
+      if constexpr (requires { traits::layout(range); })
+        layout = traits::layout(range);
+      detail::fail(argument + of_tensor(tensor) + " has " + layout +
+                   "; expected elements that lie side by side (a whole matrix, or a copy)");
+    }
+}
+
 template <class Element, class Backend, class R>
 std::span<Element> as_span(const char* argument, std::string_view tensor, R& range)
 {
   std::span<Element> elements;
+  using traits = traits_of<R>;
   if constexpr (seen_by_traits<R, Element>) {
-    using traits = traits_of<R>;
-    if constexpr (requires { traits::lies_side_by_side(range); })
-      if (!traits::lies_side_by_side(range)) {
-        std::string layout = "gaps between its elements, or an order that is neither row-major nor column-major";
-        if constexpr (requires { traits::layout(range); })
-          layout = traits::layout(range);
-        detail::fail(argument + of_tensor(tensor) + " has " + layout +
-                     "; expected elements that lie side by side (a whole matrix, or a copy)");
-      }
+    check_side_by_side(argument, tensor, range);
     elements = {traits::data(range), static_cast<std::size_t>(traits::size(range))};
+  } else if constexpr (typed_at_run_time<R, Element>) {
+    const view_argument of{argument, tensor, accesses_device<Backend>};
+    Element* const first = traits::template data_as<Element>(range, of);
+    check_side_by_side(argument, tensor, range);
+    elements = {first, static_cast<std::size_t>(traits::size(range))};
   } else
     elements = {Backend::data(range), static_cast<std::size_t>(std::size(range))};
   check_alignment(argument, tensor, elements);
@@ -136,11 +193,20 @@ void check_shapes([[maybe_unused]] std::string_view tensor, [[maybe_unused]] con
                    ", the shape of its parameters (a std::span(pointer, size) has no shape)");
     if (given.order() != expected.order() && given.order() != storage_order::any &&
         expected.order() != storage_order::any) {
-      const auto name = [](storage_order o) { return o == storage_order::row_major ? "row-major" : "column-major"; };
+      const auto name = [](storage_order o) {
+        return o == storage_order::row_major      ? "row-major"
+               : o == storage_order::column_major ? "column-major"
+                                                  : "neither row-major nor column-major";
+      };
       detail::fail(std::string("storage order of gradients") + of_tensor(tensor) + " is " + name(given.order()) +
                    "; expected " + name(expected.order()) + ", the order of its parameters, or a copy in that order");
     }
   }
+  if constexpr (requires { traits_of<W>::same_layout(parameters, gradients); })
+    if (!traits_of<W>::same_layout(parameters, gradients))
+      detail::fail("layout of gradients" + of_tensor(tensor) + " is " + traits_of<G>::layout(gradients) +
+                   "; expected " + traits_of<W>::layout(parameters) +
+                   ", the layout of its parameters, or a copy in that layout");
 }
 
 /// A first argument of `add` that is a name.
@@ -315,8 +381,9 @@ class range_front {
   {
     if constexpr (accepts_pair<W, G>()) {
       const auto w = writable({}, parameters);
-      const auto g = readable({}, gradients);
-      detail::check_shapes({}, parameters, gradients);
+      const auto g = readable_or_none({}, gradients);
+      if (g)
+        detail::check_shapes({}, parameters, gradients);
       if constexpr (shape_is_read<std::remove_cvref_t<W>>)
         if (const view_shape shape = detail::traits_of<W>::shape(parameters); shape.rank() == 2 && w.size() > 0)
           self().expect_same_shape(tensor, shape);
@@ -333,8 +400,12 @@ class range_front {
   template <class G>
   void rebind_gradients(const tensor_handle& tensor, G&& gradients)
   {
-    if constexpr (accepts_gradients<G>())
+    if constexpr (accepts_gradients<G>()) {
+      if constexpr (detail::may_be_undefined<G>)
+        if (detail::is_undefined(gradients))
+          return self().unbind_gradients(tensor);
       self().rebind_gradients_spans(tensor, readable({}, gradients));
+    }
   }
 
  private:
@@ -408,6 +479,11 @@ class range_front {
   {
     return detail::as_span<const Gradient, Backend>("gradients", name, range);
   }
+  template <class G>
+  static std::optional<std::span<const Gradient>> readable_or_none(std::string_view name, G& range)
+  {
+    return detail::is_undefined(range) ? std::nullopt : std::optional(readable(name, range));
+  }
 
   /// \param trained  nothing, or the address of a mask
   template <class W, class G, class... Mask>
@@ -417,10 +493,11 @@ class range_front {
   {
     if constexpr (accepts_pair<W, G>()) {
       const auto w = writable(name, parameters);
-      const auto g = readable(name, gradients);
-      detail::check_shapes(name, parameters, gradients);
+      const auto g = readable_or_none(name, gradients);
+      if (g)
+        detail::check_shapes(name, parameters, gradients);
       return with_shape(name, w.size(), group, parameters,
-                        [&] { return self().add_spans(name, w, g, group, trained...); });
+                        [&] { return add_padded(parameters, name, w, g, group, trained...); });
     } else
       return {};
   }
@@ -452,9 +529,22 @@ class range_front {
     if constexpr (accepts_parameters<W>()) {
       const auto w = writable(name, parameters);
       return with_shape(name, w.size(), group, parameters,
-                        [&] { return self().add_spans(name, w, std::nullopt, group); });
+                        [&] { return add_padded(parameters, name, w, std::nullopt, group); });
     } else
       return {};
+  }
+  /// Adds a tensor, and marks its padding if its layout has some. A mask of trained elements speaks for itself.
+  template <class W, class... Mask>
+  tensor_handle add_padded([[maybe_unused]] const W& parameters, std::string_view name, std::span<Parameter> w,
+                           std::optional<std::span<const Gradient>> g, std::optional<group_handle> group,
+                           const Mask*... trained)
+  {
+    if constexpr (sizeof...(Mask) == 0 && requires { detail::traits_of<W>::padding(parameters); })
+      if (const auto is_padding = detail::traits_of<W>::padding(parameters)) {
+        const padding_mask padding(*is_padding);
+        return self().add_spans(name, w, g, group, nullptr, &padding);
+      }
+    return self().add_spans(name, w, g, group, trained...);
   }
 };
 

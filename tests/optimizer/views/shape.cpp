@@ -10,7 +10,7 @@ using gradus::storage_order, gradus::view_shape;
 
 TEST_CASE("view_shape: an order, unless at most one extent is longer than 1")
 {
-  for (const storage_order order : {storage_order::row_major, storage_order::column_major}) {
+  for (const storage_order order : {storage_order::row_major, storage_order::column_major, storage_order::other}) {
     CHECK(view_shape(order, 2, 3).order() == order);
     CHECK(view_shape(order, 1, 2, 1, 3).order() == order);
     CHECK(view_shape(order, 1, 3).order() == storage_order::any);

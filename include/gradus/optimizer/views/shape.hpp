@@ -17,6 +17,7 @@ enum class storage_order {
   any,           ///< one dimension or unknown; agrees with both orders
   row_major,     ///< the last index varies fastest
   column_major,  ///< the first index varies fastest
+  other,         ///< contiguous in neither order, such as images with their channels last, and blocked layouts
 };
 
 /// The extents and storage order of a view. Parameters and gradients with two or more dimensions must agree in both.

@@ -115,6 +115,8 @@ struct thrust_device : thrust_ranges {
 #else
   static constexpr bool synchronous = true;
 #endif
+  /// Whether memory is a device's, which the host cannot read: CUDA's, but not that of Thrust's CPU systems.
+  static constexpr bool on_device = !synchronous;
 
   Policy policy;        ///< selects the stream
   Allocator allocator;  ///< allocates the state

@@ -150,8 +150,8 @@ struct update_codes {
     const std::size_t block = begin / block8::block;
     lane_values<slots> values[Warp::lanes];
     std::uint32_t largest[slots + 1][Warp::lanes] = {};  // as bits, so that a NaN counts as larger than every number
-    warp.for_lanes([&](std::size_t lane, std::size_t own) {
-      lane_values<slots>& v = values[own];
+    warp.for_lanes([&](std::size_t lane, std::size_t at) {
+      lane_values<slots>& v = values[at];
       unrolled<packs>([&](auto p) {  // all loads before the first is used
         const std::size_t i = first_of(p, lane);
         v.theta[p] = load_pack<Whole>(theta, i, length);
@@ -170,15 +170,15 @@ struct update_codes {
           unrolled<pack::size>([&](auto e) {
             const std::uint32_t a = std::bit_cast<std::uint32_t>(v.slot[p][k].x[e]) & 0x7fffffffu;
             const bool exists = Whole || first_of(p, lane) + e < length;
-            largest[k][own] = exists && a > largest[k][own] ? a : largest[k][own];
+            largest[k][at] = exists && a > largest[k][at] ? a : largest[k][at];
           });
         });
       });
     });
     std::uint32_t of_block[slots + 1];
     unrolled<slots>([&](auto k) { of_block[k] = warp.largest(largest[k]); });
-    warp.for_lanes([&](std::size_t lane, std::size_t own) {
-      const lane_values<slots>& v = values[own];
+    warp.for_lanes([&](std::size_t lane, std::size_t at) {
+      const lane_values<slots>& v = values[at];
       unrolled<packs>([&](auto p) {
         const std::size_t i = first_of(p, lane);
         store_pack<Whole>(theta, i, length, v.theta[p]);
