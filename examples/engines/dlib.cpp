@@ -2,7 +2,6 @@
 // trained without the trainer. Both train a small convolutional network on Fashion-MNIST.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +16,7 @@
 
 #include <gradus/checkpoint.hpp>
 #include <gradus/gradus.hpp>
+#include <gradus/presets.hpp>
 
 #include "images.hpp"
 
@@ -153,23 +153,6 @@ class solver {
   std::unique_ptr<running> running_;
 };
 
-/// dlib's Adam: eps is added to the uncorrected root of v, and the decay is L2.
-struct dlib_adam {
-  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 5e-4;
-
-  static constexpr auto fields = gradus::fields(gradus::hyper::lr(&dlib_adam::lr),
-                                                gradus::hyper::beta1(&dlib_adam::beta1),
-                                                gradus::hyper::beta2(&dlib_adam::beta2),
-                                                gradus::hyper::eps(&dlib_adam::eps),
-                                                gradus::hyper::weight_decay(&dlib_adam::weight_decay));
-  constexpr auto rule() const noexcept
-  {
-    return gradus::compose(lr, gradus::first_moment::ema{beta1}, gradus::second_moment::ema{beta2},
-                           gradus::step_size::partially_adaptive{.eps = eps, .partial = 0.5},
-                           gradus::decay::l2{weight_decay});
-  }
-};
-
 // ── the training ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 using image = dlib::matrix<float>;
@@ -264,12 +247,10 @@ int main()
   // The trainer with dlib's solvers, and with gradus's.
   const network adam = trained(start, dlib::adam(5e-4f, 0.9f, 0.999f), 1e-3);
   good &= report("largest difference from dlib::adam, 80 steps:",
-                 largest_difference(adam, trained(start, solver(dlib_adam{.weight_decay = 5e-4}), 1e-3)), 1e-5);
+                 largest_difference(adam, trained(start, solver(gradus::presets::dlib::adam{}), 1e-3)), 1e-5);
   const network sgd = trained(start, dlib::sgd(5e-4f, 0.9f), 0.05);
   good &= report("largest difference from dlib::sgd, 80 steps:",
-                 largest_difference(sgd,
-                                    trained(start, solver(gradus::sgd{.momentum = 0.9, .weight_decay = 5e-4}), 0.05)),
-                 1e-5);
+                 largest_difference(sgd, trained(start, solver(gradus::presets::dlib::sgd{}), 0.05)), 1e-5);
   good &= report("test error with dlib::adam:", test_error(adam), 40, " %");
 
   // The net's own step, without a trainer. The solvers are saved and loaded half-way.
