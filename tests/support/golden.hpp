@@ -17,8 +17,8 @@ struct problem {
   std::vector<std::size_t> sizes;
   int steps = 0;
   std::vector<int> drops;
-  std::vector<double> scales;  // of each tensor's gradients; empty for 1
-  std::size_t undecayed = 1;   // the number of last tensors that are in a group with weight_decay 0
+  std::vector<double> scales = {};  // of each tensor's gradients; empty for 1
+  std::size_t undecayed = 1;        // the number of last tensors that are in a group with weight_decay 0
 };
 
 struct recording {
