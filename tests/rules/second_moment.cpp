@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -210,6 +211,22 @@ TEST_CASE_TEMPLATE("ema, ema_max, yogi: v is finite wherever (1 - beta2)g² is, 
     check("ema_max", second_moment::ema_max{});
     check("yogi", second_moment::yogi{});
   }
+}
+
+TEST_CASE_TEMPLATE("ema_max_corrected: a first g² that overflows stays the maximum, and the weight where it is", T,
+                   float, double)
+{
+  using namespace gradus;
+  walk x(compose(0.01, first_moment::none{}, second_moment::ema_max_corrected{}, step_size::adaptive{}, decay::none{}),
+         std::vector<T>{T(1), T(1)});
+  x.step({sizeof(T) == 4 ? T(2e19) : T(2e154), T(1)});
+  CHECK(std::isfinite(x.slots[0][0]));
+  CHECK(std::isinf(x.slots[1][0]));
+  x.step({T(1), T(1)});
+  CHECK(x.weights[0] == 1);
+  CHECK(x.weights[1] < 1);
+  x.step({std::numeric_limits<T>::quiet_NaN(), T(1)});
+  CHECK(std::isnan(x.slots[1][0]));
 }
 
 TEST_CASE_TEMPLATE("yogi: v never falls below zero", T, float, double)

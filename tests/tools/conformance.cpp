@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -62,7 +63,8 @@ struct adam_loop {
       const bool first = !is("no bias correction") && !is("second corrected only");
       const bool second = !is("no bias correction") && !is("first corrected only");
       const T c1 = first ? 1 - std::pow(b1, T(t)) : T(1), c2 = second ? 1 - std::pow(b2, T(t)) : T(1);
-      for (std::size_t i = 0; i < tensors[k].size; ++i) {
+      for (std::size_t i = 0; i < (is("rest of a vector of 4 left out") ? tensors[k].size / 4 * 4 : tensors[k].size);
+           ++i) {
         T& theta = tensors[k].parameters[i];
         T g = tensors[k].gradients[i];
         if (is("clipped gradients"))
@@ -85,6 +87,7 @@ struct adam_loop {
                           : is("eps inside the uncorrected root") ? std::sqrt(value + eps) / std::sqrt(c2)
                           : is("epsilon hat")                     ? (std::sqrt(value) + eps) / std::sqrt(c2)
                           : is("no eps")                          ? std::sqrt(corrected)
+                          : is("at least eps")                    ? std::fmax(std::sqrt(corrected), eps)
                                                                   : std::sqrt(corrected) + eps;
         const T u = lr * (m[of][i] / c1 + (is("decay in the ratio") ? lambda * theta : T(0))) / divisor, before = theta;
         theta -= u;
@@ -96,6 +99,8 @@ struct adam_loop {
           theta -= lr * lambda * before;
         if (is("rounded to float"))
           theta = T(float(theta));
+        if (is("NaN at step 30") && step == 30 && k == 2 && i == 3)
+          theta = std::numeric_limits<T>::quiet_NaN();
       }
     }
   }
@@ -191,6 +196,20 @@ TEST_CASE("conformance: where an implementation parts from everything known")
         std::string::npos);
   CHECK(!examine<float>(s, adam_loop<float>{s, "clipped gradients"}).follows);
 
+  // Of formulas that part in the same step, the nearest is the one that predicts more of its elements.
+  const verdict rest = examine<float>(s, adam_loop<float>{s, "rest of a vector of 4 left out"});
+  CHECK(rest.text.find("The nearest is AdamW, from which it parts at step 1, in tensor 0, element 4: ") !=
+        std::string::npos);
+  const verdict at_least = examine<double>(s, adam_loop<double>{s, "at least eps"});
+  CHECK(at_least.text.find("The nearest is AdamW, from which it parts at step 1, in tensor 3, element 0: ") !=
+        std::string::npos);
+
+  const verdict not_a_number = examine<float>(s, adam_loop<float>{s, "NaN at step 30"});
+  CHECK(not_a_number.text == "The parameters are not finite after step 30.\n");
+  CHECK(not_a_number.parts.step == 30);
+  CHECK(not_a_number.parts.tensor == 2);
+  CHECK(not_a_number.parts.element == 3);
+
   const verdict from_zero = examine<double>(s, adam_loop<double>{s, "t from 0"});
   CHECK(!from_zero.follows);
   CHECK(from_zero.text ==
@@ -220,6 +239,7 @@ TEST_CASE("conformance: observations that do not fit their problem")
   check("Step 0 was observed with 0 parameters" + expected, [](observations& o) { o.at[0]; });
   check("No step was observed.", [](observations& o) { o.at.clear(); });
   check("The problem has no tensors or no steps.", [](observations& o) { o.of.sizes.clear(); });
+  check("The problem has no tensors or no steps.", [](observations& o) { o.of.sizes = {0, 0}; });
   check("The problem has 4 tensors and 1 scales; expected one for each, or none.",
         [](observations& o) { o.of.scales = {1}; });
   check("The problem has 4 tensors, of which 5 are undecayed; expected at most all.",
@@ -228,6 +248,29 @@ TEST_CASE("conformance: observations that do not fit their problem")
   empty.steps = 0;
   CHECK(judge(s, observe<double>(s, empty, adam_loop<double>{s, "nothing"})).text ==
         "The problem has no tensors or no steps.\n");
+}
+
+TEST_CASE("conformance: settings that no optimizer can have")
+{
+  const auto check = [](double settings::* field, double value, const std::string& text) {
+    settings s;
+    s.*field = value;
+    int calls = 0;
+    const verdict v = examine<double>(s, [&](tensors_of<double>&, int, double) { ++calls; });
+    CHECK(v.text == "The setting " + text + ".\n");
+    CHECK(!v.follows);
+    CHECK(calls == 0);
+  };
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  check(&settings::lr, 0, "lr is 0; expected a finite number above 0");
+  check(&settings::lr, infinity, "lr is inf; expected a finite number above 0");
+  check(&settings::beta1, 1, "beta1 is 1; expected a number in [0, 1)");
+  check(&settings::beta2, -0.5, "beta2 is -0.5; expected a number in [0, 1)");
+  check(&settings::momentum, 1, "momentum is 1; expected a number in [0, 1)");
+  check(&settings::eps, -1e-8, "eps is -1e-08; expected a finite number of at least 0");
+  check(&settings::weight_decay, nan, "weight_decay is nan; expected a finite number of at least 0");
+  check(&settings::initial_accumulator, -1, "initial_accumulator is -1; expected a finite number of at least 0");
+  check(&settings::dampening, nan, "dampening is nan; expected a finite number");
 }
 
 TEST_CASE("conformance: says what the settings leave open")
@@ -254,6 +297,8 @@ TEST_CASE_TEMPLATE("conformance: every eps, also one that float cannot show", T,
     CAPTURE(v.text);
     CHECK_MESSAGE(is_adamw_but(v, {}), eps);
     CHECK_MESSAGE(v.mistakes == 0, eps);
+    CHECK_MESSAGE((v.text.find("  eps: not tested, because eps is 0\n") != std::string::npos) == (eps == 0), eps);
+    CHECK_MESSAGE((v.text.find("  eps: beside") != std::string::npos) == (eps > 0), eps);
     CHECK_MESSAGE((v.text.find("cannot be told apart: eps") != std::string::npos) == (eps == 1e-30 && sizeof(T) == 4),
                   eps);
   }

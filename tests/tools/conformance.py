@@ -9,6 +9,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 root, program = pathlib.Path(sys.argv[1]), sys.argv[2]
 sys.path.insert(0, str(root / "tools" / "conformance"))
@@ -73,6 +74,93 @@ def check_mutants():
             check(v.follows and v.best == dict(plain, **choices) and v.mistakes == mistakes, wrong, v.text)
             check(v.single == single, f"{wrong}: precision", v.text)
     check(not conformance.examine(s, lambda tensors, t, lr: None).follows, "a step that does nothing", "")
+
+
+def check_what_steps_do():
+    """Steps that leave the parameters in another way than as numbers in their place."""
+    s = conformance.Settings()
+
+    def text_after(change, settings=s):
+        """The verdict on Adam, followed by change(tensors, t)."""
+        inner = adam(settings, "nothing")
+
+        def step(tensors, t, lr):
+            inner(tensors, t, lr)
+            change(tensors, t)
+
+        return conformance.examine(settings, step).text
+
+    def rebind(tensors, t):
+        for x in tensors:
+            x.parameters = [float(w) for w in x.parameters]
+
+    def infinite(tensors, t):
+        if t == 30:
+            tensors[2].parameters[1] = math.inf
+
+    def longer(tensors, t):
+        tensors[1].parameters = list(tensors[1].parameters) + [1.0]
+
+    def exchanged(tensors, t):
+        tensors[0].parameters, tensors[1].parameters = tensors[1].parameters, tensors[0].parameters
+
+    for change, expected in ((rebind, "Follows AdamW over all 60 steps, to rounding of double."),
+                             (infinite, "The parameters are not finite after step 30.\n"),
+                             (longer, "Step 1 was observed with 20 parameters; expected steps 1 to 60 and 19 parameters.\n"),
+                             (exchanged, "Follows no convention that the suite knows.")):
+        text = text_after(change)
+        check(text.startswith(expected), change.__name__, text)
+
+    def rest(tensors, t, lr, whole=adam(s, "nothing")):
+        before = [list(x.parameters) for x in tensors]
+        whole(tensors, t, lr)
+        for x, old in zip(tensors, before):
+            for i in range(len(old) // 4 * 4, len(old)):
+                x.parameters[i] = old[i]
+
+    text = conformance.examine(s, rest).text
+    check("The nearest is AdamW, from which it parts at step 1, in tensor 0, element 4: " in text, "a rest is left out", text)
+    text = text_after(lambda tensors, t: None, conformance.Settings(eps=0))
+    check("  eps: not tested, because eps is 0\n" in text and "eps: beside" not in text, "eps is 0", text)
+
+
+def check_refusals():
+    """Settings and problems that no optimizer can have."""
+    def never(tensors, t, lr):
+        raise AssertionError("the step is called")
+
+    for name, value, expected in (("lr", 0, "a finite number above 0"), ("lr", math.inf, "a finite number above 0"),
+                                  ("beta1", 1, "a number in [0, 1)"), ("beta2", -0.5, "a number in [0, 1)"),
+                                  ("momentum", 1, "a number in [0, 1)"), ("eps", -1e-8, "a finite number of at least 0"),
+                                  ("weight_decay", math.nan, "a finite number of at least 0"),
+                                  ("initial_accumulator", -1, "a finite number of at least 0"),
+                                  ("dampening", math.nan, "a finite number")):
+        text = conformance.examine(conformance.Settings(**{name: value}), never).text
+        check(text == f"The setting {name} is {value:.9g}; expected {expected}.\n", name, text)
+    for problem in ({"sizes": ()}, {"sizes": (0, 0)}, {"scales": (1,)}, {"undecayed": 5}, {"steps": 0}):
+        s, p = conformance.Settings(), conformance.Problem(**problem)
+        text = conformance.judge(s, conformance.observe(s, p, never)).text
+        check(text.startswith("The problem has"), problem, text)
+
+
+def check_files():
+    """A file as people write it: decimal numbers, empty lines, and nothing said that has a default."""
+    s = conformance.Settings(weight_decay=0)
+    p = conformance.Problem(undecayed=1)
+    seen = conformance.observe(s, p, adam(s, "epsilon hat"))
+    lines = ["problem sizes 6,5,4,4 steps 60", "", f"case mine lr={s.lr} beta1={s.beta1} beta2={s.beta2}"]
+    lines += [f"at {t} " + " ".join(map(repr, parameters)) for t, parameters in seen.at.items()]
+    script = root / "tools" / "conformance" / "conformance.py"
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "mine.txt"
+        for text, expected in (("\n".join(lines), "== mine\nFollows Adam over all 60 steps, to rounding of double.\n"),
+                               ("\n\ncase\n\n", "== \nNo step was observed.\n"), ("", ""), (None, "")):
+            path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+            for command in ([program], [sys.executable, "-B", str(script)]):
+                done = subprocess.run([*command, str(path)], capture_output=True, text=True, encoding="utf-8")
+                check(done.stdout.startswith(expected) and done.stdout.count("== ") == (expected != ""), f"file: {text}", done.stdout)
+                check((done.returncode != 0 and done.stderr.startswith("conformance: ") if not expected else done.returncode == 0),
+                      f"file: {text}: status", done.stderr)
 
 
 # What the first line says of a case, and words of the others. Of the cases that are not here, the suite knows no formula.
@@ -146,6 +234,9 @@ def check_page():
 
 
 check_mutants()
+check_what_steps_do()
+check_refusals()
+check_files()
 check_recordings()
 check_page()
 print("conformance.py:", "FAILED" if failures else "all as expected")

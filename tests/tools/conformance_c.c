@@ -66,6 +66,20 @@ int main(void)
   mistakes = conformance_examine_double(&s, step, &wrong, text, sizeof text);
   expect("a loop without groups", mistakes, 1, text, "! groups: ignored: all tensors decay");
 
+  char little[8];
+  mistakes = conformance_examine_double(&s, step, &wrong, little, sizeof little);
+  expect("a short text", mistakes, 1, little, "Follows");
+  mistakes = conformance_examine_double(&s, step, &wrong, NULL, sizeof text);
+  expect("no text", mistakes, 1, "", "");
+  mistakes = conformance_examine_float(&s, NULL, NULL, text, sizeof text);
+  expect("no step", mistakes, -1, text, "The step is NULL.\n");
+  mistakes = conformance_examine_double(NULL, step, &right, text, sizeof text);
+  expect("no settings", mistakes, -1, text, "The pointer to the settings is NULL.\n");
+  conformance_settings one = s;
+  one.beta1 = 1;
+  mistakes = conformance_examine_double(&one, step, &right, text, sizeof text);
+  expect("beta1 = 1", mistakes, -1, text, "The setting beta1 is 1; expected a number in [0, 1).\n");
+
   const gradus_number numbers[] = {
       {"lr", s.lr}, {"beta1", s.beta1}, {"beta2", s.beta2}, {"eps", s.eps}, {"weight_decay", s.weight_decay}};
   const gradus_number none = {"weight_decay", 0};

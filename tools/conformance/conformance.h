@@ -38,8 +38,8 @@ typedef void (*conformance_step_float)(void* user, const conformance_tensor_floa
 typedef void (*conformance_step_double)(void* user, const conformance_tensor_double* tensors, size_t count, int t,
                                         double lr);
 
-/* Trains the suite's problem with a step, and writes what it follows, up to capacity bytes with the ending 0. Returns the number of
-   probable mistakes, or -1 if it follows no known convention. */
+/* Trains the suite's problem with a step, and writes what it follows into text, cut to capacity bytes with the ending 0; text may
+   be NULL. Returns the number of probable mistakes, or -1 if it follows no known convention or an argument is wrong. */
 int conformance_examine_float(const conformance_settings* settings, conformance_step_float step, void* user, char* text,
                               size_t capacity);
 int conformance_examine_double(const conformance_settings* settings, conformance_step_double step, void* user,

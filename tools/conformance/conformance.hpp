@@ -21,7 +21,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <map>
+#include <numeric>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace conformance {
@@ -57,10 +60,35 @@ inline problem problem_for(const settings& s)
   return p;
 }
 
-/// What is wrong with a problem, in a sentence; empty if nothing is.
-inline std::string fault_of(const problem& p)
+namespace detail {
+
+inline std::string show(double x)
 {
-  if (p.sizes.empty() || p.steps < 1)
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", x);
+  return text;
+}
+
+}  // namespace detail
+
+/// What is wrong with settings or a problem, in a sentence; empty if nothing is.
+inline std::string fault_of(const settings& s, const problem& p)
+{
+  const auto fault = [](const char* name, double x, const char* expected) {
+    return std::string("The setting ") + name + " is " + detail::show(x) + "; expected " + expected + ".";
+  };
+  if (!(s.lr > 0 && std::isfinite(s.lr)))
+    return fault("lr", s.lr, "a finite number above 0");
+  for (const auto& [name, x] : {std::pair("beta1", s.beta1), {"beta2", s.beta2}, {"momentum", s.momentum}})
+    if (!(x >= 0 && x < 1))
+      return fault(name, x, "a number in [0, 1)");
+  for (const auto& [name, x] :
+       {std::pair("eps", s.eps), {"weight_decay", s.weight_decay}, {"initial_accumulator", s.initial_accumulator}})
+    if (!(x >= 0 && std::isfinite(x)))
+      return fault(name, x, "a finite number of at least 0");
+  if (!std::isfinite(s.dampening))
+    return fault("dampening", s.dampening, "a finite number");
+  if (std::accumulate(p.sizes.begin(), p.sizes.end(), std::size_t(0)) == 0 || p.steps < 1)
     return "The problem has no tensors or no steps.";
   if (!p.scales.empty() && p.scales.size() != p.sizes.size())
     return "The problem has " + std::to_string(p.sizes.size()) + " tensors and " + std::to_string(p.scales.size()) +
@@ -343,7 +371,7 @@ observations observe(const settings& s, const problem& p, Step&& step)
 {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "conformance: T is float or double");
   observations seen{p, sizeof(T) == 4, {}};
-  if (!fault_of(p).empty())
+  if (!fault_of(s, p).empty())
     return seen;  // judge says why
   const std::vector<drawn> data = draw(p);
   std::vector<std::vector<T>> parameters, gradients;
@@ -500,13 +528,6 @@ void for_each(const settings& s, F&& f)
   recurse(recurse, 0, 0, 0);
 }
 
-inline std::string show(double x)
-{
-  char text[32];
-  std::snprintf(text, sizeof text, "%.9g", x);
-  return text;
-}
-
 inline std::string name_of(const hypothesis& h, const settings& s)
 {
   if (h[family] != adam)
@@ -521,10 +542,8 @@ inline std::string name_of(const hypothesis& h, const settings& s)
 inline verdict judge(const settings& s, const observations& seen)
 {
   verdict v;
-  std::string fault = fault_of(seen.of);
-  std::size_t elements = 0;
-  for (const std::size_t n : seen.of.sizes)
-    elements += n;
+  std::string fault = fault_of(s, seen.of);
+  const std::size_t elements = std::accumulate(seen.of.sizes.begin(), seen.of.sizes.end(), std::size_t(0));
   for (const auto& [t, parameters] : seen.at)
     if (fault.empty() && (t < 1 || t > seen.of.steps || parameters.size() != elements))
       fault = "Step " + std::to_string(t) + " was observed with " + std::to_string(parameters.size()) +
@@ -542,7 +561,10 @@ inline verdict judge(const settings& s, const observations& seen)
         v.text = "The parameters are not finite after step " + std::to_string(t) + ".";
         if (t == seen.at.begin()->first)
           v.text += " A bias correction whose count starts from 0 divides by 1 - beta^0 = 0.";
-        v.parts = {t, 0, i, 0, parameters[i]};
+        std::size_t k = 0, first = 0;  // of the tensor that has it
+        for (; i >= first + seen.of.sizes[k]; ++k)
+          first += seen.of.sizes[k];
+        v.parts = {t, k, i - first, 0, parameters[i]};
         v.mistakes = 1;
         v.text += "\n";
         return v;
@@ -563,8 +585,10 @@ inline verdict judge(const settings& s, const observations& seen)
       const parting at = follow(h, s, seen, data, single);
       if (at.step == 0)
         followers.push_back(h);
-      const auto later = [](int a, int b) { return b != 0 && (a == 0 || a > b); };
-      if (!any || later(at.step, v.parts.step) || (at.step == v.parts.step && cost < best_cost)) {
+      const auto place = [](const parting& x) {
+        return std::tuple(x.step == 0, x.step, x.tensor, x.element);  // the later, the nearer
+      };
+      if (!any || place(at) > place(v.parts) || (place(at) == place(v.parts) && cost < best_cost)) {
         any = true;
         best_cost = cost;
         v.best = h;
@@ -604,7 +628,7 @@ inline verdict judge(const settings& s, const observations& seen)
     if (!has_axis(v.best, a))
       continue;
     const choice& c = axes()[a].choices[v.best[a]];
-    if (without_decay && (a == decay || a == groups))
+    if ((without_decay && (a == decay || a == groups)) || (s.eps == 0 && (a == eps_place || a == root)))
       continue;
     const bool standard = c.cost == 0 && (a >= rate || (a == second && v.best[a] == plain));  // not worth a line
     if (standard || (a == momentum && v.best[family] == sgd && s.momentum == 0) ||
@@ -614,6 +638,8 @@ inline verdict judge(const settings& s, const observations& seen)
   }
   if (unasked)
     v.text += std::string("! Nesterov: ") + (s.nesterov ? "asked for, and ignored\n" : "not asked for\n");
+  if (s.eps == 0 && v.follows && v.best[family] != sgd)
+    v.text += "  eps: not tested, because eps is 0\n";
   if (without_decay && v.follows)
     v.text += "  weight decay: not tested, because weight_decay is 0\n";
   for (const std::string& u : v.undecided)

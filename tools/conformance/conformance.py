@@ -18,6 +18,7 @@ is the verdict. conformance.hpp is the same in C++, with the same sentences.
 import array
 import math
 import struct
+import sys
 from dataclasses import dataclass, field
 
 try:
@@ -53,15 +54,30 @@ class Problem:
     undecayed: int = 2  # so many last tensors have weight_decay 0
 
 
-def fault_of(seen):
-    """What is wrong with a problem or with observations, in a sentence; empty if nothing is."""
-    p = seen.problem
-    if not p.sizes or p.steps < 1:
+def fault_of(s, p):
+    """What is wrong with settings or a problem, in a sentence; empty if nothing is."""
+    expected = {"lr": "a finite number above 0", **dict.fromkeys(("beta1", "beta2", "momentum"), "a number in [0, 1)"),
+                **dict.fromkeys(("eps", "weight_decay", "initial_accumulator"), "a finite number of at least 0"),
+                "dampening": "a finite number"}
+    for name, words in expected.items():
+        x = getattr(s, name)
+        good = (x > 0 if name == "lr" else name == "dampening" or x >= 0) and (x < 1 if "[0, 1)" in words else math.isfinite(x))
+        if not good:
+            return f"The setting {name} is {x:.9g}; expected {words}."
+    if sum(p.sizes) == 0 or p.steps < 1:
         return "The problem has no tensors or no steps."
     if p.scales and len(p.scales) != len(p.sizes):
         return f"The problem has {len(p.sizes)} tensors and {len(p.scales)} scales; expected one for each, or none."
     if p.undecayed > len(p.sizes):
         return (f"The problem has {len(p.sizes)} tensors, of which {p.undecayed} are undecayed; expected at most all.")
+    return ""
+
+
+def fault_of_observations(s, seen):
+    """The same of what was observed."""
+    p = seen.problem
+    if fault_of(s, p):
+        return fault_of(s, p)
     for t, parameters in sorted(seen.at.items()):
         if not 1 <= t <= p.steps or len(parameters) != sum(p.sizes):
             return (f"Step {t} was observed with {len(parameters)} parameters; expected steps 1 to {p.steps} and {sum(p.sizes)} "
@@ -263,12 +279,13 @@ def draw(p):
 
     for k, size in enumerate(p.sizes):
         rows = [(-1 + 2 * next_number(), 0.1 + 1.9 * next_number(), -0.5 + next_number()) for _ in range(size)]
-        drawn.append([list(column) for column in zip(*rows)] + [p.scales[k] if p.scales else 1.0])
+        drawn.append([[row[c] for row in rows] for c in range(3)] + [p.scales[k] if p.scales else 1.0])
     return drawn
 
 
 def gradient_of(x, i, theta, t):
-    return x[3] * (x[1][i] * theta + x[2][i] * math.sin(3 * theta + 0.1 * t))
+    angle = 3 * theta + 0.1 * t
+    return x[3] * (x[1][i] * theta + x[2][i] * (math.sin(angle) if math.isfinite(angle) else math.nan))
 
 
 def rate_at(s, p, t):
@@ -286,6 +303,8 @@ def observe(s, p, step, single=False):
             return numpy.array(values, dtype=numpy.float32 if single else numpy.float64)
         return array.array("f" if single else "d", values)
 
+    if fault_of(s, p):
+        return Observations(p, single, {})  # judge says why
     data, at = draw(p), {}
     tensors = [Tensor(new_array(x[0]), new_array([0.0] * len(x[0])), s.weight_decay if k + p.undecayed < len(data) else 0.0)
                for k, x in enumerate(data)]
@@ -295,6 +314,8 @@ def observe(s, p, step, single=False):
                 tensor.gradients[i] = gradient_of(x, i, float(tensor.parameters[i]), t)
         step(tensors, t, rate_at(s, p, t))
         at[t] = [float(w) for tensor in tensors for w in tensor.parameters]
+        if [len(tensor.parameters) for tensor in tensors] != [len(x[0]) for x in data]:
+            break
     return Observations(p, single, at)
 
 
@@ -324,7 +345,7 @@ def follow(h, s, seen, data, single):
             lam = 0.0 if h["decay"] == "no_decay" or spared else s.weight_decay
             for i, element in enumerate(elements[k]):
                 theta, slack, own = element
-                g = gradient_of(x, i, theta, t) if math.isfinite(theta) else math.nan
+                g = gradient_of(x, i, theta, t)
                 g = to_float(g) if single else g
                 new, reach = predict(h, s, shared[i] if shared else own, theta, g, t, count, lr, before, lam)
                 # Parameters are rounded a few times. A step of v, and of 1 - beta2 rounded to float, loses some more digits.
@@ -413,8 +434,8 @@ def name_of(h, s):
 def judge(s, seen):
     """Says what observations follow."""
     v = Verdict()
-    if fault_of(seen):
-        v.text = fault_of(seen) + "\n"
+    if fault_of_observations(s, seen):
+        v.text = fault_of_observations(s, seen) + "\n"
         return v
     for t, parameters in sorted(seen.at.items()):
         for i, x in enumerate(parameters):
@@ -423,7 +444,8 @@ def judge(s, seen):
                 if t == min(seen.at):
                     v.text += " A bias correction whose count starts from 0 divides by 1 - beta^0 = 0."
                 v.text += "\n"
-                v.parts, v.mistakes = Parting(t, 0, i, 0.0, x), 1
+                k, element = [(k, j) for k, size in enumerate(seen.problem.sizes) for j in range(size)][i]
+                v.parts, v.mistakes = Parting(t, k, element, 0.0, x), 1
                 return v
 
     data, followers = draw(seen.problem), []
@@ -439,7 +461,7 @@ def judge(s, seen):
             at = follow(h, s, seen, data, single)
             if at.step == 0:
                 followers.append(h)
-            rank = (at.step or math.inf, -cost)
+            rank = (at.step or math.inf, at.tensor, at.element, -cost)  # the later it parts, the nearer
             if best is None or rank > best:
                 best, v.best, v.parts, v.mistakes = rank, h, at, sum(c == 2 for _, _, c in costs)
     v.follows = v.parts.step == 0
@@ -465,7 +487,8 @@ def judge(s, seen):
                   f"{v.parts.came:.9g} came.\n")
     # What the nearest has in common with it is worth telling if it was followed for some steps.
     for axis in NAMES[1:] if v.follows or v.parts.step > 3 else ():
-        if not has_axis(h, axis) or (without_decay and axis in ("decay", "groups")):
+        if not has_axis(h, axis) or (without_decay and axis in ("decay", "groups")) or (
+                s.eps == 0 and axis in ("eps_place", "root")):
             continue
         _, text, cost = chosen(h, axis)
         standard = cost == 0 and (axis in NOT_WORTH_A_LINE or h[axis] == "plain")
@@ -475,6 +498,8 @@ def judge(s, seen):
         v.text += f"{'! ' if cost == 2 else '  '}{AXES[axis][0]}: {text}\n"
     if unasked:
         v.text += "! Nesterov: " + ("asked for, and ignored\n" if s.nesterov else "not asked for\n")
+    if s.eps == 0 and v.follows and not is_sgd:
+        v.text += "  eps: not tested, because eps is 0\n"
     if without_decay and v.follows:
         v.text += "  weight decay: not tested, because weight_decay is 0\n"
     for undecided in v.undecided:
@@ -506,34 +531,45 @@ def settings_of(numbers):
     return s
 
 
+def number(text):
+    """A number in decimal or, with 0x, in hexadecimal."""
+    return float.fromhex(text) if "x" in text.lower() else float(text)
+
+
 def recordings(path):
     """The cases of a file in the format of tests/golden/README.md: their names, settings and observations."""
     cases, p = [], Problem()
     with open(path, encoding="utf-8") as file:
         for words in map(str.split, file):
             if words[:1] == ["problem"]:
-                given = dict(zip(words[1::2], words[2::2]))
-                p = Problem(int(given["seed"]), tuple(map(int, given["sizes"].split(","))), int(given["steps"]),
-                            tuple(map(int, given["drops"].split(","))),
-                            tuple(map(float, filter(None, given.get("scales", "").split(",")))), int(given.get("undecayed", 1)))
+                p = Problem(undecayed=1)
+                for key, text in zip(words[1::2], words[2::2]):
+                    if key in ("seed", "steps", "undecayed"):
+                        setattr(p, key, int(text))
+                    elif key in ("sizes", "drops", "scales"):
+                        setattr(p, key, tuple(map(float if key == "scales" else int, text.split(","))))
             elif words[:1] == ["case"]:
-                numbers = {key: float(value) for key, value in (w.split("=") for w in words[2:] if "=" in w)}
-                cases.append((words[1], settings_of(numbers), Observations(p, "float" in numbers, {})))
-            elif words[:1] == ["at"]:
-                cases[-1][2].at[int(words[1])] = [float.fromhex(x) for x in words[2:]]
+                numbers = {key: number(value) for key, value in (w.split("=") for w in words[2:] if "=" in w)}
+                cases.append((" ".join(words[1:2]), settings_of(numbers), Observations(p, "float" in numbers, {})))
+            elif words[:1] == ["at"] and cases:
+                cases[-1][2].at[int(words[1])] = [number(x) for x in words[2:]]
     return cases
 
 
 def main(files):
     """Prints the verdict on each recorded case of the files."""
     for path in files:
-        for name, settings, seen in recordings(path):
+        try:
+            cases = recordings(path)
+        except (OSError, ValueError) as fault:
+            sys.exit(f"conformance: {path} cannot be read: {fault}")
+        if not cases:
+            sys.exit(f"conformance: {path} has no case")
+        for name, settings, seen in cases:
             print(f"== {name}\n{judge(settings, seen).text}", end="")
 
 
 if __name__ == "__main__":
-    import sys
-
     if len(sys.argv) < 2:
         sys.exit("usage: conformance.py FILE...")
     main(sys.argv[1:])

@@ -7,8 +7,15 @@
 namespace {
 
 template <class T, class Tensor, class Step>
-int examine(const conformance_settings& c, Step step, void* user, char* text, std::size_t capacity)
+int examine(const conformance_settings* given, Step step, void* user, char* text, std::size_t capacity)
 {
+  if (!text)
+    capacity = 0;
+  if (!given || !step) {
+    std::snprintf(text, capacity, "The %s is NULL.\n", given ? "step" : "pointer to the settings");
+    return -1;
+  }
+  const conformance_settings& c = *given;
   const conformance::settings s{c.lr,        c.beta1,         c.beta2,
                                 c.eps,       c.weight_decay,  c.momentum,
                                 c.dampening, c.nesterov != 0, c.initial_accumulator};
@@ -34,11 +41,11 @@ conformance_settings conformance_default_settings()
 int conformance_examine_float(const conformance_settings* settings, conformance_step_float step, void* user, char* text,
                               size_t capacity)
 {
-  return examine<float, conformance_tensor_float>(*settings, step, user, text, capacity);
+  return examine<float, conformance_tensor_float>(settings, step, user, text, capacity);
 }
 
 int conformance_examine_double(const conformance_settings* settings, conformance_step_double step, void* user,
                                char* text, size_t capacity)
 {
-  return examine<double, conformance_tensor_double>(*settings, step, user, text, capacity);
+  return examine<double, conformance_tensor_double>(settings, step, user, text, capacity);
 }

@@ -67,8 +67,9 @@ bool read(const char* path, std::vector<recording>& cases)
 {
   std::ifstream in(path);
   conformance::problem p;
-  for (std::string line, word, value; std::getline(in, line);) {
+  for (std::string line; std::getline(in, line);) {
     std::istringstream words(line);
+    std::string word, value;
     words >> word;
     if (word == "problem") {
       p = {};
