@@ -221,7 +221,7 @@ def over_effective_decay(fields, split=("model",)):
                 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
                 low, high = ax.get_xlim()
                 ax.xaxis.set_major_locator(FixedLocator([least, *[t for t in ticks_between(low, high) if t > 2 * least]]))
-                ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: "0" if v == least else f"{v:.6g}"))
+                ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _, least=least: "0" if v == least else f"{v:.6g}"))
                 ax.xaxis.set_minor_locator(NullLocator())
             ax.set(title=", ".join(map(str, values)), xlabel="effective decay, AdamW's λ or λ/√v̄", ylabel=AXES[field])
         one_legend(axes)

@@ -57,7 +57,7 @@ def effective_decay(log, weight=lambda e: 1):
 
 def spike(log):
     """The largest ratio of an epoch's gradient norm to the mean of its neighbours'."""
-    norms = [e["grad_norm"] for e in log.epochs]
+    norms = [e["grad_norm"] for e in log.epochs if "grad_norm" in e]
     return max((2 * here / (before + after) for before, here, after in zip(norms, norms[1:], norms[2:])), default=None)
 
 
