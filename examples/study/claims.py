@@ -65,8 +65,10 @@ def strong(optimizer, s=USUAL):
 
 
 LONG_MATCHED = matched(["vgg_bn"], SEEDS, epochs=LONG_EPOCHS)
-STRONG_MATCHED = matched(["vgg_bn"], FRESH, STRONG)
+STRONG_MATCHED = matched(["vgg_bn"], FRESH, STRONG)              # to AdamW's 0.5
+MILD_MATCHED = matched(["vgg_bn"], FRESH, STRONG, 1e-4)          # to AdamW's 0.1
 LM = dict(model="lstm", lrs=(4,), **TEXT)
+LM_MATCHED = matched(["lstm"], SEEDS, (4,), 1e-4, **TEXT)
 
 
 # ---------------------------------------------------------------------------------------------------- facts and samples
@@ -155,7 +157,7 @@ def best_decays(logs):
     """Seed 1's best strength of each optimizer at lr 0.01."""
     out = {}
     for o in SWD:
-        rs = [r for s in (0, 1e-4, 5e-4, 1e-3, 2e-3, 6e-3, 1.2e-2) for r in one(o, s, seeds=(1,), lrs=STRONG)]
+        rs = [r for s in (0, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 6e-3, 1.2e-2) for r in one(o, s, seeds=(1,), lrs=STRONG)]
         errors = {log.run["weight_decay"]: log.value("test_error") for log in found(rs, logs)}
         if errors:
             out[o] = min(errors, key=errors.get)
@@ -184,13 +186,13 @@ CLAIMS = [
          paper="Theorem 1; any loss", here="a: one convex example, full batch", tests=[Fact("", theorem_1)]),
     dict(claim="Stronger weight decay ends with larger gradients.", paper=f"Figure 2; {CNN}, 200 epochs",
          here="k: lr 0.01; i: 48 epochs; b",
-         tests=[more("AdamW .5 against 0 (k)", strong("adamw"), strong("adam", 0), "grad_norm"),
-                more("AdamS matched against 0 (k)", STRONG_MATCHED, strong("adam", 0), "grad_norm"),
-                more("Adam with L2 5e-4 against 0 (k)", strong("adam"), strong("adam", 0), "grad_norm"),
-                more("AdamW .5 against Adam, hardly decayed (i)", long("adamw"), long("adam"), "grad_norm"),
+         tests=[more("AdamW 0.1 against 0 (k)", strong("adamw", 1e-4), strong("adam", 0), "grad_norm"),
+                more("AdamW 0.5 against 0.1 (k)", strong("adamw"), strong("adamw", 1e-4), "grad_norm"),
+                more("AdamS 6e-3 against 5e-4 (k)", STRONG_MATCHED, strong("adams"), "grad_norm"),
+                more("AdamW 0.5 against Adam, hardly decayed (i)", long("adamw"), long("adam"), "grad_norm"),
                 more("SGD 5e-4 against 0 (b)", one("sgd"), one("sgd", 0), "grad_norm")]),
     dict(claim="This holds without BatchNorm, too.", paper="Figure 3; VGG16", here="b: vgg, 16 epochs",
-         tests=[more("AdamW .5 against 0", one("adamw", model="vgg"), one("adam", 0, "vgg"), "grad_norm"),
+         tests=[more("AdamW 0.5 against 0", one("adamw", model="vgg"), one("adam", 0, "vgg"), "grad_norm"),
                 more("SGD 5e-4 against 0", one("sgd", model="vgg"), one("sgd", 0, "vgg"), "grad_norm")]),
     dict(claim="It holds whether or not the gradient includes the L2 term.", paper="Figures 2, 3; VGG16",
          here="b: vgg_bn and vgg", tests=[Fact("", l2_term)]),
@@ -207,42 +209,48 @@ CLAIMS = [
                 for what, field in (("gradient norm", "grad_norm"), ("error", "test_error"))]),
     dict(claim="SWD is a negative feedback: a larger initial λ ends with a smaller factor.",
          paper=f"Figure 6; {CNN}", here="k: lr 0.01; i: 48 epochs",
-         tests=[less("λ = 6e-3 against 5e-4 (k)", STRONG_MATCHED, strong("adams"), "decay_factor"),
-                less("λ = 0.01 against 5e-4 (i)", LONG_MATCHED, long("adams"), "decay_factor")]),
+         tests=[less("6e-3 against 5e-4 (k)", STRONG_MATCHED, strong("adams"), "decay_factor"),
+                less("0.01 against 5e-4 (i)", LONG_MATCHED, long("adams"), "decay_factor")]),
     dict(claim="AdamS trains with smaller gradients than AdamW.", paper=f"Figures 4, 5; {CNN}",
          here="k: lr 0.01; i: 48 epochs",
-         tests=[less("λ = 5e-4 (k)", strong("adams"), strong("adamw"), "grad_norm"),
-                less("λ = 5e-4 (i)", long("adams"), long("adamw"), "grad_norm"),
-                less("matched (k)", STRONG_MATCHED, strong("adamw"), "grad_norm"),
-                less("matched (i)", LONG_MATCHED, long("adamw"), "grad_norm")]),
+         tests=[less("5e-4 against AdamW 0.5 (k)", strong("adams"), strong("adamw"), "grad_norm"),
+                less("5e-4 against AdamW 0.5 (i)", long("adams"), long("adamw"), "grad_norm"),
+                less("matched to 0.1 (k)", MILD_MATCHED, strong("adamw", 1e-4), "grad_norm"),
+                less("matched to 0.5 (k)", STRONG_MATCHED, strong("adamw"), "grad_norm"),
+                less("matched to 0.5 (i)", LONG_MATCHED, long("adamw"), "grad_norm")]),
     dict(claim="AdamS ends with a lower training loss than AdamW.", paper=f"Figure 4; {CNN}",
          here="k: lr 0.01; i: 48 epochs",
-         tests=[less("λ = 5e-4 (k)", strong("adams"), strong("adamw"), "train_loss"),
-                less("λ = 5e-4 (i)", long("adams"), long("adamw"), "train_loss"),
-                less("matched (k)", STRONG_MATCHED, strong("adamw"), "train_loss"),
-                less("matched (i)", LONG_MATCHED, long("adamw"), "train_loss")]),
+         tests=[less("5e-4 against AdamW 0.5 (k)", strong("adams"), strong("adamw"), "train_loss"),
+                less("5e-4 against AdamW 0.5 (i)", long("adams"), long("adamw"), "train_loss"),
+                less("matched to 0.1 (k)", MILD_MATCHED, strong("adamw", 1e-4), "train_loss"),
+                less("matched to 0.5 (k)", STRONG_MATCHED, strong("adamw"), "train_loss"),
+                less("matched to 0.5 (i)", LONG_MATCHED, long("adamw"), "train_loss")]),
     dict(claim="Stronger decay ends in sharper minima.", paper=f"Figure 6; {CNN}", here="k: lr 0.01; i: 48 epochs",
-         tests=[more("AdamW .5 against 0 (k)", strong("adamw"), strong("adam", 0), "sharpness"),
-                more("AdamS matched against 0 (k)", STRONG_MATCHED, strong("adam", 0), "sharpness"),
-                more("AdamW .5 against Adam, hardly decayed (i)", long("adamw"), long("adam"), "sharpness")]),
+         tests=[more("AdamW 0.1 against 0 (k)", strong("adamw", 1e-4), strong("adam", 0), "sharpness"),
+                more("AdamW 0.5 against 0.1 (k)", strong("adamw"), strong("adamw", 1e-4), "sharpness"),
+                more("AdamS 6e-3 against 5e-4 (k)", STRONG_MATCHED, strong("adams"), "sharpness"),
+                more("AdamW 0.5 against Adam, hardly decayed (i)", long("adamw"), long("adam"), "sharpness")]),
     dict(claim="AdamS ends in flatter minima than AdamW.", paper=f"Figure 8; {CNN}",
          here="k: lr 0.01; i: 48 epochs; vgg: without BatchNorm, 16 epochs",
-         tests=[less("λ = 5e-4 (k)", strong("adams"), strong("adamw"), "sharpness"),
-                less("λ = 5e-4 (i)", long("adams"), long("adamw"), "sharpness"),
-                less("matched (k)", STRONG_MATCHED, strong("adamw"), "sharpness"),
-                less("matched (i)", LONG_MATCHED, long("adamw"), "sharpness"),
+         tests=[less("5e-4 against AdamW 0.5 (k)", strong("adams"), strong("adamw"), "sharpness"),
+                less("5e-4 against AdamW 0.5 (i)", long("adams"), long("adamw"), "sharpness"),
+                less("matched to 0.1 (k)", MILD_MATCHED, strong("adamw", 1e-4), "sharpness"),
+                less("matched to 0.5 (k)", STRONG_MATCHED, strong("adamw"), "sharpness"),
+                less("matched to 0.5 (i)", LONG_MATCHED, long("adamw"), "sharpness"),
                 less("matched (vgg)", matched(["vgg"], SEEDS), one("adamw", model="vgg"), "sharpness")]),
     dict(claim="AdamS has the lowest test error of the adaptive optimizers.", paper="Table 1, Figures 9, 14; five CNNs",
          here=f"e: {SHORT_RUN}, λ = 5e-4; k: lr 0.01",
          tests=[*(less(f"against {o} (e)", one("adams"), one(o), "test_error")
                   for o in ("adam", "adamw", "amsgrad", "yogi", "adabound", "padam", "radam")),
-                less("against AdamW (k)", strong("adams"), strong("adamw"), "test_error"),
-                less("against Adam (k)", strong("adams"), strong("adam"), "test_error")]),
+                less("against AdamW 0.5 (k)", strong("adams"), strong("adamw"), "test_error"),
+                less("against Adam, λ = 0 (k)", strong("adams"), strong("adam", 0), "test_error")]),
     dict(claim="The same at matched strength.", paper="not in the paper", here=f"e: {SHORT_RUN}; k: lr 0.01",
          tests=[less("against AdamW (e)", matched(["vgg_bn"], SEEDS), one("adamw"), "test_error"),
                 less("against AdamW (e, vgg)", matched(["vgg"], SEEDS), one("adamw", model="vgg"), "test_error"),
                 less("against AdamW (e, mlp)", matched(["mlp"], SEEDS), one("adamw", model="mlp"), "test_error"),
-                less("against AdamW (k)", STRONG_MATCHED, strong("adamw"), "test_error")]),
+                less("against AdamW 0.1 (k)", MILD_MATCHED, strong("adamw", 1e-4), "test_error"),
+                less("against AdamW 0.5 (k)", STRONG_MATCHED, strong("adamw"), "test_error"),
+                less("against AdamW 0.5 (i)", LONG_MATCHED, long("adamw"), "test_error")]),
     dict(claim="AdamS is best with each optimizer at its best λ.", paper="Figure 10; CIFAR", here="k: lr 0.01, seed 1 chose λ",
          tests=[less(f"against {o}", strong("adams", BEST["adams"]), strong(o, BEST[o]), "test_error")
                 for o in ("adamw", "adam")]),
@@ -257,9 +265,10 @@ CLAIMS = [
          tests=[less(f"against {o}", one("adams", 1e-4), one(o, 1e-4), "test_error") for o in ("adamw", "adam", "sgd")]),
     dict(claim="At a similar or higher training loss AdamS generalises better than AdamW.",
          paper="Figures 15, 19; DenseNet121", here="k: lr 0.01; i; loss on the test less loss on the probe",
-         tests=[less("λ = 5e-4 (k)", strong("adams"), strong("adamw"), "gap"),
-                less("matched (k)", STRONG_MATCHED, strong("adamw"), "gap"),
-                less("matched (i)", LONG_MATCHED, long("adamw"), "gap")]),
+         tests=[less("5e-4 against AdamW 0.5 (k)", strong("adams"), strong("adamw"), "gap"),
+                less("matched to 0.1 (k)", MILD_MATCHED, strong("adamw", 1e-4), "gap"),
+                less("matched to 0.5 (k)", STRONG_MATCHED, strong("adamw"), "gap"),
+                less("matched to 0.5 (i)", LONG_MATCHED, long("adamw"), "gap")]),
     dict(claim="AdamS's error depends less on λ than AdamW's and Adam's.", paper="Figures 10, 11, 16; ResNet34 on CIFAR-100",
          here="f: five learning rates, 8 epochs; the range of errors over decays",
          tests=[Test("against AdamW, the same effective decays", narrower("adamw", "effective"), -1, "test_error"),
@@ -267,13 +276,12 @@ CLAIMS = [
     dict(claim="AdamW needs its λ tuned anew: its best is far from L2's and SWD's.", paper="Figure 10; CIFAR",
          here="k: lr 0.01",
          tests=[Fact("", different_best),
-                more("AdamW at 0 against .5", strong("adam", 0), strong("adamw"), "test_error")]),
-    dict(claim="AdamS is ahead of AdamW at various batch sizes.", paper="Appendix B; CIFAR", here="l: lr 0.01, 8 epochs",
-         tests=[test for b in (16, 128) for test in (
-             less(f"batch {b}, λ = 5e-4", one("adams", lrs=STRONG, **(HEAT | dict(batch=b))),
-                  one("adamw", lrs=STRONG, **(HEAT | dict(batch=b))), "test_error"),
-             less(f"batch {b}, matched", matched(["vgg_bn"], SEEDS, STRONG, **(HEAT | dict(batch=b))),
-                  one("adamw", lrs=STRONG, **(HEAT | dict(batch=b))), "test_error"))]),
+                more("AdamW without decay against its best", strong("adam", 0), strong("adamw", BEST["adamw"]), "test_error")]),
+    dict(claim="AdamS is ahead of AdamW at various batch sizes.", paper="Appendix B; CIFAR", here="l: AdamW 0.1 at lr 0.01, 8 epochs",
+         tests=[less(f"batch {b}, {what}", a, one("adamw", 1e-4, lrs=STRONG, **(HEAT | dict(batch=b))), "test_error")
+                for b in (16, 128)
+                for what, a in (("λ = 5e-4", one("adams", lrs=STRONG, **(HEAT | dict(batch=b)))),
+                                ("matched", matched(["vgg_bn"], SEEDS, STRONG, 1e-4, **(HEAT | dict(batch=b)))))]),
     dict(claim="AdamS is ahead under cosine annealing with warm restarts, in error and training loss.",
          paper="Figures 12, 20; CIFAR", here="g: vgg_bn, 16 epochs",
          tests=[test for what, a in (("λ = 5e-4", one("adams", **RESTARTS)), ("matched", matched(["vgg_bn"], SEEDS, **RESTARTS)))
@@ -283,7 +291,7 @@ CLAIMS = [
          paper="Figure 13; Penn Treebank, words", here="h: characters, λ = 1e-4",
          tests=[less("against AdamW", one("adam", 1e-4, **LM), one("adamw", 1e-4, **LM), "perplexity"),
                 less("against AdamS", one("adam", 1e-4, **LM), one("adams", 1e-4, **LM), "perplexity"),
-                less("AdamW against AdamS matched", one("adamw", 1e-4, **LM), matched(["lstm"], SEEDS, (4,), **TEXT),
+                less("AdamW against AdamS matched", one("adamw", 1e-4, **LM), LM_MATCHED,
                      "perplexity")]),
     dict(claim="AdamS is ahead of AdamW and Adam in much longer training, too.", paper="Figure 17; ResNet18, 900 epochs",
          here="i: 48 epochs",
