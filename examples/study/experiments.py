@@ -176,7 +176,8 @@ EXPERIMENTS = {
         question="Does stronger weight decay end in larger gradients, with and without BatchNorm, and whether or not "
                  "the L2 term counts?",
         full=runs(["vgg_bn"], L2S, DECAYS) + runs(["vgg"], L2S, FEW_DECAYS) +
-        runs(["vgg_bn", "vgg"], L2S, seeds=SEEDS) + runs(["vgg"], ["sgd", "adam"], (0,), SEEDS),
+        runs(["vgg_bn", "vgg"], L2S, seeds=SEEDS) + runs(["vgg"], ["sgd", "adam"], (0,), SEEDS) +
+        runs(["vgg_bn"], ["sgd"], (0, 1e-2), SEEDS),
         quick=small(["vgg_bn", "mlp"], L2S, (0, USUAL)),
         tables=[(*NORM, ["model", "optimizer"], "strength"),
                 ("gradient norm with the L2 term, last epoch", "grad_norm_l2", ["model", "optimizer"], "strength"),

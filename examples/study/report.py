@@ -1,4 +1,6 @@
 """The study's tables, made from the logs alone, and the report of them and the figures."""
+import pathlib
+
 from claims import claim_table, every_test, test_table
 from experiments import EXPERIMENTS, entrant, key, planned
 from figures import AXES, FIGURES, save
@@ -97,6 +99,8 @@ def tables(logs, size):
     heads = [log.head for log in logs.values() if "machine" in log.head]
     where = sorted({f"{head['machine']}, commit {head['commit']}" for head in heads})
     text.append("".join(f"- {line}\n" for line in where) + "\n" + speed_table(logs))
+    if size == "full":
+        text.append((pathlib.Path(__file__).parent / "methods.md").read_text())
     for letter, rs in planned(None, size).items():
         e = EXPERIMENTS[letter]
         text.append(f"## {letter}. {e['title']}\n\nThe paper: {e['paper']}. {e['question']} "

@@ -133,6 +133,32 @@ class RealWorker(Folder):
             self.assertEqual(self.train(run, f"{model}-cut"), (0, ""))
             self.assertEqual(self.outcome(f"{model}-cut"), whole)
 
+    def test_long_runs_have_fifty_lines(self):
+        run = experiments.runs(["mlp"], ["sgd"], epochs=200, images=64)[0]
+        self.assertEqual(self.train(run, "long"), (0, ""))
+        lines = self.outcome("long")[0]
+        self.assertEqual([x["epoch"] for x in lines[1:-1]], list(range(4, 201, 4)))
+        self.assertEqual([x["epoch"] for x in lines[1:-1] if "test_error" in x], list(range(8, 201, 8)))
+        self.assertTrue(all(x["grad_norm_max"] >= x["grad_norm"] for x in lines[1:-1]))
+        self.assertEqual(self.train(run, "cut", kill_after=20)[0], -signal.SIGKILL)
+        self.assertEqual(self.train(run, "cut"), (0, ""))
+        self.assertEqual(self.outcome("cut"), self.outcome("long"))
+
+    def test_theorem_2s_bound(self):
+        self.assertEqual(subprocess.run([self.worker, "bound", "--log", self.path / "bound.jsonl"]).returncode, 0)
+        rows = study_logs.lines_of(self.path / "bound.jsonl")
+        self.assertEqual(len(rows), 25)
+        at = {(x["lambda"], x["epochs"]): x for x in rows}
+        for (decay, epochs), x in at.items():
+            self.assertLess(0, x["least"])
+            self.assertLess(x["least"], x["bound"])
+            self.assertLessEqual(x["least"], x["last"])
+            if decay == 0:
+                self.assertEqual(x["last"], x["last_of_loss"])
+            # With the same lr, the bound is as 1/√T but for the largest ‖θ‖ on the way.
+            self.assertAlmostEqual(x["bound"] / at[decay, 50]["bound"] * (epochs / 50) ** 0.5, 1, delta=0.35)
+            self.assertGreaterEqual(x["bound"], at[0, epochs]["bound"])
+
     def test_refusals_name_what_is_wrong(self):
         run = experiments.runs(["mlp"], ["adam"], epochs=1, images=200)[0]
         for change, said in (({"lr": -1}, "lr is -1"), ({"model": "cnn"}, 'model is "cnn"'), ({"speed": 1}, "the key speed"),
@@ -150,7 +176,7 @@ class RealWorker(Folder):
         tool("report", "--quick", "--logs", self.logs, "--out", self.path / "out")
         text = (self.path / "out" / "tables.md").read_text()
         for letter in "ah":
-            section = text[text.index(f"\n## {letter}"):].split("\n## ")[1]
+            section = text[text.index(f"\n## {letter}"):].split("\n## ")[1].split("Effective decay")[0]
             self.assertNotIn("–", [x.strip() for x in section.split("|")], section)
         # Equation 1's decay leaves the stationary point when lr drops, Equation 2's and L2's do not.
         rows = study_logs.lines_of(self.logs / "theorem.jsonl")
@@ -211,6 +237,19 @@ class Scheduling(Folder):
         self.assertEqual(self.run_study("--only", "a").returncode, 0)
         self.assertEqual([p.read_text() for p in logs], before)
         self.assertEqual([p.stat().st_mtime_ns for p in logs[1:]], times[1:])
+
+    def test_kept_logs_are_not_repeated(self):
+        self.assertEqual(self.run_study("--only", "a").returncode, 0)
+        packed = self.path / "packed"
+        self.assertEqual(tool("pack", "--quick", "--logs", self.logs, "--out", packed).returncode, 0)
+        new = self.path / "new"
+        said = tool("run", "--quick", "--worker", self.worker, "--out", new, "--kept", packed, "--only", "m,a")
+        self.assertIn("3 of 3 runs are done", said.stdout)
+        # Both together are one set of logs, and experiments run in the order of the letters.
+        self.assertEqual(tool("pack", "--quick", "--logs", packed, new, "--out", packed).returncode, 0)
+        runs = [line["run"] for line in study_logs.packed_lines(packed / "study.jsonl.xz")]
+        self.assertEqual(len(runs), 8)
+        self.assertEqual(list(experiments.planned("m,a", "quick")), ["m", "a"])
 
     def test_a_failing_worker_does_not_hold_up_the_others(self):
         said = self.run_study("--only", "a", FAKE_FAIL="independent")
