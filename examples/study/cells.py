@@ -7,7 +7,9 @@ def figure_text(x, field=""):
 
 
 def summary(values, field):
-    """Mean and half the width of its interval, else the values themselves: two tell no spread."""
+    """Mean and half the width of its interval, else the values themselves: two tell no spread. What was set is one number."""
+    if len(set(values)) == 1:
+        return figure_text(values[0], field)
     if len(values) < 3:
         return " / ".join(figure_text(v, field) for v in values)
     return " ± ".join(figure_text(v, field) for v in mean_and_half(values))

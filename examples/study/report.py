@@ -108,7 +108,8 @@ def tables(logs, size):
         for title, field, rows, column in e["tables"]:
             text.append(f"{title[0].upper()}{title[1:]}:\n\n" + pivot(rs, logs, field, rows, column))
         for field, reference in e.get("pairs", ()):
-            text.append(f"{AXES[field]} less that of {reference} with the same seed:\n\n".capitalize() +
+            what = AXES[field].removesuffix(", %")
+            text.append(f"{what[0].upper()}{what[1:]} less that of {reference} with the same seed:\n\n" +
                         paired_table(rs, logs, field, reference))
         for special, table in (("theorem", theorem_table), ("bound", bound_table), ("time", time_table)):
             if {"command": special} in rs:

@@ -318,11 +318,11 @@ class Report(Folder):
         row = next(line for line in self.section(files, "e").splitlines() if line.startswith("| mlp | λ = 0.0005"))
         self.assertEqual(row.split(" | ")[2], "14.50 ± 2.48")
         self.assertEqual(row.count("14.50 ± 2.48"), 10)
-        self.assertIn("| 1.00 ± 0.00, p < 0.001 |", self.section(files, "e").split("less that of adams")[1])
+        self.assertIn("| 1.00, p < 0.001 |", self.section(files, "e").split("less that of adams")[1])
         self.assertIn("Runs: 33 of 33", self.section(files, "e"))
-        self.assertIn("| mlp | adams | 60 | 60 / 60 | 60 / 60 |", self.section(files, "c"))  # decay factors
+        self.assertIn("| mlp | adams | 60 | 60 | 60 |", self.section(files, "c"))  # decay factors
         # λ times the mean of 30 and 60, and that mean weighted by lr, which is the same in both epochs.
-        self.assertRegex(self.section(files, "e").split("Effective decay")[1], r"\| 0\.5 ± 0 \| 0\.0225 ± [^|]* \|")
+        self.assertRegex(self.section(files, "e").split("Effective decay")[1], r"\| 0\.5 \| 0\.0225 \|")
         self.assertIn("| mlp | adam |  | – |  |", self.section(files, "c"))
         self.assertIn("| independent | 2.11e-06 | 0.1 |", self.section(files, "a"))
         self.assertIn("12.5", self.section(files, "d"))
