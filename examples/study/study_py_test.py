@@ -480,16 +480,14 @@ class Choices(unittest.TestCase):
         cls.logs = study_logs.read_logs([HERE / "results"], "full")
 
     def test_matched_strengths_match(self):
-        reached = {}
-        for log in self.logs.values():
-            if experiments.is_matched(log.run) and log.run["epochs"] != 8 or log.run.get("batch") in (16, 128):
-                if experiments.is_matched(log.run):
-                    for field in ("effective_decay", "weighted_decay"):
-                        reached.setdefault((log.run["model"], experiments.setting(log.run), field), []).append(log.value(field))
-        self.assertTrue(reached)
-        for (model, setting, field), values in reached.items():
-            for value in values:
-                self.assertAlmostEqual(value / (1000 * setting), 1, delta=0.2, msg=f"{model}, {field}")
+        matched = [log for log in self.logs.values() if experiments.is_matched(log.run)]
+        # A map's runs may have the same λ, but its learning rates and lengths are others.
+        matched = [log for log in matched if log.run["epochs"] != 8 or log.run["batch"] != 32]
+        self.assertGreater(len(matched), 20)
+        for log in matched:
+            for field in ("effective_decay", "weighted_decay"):
+                reached = log.value(field) / (1000 * experiments.setting(log.run))
+                self.assertAlmostEqual(reached, 1, delta=0.25, msg=f"{log.run}, {field}")
 
     def test_best_decays_are_seed_ones(self):
         best = claims.best_decays(self.logs)

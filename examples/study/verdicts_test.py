@@ -17,9 +17,12 @@ PAGE = (HERE.parents[1] / "docs" / "paper.md").read_text()
 
 
 def ends(field, **run):
-    """{seed: the field in the run's last line} of the runs with exactly these settings."""
+    """{seed: the field in the run's last line} of the runs with exactly these settings. At lr 0.01, seed 1 chose what the
+    others test."""
     out = {}
     for r in RUNS:
+        if run["lr"] == 0.01 and r["run"].get("seed") == 1:
+            continue
         if all(r["run"].get(k) == v for k, v in run.items()):
             out[r["run"]["seed"]] = r["done"]["sharpness"] if field == "sharpness" else r["epochs"][-1][field]
     return out

@@ -18,6 +18,7 @@ except ImportError:
     sys.exit(77)
 import network  # noqa: E402
 import run  # noqa: E402
+import train  # noqa: E402
 
 STEPS = sys.argv.pop(1) if len(sys.argv) > 1 else sys.exit(__doc__)
 TOY = ("--toy", "--device", "cpu", "--steps", STEPS, "--width", "4", "--batch", "32")
@@ -62,17 +63,16 @@ class Runs(unittest.TestCase):
                               capture_output=True)
         return said.returncode, said.stdout + said.stderr
 
-    def train(self, where, **changes):
-        description = dict(optimizer="adams", lr=1e-3, weight_decay=1e-3, epochs=4, batch=32, seed=1, width=4)
-        until = changes.pop("until", None)
+    def train(self, where, *arguments, **changes):
+        """The exit status, and the log without times."""
+        description = dict(optimizer="adams", lr=1e-3, weight_decay=1e-3, epochs=3, batch=32, seed=1, width=4)
         folder = self.path / where
         folder.mkdir(exist_ok=True)
         (folder / "run.json").write_text(json.dumps(description | changes))
-        said = subprocess.run([sys.executable, "-B", HERE / "train.py", folder / "run.json", "--steps", STEPS, "--log", folder / "log.jsonl",
-                               "--state", folder / "state", "--toy", "--device", "cpu", *(("--until", str(until)) if until else ())],
-                              text=True, capture_output=True)
-        lines = run.lines_of(folder / "log.jsonl")
-        return said.returncode, said.stderr, [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+        o = train.options([str(folder / "run.json"), "--steps", STEPS, "--log", str(folder / "log.jsonl"), "--state",
+                           str(folder / "state"), "--toy", "--device", "cpu", *arguments])
+        status = train.train(o)
+        return status, [{k: v for k, v in line.items() if k != "seconds"} for line in run.lines_of(folder / "log.jsonl")]
 
     def test_the_plan_runs_whole_and_is_not_repeated(self):
         status, said = self.tool("all", "--epochs", "2", "--seeds", "1", "--processes", "2")
@@ -99,37 +99,35 @@ class Runs(unittest.TestCase):
     def test_no_epoch_is_begun_after_the_time(self):
         status, said = self.tool("none", "--epochs", "2", "--seeds", "1", "--minutes", "0")
         self.assertEqual((status, said), (0, "0 of 5 runs are done\n"))
-        self.assertEqual(self.train("late", until=1)[0], 75)
+        self.assertEqual(self.train("late", "--until", "1")[0], run.STOPPED)
 
-    def test_a_stopped_run_goes_on_with_the_same_bits(self):
-        status, said, whole = self.train("whole")
-        self.assertEqual((status, said), (0, ""))
-        folder = self.path / "whole"
-        # As it was after two epochs: another run of the same start, whose description then asks for two more.
-        self.assertEqual(self.train("half", until=10 ** 10)[0], 0)
-        kept = torch.load(folder / "state" / "rest.pt", weights_only=True)
-        self.assertEqual(kept["epoch"], 4)
-        script = HERE / "train.py"
-        part = self.path / "part"
-        part.mkdir()
-        (part / "run.json").write_text((folder / "run.json").read_text())
-        process = subprocess.Popen([sys.executable, "-B", script, part / "run.json", "--steps", STEPS, "--log", part / "log.jsonl",
-                                    "--state", part / "state", "--toy", "--device", "cpu"])
-        while process.poll() is None and len(run.lines_of(part / "log.jsonl")) < 3:
-            pass
-        process.kill()
-        process.wait()
-        status, said, lines = self.train("part")
-        self.assertEqual((status, said), (0, ""))
-        self.assertEqual(lines, whole)
+    def test_a_killed_run_goes_on_with_the_same_bits(self):
+        status, whole = self.train("whole")
+        self.assertEqual((status, len(whole)), (0, 4))
+        replace, written = train.os.replace, []
+
+        def killed(*files):  # between the second epoch's state and its line in the log
+            replace(*files)
+            written.append(files)
+            if len(written) == 2:
+                raise KeyboardInterrupt
+        train.os.replace = killed
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                self.train("part")
+        finally:
+            train.os.replace = replace
+        self.assertEqual(len(run.lines_of(self.path / "part" / "log.jsonl")), 2)
+        self.assertEqual(self.train("part"), (0, whole))
+        self.assertEqual(len(list((self.path / "part" / "state").glob("weights-*"))), 1)
 
     def test_refusals(self):
         for change, said in ((dict(optimizer="frog"), "frog"), (dict(lr=-1), "lr is -1"), (dict(speed=1), "the keys")):
-            status, message, _ = self.train("wrong", **change)
-            self.assertEqual(status, 1)
-            self.assertIn(said, message)
+            with self.assertRaisesRegex((RuntimeError, ValueError), said):
+                self.train("wrong", **change)
         self.assertEqual(self.train("one", epochs=1)[0], 0)
-        self.assertIn("the state of another run", self.train("one", epochs=1, seed=2)[1])
+        with self.assertRaisesRegex(ValueError, "the state of another run"):
+            self.train("one", epochs=1, seed=2)
 
 
 if __name__ == "__main__":

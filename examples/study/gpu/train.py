@@ -152,7 +152,7 @@ def train(o):
             b.copy_(value)
         lines, epoch = kept["lines"], kept["epoch"]
     else:
-        lines = [{"run": run, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__,
+        lines = [{"run": run, "parameters": sum(p.numel() for p in model.parameters()), "torch": str(torch.__version__),
                   "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}]
     o.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -179,7 +179,7 @@ def train(o):
         error, test_loss = test(model, test_images, test_labels)
         line = {"epoch": epoch + 1, "lr": run["lr"] * scale, "train_loss": float(gradients.loss) / steps,
                 "grad_norm": float(gradients.norms) / steps, "test_error": error, "test_loss": test_loss,
-                "weight_norm": float(torch.stack(torch._foreach_norm(list(model.parameters()))).norm()),
+                "weight_norm": float(torch.stack(torch._foreach_norm([p.detach() for p in model.parameters()])).norm()),
                 "decay_factor": sum(factors) / len(factors) if factors else None, "effective_decay": strength,
                 "decay_sum": decay + (lines[-1].get("decay_sum", 0.0)), "seconds": time.time() - start}
         epoch += 1
@@ -201,18 +201,22 @@ def train(o):
     return 0
 
 
-def main():
+def options(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=pathlib.Path)
     parser.add_argument("--steps", required=True, help="what steps.cu became")
     parser.add_argument("--log", type=pathlib.Path, required=True)
     parser.add_argument("--state", type=pathlib.Path, required=True)
     parser.add_argument("--data", default="/usr/share/datasets/fashion-mnist")
-    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="made-up images, for tests")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--until", type=float, default=float("inf"))
+    return parser.parse_args(arguments)
+
+
+def main():
     try:
-        return train(parser.parse_args())
+        return train(options())
     except (OSError, RuntimeError, ValueError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
