@@ -483,7 +483,7 @@ class Choices(unittest.TestCase):
         matched = [log for log in self.logs.values() if experiments.is_matched(log.run)]
         # A map's runs may have the same λ, but its learning rates and lengths are others.
         matched = [log for log in matched if log.run["epochs"] != 8 or log.run["batch"] != 32]
-        self.assertGreater(len(matched), 20)
+        self.assertGreater(len(matched), 10)
         for log in matched:
             for field in ("effective_decay", "weighted_decay"):
                 reached = log.value(field) / (1000 * experiments.setting(log.run))
