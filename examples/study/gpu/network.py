@@ -26,7 +26,7 @@ def load(folder):
     return out
 
 
-def toy(train=192, test=64):
+def toy(train=128, test=40):
     """Ten patterns with noise, for tests without the data."""
     g = torch.Generator().manual_seed(1)
     patterns, out = torch.randint(0, 200, (10, 1, SIDE, SIDE), generator=g), {}

@@ -23,7 +23,7 @@ auto policy_on(stream s) { return thrust::cuda::par_nosync.on(s); }
 using stream = void*;
 gradus::backend::thrust_policy policy_on(stream) { return {}; }
 #endif
-using device = gradus::backend::thrust_device<decltype(policy_on(stream()))>;
+using device = gradus::backend::thrust_device<decltype(policy_on(nullptr))>;
 using optimizer = gradus::any_optimizer<float, device,
                                         gradus::recipe_list<gradus::sgd, gradus::adam, gradus::adamw, gradus::adams>>;
 
