@@ -127,10 +127,18 @@ def tables(logs, size):
 MARKS = ("<!-- claims: written by ./dev study report -->\n", "<!-- end of claims -->\n")
 
 
+def progress(logs):
+    """A paragraph on the planned runs that are missing; empty if there are none."""
+    plan = planned(None, "full")
+    missing = {letter: sum(key(r) not in logs for r in rs) for letter, rs in plan.items()}
+    said = ", ".join(f"{n} of {len(plan[letter])} in {letter}" for letter, n in missing.items() if n)
+    return f"\nPlanned runs that are not done yet: {said}. `./dev study --missing` takes them.\n" if said else ""
+
+
 def page_with_claims(page, logs):
     """The page, with the table of claims between its marks made anew."""
     before, rest = page.split(MARKS[0])
-    return before + MARKS[0] + "\n" + claim_table(logs) + "\n" + MARKS[1] + rest.split(MARKS[1])[1]
+    return before + MARKS[0] + "\n" + claim_table(logs) + progress(logs) + "\n" + MARKS[1] + rest.split(MARKS[1])[1]
 
 
 def report_command(o):

@@ -368,6 +368,17 @@ class Report(Folder):
         for link in re.findall(r"\]\(paper/([^)#]+)\)", page):
             self.assertTrue((paper / link).exists(), link)
 
+    def test_the_page_says_which_runs_are_missing(self):
+        page = f"before\n{report.MARKS[0]}stale text\n{report.MARKS[1]}after\n"
+        made = report.page_with_claims(page, {})
+        self.assertIn("**not run** λ = 0.05, λ = 0.005", made)
+        self.assertIn("not done yet: 13 of 13 in a, ", made)
+        self.assertNotIn("stale", made)
+        self.assertEqual((made[:7], made[-6:]), ("before\n", "after\n"))
+        self.assertEqual(report.page_with_claims(made, {}), made)
+        whole = {experiments.key(r): study_logs.Log(r, {}, [], {}) for r in experiments.unique(experiments.planned(None, "full"))}
+        self.assertEqual(report.progress(whole), "")
+
     def test_what_is_missing_leaves_gaps(self):
         self.logs.mkdir()
         run, other = experiments.small(["mlp"], ["sgd"], seeds=(1, 2))
