@@ -81,13 +81,14 @@ def look(value, position):
 def ticks_between(low, high):
     """At most seven round numbers for a logarithmic axis, so that their texts stay apart."""
     decades = math.log10(high / low)
-    if decades < 0.5:
-        from matplotlib.ticker import MaxNLocator
-        return [x for x in MaxNLocator(4).tick_values(low, high) if low <= x <= high]
     steps = (1, 2, 5) if decades < 1.7 else (1, 3) if decades < 2.5 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / 6))
-    return [x for k in range(first, last + 1, every) for x in (step * 10.0 ** k for step in steps) if low <= x <= high]
+    out = [x for k in range(first, last + 1, every) for x in (step * 10.0 ** k for step in steps) if low <= x <= high]
+    if len(out) > 2:
+        return out
+    from matplotlib.ticker import MaxNLocator
+    return [x for x in MaxNLocator(4).tick_values(low, high) if low <= x <= high]
 
 
 def scaled(ax, field, axis="y"):
