@@ -73,11 +73,14 @@ class Gradients:
             p.grad = torch.zeros_like(p)
         if device.type == "cuda":
             buffers = [b.clone() for b in model.buffers()]
-            for _ in range(3):  # libraries choose their algorithms and take their memory
-                self.compute()
-            torch.cuda.synchronize()
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):  # libraries choose their algorithms and take their memory
+                    self.compute()
+            torch.cuda.current_stream().wait_stream(side)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream()):
+            with torch.cuda.graph(self.graph):
                 self.compute()
             for b, kept in zip(model.buffers(), buffers):
                 b.copy_(kept)
