@@ -25,7 +25,6 @@ import time
 
 from experiments import EXPERIMENTS, key, name, planned, refuse, unique, work
 from logs import lines_of, pack_command, read_logs
-from report import report_command
 
 
 # ---------------------------------------------------------------------------------------------------- listing
@@ -189,6 +188,11 @@ def run_command(o):
 
 
 # ---------------------------------------------------------------------------------------------------- main
+def report_command(o):
+    import report  # not at the top, because SciPy takes its time and the other commands do not need it
+    return report.report_command(o)
+
+
 def positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"it is {text}; expected 1 or more")

@@ -284,7 +284,7 @@ class Refusals(Folder):
 
     def test_one_study_at_a_time_in_a_folder(self):
         first = subprocess.Popen([sys.executable, HERE / "study.py", "run", "--quick", "--only", "c", "--worker", self.worker,
-                                  "--out", self.logs], stdout=subprocess.DEVNULL, env=os.environ | {"FAKE_SLOW": "0.5"})
+                                  "--out", self.logs], stdout=subprocess.DEVNULL, env=os.environ | {"FAKE_SLOW": "2"})
         while not list(self.logs.glob("*.jsonl")):
             time.sleep(0.02)
         first.kill()  # its workers do not notice
