@@ -24,8 +24,8 @@ using stream = void*;
 gradus::backend::thrust_policy policy_on(stream) { return {}; }
 #endif
 using device = gradus::backend::thrust_device<decltype(policy_on(nullptr))>;
-using optimizer = gradus::any_optimizer<float, device,
-                                        gradus::recipe_list<gradus::sgd, gradus::adam, gradus::adamw, gradus::adams>>;
+using optimizer =
+    gradus::any_optimizer<float, device, gradus::recipe_list<gradus::sgd, gradus::adam, gradus::adamw, gradus::adams>>;
 
 std::string error;
 
