@@ -19,6 +19,7 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <Eigen/Cholesky>
 #include <nlohmann/json.hpp>
 
 #include <gradus/any_optimizer.hpp>
@@ -151,6 +152,9 @@ double l2_strength(const run& r)
   return r.optimizer == "sgd_independent" ? r.weight_decay / r.lr : r.weight_decay;
 }
 
+/// Long runs have fifty lines: of so many epochs, one is measured, written down and saved.
+int stride(const run& r) { return r.epochs > 100 ? r.epochs / 50 : 1; }
+
 // ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// A file of JSON, an object a line.
@@ -181,14 +185,14 @@ class log_file {
   std::ofstream out_;
 };
 
-/// One epoch, and its line of the log.
+/// One epoch, and its line of the log; only its number where the epoch is not `measured`.
 template <class Opt>
-json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
+json train_epoch(const run& r, study::task& task, Opt& opt, int epoch, bool measured)
 {
   const auto start = clock_type::now();
   const std::function<double(double)> scale = lr_scale(r);
   const std::size_t steps = task.steps_per_epoch();
-  double loss = 0, in_steps = 0, gradient_norm = 0, gradient_norm_l2 = 0, lr = 0;
+  double loss = 0, in_steps = 0, gradient_norm = 0, gradient_norm_l2 = 0, largest_norm = 0, lr = 0;
   int clamped = 0;
   gradus::step_report report;
   task.start_epoch(std::size_t(epoch));
@@ -204,12 +208,15 @@ json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
     in_steps += seconds_since(before);
     lr = r.lr * factor;
     gradient_norm += report.grad_norm.value();
+    largest_norm = std::max(largest_norm, report.grad_norm.value());
     clamped += report.decay_clamped;
   }
+  if (!measured)
+    return {{"epoch", epoch + 1}};
   const double seconds = seconds_since(start);
   const double probe_loss = task.probe_gradients(), probe_norm = study::norm(task.gradients);
-  // Every second epoch, as it takes half as long as the training.
-  const bool tested = (r.epochs - epoch) % 2 == 1;
+  // Every second line, as it takes half as long as the training.
+  const bool tested = (r.epochs - epoch - 1) / stride(r) % 2 == 0;
   const study::measurement test = tested ? task.test() : study::measurement();
   if (!std::isfinite(probe_loss + test.loss))
     return {{"epoch", epoch + 1}, {"diverged", true}};
@@ -220,6 +227,7 @@ json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
                {"probe_loss", probe_loss},
                {"grad_norm", gradient_norm / n},
                {"grad_norm_l2", gradient_norm_l2 / n},
+               {"grad_norm_max", largest_norm},
                {"probe_grad_norm", probe_norm},
                {"weight_norm", study::norm(task.parameters)},
                {"decay_factor", report.decay_factor ? json(*report.decay_factor) : json()},
@@ -232,7 +240,7 @@ json train_epoch(const run& r, study::task& task, Opt& opt, int epoch)
   return line;
 }
 
-/// After each epoch, all that the run needs to go on is in `state`, the log's lines up to there included.
+/// After each epoch with a line, all that the run needs to go on is in `state`, the log's lines up to there included.
 template <class Opt>
 void train(const run& r, study::task& task, Opt& opt, const json& about, log_file& log, const std::string& state)
 {
@@ -262,9 +270,12 @@ void train(const run& r, study::task& task, Opt& opt, const json& about, log_fil
 
   const auto seconds = [&] { return seconds_before + seconds_since(start); };
   while (epoch < r.epochs && !diverged) {
-    const json line = train_epoch(r, task, opt, epoch);
+    const bool measured = (r.epochs - epoch - 1) % stride(r) == 0;
+    const json line = train_epoch(r, task, opt, epoch, measured);
     diverged = line.contains("diverged");
     ++epoch;
+    if (!diverged && !measured)
+      continue;
     if (!diverged)
       gradus::save(opt, state,
                    {.parameters = true,
@@ -281,39 +292,65 @@ void train(const run& r, study::task& task, Opt& opt, const json& about, log_fil
   log.add(last);
 }
 
-// ── Theorem 1 ────────────────────────────────────────────────────────────────────────────────────────────────────────
+// ── Theorems 1 and 2 ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Logistic regression on points whose labels are 1 or −1, one in ten of them wrong.
+struct regression {
+  static constexpr Eigen::Index examples = 400, features = 20;
+  Eigen::MatrixXd x{examples, features};
+  Eigen::ArrayXd label{examples};
+
+  explicit regression(fashion_mnist::random_numbers& random)
+  {
+    for (double& element : x.reshaped())
+      element = 2 * random.uniform() - 1;
+    for (Eigen::Index i = 0; i < examples; ++i)
+      label[i] = (x.row(i).head(features / 2).sum() > 0) == (random.uniform() < 0.9) ? 1 : -1;
+  }
+  Eigen::ArrayXd margins(const Eigen::VectorXd& w) const { return label * (x * w).array(); }
+  double loss(const Eigen::VectorXd& w) const { return (1 + (-margins(w)).exp()).log().mean(); }
+  Eigen::VectorXd gradient(const Eigen::VectorXd& w) const
+  {
+    return -(x.transpose() * (label / (1 + margins(w).exp())).matrix()) / double(examples);
+  }
+
+  /// The least loss, by Newton's method.
+  double least_loss() const
+  {
+    Eigen::VectorXd w = Eigen::VectorXd::Zero(features);
+    for (int i = 0; i < 50; ++i) {
+      const Eigen::ArrayXd p = 1 / (1 + margins(w).exp());
+      const Eigen::MatrixXd hessian = x.transpose() * (p * (1 - p)).matrix().asDiagonal() * x / double(examples);
+      w -= hessian.ldlt().solve(gradient(w));
+    }
+    return loss(w);
+  }
+};
 
 /// Logistic regression with an L2 term, every step on all of its data: gradient descent reaches the minimum, then lr is
 /// divided by ten. Where the decay is multiplied by lr, or is part of the gradient, nothing moves. Where it is not, its
 /// strength against the loss has become ten times as large: the point is no longer a stationary one.
 void theorem(log_file& log)
 {
-  constexpr Eigen::Index examples = 400, features = 20;
   constexpr int drop = 4000, steps = 8000;
   constexpr double lr = 0.5, lambda = 0.01;
   fashion_mnist::random_numbers random(1);
-  Eigen::MatrixXd x(examples, features);
-  for (double& element : x.reshaped())
-    element = 2 * random.uniform() - 1;
-  Eigen::ArrayXd label(examples);  // 1 or −1, one in ten of them wrong
-  for (Eigen::Index i = 0; i < examples; ++i)
-    label[i] = (x.row(i).head(features / 2).sum() > 0) == (random.uniform() < 0.9) ? 1 : -1;
+  const regression problem(random);
 
   const auto descend = [&](const char* kind, auto decay) {
     using namespace gradus;
-    Eigen::VectorXd w = Eigen::VectorXd::Zero(features), gradient(features);
+    Eigen::VectorXd w = Eigen::VectorXd::Zero(regression::features), gradient = w;
     const auto rule = compose(lr, first_moment::momentum{0}, second_moment::none{}, step_size::constant{}, decay);
     optimizer<decltype(rule), double> opt(rule);
-    opt.add(std::span(w.data(), features), std::span(gradient.data(), features));
+    opt.add(std::span(w.data(), regression::features), std::span(gradient.data(), regression::features));
     for (int step = 0; step <= steps; ++step) {
-      const Eigen::ArrayXd margin = label * (x * w).array();
-      gradient = -(x.transpose() * (label / (1 + margin.exp())).matrix()) / double(examples);
+      gradient = problem.gradient(w);
       const double factor = step < drop ? 1 : 0.1;
       if (step % 50 == 0)
         log.add({{"kind", kind},
                  {"step", step},
                  {"lr", lr * factor},
-                 {"loss", (1 + (-margin).exp()).log().mean() + lambda / 2 * w.squaredNorm()},
+                 {"loss", problem.loss(w) + lambda / 2 * w.squaredNorm()},
                  {"stationarity", (gradient + lambda * w).norm()}});
       opt.step({.lr_scale = factor});
     }
@@ -322,6 +359,68 @@ void theorem(log_file& log)
   descend("independent", gradus::decay::independent{lr * lambda});
   descend("coupled", gradus::decay::decoupled{lambda});
   descend("l2", gradus::decay::l2{lambda});
+}
+
+/// SGD on the same problem with batches, and the bound that Theorem 2 gives for it. With f = L + λ/2 ‖θ‖², lr = c/√T in T
+/// steps, and L smooth with constant ℓ, the descent lemma gives
+///   min E‖∇f(θₖ)‖² ≤ ((f(θ₀) − L*)/c + c (ℓ + λ)/2 · ((G + λ sup‖θ‖)² + σ²)) / √T,
+/// where G bounds ‖∇L‖ and σ² the variance of a batch's gradient; here both follow from the points. The mean is over
+/// seeds, the least over the ends of epochs, so the least of all steps can only be smaller.
+void bound(log_file& log)
+{
+  constexpr int batch = 10, per_epoch = int(regression::examples) / batch, seeds = 5;
+  constexpr double c = 2;
+  fashion_mnist::random_numbers random(1);
+  const regression problem(random);
+  const double n = double(regression::examples);
+  const double smooth = Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd>(problem.x.transpose() * problem.x / (4 * n))
+                            .eigenvalues()
+                            .maxCoeff();
+  const double steepest = problem.x.rowwise().norm().mean();                 // |dL/dmargin| ≤ 1
+  const double variance = problem.x.rowwise().squaredNorm().mean() / batch;  // E‖g‖² of one example over the batch
+  const double least = problem.least_loss();
+  log.restart("");
+  for (const double lambda : {0.0, 0.001, 0.01, 0.1, 1.0})
+    for (const int epochs : {50, 100, 200, 1000, 2000}) {
+      const double steps = double(epochs) * per_epoch, lr = c / std::sqrt(steps);
+      std::vector<double> squares(std::size_t(epochs) + 1), of_loss(squares.size());
+      double longest = 0, start = 0;
+      for (int seed = 1; seed <= seeds; ++seed) {
+        fashion_mnist::random_numbers random_of(std::uint64_t(seed) + 100);
+        Eigen::VectorXd w(regression::features), gradient(regression::features);
+        for (double& element : w)
+          element = 2 * random_of.uniform() - 1;
+        gradus::optimizer<gradus::sgd, double> opt({.lr = lr, .weight_decay = lambda});
+        opt.add(std::span(w.data(), regression::features), std::span(gradient.data(), regression::features));
+        start += (problem.loss(w) + lambda / 2 * w.squaredNorm()) / seeds;
+        for (int epoch = 0; epoch <= epochs; ++epoch) {
+          const Eigen::VectorXd whole = problem.gradient(w);
+          squares[std::size_t(epoch)] += (whole + lambda * w).squaredNorm() / seeds;
+          of_loss[std::size_t(epoch)] += whole.squaredNorm() / seeds;
+          if (epoch == epochs)
+            break;
+          for (int step = 0; step < per_epoch; ++step) {
+            gradient.setZero();
+            for (int k = 0; k < batch; ++k) {
+              const auto i = Eigen::Index(random_of.uniform() * n);  // with replacement, as the theorem has it
+              const double margin = problem.label[i] * problem.x.row(i).dot(w);
+              gradient -= problem.x.row(i).transpose() * (problem.label[i] / (1 + std::exp(margin)) / batch);
+            }
+            opt.step();
+            longest = std::max(longest, w.norm());
+          }
+        }
+      }
+      const double slope = steepest + lambda * longest;
+      log.add({{"kind", "bound"},
+               {"lambda", lambda},
+               {"epochs", epochs},
+               {"least", *std::min_element(squares.begin(), squares.end())},
+               {"last", squares.back()},
+               {"last_of_loss", of_loss.back()},
+               {"bound",
+                ((start - least) / c + c * (smooth + lambda) / 2 * (slope * slope + variance)) / std::sqrt(steps)}});
+    }
 }
 
 // ── what a step costs ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -399,6 +498,7 @@ int main(int argc, char** argv)
   training->add_option("--state", state, "Checkpoint, written after each epoch")->required();
   training->add_option("--about", about, "JSON object for the log's first line");
   CLI::App* const theorem_1 = command("theorem", "Theorem 1, on logistic regression");
+  CLI::App* const theorem_2 = command("bound", "Theorem 2, on logistic regression");
   command("time", "Seconds a step, by optimizer");
   app.require_subcommand(1);
   CLI11_PARSE(app, argc, argv);
@@ -411,6 +511,8 @@ int main(int argc, char** argv)
       with_optimizer(r, [&](auto& opt) { train(r, *task, opt, json::parse(about), out, state); });
     } else if (theorem_1->parsed())
       theorem(out);
+    else if (theorem_2->parsed())
+      bound(out);
     else
       time_steps(where, out);
   } catch (const std::exception& e) {

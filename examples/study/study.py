@@ -2,11 +2,13 @@
 """The study's experiments: lists and runs them, packs their logs, and draws figures and tables from the logs alone.
 
   study.py list   [--quick] [--only a,c]                                  the runs, and the work by experiment and model
-  study.py run    [--quick] [--only a,c] [--jobs N] --worker PATH --out DIR [--data DIR] [--text FILE]
-  study.py report [--quick] --logs DIR --out DIR                          tables.md and one SVG a figure; trains nothing
-  study.py pack   [--quick] --logs DIR --out DIR                          all finished logs in one file, DIR/study.jsonl.xz
+  study.py run    [--quick] [--only a,c] [--jobs N] [--kept DIR] --worker PATH --out DIR [--data DIR] [--text FILE]
+  study.py report [--quick] --logs DIR [DIR ...] --out DIR [--page FILE]  tables.md, one SVG a figure, and a page's table of claims;
+                                                                          trains nothing
+  study.py pack   [--quick] --logs DIR [DIR ...] --out DIR                all finished logs in one file, DIR/study.jsonl.xz
 
-A run that is done is skipped; one that was stopped goes on from its last epoch. `report` and `pack` read what `pack` wrote, too.
+A run that is done is skipped, also one that is in the logs that --kept names; one that was stopped goes on from its last epoch.
+With --only, experiments run in the order of their letters there. `report` and `pack` read what `pack` wrote, too.
 """
 import argparse
 import fcntl
@@ -22,7 +24,7 @@ import sys
 import time
 
 from experiments import EXPERIMENTS, key, name, planned, refuse, unique, work
-from report import lines_of, pack_command, report_command
+from logs import lines_of, pack_command, read_logs
 
 
 # ---------------------------------------------------------------------------------------------------- listing
@@ -92,7 +94,7 @@ class Worker:
                                             start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     def epochs(self):
-        return 0 if "command" in self.run else sum("epoch" in line for line in lines_of(self.log))
+        return 0 if "command" in self.run else max((line.get("epoch", 0) for line in lines_of(self.log)), default=0)
 
     def finish(self):
         """None, or why it failed."""
@@ -131,7 +133,8 @@ def run_command(o):
         fcntl.flock(o.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         refuse(f"another study is running in {o.out}, or a worker that one has left behind")
-    every = unique(planned(o.only, o.size))
+    kept = read_logs([o.kept], o.size) if o.kept else {}
+    every = [r for r in unique(planned(o.only, o.size)) if key(r) not in kept]
     queue = [r for r in every if not is_done(r, o.out / f"{name(r)}.jsonl")]
     queue.sort(key=lambda r: r != {"command": "time"})  # first, and alone: it wants a quiet machine
     left = sum(map(work, queue))
@@ -185,6 +188,11 @@ def run_command(o):
 
 
 # ---------------------------------------------------------------------------------------------------- main
+def report_command(o):
+    import report  # not at the top, because SciPy takes its time and the other commands do not need it
+    return report.report_command(o)
+
+
 def positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"it is {text}; expected 1 or more")
@@ -203,10 +211,13 @@ def main():
         if command_name == "run":
             p.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
             p.add_argument("--worker", required=True)
+            p.add_argument("--kept", type=pathlib.Path, help="a folder of logs whose runs are not repeated")
             p.add_argument("--data", help="passed on to the worker")
             p.add_argument("--text", help="passed on to the worker")
         if command_name in ("report", "pack"):
-            p.add_argument("--logs", type=pathlib.Path, required=True)
+            p.add_argument("--logs", type=pathlib.Path, nargs="+", required=True)
+        if command_name == "report":
+            p.add_argument("--page", type=pathlib.Path, help="its table of claims is written anew")
         if command_name != "list":
             p.add_argument("--out", type=pathlib.Path, required=True)
     o = parser.parse_args()

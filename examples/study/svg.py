@@ -116,8 +116,10 @@ def rectangle(e):
 
 
 def place(e):
-    x, y = (short(float(e.get(k))) for k in "xy")
-    turn = numbers(e.get("transform"))[0] if e.get("transform") else 0
+    """Where a text is, as attributes. One that is turned by other than a right angle has its place in the transform."""
+    moves = numbers(e.get("transform") or "")
+    x, y, turn = moves if e.get("x") is None else (float(e.get("x")), float(e.get("y")), moves[0] if moves else 0)
+    x, y = short(x), short(y)
     return f' transform="translate({x} {y})rotate({short(turn)})"' if turn else f' x="{x}" y="{y}"'
 
 
