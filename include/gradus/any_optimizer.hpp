@@ -444,6 +444,20 @@ class any_optimizer
   /// Makes the model. All that compiles recipes is compiled with this function, which is not inline, so that a unit
   /// that has gradus::compiled declared leaves it to that library.
   void make(std::string_view recipe_name, numbers hyperparameters, Backend backend, detail::library_layout);
+  /// What `make` does for each recipe; no lambda, because behind nvcc g++ 12 takes none with a template's parameters there.
+  struct maker {
+    any_optimizer& self;
+    std::string_view wanted;
+    const numbers& hyperparameters;
+    const Backend& backend;
+
+    template <class Recipe>
+    void operator()(std::string_view name, std::type_identity<Recipe>) const
+    {
+      if (name == wanted)
+        self.self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
+    }
+  };
 
   base& model_of() const
   {
@@ -462,10 +476,7 @@ void any_optimizer<T, Backend, Recipes>::make(std::string_view recipe_name, numb
   static_assert(detail::names_are_distinct<Recipes>(),
                 "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
                 "std::string_view name = \"mine\", and list each once.");
-  Recipes::for_each([&]<class Recipe>(std::string_view name, std::type_identity<Recipe>) {
-    if (name == recipe_name)
-      self_ = new model<Recipe>(name, detail::with_numbers(name, Recipe{}, hyperparameters), backend);
-  });
+  Recipes::for_each(maker{*this, recipe_name, hyperparameters, backend});
   if (!self_)
     detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
 }

@@ -12,7 +12,7 @@ import gradus
 import pytest
 from support import ROOT
 
-SOURCES = ("CMakeLists.txt", "LICENSE", "cmake", "include", "backends", "bindings/c")
+SOURCES = ("CMakeLists.txt", "LICENSE", "cmake", "compiled", "include", "backends", "bindings/c")
 
 
 def test_source_distribution(tmp_path: pathlib.Path) -> None:
