@@ -136,9 +136,16 @@ class Packager:
     # The ways in. The first line of each text is what a user types.
 
     def single_header(self):
-        """python3 tools/single_header.py build/gradus.hpp"""
-        header = self.work / "gradus.hpp"
-        run(sys.executable, "-B", SOURCE / "tools/single_header.py", header)
+        """python3 tools/single_header.py build/gradus/gradus.hpp"""
+        # The page's commands with the page's program. -march is left out, so that the program runs wherever its test does.
+        (self.folder / "main.cpp").write_text(shown("cpp", "gradus/gradus.hpp"), encoding="utf-8")
+        commands = shown("sh", "single_header").replace("tools/", shlex.quote(f"{SOURCE}/tools/"), 1)
+        commands = commands.replace("g++", self.compiler).replace("-O3 -march=native", "-O0")
+        run("sh", "-ec", commands, cwd=self.folder)
+        said = run(self.folder / "a.out").strip()
+        if said != f"gradus {version().rpartition('.')[0]} runs on the backend {self.backend}":
+            raise Failed(f"the program of docs/install.md says: {said}")
+        header = pathlib.Path(shutil.copy(self.folder / "build/gradus/gradus.hpp", self.work))
         compilers = [name for name in dict.fromkeys([self.compiler, "g++", "clang++"]) if shutil.which(name)]
         said, tried = set(), []
         for compiler in compilers:

@@ -1,6 +1,6 @@
 """Writes gradus as one header, for projects that take in a single file:
 
-    python3 tools/single_header.py build/gradus.hpp
+    python3 tools/single_header.py build/gradus/gradus.hpp
 
 It has all that needs no dependency (the optimizers and any_optimizer, checkpoints, threads, Muon, presets), and the SIMD backend, which
 is used where xsimd is installed, as with the folders. The code is the headers', in the order in which they include each other.

@@ -223,7 +223,8 @@ class optimizer
   /// \param in         the group; if absent, the default group, or a removed tensor's own
   /// \param trained    which elements are trained; if null, all, or a removed tensor's own. It is state: visit_state
   ///                   shows it, and checkpoints keep it
-  /// \param padding    which elements are padding, as `set_padding` marks them; null for none. Not with `trained`
+  /// \param padding    which elements are padding, as `set_padding` marks them; null for none. Not with `trained`; a
+  ///                   mask that a removed tensor kept speaks for itself, and padding is not marked
   /// \throws std::invalid_argument for a name in use, null, misaligned or overlapping memory, different lengths, or a
   ///         mask with 8-bit state, whose blocks are encoded as a whole
   tensor_handle add_spans(std::string_view name, parameters_span parameters, std::optional<gradients_span> gradients,
@@ -246,10 +247,8 @@ class optimizer
     if (trained)
       set_mask(added, own, *trained);
     std::vector<std::uint8_t> padded;
-    if (padding)
-      padded = detail::checked_padding(own, added.size,
-                                       trained || (known != detail::no_place && !table[known].trained.empty()),
-                                       *padding);
+    if (padding && (known == detail::no_place || table[known].trained.empty()))
+      padded = detail::checked_padding(own, added.size, trained != nullptr, *padding);
     if (known != detail::no_place)
       return add_again(known, parameters, gradients, in ? g : table[known].group, trained ? &added : nullptr, padded);
 

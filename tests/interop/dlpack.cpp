@@ -11,6 +11,7 @@
 // Debian 12's DLPack is older than versioned tensors; this is as much of DLPack 1.0.
 #if !defined(DLPACK_FLAG_BITMASK_READ_ONLY)
 #define DLPACK_FLAG_BITMASK_READ_ONLY (1UL << 0UL)
+#define DLPACK_MAJOR_VERSION 1
 struct DLManagedTensorVersioned {
   struct {
     std::uint32_t major, minor;
@@ -152,6 +153,7 @@ TEST_CASE("dlpack: memory of another device, and read-only parameters, are refus
   CHECK(holds(opt, w.elements.data(), 3));
 
   DLManagedTensorVersioned versioned{};
+  versioned.version = {DLPACK_MAJOR_VERSION, 0};
   versioned.dl_tensor = w.tensor;
   versioned.flags = DLPACK_FLAG_BITMASK_READ_ONLY;
   CHECK(refusal([&] { opt.add("w", versioned, g.tensor); }) ==
@@ -161,6 +163,23 @@ TEST_CASE("dlpack: memory of another device, and read-only parameters, are refus
   versioned.flags = 0;
   opt.add(versioned, g.tensor);
   CHECK(holds(opt, w.elements.data(), 3));
+  versioned.version = {DLPACK_MAJOR_VERSION + 1, 2};
+  CHECK(refusal([&] { opt.add("w", versioned, g.tensor); }) ==
+        "gradus: DLPack version of parameters of tensor \"w\" is 2.2; expected 1.x");
+}
+
+TEST_CASE("dlpack: extents whose product overflows are refused")
+{
+  owned w({3}), g({3});
+  spans_only<float> opt;
+  w.shape = {std::int64_t(1) << 33, std::int64_t(1) << 31};
+  w.tensor.shape = w.shape.data();
+  w.tensor.ndim = 2;
+  w.tensor.strides = nullptr;
+  CHECK(refusal([&] { opt.add("w", w.tensor, g.tensor); }) ==
+        "gradus: shape of parameters of tensor \"w\" is [8589934592, 2147483648]; expected as many elements as memory "
+        "can "
+        "have");
 }
 
 namespace {

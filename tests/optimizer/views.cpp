@@ -577,7 +577,41 @@ struct framework_tensor {
   int layout = 0;
 };
 
+/// Two libraries' images, whose channels may be last.
+template <int library>
+struct framework_image {
+  std::vector<float>* elements;
+  gradus::storage_order order;
+};
+
 }  // namespace
+
+template <int library>
+struct gradus::view_traits<framework_image<library>> {
+  static auto data(auto& i) { return i.elements->data(); }
+  static std::size_t size(const framework_image<library>& i) { return i.elements->size(); }
+  static view_shape shape(const framework_image<library>& i) { return view_shape(i.order, 2, 2, 2); }
+  static bool same_layout(const framework_image<library>&, const framework_image<library>&) { return true; }
+  static std::string layout(const framework_image<library>&) { return "channels last"; }
+};
+
+TEST_CASE("view_traits: layouts of different libraries that cannot be compared are refused")
+{
+  std::vector<float> w(8), g(8);
+  framework_image<1> weights{&w, gradus::storage_order::other};
+  framework_image<2> gradients{&g, gradus::storage_order::other};
+  front opt;
+  check_refused(
+      opt, [&] { opt.add("w", weights, gradients); },
+      "storage order of gradients of tensor \"w\" is neither row-major nor column-major, nor is its parameters'; "
+      "expected tensors whose layouts can be compared (view_traits::same_layout), or copies in row-major order");
+  framework_image<1> own{&g, gradus::storage_order::other};
+  opt.add(weights, own);
+  weights.order = gradients.order = gradus::storage_order::row_major;
+  opt.add(weights, gradients);
+  opt.add(weights, g);
+  CHECK(holds_gradients(opt, g.data(), 8));
+}
 
 template <>
 struct gradus::view_traits<framework_tensor> {
@@ -676,7 +710,10 @@ TEST_CASE("view_traits: padding is marked by add")
   // A mask of trained elements speaks for itself.
   const std::vector<bool> mask{true, true, false, false};
   gradus::optimizer<gradus::adams> masked;
-  masked.add("w", a, b, gradus::trained_mask(mask));
+  const auto masked_tensor = masked.add("w", a, b, gradus::trained_mask(mask));
+  CHECK(*masked.step().mean_square == doctest::Approx((9 + 25) / 2.0));
+  masked.remove(masked_tensor, gradus::removed_state::kept);
+  masked.add("w", a, b);  // with the mask that it had
   CHECK(*masked.step().mean_square == doctest::Approx((9 + 25) / 2.0));
 }
 

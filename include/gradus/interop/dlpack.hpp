@@ -11,6 +11,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <string>
 #include <type_traits>
@@ -95,6 +96,13 @@ struct traits {
   template <element_type Element>
   static Element* data_as(const Tensor& tensor, const view_argument& of)
   {
+#if defined(DLPACK_MAJOR_VERSION)
+    if constexpr (requires { tensor.version.major; })
+      if (tensor.version.major != DLPACK_MAJOR_VERSION)  // its other members may lie elsewhere
+        refuse_tensor(of, "DLPack version",
+                      std::to_string(tensor.version.major) + "." + std::to_string(tensor.version.minor),
+                      std::to_string(DLPACK_MAJOR_VERSION) + ".x");
+#endif
     const DLTensor& t = plain(tensor);
     if (element_in(t.dtype) != element_of<Element>)
       refuse_tensor(of, "dtype", dlpack::name_of(t.dtype), interop::name_of(element_of<Element>));
@@ -108,9 +116,17 @@ struct traits {
           refuse(of.text() + " is read-only; expected a tensor that steps may write");
     if (t.ndim < 0 || (t.ndim > 0 && t.shape == nullptr))
       refuse_tensor(of, "ndim", std::to_string(t.ndim), "0, or more with a shape");
-    for (std::size_t k = 0; k < rank(t); ++k)
+    const auto refuse_shape = [&](const char* expected) {
+      refuse_tensor(of, "shape", list_of(rank(t), [&](std::size_t i) { return t.shape[i]; }), expected);
+    };
+    std::size_t most = PTRDIFF_MAX / sizeof(Element);
+    for (std::size_t k = 0; k < rank(t); ++k) {
       if (t.shape[k] < 0)
-        refuse_tensor(of, "shape", list_of(rank(t), [&](std::size_t i) { return t.shape[i]; }), "no negative extent");
+        refuse_shape("no negative extent");
+      if (static_cast<std::uint64_t>(t.shape[k]) > most)
+        refuse_shape("as many elements as memory can have");
+      most /= t.shape[k] > 0 ? static_cast<std::size_t>(t.shape[k]) : 1;
+    }
     if (t.data == nullptr)
       return nullptr;
     return reinterpret_cast<Element*>(static_cast<char*>(t.data) + t.byte_offset);

@@ -49,6 +49,7 @@ GRADUS_OPEN_NAMESPACE
 /// - `static bool is_undefined(const R&)`: whether there are no gradients, so that steps skip the tensor.
 /// - `static bool same_layout(const R& parameters, const G& gradients)`: whether elements are paired by their addresses,
 ///   for layouts that shape and storage order do not describe; with `static std::string layout(const R&)` for the error.
+///   Without it, parameters and gradients that both have storage_order::other are refused.
 /// - `static std::optional<F> padding(const R&)`: a function of an index that says which elements are padding. `add`
 ///   hands it to `set_padding`.
 template <class R>
@@ -201,6 +202,13 @@ void check_shapes([[maybe_unused]] std::string_view tensor, [[maybe_unused]] con
       detail::fail(std::string("storage order of gradients") + of_tensor(tensor) + " is " + name(given.order()) +
                    "; expected " + name(expected.order()) + ", the order of its parameters, or a copy in that order");
     }
+    // Neither row-major nor column-major can be two different orders.
+    if constexpr (!requires { traits_of<W>::same_layout(parameters, gradients); })
+      if (given.order() == storage_order::other && expected.order() == storage_order::other)
+        detail::fail(
+            "storage order of gradients" + of_tensor(tensor) +
+            " is neither row-major nor column-major, nor is its parameters'; expected tensors whose layouts can "
+            "be compared (view_traits::same_layout), or copies in row-major order");
   }
   if constexpr (requires { traits_of<W>::same_layout(parameters, gradients); })
     if (!traits_of<W>::same_layout(parameters, gradients))
