@@ -118,6 +118,16 @@ bool compare_short(const char* name, torch::Dtype type, double bound)
   return images::report(name, images::largest_difference(net.all(), expected), bound);
 }
 
+/// Gives parameters new memory, and zeros the old.
+void move_parameters(const network& net)
+{
+  for (const Tensor& p : net.parameters()) {
+    const Tensor old = p.detach();
+    p.set_data(old.clone());
+    old.zero_();
+  }
+}
+
 /// A run that is saved half-way, with gradus or with torch::save, and resumed; the difference from one that went on.
 bool resumes()
 {
@@ -125,6 +135,7 @@ bool resumes()
   recipe_optimizer<> opt("adams", {{"weight_decay", 0.01}});
   opt.add(whole.named_parameters());
   train(whole, opt, 0, 40);
+  move_parameters(whole);
   opt.save("libtorch.safetensors");
   {
     torch::serialize::OutputArchive archive;
@@ -135,6 +146,7 @@ bool resumes()
   recipe_optimizer<> from_gradus("adams"), from_torch("adams");
   from_gradus.add(a.named_parameters());
   from_torch.add(b.named_parameters());
+  move_parameters(a);
   from_gradus.load("libtorch.safetensors");  // with the parameters
   {
     const torch::NoGradGuard off;

@@ -74,8 +74,16 @@ class recipe_optimizer final : public torch::optim::Optimizer {
   any_optimizer& recipe() { return *opt_; }
 
   /// Saves to a file of gradus's, with the parameters; loads one, after the same parameters were added.
-  void save(const std::string& path) const { gradus::save(*opt_, path, {.parameters = true}); }
-  void load(const std::string& path) { gradus::load(*opt_, path); }
+  void save(const std::string& path) const
+  {
+    find_parameters();
+    gradus::save(*opt_, path, {.parameters = true});
+  }
+  void load(const std::string& path)
+  {
+    find_parameters();
+    gradus::load(*opt_, path);
+  }
 
   /// A slot of a parameter's state, such as "exp_avg", as a tensor that views it.
   torch::Tensor state_of(std::string_view parameter, std::string_view slot)
@@ -108,6 +116,15 @@ class recipe_optimizer final : public torch::optim::Optimizer {
     torch::Tensor value;
     gradus::tensor_handle handle;
   };
+
+  /// Binds the parameters' memory, which may be new since the last step.
+  void find_parameters() const
+  {
+    const torch::Tensor none;
+    for (const auto& [p, handle] : tensors_)
+      opt_->rebind(handle, p, none);
+  }
+
   std::unique_ptr<any_optimizer> opt_;  // its address stays, for the options
   std::vector<tensor> tensors_;
 };
