@@ -13,6 +13,7 @@ for argument in "$@"; do
   case $argument in -D*) options+=("$argument") ;; *) libraries+=("$argument") ;; esac
 done
 package=gradus${component#c}
+pkgconf=gradus_${component#c_}
 define=$(printf '%s' "${component#c}" | tr a-z A-Z)
 rm -rf "$work"
 mkdir -p "$work/project" "$work/build/bindings/c"
@@ -28,7 +29,7 @@ expected="include/gradus.h
 ${define:+include/gradus_cuda.h
 }lib/lib$package.so
 lib/lib$package.so.0
-lib/pkgconfig/$package.pc"
+lib/pkgconfig/$pkgconf.pc"
 while read -r file; do
   [ -e "$work/prefix/$file" ] || { find "$work/prefix" -not -path '*/include/gradus/*'; echo "install: expected $file"; exit 1; }
 done <<< "$expected"
@@ -49,7 +50,7 @@ quietly cmake --build "$work/consumer"
 
 command -v pkg-config >/dev/null || { echo "install: pkg-config is left out, as it is not installed (Debian: pkg-config)"; exit; }
 export PKG_CONFIG_PATH=$work/prefix/lib/pkgconfig
-read -ra flags <<< "$(pkg-config --cflags --libs "$package")"
-[ "$(pkg-config --modversion "$package")" = "$("$work/consumer/consumer" version)" ]
+read -ra flags <<< "$(pkg-config --cflags --libs "$pkgconf")"
+[ "$(pkg-config --modversion "$pkgconf")" = "$("$work/consumer/consumer" version)" ]
 quietly "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror "-DCONSUMER$define" "$main" "${flags[@]}" -o "$work/by_pkg_config"
 LD_LIBRARY_PATH=$work/prefix/lib "$work/by_pkg_config"
