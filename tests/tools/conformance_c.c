@@ -18,6 +18,10 @@ static void step(void* user, const conformance_tensor_double* tensors, size_t co
 {
   struct loop* a = user;
   const conformance_settings s = conformance_default_settings();
+  if (t == 1) {  // another run
+    memset(a->m, 0, sizeof a->m);
+    memset(a->v, 0, sizeof a->v);
+  }
   for (size_t k = 0; k < count; ++k)
     for (size_t i = 0; i < tensors[k].size; ++i) {
       const double g = tensors[k].gradients[i], lambda = a->ignores_groups ? s.weight_decay : tensors[k].weight_decay;
