@@ -9,6 +9,8 @@ import math
 import torch
 from torch.optim import _muon
 
+import problem
+
 SEED, SHAPES, STEPS, DROPS = 12, [(4, 6), (6, 4), (5, 5), (3,)], 60, (40, 50)
 CASES = [
     ("muon", {}),
@@ -18,18 +20,9 @@ CASES = [
 ]
 
 
-def problem():
-    state, tensors = SEED, []
-
-    def draw():
-        nonlocal state
-        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-        return (state >> 11) / 2**53
-
-    for shape in SHAPES:
-        rows = [(-1 + 2 * draw(), 0.1 + 1.9 * draw(), -0.5 + draw()) for _ in range(math.prod(shape))]
-        tensors.append([torch.tensor(column, dtype=torch.float64).reshape(shape) for column in zip(*rows)])
-    return tensors
+def tensors_of_problem():
+    made = problem.rows(SEED, [math.prod(shape) for shape in SHAPES])
+    return [[torch.tensor(column, dtype=torch.float64).reshape(shape) for column in zip(*rows)] for rows, shape in zip(made, SHAPES)]
 
 
 def record(name, options):
@@ -41,7 +34,7 @@ def record(name, options):
         exec(source.replace("torch.bfloat16", "torch.float64"), scope)
         _muon._zeropower_via_newtonschulz = scope["_zeropower_via_newtonschulz"]
     try:
-        tensors = problem()
+        tensors = tensors_of_problem()
         weights = [torch.nn.Parameter(theta) for theta, _, _ in tensors]
         lr, decay, momentum = 0.02, 0.1, 0.9
         muon = torch.optim.Muon(weights[:-1], lr=lr, weight_decay=decay, momentum=momentum, **options)

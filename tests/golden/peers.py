@@ -6,13 +6,14 @@ ggml_py), and the RECORDERs, which peers.cpp makes. An import that fails leaves 
 
 import importlib.metadata
 import inspect
-import math
 import os
 import subprocess
 import sys
 import tempfile
 
 import numpy as np
+
+import problem
 
 # The gradients of the last two tensors are so small that eps counts: 3e-8 beside a root, 1e-4 inside one.
 SEED, SIZES, STEPS, DROPS, SCALES, UNDECAYED = 20, [6, 5, 4, 4], 60, (40, 50), (1, 1, 1e-4, 3e-8), 2
@@ -24,18 +25,8 @@ def recorded(t):
     return t <= 3 or t % 10 == 0 or t in (41, 51)
 
 
-def problem():
-    state, tensors = SEED, []
-
-    def draw():
-        nonlocal state
-        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-        return (state >> 11) / 2**53
-
-    for size in SIZES:
-        rows = [(-1 + 2 * draw(), 0.1 + 1.9 * draw(), -0.5 + draw()) for _ in range(size)]
-        tensors.append([np.array(column) for column in zip(*rows)])
-    return tensors
+def tensors_of_problem():
+    return [[np.array(column) for column in zip(*rows)] for rows in problem.rows(SEED, SIZES)]
 
 
 def numbers(options):
@@ -44,7 +35,7 @@ def numbers(options):
 
 def record(name, who, make, dtype=np.float64, **options):
     """Prints a case. make(weights, options) returns step(weights, gradients, lr, t), which returns the new weights."""
-    tensors = problem()
+    tensors = tensors_of_problem()
     weights = [theta.astype(dtype) for theta, _, _ in tensors]
     precision = " float=1" if dtype == np.float32 else ""
     print(f'case {name} oracle "{who}" {numbers(options)}{precision}')
