@@ -454,7 +454,7 @@ inline parting follow(const hypothesis& h, const settings& s, const observations
 /// What the suite finds.
 struct verdict {
   bool follows = false;                ///< a hypothesis predicts every step
-  hypothesis best{};                   ///< the simplest of these; or the simplest of those that part last
+  hypothesis best{};                   ///< the simplest that does; if none does, the simplest of those that part last
   parting parts;                       ///< where it parts
   bool single = false;                 ///< it follows to rounding of float only
   int mistakes = 0;                    ///< how many choices of `best` are probably mistakes

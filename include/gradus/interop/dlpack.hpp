@@ -2,8 +2,8 @@
 /// \file
 /// `add` and `rebind` over DLPack's tensors: DLTensor, DLManagedTensor and, from DLPack 1.0 on, DLManagedTensorVersioned.
 ///
-/// A tensor is viewed: whoever made it calls its deleter, after the optimizer has finished with it. Elements are on the
-/// CPU; with `backend::thrust` on CUDA they are in device memory. Refused are other element types than the optimizer's,
+/// The optimizer only views a tensor. Its owner calls the deleter when the optimizer no longer uses it. Elements are on
+/// the CPU; with `backend::thrust` on CUDA they are in device memory. Refused are other element types than the optimizer's,
 /// gaps between elements, memory of other devices, and parameters that are marked as read-only.
 ///
 /// Include DLPack's header before this one if it has another place than <dlpack/dlpack.h>, such as PyTorch's
