@@ -136,11 +136,12 @@ def train(o):
     device = torch.device(o.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(run["seed"])
     data = network.toy() if o.toy else network.load(o.data)
     (images, labels), (test_images, test_labels) = ([x.to(device) for x in data[part]] for part in ("train", "test"))
     batch, steps = run["batch"], len(images) // run["batch"]
-    model = network.resnet18(run["width"]).to(device)
+    model = network.resnet18(run["width"]).to(device, memory_format=torch.channels_last)  # the layout of the fastest convolutions
     model.train()
     gradients = Gradients(model, batch, device)
     opt = Steps(o.steps, run, model, torch.cuda.current_stream().cuda_stream if device.type == "cuda" else None)
