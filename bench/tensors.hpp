@@ -190,9 +190,9 @@ inline std::vector<tensor> read_safetensors(gradus::random_access_file& file, co
   };
   const gradus::safetensors::header h = gradus::safetensors::read_header(where, file.size(), read);
   std::vector<std::pair<std::uint64_t, tensor>> at;
-  for (const auto& [name, e] : h.tensors)
-    if (e.is_float() && e.elements > 0)
-      at.push_back({e.begin, {std::string(name), {std::size_t(e.elements)}}});
+  for (std::size_t i = 0; i < h.tensors.size(); ++i)
+    if (const auto& e = h.tensors[i]; e.is_float() && e.elements > 0)
+      at.push_back({e.begin, {std::string(h.tensors.key(i)), {std::size_t(e.elements)}}});
   std::sort(at.begin(), at.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<tensor> tensors;
   for (auto& x : at)

@@ -100,8 +100,8 @@ TEST_CASE("save: elements are aligned in the file")
   const std::string bytes = checkpoint_of(m.opt);
   const auto header = header_in(bytes);
   CHECK(header.data_start % 8 == 0);
-  for (const auto& [key, entry] : header.tensors)
-    CHECK(entry.begin % entry.type->bytes == 0);
+  for (std::size_t i = 0; i < header.tensors.size(); ++i)
+    CHECK(header.tensors[i].begin % header.tensors[i].type->bytes == 0);
 }
 
 TEST_CASE("save, load: the caller's own metadata")

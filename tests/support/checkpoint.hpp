@@ -61,8 +61,9 @@ inline std::map<std::string, std::string> entries_of(const std::string& bytes)
 {
   std::map<std::string, std::string> entries;
   const auto header = header_in(bytes);
-  for (const auto& [key, entry] : header.tensors)
-    entries[std::string(key)] = std::string(entry.type->name) + ' ' + std::to_string(entry.elements);
+  for (std::size_t i = 0; i < header.tensors.size(); ++i)
+    entries[std::string(header.tensors.key(i))] = std::string(header.tensors[i].type->name) + ' ' +
+                                                  std::to_string(header.tensors[i].elements);
   return entries;
 }
 

@@ -41,19 +41,25 @@ class comparison {
           read(offset, to, count);
         }))
   {
-    for (const auto& [name, value] : header.metadata)
-      if (!name.starts_with(metadata_prefix))
-        report.metadata.emplace(name, value);
-    const auto first = header.tensors.lower_bound(parameters_prefix);
-    report.parameters = options.parameters.value_or(first != header.tensors.end() &&
-                                                    first->first.starts_with(parameters_prefix));
+    std::size_t own = 0;
+    for (std::size_t i = 0; i < header.metadata.size(); ++i)
+      own += !header.metadata.key(i).starts_with(metadata_prefix);
+    if (own > most_own_strings)
+      fail(where + ": __metadata__ has " + std::to_string(own) + " strings that are not gradus's; expected at most " +
+           std::to_string(most_own_strings));
+    for (std::size_t i = 0; i < header.metadata.size(); ++i)
+      if (const std::string_view name = header.metadata.key(i); !name.starts_with(metadata_prefix))
+        report.metadata.emplace(name, header.view(header.metadata[i].value));
+    const std::size_t first = header.tensors.lower_bound(parameters_prefix);
+    report.parameters = options.parameters.value_or(first < header.tensors.size() &&
+                                                    header.tensors.key(first).starts_with(parameters_prefix));
     report.settings = options.settings;
     const auto format = metadata(metadata_key("format"));
     if (!format)
       differ(load_difference::missing, metadata_key("format"), "is missing; expected a file that gradus wrote");
     else if (*format != checkpoint_format)
-      fail(where + ": format is " + safetensors::json_string(*format) + "; expected \"" +
-           std::string(checkpoint_format) + "\": another version of gradus wrote it");
+      fail(where + ": format is " + safetensors::excerpt(*format) + "; expected \"" + std::string(checkpoint_format) +
+           "\": another version of gradus wrote it");
   }
 
   const std::string where;     ///< the beginning of every error message
@@ -72,26 +78,26 @@ class comparison {
   /// A metadata string of the checkpoint; none if it has no such key.
   std::optional<std::string_view> metadata(const std::string& key) const
   {
-    const auto found = header.metadata.find(key);
-    return found == header.metadata.end() ? std::optional<std::string_view>() : found->second;
+    const safetensors::named_string* const found = header.metadata.find(key);
+    return found ? header.view(found->value) : std::optional<std::string_view>();
   }
 
   /// Notes a difference. \p rest  what was found and expected, without the key
   void differ(load_difference::kind kind, const std::string& key, const std::string& rest)
   {
-    report.differences.push_back({kind, key, safetensors::json_string(key) + ' ' + rest});
+    report.differences.push_back({kind, key, safetensors::excerpt(key) + ' ' + rest});
   }
 
   /// Finds the entry with this key, and marks it as used. Returns null and notes a difference if it does not fit.
   const safetensors::entry* claim(const std::string& key, const safetensors::dtype& type, std::uint64_t elements)
   {
-    const auto found = header.tensors.find(key);
-    if (found == header.tensors.end()) {
+    safetensors::entry* const found = header.tensors.find(key);
+    if (!found) {
       differ(load_difference::missing, key,
              "is missing; expected " + std::to_string(elements) + " of " + std::string(type.name));
       return nullptr;
     }
-    safetensors::entry& e = found->second;
+    safetensors::entry& e = *found;
     e.claimed = true;
     const bool converts = options.convert && e.is_float() && type.is_float;
     if (e.type && e.elements != elements)
@@ -122,7 +128,7 @@ class comparison {
         const auto text = metadata(key);
         const auto number = text ? to_number(*text) : std::nullopt;
         if (text && !number)
-          fail(where + ": " + quote(key) + " is " + safetensors::json_string(*text) + "; expected a number");
+          fail(where + ": " + quote(key) + " is " + safetensors::excerpt(*text) + "; expected a number");
         if (!text)
           differ(load_difference::missing, key, "is missing; expected a number");
         // These decide which state exists, so the program must set them.
@@ -152,7 +158,7 @@ class comparison {
       if (const auto text = metadata(lr_scale_key(g))) {
         const auto number = to_number(*text);
         if (!number || !contains(range::at_least_zero, *number))
-          fail(where + ": " + quote(lr_scale_key(g)) + " is " + safetensors::json_string(*text) + "; expected " +
+          fail(where + ": " + quote(lr_scale_key(g)) + " is " + safetensors::excerpt(*text) + "; expected " +
                expectation(range::at_least_zero));
         scales[g] = *number;
       }
@@ -162,14 +168,25 @@ class comparison {
   /// Ends the comparison: notes the entries that nobody claimed and, unless lenient, refuses any difference.
   void finish()
   {
-    for (const auto& [key, e] : header.tensors)
-      if (!e.claimed && !(options.parameters == false && key.starts_with(parameters_prefix)) &&
-          !(options.convert && key == state_key({}, "seed")))
-        differ(load_difference::surplus, std::string(key), "is in the file; expected nothing under this key");
-    if (options.lenient || report.differences.empty())
-      return;
-    const std::size_t count = report.differences.size();
+    const auto is_surplus = [&](std::size_t i) {
+      const std::string_view key = header.tensors.key(i);
+      return !header.tensors[i].claimed && !(options.parameters == false && key.starts_with(parameters_prefix)) &&
+             !(options.convert && key == state_key({}, "seed"));
+    };
+    std::size_t surplus = 0;
+    for (std::size_t i = 0; i < header.tensors.size(); ++i)
+      surplus += is_surplus(i);
+    const std::size_t count = report.differences.size() + surplus;
     const std::size_t shown = count < most_differences_shown ? count : most_differences_shown;
+    const std::size_t listed = options.lenient ? count : shown;
+    // All memory at once, because the file says how many there are.
+    report.differences.reserve(listed);
+    for (std::size_t i = 0; i < header.tensors.size() && report.differences.size() < listed; ++i)
+      if (is_surplus(i))
+        differ(load_difference::surplus, std::string(header.tensors.key(i)),
+               "is in the file; expected nothing under this key");
+    if (options.lenient || count == 0)
+      return;
     std::string all;
     for (std::size_t i = 0; i < shown; ++i)
       all += "\n  " + report.differences[i].sentence;
@@ -189,13 +206,13 @@ class comparison {
     if (!found)
       differ(load_difference::missing, key, "is missing; expected \"" + expected + '"');
     else
-      differ(kind, key, "is " + safetensors::json_string(*found) + "; expected \"" + expected + '"');
+      differ(kind, key, "is " + safetensors::excerpt(*found) + "; expected \"" + expected + '"');
     return false;
   }
 
-  static std::string type_of(const safetensors::entry& e)
+  std::string type_of(const safetensors::entry& e) const
   {
-    return e.type ? std::string(e.type->name) : safetensors::json_string(e.type_name);
+    return e.type ? std::string(e.type->name) : safetensors::excerpt(header.view(e.type_name));
   }
 };
 

@@ -19,6 +19,9 @@ inline constexpr std::string_view checkpoint_format = "1";
 inline constexpr std::string_view parameters_prefix = "parameters/";
 /// The beginning of the keys of our own metadata; the caller's metadata must not begin so.
 inline constexpr std::string_view metadata_prefix = "gradus/";
+/// The most strings of the caller's own. In load_report::metadata short ones take ten times the memory that they take in
+/// the file.
+inline constexpr std::size_t most_own_strings = 10'000;
 
 /// The key of a slot. Slots have no slash in their names, so the last slash ends the tensor's name, which may contain
 /// slashes.

@@ -64,7 +64,7 @@ class load_plan {
     const std::string key = state_key(tensor, slot);
     // A file of another precision may lack two slots: the parameters replace master weights, and the seed stays as it
     // is.
-    const bool other_precision = file_.options.convert && !file_.header.tensors.contains(key) &&
+    const bool other_precision = file_.options.convert && !file_.header.tensors.find(key) &&
                                  ((slot == "master" && file_.report.parameters) || (slot == "seed" && tensor.empty()));
     slots_.push_back({std::string(slot),
                       &type,
@@ -84,7 +84,7 @@ class load_plan {
     const auto recorded = file_.metadata(key);
     if (file_.options.settings && recorded && *recorded != std::to_string(group)) {
       file_.differ(load_difference::groups, key,
-                   "is " + safetensors::json_string(*recorded) + "; expected \"" + std::to_string(group) + '"');
+                   "is " + safetensors::excerpt(*recorded) + "; expected \"" + std::to_string(group) + '"');
       file_.report.settings = false;
     }
     const bool took_part = !file_.metadata(metadata_key("frozen/", tensor));
@@ -96,11 +96,11 @@ class load_plan {
       parameters = file_.claim(parameters_key(tensor), type, elements);
       // If the file has master weights and the optimizer has none, they become the parameters, because they are more
       // exact.
-      const auto master = file_.header.tensors.find(state_key(tensor, "master"));
-      if (file_.options.convert && parameters && master != file_.header.tensors.end() && !master->second.claimed &&
-          master->second.elements == elements && master->second.is_float()) {
-        master->second.claimed = true;
-        parameters = &master->second;
+      safetensors::entry* const master = file_.header.tensors.find(state_key(tensor, "master"));
+      if (file_.options.convert && parameters && master && !master->claimed && master->elements == elements &&
+          master->is_float()) {
+        master->claimed = true;
+        parameters = master;
       }
     }
     tensors_.push_back({recorded ? took_part : takes_part, &type, parameters});
@@ -195,7 +195,7 @@ class load_plan {
     const double value = sum ? std::bit_cast<double>(count) : 0;
     const auto check = [&](bool good, const char* expected) {
       if (!good)
-        fail(file_.where + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) +
+        fail(file_.where + ": " + safetensors::excerpt(key) + " is " + (sum ? show(value) : std::to_string(count)) +
              "; expected " + expected);
     };
     check(!step || count < std::uint64_t(1) << 53, "fewer than 2^53 steps");
@@ -221,10 +221,9 @@ class load_plan {
     for (std::size_t i = begin; i < end; ++i) {
       planned_slot& s = slots_[i];
       if (is_master(s) && report.parameters) {
-        const auto parameters = file_.header.tensors.find(parameters_key(tensor));
-        if (!s.from && parameters != file_.header.tensors.end() && parameters->second.elements == s.elements &&
-            parameters->second.is_float())
-          s.from = &parameters->second;
+        const safetensors::entry* const parameters = file_.header.tensors.find(parameters_key(tensor));
+        if (!s.from && parameters && parameters->elements == s.elements && parameters->is_float())
+          s.from = parameters;
       } else if (!whole)
         s.from = nullptr;
       if (!s.from && !is_sum(s) && (whole || is_master(s)) && !tensor.empty())

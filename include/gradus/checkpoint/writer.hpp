@@ -63,16 +63,19 @@ std::string header_of(const Opt& opt, const save_options& o)
       header.metadata(lr_scale_key(g), to_text(lr_scale));
   opt.visit_tensors([&](std::string_view tensor, auto, std::size_t group, bool takes_part) {
     if (!safetensors::is_utf8(tensor))
-      fail("name of a tensor is " + safetensors::json_string(tensor) + "; expected UTF-8, as the file's keys are");
+      fail("name of a tensor is " + safetensors::excerpt(tensor) + "; expected UTF-8, as the file's keys are");
     header.metadata(metadata_key("group_of/", tensor), std::to_string(group));
     if (!takes_part)
       header.metadata(metadata_key("frozen/", tensor), "1");
   });
+  if (o.metadata.size() > most_own_strings)
+    fail("metadata has " + std::to_string(o.metadata.size()) + " strings; expected at most " +
+         std::to_string(most_own_strings) + "; put many into one");
   std::map<std::string_view, bool> own;
   for (const auto& [name, value] : o.metadata) {
     if (!safetensors::is_utf8(name) || !safetensors::is_utf8(value) || name.starts_with(metadata_prefix) ||
         !own.emplace(name, true).second)
-      fail("metadata has " + safetensors::json_string(name) + " = " + safetensors::json_string(value) +
+      fail("metadata has " + safetensors::excerpt(name) + " = " + safetensors::excerpt(value) +
            "; expected UTF-8, each name once, and no name that begins with " + quote(metadata_prefix));
     header.metadata(name, value);
   }

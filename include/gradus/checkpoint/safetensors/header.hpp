@@ -6,12 +6,12 @@
 
 #include <bit>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <gradus/checkpoint/safetensors/dtype.hpp>
+#include <gradus/checkpoint/safetensors/table.hpp>
 #include <gradus/checkpoint/safetensors/text.hpp>
 #include <gradus/config.hpp>
 
@@ -25,11 +25,13 @@ static_assert(std::endian::native == std::endian::little,
 
 /// The format's limit on the length of a header, in bytes.
 inline constexpr std::uint64_t longest_header = 100'000'000;
+static_assert(longest_header < UINT32_MAX, "gradus: text_range has offsets of 32 bits.");
 
 /// One tensor of a file: its type and where its bytes are.
 struct entry {
+  text_range key;               ///< its key
+  text_range type_name;         ///< its type's name in the file
   const dtype* type = nullptr;  ///< null for a type that `dtypes` does not have
-  std::string_view type_name;   ///< the type's name in the file
   std::uint64_t elements = 0;   ///< the number of elements
   std::uint64_t begin = 0;      ///< the offset of its first byte from the first tensor's first byte
   std::uint64_t end = 0;        ///< the offset after its last byte, likewise
@@ -39,12 +41,24 @@ struct entry {
   bool is_float() const noexcept { return type && type->is_float; }
 };
 
+/// One string under "__metadata__".
+struct named_string {
+  text_range key;    ///< its name
+  text_range value;  ///< the string
+};
+
 /// A file's header after parsing. Its entries lie within the file and cover it without overlaps or holes.
 struct header {
-  std::vector<char> text;                                 ///< the characters that the views below refer to
-  std::map<std::string_view, entry> tensors;              ///< the tensors by their keys
-  std::map<std::string_view, std::string_view> metadata;  ///< the strings under "__metadata__"
-  std::uint64_t data_start = 0;                           ///< the offset in the file of the first tensor's first byte
+  std::vector<char> text;        ///< the characters that the tables refer to; never changed, so that they stay in place
+  table<entry> tensors;          ///< the tensors by their keys
+  table<named_string> metadata;  ///< the strings under "__metadata__"
+  std::uint64_t data_start = 0;  ///< the offset in the file of the first tensor's first byte
+
+  /// An empty header of that many characters.
+  explicit header(std::size_t length = 0) : text(length), tensors(text.data()), metadata(text.data()) {}
+
+  /// A piece of the text.
+  std::string_view view(text_range r) const noexcept { return r.of(text.data()); }
 };
 
 /// Composes a header: the metadata first, then the tensors in the order of their bytes.

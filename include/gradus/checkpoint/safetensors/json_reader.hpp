@@ -27,9 +27,11 @@ class json_reader {
   {}
 
   /// Rejects the input at the current byte. \p expected says what should have been there.
-  [[noreturn]] void refuse(const std::string& expected) const
+  [[noreturn]] void refuse(const std::string& expected) const { refuse_at(at_, expected); }
+  /// Rejects the input at a byte that has been read.
+  [[noreturn]] void refuse_at(const char* at, const std::string& expected) const
   {
-    detail::fail(where_ + ": header, byte " + std::to_string(at_ - begin_) + ": expected " + expected);
+    detail::fail(where_ + ": header, byte " + std::to_string(at - begin_) + ": expected " + expected);
   }
 
   /// Whether all bytes have been read.

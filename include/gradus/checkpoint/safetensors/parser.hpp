@@ -1,11 +1,10 @@
 #pragma once
 /// \file
-/// Reads and checks the header of a safetensors file, whatever its bytes are. Memory use is a small multiple of the
-/// header's length, which must fit into the file.
+/// Reads and checks the header of a safetensors file, whatever its bytes are. It takes at most three times the header's
+/// length in memory, and the header must fit into the file.
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,6 +12,7 @@
 #include <gradus/checkpoint/safetensors/dtype.hpp>
 #include <gradus/checkpoint/safetensors/header.hpp>
 #include <gradus/checkpoint/safetensors/json_reader.hpp>
+#include <gradus/checkpoint/safetensors/table.hpp>
 #include <gradus/checkpoint/safetensors/text.hpp>
 #include <gradus/error.hpp>
 
@@ -45,14 +45,17 @@ class header_parser {
         parse_metadata();
       else {
         const entry e = parse_tensor(key);
-        if (!result_.tensors.emplace(key, e).second)
-          json_.refuse("the tensor " + json_string(key) + " once");
+        result_.tensors.add(e);
       }
     });
     json_.skip_space();
     if (!json_.at_end())
       json_.refuse("nothing after the header's last '}'");
-    check_cover();
+    const std::string gap = first_gap();
+    sort(result_.tensors, "the tensor ");
+    sort(result_.metadata, "the metadata ");
+    if (!gap.empty())
+      detail::fail(where_ + ": " + gap);
   }
 
  private:
@@ -63,9 +66,23 @@ class header_parser {
     has_metadata_ = true;
     json_.for_each_key([this](std::string_view name) {
       const std::string_view value = json_.string();
-      if (!result_.metadata.emplace(name, value).second)
-        json_.refuse("the metadata " + json_string(name) + " once");
+      result_.metadata.add({range_of(name), range_of(value)});
     });
+  }
+
+  text_range range_of(std::string_view piece) const noexcept
+  {
+    return {static_cast<std::uint32_t>(piece.data() - result_.text.data()), static_cast<std::uint32_t>(piece.size())};
+  }
+
+  /// Sorts a table, and refuses a key that it has twice.
+  template <class X>
+  void sort(table<X>& t, const char* what) const
+  {
+    t.sort();
+    for (std::size_t i = 1; i < t.size(); ++i)
+      if (const std::string_view a = t.key(i - 1), b = t.key(i); a == b)
+        json_.refuse_at(a.data() < b.data() ? b.data() : a.data(), what + excerpt(a) + " once");
   }
 
   std::uint64_t times(std::uint64_t a, std::uint64_t b) const
@@ -78,17 +95,19 @@ class header_parser {
   entry parse_tensor(std::string_view key)
   {
     entry e;
+    e.key = range_of(key);
     bool has_type = false, has_shape = false, has_offsets = false;
     const auto first_time = [&](bool& has) {
       if (has)
-        json_.refuse("each field of tensor " + json_string(key) + " once");
+        json_.refuse("each field of tensor " + excerpt(key) + " once");
       has = true;
     };
     json_.for_each_key([&](std::string_view field) {
       if (field == "dtype") {
         first_time(has_type);
-        e.type_name = json_.string();
-        e.type = find_dtype(e.type_name);
+        const std::string_view name = json_.string();
+        e.type_name = range_of(name);
+        e.type = find_dtype(name);
       } else if (field == "shape") {
         first_time(has_shape);
         e.elements = 1;
@@ -107,35 +126,36 @@ class header_parser {
         e.end = json_.natural();
         json_.expect(']');
       } else
-        json_.refuse("dtype, shape or data_offsets, not " + json_string(field));
+        json_.refuse("dtype, shape or data_offsets, not " + excerpt(field));
     });
     if (!has_type || !has_shape || !has_offsets)
-      json_.refuse("dtype, shape and data_offsets of tensor " + json_string(key));
+      json_.refuse("dtype, shape and data_offsets of tensor " + excerpt(key));
     if (e.begin > e.end || e.end > data_size_)
-      json_.refuse("data_offsets of tensor " + json_string(key) + " in order and within the " +
-                   std::to_string(data_size_) + " bytes there are");
+      json_.refuse("data_offsets of tensor " + excerpt(key) + " in order and within the " + std::to_string(data_size_) +
+                   " bytes there are");
     if (e.type && times(e.elements, e.type->bytes) != e.end - e.begin)
-      json_.refuse("as many bytes for tensor " + json_string(key) + " as its dtype and shape take");
+      json_.refuse("as many bytes for tensor " + excerpt(key) + " as its dtype and shape take");
     return e;
   }
 
-  /// Checks that every byte of data belongs to exactly one tensor, so that nothing hides between tensors.
-  void check_cover() const
+  /// Every byte of data must belong to exactly one tensor, so that nothing hides between tensors. Says where that is not
+  /// so; empty if it is. Sorts the tensors by their bytes.
+  std::string first_gap()
   {
-    std::multimap<std::uint64_t, std::uint64_t> pieces;
-    for (const auto& [key, e] : result_.tensors)
-      if (e.begin != e.end)
-        pieces.emplace(e.begin, e.end);
+    sort_in_place(result_.tensors, [](const entry& a, const entry& b) {
+      return a.begin < b.begin || (a.begin == b.begin && a.end < b.end);
+    });
     std::uint64_t at = 0;
-    for (const auto& [begin, end] : pieces) {
-      if (begin != at)
-        detail::fail(where_ + ": a tensor's bytes begin at " + std::to_string(begin) + "; expected " +
-                     std::to_string(at) + ", where the one before it ends");
-      at = end;
+    for (std::size_t i = 0; i < result_.tensors.size(); ++i) {
+      const entry& e = result_.tensors[i];
+      if (e.begin != at)
+        return "a tensor's bytes begin at " + std::to_string(e.begin) + "; expected " + std::to_string(at) +
+               ", where the one before it ends";
+      at = e.end;
     }
-    if (at != data_size_)
-      detail::fail(where_ + ": the tensors end at byte " + std::to_string(at) + " of the data; expected " +
-                   std::to_string(data_size_) + ", the file's end");
+    return at == data_size_ ? ""
+                            : "the tensors end at byte " + std::to_string(at) + " of the data; expected " +
+                                  std::to_string(data_size_) + ", the file's end";
   }
 
   std::string where_;
@@ -164,8 +184,7 @@ header read_header(const std::string& where, std::uint64_t size, const Read& rea
   if (length > size - 8 || length > longest_header)
     detail::fail(where + ": the header's length is " + std::to_string(length) + "; expected at most " +
                  std::to_string(size - 8 < longest_header ? size - 8 : longest_header));
-  header h;
-  h.text.resize(static_cast<std::size_t>(length));
+  header h(static_cast<std::size_t>(length));
   if (length > 0)
     read(8, h.text.data(), h.text.size());
   h.data_start = 8 + length;

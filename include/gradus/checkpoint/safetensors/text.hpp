@@ -67,6 +67,18 @@ inline std::string json_string(std::string_view text)
   return json + '"';
 }
 
+/// The text as a JSON string for an error message. A long text is cut, because a hostile file's may have 100 MB.
+inline std::string excerpt(std::string_view text)
+{
+  constexpr std::size_t most = 400;
+  if (text.size() <= most)
+    return json_string(text);
+  std::size_t length = most;
+  while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xc0) == 0x80)
+    --length;  // to the beginning of a character
+  return json_string(text.substr(0, length)) + "… (" + std::to_string(text.size()) + " bytes)";
+}
+
 }  // namespace safetensors
 GRADUS_CLOSE_NAMESPACE
 
