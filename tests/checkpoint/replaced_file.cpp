@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <grp.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -235,6 +236,127 @@ TEST_CASE("replaced_file: links are followed, and a file keeps its permissions")
                  "a link that leads nowhere; expected a file that can be written"));
   fs::create_symlink("round", here / "round");
   CHECK(contains(refusal([&] { gradus::save(m.opt, here / "round"); }), "a link that leads nowhere"));
+}
+
+TEST_CASE("replaced_file: links lead to regular files, and a file with two names keeps the other")
+{
+  const folder here("kinds");
+  model m(1), other(2);
+  fs::create_directory(here / "folder");
+  REQUIRE(mkfifo((here / "pipe").c_str(), 0600) == 0);
+  const auto says = [&](const char* target, const char* part) {
+    fs::remove(here / "link");
+    fs::create_symlink(target, here / "link");
+    CHECK(contains(refusal([&] { gradus::save(m.opt, here / "link"); }), part));
+    CHECK(fs::read_symlink(here / "link") == target);
+    CHECK(here.files() == 3);
+  };
+  says("/dev/null", "not a regular file");
+  says("/dev/zero", "not a regular file");
+  says("pipe", "not a regular file");
+  says("folder", "a folder");
+  says("folder/nothing", "a link that leads nowhere");
+  says("link", "a link that leads nowhere");
+  says("/", "a folder");
+
+  gradus::save(m.opt, here / "run");
+  const std::string before = content(here / "run");
+  fs::create_hard_link(here / "run", here / "second");
+  gradus::save(other.opt, here / "run");
+  CHECK(content(here / "second") == before);
+  CHECK(content(here / "run") == support::checkpoint_of(other.opt, {}));
+}
+
+TEST_CASE("replaced_file: links that other users may have planted are not followed")
+{
+  if (getuid() != 0) {
+    std::printf("not root: other users' links are not tried\n");
+    return;
+  }
+  const folder here("shared");
+  model m(1);
+  fs::create_directory(here / "shared");
+  const std::string link = here / "shared/link", target = here / "target";
+  for (const mode_t mode : {01777u, 0777u, 0755u})
+    for (const uid_t owner : {0u, 1234u, 65534u}) {
+      std::ofstream(target) << "precious";
+      fs::remove(link);
+      fs::create_symlink("../target", link);
+      REQUIRE(lchown(link.c_str(), owner, owner) == 0);
+      REQUIRE(chmod((here / "shared").c_str(), mode) == 0);
+      REQUIRE(chown((here / "shared").c_str(), 1234, 1234) == 0);
+      const std::string said = refusal([&] { gradus::save(m.opt, link); });
+      const bool planted = mode != 0755 && owner == 65534;
+      CHECK(said == (planted
+                         ? "gradus: path is \"" + link +
+                               "\", a link of another user in a folder that everybody may write to; expected a file "
+                               "that can be written"
+                         : ""));
+      CHECK((content(target) == "precious") == planted);
+      CHECK(fs::is_symlink(link));
+      CHECK(here.files() == 2);
+    }
+}
+
+TEST_CASE("replaced_file: a new file is never open to more than the old one")
+{
+  const folder here("wider");
+  const std::string path = here / "run";
+  model m(1);
+  struct stat status = {};
+  const auto saved_mode = [&] {
+    gradus::save(m.opt, path);
+    REQUIRE(stat(path.c_str(), &status) == 0);
+    return status.st_mode & 07777;
+  };
+  const auto old_file = [&](mode_t mode, uid_t user, gid_t group) {
+    fs::remove(path);
+    std::ofstream(path) << "old";
+    return chown(path.c_str(), user, group) == 0 && chmod(path.c_str(), mode) == 0;
+  };
+  const mode_t before = umask(077);
+  // It sets no ids. The umask does not matter, as it is the user's own file.
+  REQUIRE(old_file(06755, uid_t(-1), gid_t(-1)));
+  CHECK(saved_mode() == 0755);
+  REQUIRE(old_file(01644, uid_t(-1), gid_t(-1)));
+  CHECK(saved_mode() == 0644);
+  if (getuid() == 0) {
+    // Its group stays.
+    REQUIRE(old_file(0640, 0, 1234));
+    CHECK(saved_mode() == 0640);
+    CHECK(status.st_gid == 1234);
+    // What another user planted opens nothing.
+    for (const mode_t mask : {077u, 022u, 0u}) {
+      umask(mask);
+      REQUIRE(old_file(06777, 1234, 1234));
+      CHECK(saved_mode() == (0666u & ~mask));
+      REQUIRE(old_file(0660, 1234, 1234));
+      CHECK(saved_mode() == 0600);
+      CHECK((status.st_uid == 0 && status.st_gid == getegid()));
+    }
+    // A group that the user is not in cannot be kept, and the user's own gets no more than everybody had.
+    umask(0);
+    REQUIRE(chmod(here.path.c_str(), 0777) == 0);
+    for (const auto& [old, wanted] :
+         {std::pair<mode_t, mode_t>{0660, 0600}, {0664, 0644}, {0666, 0666}, {0646, 0646}}) {
+      const mode_t expected = wanted;  // clang 14 captures no structured bindings
+      REQUIRE(old_file(old, 1234, 5678));
+      const int failed = in_child([&] {
+        if (setgroups(0, nullptr) != 0 || setgid(1234) != 0 || setuid(1234) != 0 || access(path.c_str(), R_OK) != 0)
+          return 255;
+        gradus::save(m.opt, path);
+        const bool good = stat(path.c_str(), &status) == 0 && status.st_gid == 1234 &&
+                          (status.st_mode & 07777) == expected;
+        return good ? 0 : 1;
+      });
+      if (failed == 255)
+        std::printf("nobody but root can come here: another group is not tried\n");
+      else
+        CHECK(failed == 0);
+    }
+  } else
+    std::printf("not root: files of other users are not tried\n");
+  umask(before);
 }
 
 TEST_CASE("replaced_file: a foreign file with the partial file's name is left alone")

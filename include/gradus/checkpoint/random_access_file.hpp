@@ -27,13 +27,17 @@ class random_access_file {
       refuse(path.empty() ? "which is not a file name" : "followed by a zero byte");
 #if GRADUS_POSIX
     static_assert(sizeof(off_t) >= 8, "gradus: define _FILE_OFFSET_BITS=64, or files over 2 GiB cannot be read.");
-    // O_NONBLOCK, because opening a pipe would otherwise wait for a writer.
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const auto check = [this](int failed, const struct stat& status) {
+      if (failed)
+        refuse(std::strerror(errno));
+      if (!S_ISREG(status.st_mode))
+        refuse(S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
+    };
     struct stat status = {};
-    if (descriptor_ < 0 || fstat(descriptor_, &status) != 0)
-      refuse(std::strerror(errno));
-    if (!S_ISREG(status.st_mode))
-      refuse(S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
+    check(stat(path.c_str(), &status), status);  // first, because opening a device may do something
+    // The path may have become something else: O_NONBLOCK, because opening a pipe would wait for a writer.
+    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    check(descriptor_ < 0 || fstat(descriptor_, &status) != 0, status);
     size_ = static_cast<std::uint64_t>(status.st_size);
 #else
     file_.reset(std::fopen(path.c_str(), "rb"));

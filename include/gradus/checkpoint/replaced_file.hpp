@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -23,8 +22,14 @@ GRADUS_OPEN_NAMESPACE
 
 /// Writes a new file under the name PATH.partial; `commit` renames it to PATH.
 ///
-/// A symbolic link is followed, and its target is replaced. The new file gets the old file's permissions, or, if there
-/// was no old file, the permissions that the umask allows. Without `commit` the partial file is deleted. If a process
+/// A symbolic link is followed, and its target is replaced, unless another user may have planted it: in a folder that
+/// everybody may write to, only links of this user and of the folder's owner are followed.
+///
+/// The new file gets the permissions that the umask allows. If it replaces a file, it gets that file's permissions and
+/// group instead; if the group cannot be kept, the other group gets no more than everybody had. From another user's file
+/// it takes no permission that the umask forbids. It never sets user or group ids when it is executed.
+///
+/// Without `commit` the partial file is deleted. If a process
 /// was killed and left a partial file, the same user's next save to that path deletes it. Of two saves to one path at
 /// the same time, one is refused. If PATH.partial is anything else, or too long a name, the partial file is called
 /// .gradus-….partial, in the same folder.
@@ -36,22 +41,18 @@ class replaced_file {
     if (path.empty() || path.find('\0') != std::string::npos)
       refuse(path.empty() ? "which is not a file name" : "followed by a zero byte");
 #if GRADUS_POSIX
+    follow_links();
     struct stat old = {};
-    if (lstat(path.c_str(), &old) == 0 && S_ISLNK(old.st_mode)) {
-      char* const target = ::realpath(path.c_str(), nullptr);
-      if (!target)
-        refuse("a link that leads nowhere");
-      path_ = target;
-      std::free(target);
-    }
     const bool exists = stat(path_.c_str(), &old) == 0;
     if (!exists && errno == ENAMETOOLONG)
       refuse(std::strerror(errno));
     if (exists && !S_ISREG(old.st_mode))
       refuse(S_ISDIR(old.st_mode) ? "a folder" : "not a regular file");
-    const int descriptor = create(exists ? old.st_mode & 0777u : 0666u);
-    if (exists)
-      (void)!fchmod(descriptor, old.st_mode & 07777);
+    const int descriptor = create(!exists                   ? 0666u
+                                  : old.st_uid == geteuid() ? old.st_mode & 0700u
+                                                            : for_another_group(old.st_mode & 0666u));
+    if (exists && old.st_uid == geteuid())
+      keep_permissions(descriptor, old);
     file_ = fdopen(descriptor, "wb");
     if (!file_) {
       std::remove(partial_.c_str());
@@ -95,9 +96,8 @@ class replaced_file {
     std::fclose(file_);
     file_ = nullptr;
     // The new name is stored in the folder, so the folder must be flushed too.
-    const std::size_t slash = path_.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
-    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    const std::string folder = path_.substr(0, name_begin());
+    const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (descriptor >= 0) {
       (void)!fsync(descriptor);  // some file systems cannot, and the file is complete anyway
       ::close(descriptor);
@@ -114,11 +114,48 @@ class replaced_file {
 
  private:
 #if GRADUS_POSIX
+  /// The position after the path's last slash: its folder ends there.
+  std::size_t name_begin() const noexcept
+  {
+    const std::size_t slash = path_.rfind('/');
+    return slash == std::string::npos ? 0 : slash + 1;
+  }
+
+  /// Replaces the path by where it leads.
+  void follow_links()
+  {
+    struct stat found = {}, folder = {};
+    for (int links = 0; lstat(path_.c_str(), &found) == 0 ? S_ISLNK(found.st_mode) : links > 0; ++links) {
+      char target[4096];
+      const ssize_t length = links < 40 ? ::readlink(path_.c_str(), target, sizeof target) : 0;
+      if (length <= 0 || static_cast<std::size_t>(length) == sizeof target)
+        refuse("a link that leads nowhere");
+      const std::string in = path_.substr(0, name_begin());
+      if (found.st_uid != geteuid() && stat(in.empty() ? "." : in.c_str(), &folder) == 0 &&
+          (folder.st_mode & S_IWOTH) && found.st_uid != folder.st_uid)
+        refuse("a link of another user in a folder that everybody may write to");
+      path_ = (target[0] == '/' ? std::string() : in) + std::string(target, static_cast<std::size_t>(length));
+    }
+  }
+
+  /// Permissions for a file of another group: its members get what everybody gets.
+  static unsigned for_another_group(unsigned mode) noexcept { return mode & (0707u | (mode & 07u) << 3); }
+
+  /// Gives the new file the old one's group and permissions, or fewer.
+  static void keep_permissions(int descriptor, const struct stat& old) noexcept
+  {
+    struct stat mine = {};
+    const bool same_group = (fstat(descriptor, &mine) == 0 && mine.st_gid == old.st_gid) ||
+                            fchown(descriptor, static_cast<uid_t>(-1), old.st_gid) == 0;
+    const unsigned mode = old.st_mode & 0777u;
+    (void)!fchmod(descriptor, same_group ? mode : for_another_group(mode));
+  }
+
   /// Creates and locks the partial file, which no other process may have. \param mode  its permissions, before the
   /// umask
   int create(unsigned mode)
   {
-    const std::size_t slash = path_.rfind('/'), name = slash == std::string::npos ? 0 : slash + 1;
+    const std::size_t name = name_begin();
     std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a of the name; later tries add what only this process has
     const auto take = [&hash](const void* bytes, std::size_t count) {
       for (std::size_t i = 0; i < count; ++i)
