@@ -20,12 +20,19 @@ Needs the packages torch (2.3 or later) and safetensors. docs/checkpoint.md has 
 """
 
 import argparse
+import array
+import codecs
 import inspect
+import json
+import math
+import os
+import re
+import stat
 import sys
 import warnings
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 if not hasattr(torch, "uint64"):
@@ -310,22 +317,265 @@ def decode(codes, scales, signed):
     return dynamic_map(signed)[codes.long()] * scales.repeat_interleave(256)[: codes.numel()]
 
 
+# ── gradus's files, whoever wrote them ───────────────────────────────────────────────────────────────────────────────
+
+
+def shown(text):
+    """A text of a file for an error message."""
+    text = json.dumps(text, ensure_ascii=False)
+    return text if len(text) <= 400 else f"{text[:400]}… ({len(text)} characters)"
+
+
+class Reader:
+    """A safetensors file, checked as strictly as gradus::load does.
+
+    Whatever is in the header, it takes at most four times its length in memory: only the strings and tensors that are
+    wanted are kept, and the others are counted.
+    """
+
+    DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "U64": torch.uint64,
+              "I64": torch.int64, "U32": torch.uint32, "I32": torch.int32, "U16": torch.uint16, "I16": torch.int16, "U8": torch.uint8,
+              "I8": torch.int8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+    LONGEST_HEADER, LONGEST_NAME, MOST_STRINGS = 100_000_000, 65536, 10_000
+    SPACE = re.compile(rb"[ \t\n\r]*")
+    PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')  # one class of characters, because the memory of a repeated group grows with the text
+    ESCAPE = re.compile(rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
+    NUMBER = re.compile(rb"(?:0|[1-9][0-9]{0,19})(?![0-9])")
+
+    def __init__(self, path, strings, tensors):
+        """strings, tensors: which of them are wanted."""
+        self.path, self.strings, self.tensors = path, strings, tensors
+        self.metadata, self.entries = {}, {}  # name -> string, key -> (type, number of elements, offset)
+        self.others, self.other_names = 0, []  # tensors that are not wanted, and the first three of their names
+        self.begins, self.ends, self.hashes = array.array("Q"), array.array("Q"), array.array("q")
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{path}: is not a regular file")
+            size = status.st_size
+            if size < 8:
+                raise ValueError(f"{path}: size is {size}; expected at least the 8 bytes of the header's length")
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size - 8, self.LONGEST_HEADER):
+                raise ValueError(f"{path}: the header's length is {length}; expected at most {min(size - 8, self.LONGEST_HEADER)}")
+            self.text = file.read(length)
+        self.start, self.size, self.at = 8 + length, size - 8 - length, 0
+        if len(self.text) != length:
+            raise ValueError(f"{path}: cannot be read")
+        self.parse()
+        del self.text, self.begins, self.ends, self.hashes
+
+    def refuse(self, expected):
+        raise ValueError(f"{self.path}: header, byte {self.at}: expected {expected}")
+
+    def take(self, c):
+        self.at = self.SPACE.match(self.text, self.at).end()
+        there = self.text[self.at:self.at + 1] == c
+        self.at += there
+        return there
+
+    def expect(self, c):
+        if not self.take(c):
+            self.refuse(f"'{c.decode()}'")
+
+    def raw(self):
+        """The place of a string, without its quotes, and whether it has escapes."""
+        self.expect(b'"')
+        begin, escapes = self.at, False
+        while True:
+            self.at = self.PLAIN.match(self.text, self.at).end()
+            if self.text[self.at:self.at + 1] == b'"':
+                self.at += 1
+                return begin, self.at - 1, escapes
+            escape = self.ESCAPE.match(self.text, self.at)
+            if not escape:
+                self.refuse("the rest of a string, in UTF-8 and without control characters, or an escape of JSON")
+            self.at, escapes = escape.end(), True
+
+    def string(self):
+        begin, end, escapes = self.raw()
+        if end - begin > self.LONGEST_NAME:
+            self.refuse(f"a string of at most {self.LONGEST_NAME} bytes")
+        if not escapes:
+            return self.text[begin:end].decode()
+        text = json.loads(self.text[begin - 1:end + 1])
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            self.refuse("both halves of a surrogate pair")
+        return text
+
+    def natural(self):
+        self.at = self.SPACE.match(self.text, self.at).end()
+        number = self.NUMBER.match(self.text, self.at)
+        if not number or int(number[0]) >= 1 << 64:
+            self.refuse("a whole number below 2^64, without sign or leading zeros")
+        self.at = number.end()
+        return int(number[0])
+
+    def keys(self):
+        """The keys of an object, one after the other; the caller reads the values."""
+        self.expect(b"{")
+        if self.take(b"}"):
+            return
+        while True:
+            key = self.string()
+            self.expect(b":")
+            yield key
+            if not self.take(b","):
+                break
+        self.expect(b"}")
+
+    def parse(self):
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            for i in range(0, len(self.text), 1 << 16):
+                decoder.decode(self.text[i:i + (1 << 16)])
+            decoder.decode(b"", True)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.path}: header: expected UTF-8") from error
+        if self.text[:1] != b"{":
+            self.refuse("'{' as the header's first character")
+        has_metadata = False
+        for key in self.keys():
+            if key != "__metadata__":
+                self.tensor_entry(key)
+                continue
+            if has_metadata:
+                self.refuse('"__metadata__" once')
+            has_metadata = True
+            hashes, own = array.array("q"), 0
+            for name in self.keys():
+                hashes.append(hash(name))
+                own += not name.startswith("gradus/")
+                if own > self.MOST_STRINGS:
+                    self.refuse(f"at most {self.MOST_STRINGS} strings that are not gradus's")
+                if name in self.strings:
+                    self.metadata[name] = self.string()
+                else:
+                    self.raw()
+            self.check_unique(hashes, "metadata")
+        self.at = self.SPACE.match(self.text, self.at).end()
+        if self.at != len(self.text):
+            self.refuse("nothing after the header's last '}'")
+        self.check_tensors()
+
+    def tensor_entry(self, key):
+        fields = {}
+        for field in self.keys():
+            if field in fields:
+                self.refuse(f"each field of tensor {shown(key)} once")
+            if field == "dtype":
+                fields[field] = self.string()
+            elif field == "shape":
+                self.expect(b"[")
+                elements = 1
+                if not self.take(b"]"):
+                    while True:
+                        elements *= self.natural()
+                        if elements >= 1 << 64:
+                            self.refuse("a shape of fewer than 2^64 bytes")
+                        if not self.take(b","):
+                            break
+                    self.expect(b"]")
+                fields[field] = elements
+            elif field == "data_offsets":
+                self.expect(b"[")
+                begin = self.natural()
+                self.expect(b",")
+                fields[field] = begin, self.natural()
+                self.expect(b"]")
+            else:
+                self.refuse(f"dtype, shape or data_offsets, not {shown(field)}")
+        if len(fields) != 3:
+            self.refuse(f"dtype, shape and data_offsets of tensor {shown(key)}")
+        (begin, end), elements, dtype = fields["data_offsets"], fields["shape"], fields["dtype"]
+        if begin > end or end > self.size:
+            self.refuse(f"data_offsets of tensor {shown(key)} in order and within the {self.size} bytes there are")
+        if dtype in self.DTYPES and elements * self.DTYPES[dtype].itemsize != end - begin:
+            self.refuse(f"as many bytes for tensor {shown(key)} as its dtype and shape take")
+        self.begins.append(begin)
+        self.ends.append(end)
+        self.hashes.append(hash(key))
+        if key in self.tensors:
+            self.entries[key] = dtype, elements, begin
+        else:
+            self.others += 1
+            self.other_names = sorted([*self.other_names, key[:100]])[:3]
+
+    def check_unique(self, hashes, what):
+        """Of two keys in 2^64 the hashes are the same. Which keys, differs from run to run."""
+        if hashes and (torch.frombuffer(hashes, dtype=torch.int64).sort().values.diff() == 0).any():
+            raise ValueError(f"{self.path}: header: expected each {what} once")
+
+    def check_tensors(self):
+        """No key is there twice, and every byte belongs to one tensor."""
+        at = 0
+        if self.begins:
+            self.check_unique(self.hashes, "tensor")
+            begins, ends = (torch.frombuffer(x, dtype=torch.int64) for x in (self.begins, self.ends))
+            order = ends.argsort(stable=True)
+            order = order[begins[order].argsort(stable=True)]
+            begins, ends = begins[order], ends[order]
+            wrong = torch.nonzero(begins[1:] != ends[:-1])
+            if begins[0] != 0 or len(wrong):
+                i = int(wrong[0]) + 1 if begins[0] == 0 else 0
+                raise ValueError(f"{self.path}: a tensor's bytes begin at {begins[i]}; expected {ends[i - 1] if i else 0}, "
+                                 "where the one before it ends")
+            at = int(ends[-1])
+        if at != self.size:
+            raise ValueError(f"{self.path}: the tensors end at byte {at} of the data; expected {self.size}, the file's end")
+
+    def tensor(self, key):
+        """A tensor's elements, one after the other."""
+        dtype, elements, begin = self.entries[key]
+        if dtype not in self.DTYPES:
+            raise ValueError(f"{self.path}: {key} is of {shown(dtype)}; expected a type that gradus has")
+        if elements == 0:
+            return torch.empty(0, dtype=self.DTYPES[dtype])
+        with open(self.path, "rb") as file:
+            file.seek(self.start + begin)
+            data = bytearray(elements * self.DTYPES[dtype].itemsize)
+            if file.readinto(data) != len(data):
+                raise ValueError(f"{self.path}: cannot be read")
+        return torch.frombuffer(data, dtype=self.DTYPES[dtype])
+
+
 def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False):
     """A state_dict like the one given, with what is in the file; and the file's parameters, name -> tensor, if it has them.
 
     The arguments are those of to_gradus. Moments come out in their parameter's type, 8-bit ones decoded; master weights
     become the parameters where these are of 32 bits or more.
     """
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    groups = state_dict["param_groups"]
+    recipe = recipe or recipe_of(groups, state=state_dict["state"])
+    check_groups(groups, recipe)
+    check_state(state_dict, recipe)
+    numbers = RECIPES[recipe][0]
+    names = names_of(state_dict, model, names, in_order)
+    slots = ["step", "master", *SCALARS.get(recipe, ())] + [f"{slot}{end}" for slot in RECIPES[recipe][1] for end in ("", "_scale")]
+    file = Reader(path, {"gradus/format", "gradus/recipe", "gradus/groups", *(f"gradus/group_of/{name}" for name in names.values()),
+                         *(f"gradus/lr_scale/{k}" for k in range(len(groups))),
+                         *(f"gradus/group/{k}/{n}" for k in range(len(groups)) for n in numbers)},
+                  {"state//seed", *(f"parameters/{name}" for name in names.values()),
+                   *(f"state/{name}/{slot}" for name in names.values() for slot in slots)})
+    metadata = file.metadata
+    tensors = {key: file.tensor(key) for key in file.entries}
     if metadata.get("gradus/format") != "1":
-        raise ValueError(f'{path}: gradus/format is {metadata.get("gradus/format")}; expected 1')
+        raise ValueError(f'{path}: gradus/format is {shown(metadata.get("gradus/format"))}; expected 1')
 
     def of(key):
         if key not in metadata:
             raise ValueError(f"{path}: {key} is missing")
         return metadata[key]
+
+    def number(key):
+        text = of(key)
+        try:
+            x = float(text)
+        except ValueError:
+            x = math.nan
+        if not math.isfinite(x):
+            raise ValueError(f"{path}: {key} is {shown(text)}; expected a number")
+        return x
 
     used = set()
 
@@ -353,18 +603,19 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
         used.add(key)
         return tensors[key].reshape(()).to(torch.float64)
 
-    groups = state_dict["param_groups"]
-    recipe = recipe or recipe_of(groups, state=state_dict["state"])
-    check_groups(groups, recipe)
+    def count_at(key):
+        x = number_at(key)
+        if tensors[key].is_floating_point() or not 0 <= x < 1 << 53:
+            raise ValueError(f"{path}: {key} is {x.item():g}, of {tensors[key].dtype}; expected a whole number below 2^53")
+        return int(x)
+
     if of("gradus/recipe") != recipe or of("gradus/groups") != str(len(groups)):
-        raise ValueError(f'{path}: {metadata["gradus/recipe"]} in {metadata["gradus/groups"]} groups; expected {recipe} in {len(groups)}')
-    check_state(state_dict, recipe)
-    numbers = RECIPES[recipe][0]
-    names = names_of(state_dict, model, names, in_order)
+        raise ValueError(f'{path}: {shown(of("gradus/recipe"))} in {shown(of("gradus/groups"))} groups; expected {recipe} in {len(groups)}')
     new_groups, state, new_parameters, masters_lost = [], {}, {}, []
     for k, group in enumerate(groups):
-        value = {n: float(of(f"gradus/group/{k}/{n}")) for n in numbers}
-        value["lr"] *= float(metadata.get(f"gradus/lr_scale/{k}", 1))  # torch's groups have lr alone
+        value = {n: number(f"gradus/group/{k}/{n}") for n in numbers}
+        if f"gradus/lr_scale/{k}" in metadata:
+            value["lr"] *= number(f"gradus/lr_scale/{k}")  # torch's groups have lr alone
         changed = {t: same_kind(group[t], value[n]) for n, t in numbers.items() if t != "betas" and t in group}
         if "beta1" in value:
             changed["betas"] = tuple(same_kind(old, value[n]) for old, n in zip(group["betas"], ("beta1", "beta2")))
@@ -372,12 +623,9 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
         for index in group["params"]:
             name = names[index]
             if of(f"gradus/group_of/{name}") != str(k):
-                raise ValueError(f'{path}: {name} is in group {metadata[f"gradus/group_of/{name}"]}; expected {k}')
+                raise ValueError(f'{path}: {name} is in group {shown(of(f"gradus/group_of/{name}"))}; expected {k}')
             parameter = model[name]
-            if f"state/{name}/step" not in tensors:
-                raise ValueError(f"{path}: state/{name}/step is missing")
-            step = int(tensors[f"state/{name}/step"].reshape(-1)[0])
-            used.add(f"state/{name}/step")
+            step = count_at(f"state/{name}/step")
             has_parameters, has_master = f"parameters/{name}" in tensors, f"state/{name}/master" in tensors
             if has_parameters:
                 new_parameters[name] = values(f"parameters/{name}", parameter)
@@ -399,9 +647,10 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
     if masters_lost:
         warnings.warn(f"{path}: the master weights of {len(masters_lost)} tensors ({masters_lost[0]}, …) are left out: PyTorch's "
                       "optimizers keep none, and go on from the parameters as they are rounded")
-    left = sorted(set(tensors) - used - {"state//seed"})  # nothing is rounded by chance there
+    unused = set(tensors) - used - {"state//seed"}  # nothing is rounded by chance there
+    left, left_names = len(unused) + file.others, sorted([*unused, *file.other_names])[:3]
     if left:
-        warnings.warn(f"{path}: {len(left)} of its tensors ({', '.join(left[:3])}{', …' if len(left) > 3 else ''}) are left out: "
+        warnings.warn(f"{path}: {left} of its tensors ({', '.join(left_names)}{', …' if left > 3 else ''}) are left out: "
                       "the optimizer has nothing under these names")
     return {"state": state, "param_groups": new_groups}, new_parameters
 
