@@ -14,6 +14,7 @@
 #include <gradus/checkpoint.hpp>
 
 #include "support/checkpoint.hpp"
+#include "support/corpus.hpp"
 
 namespace {
 
@@ -45,7 +46,8 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv)
       put("longer", support::checkpoint_of(longer.opt));
       put("double", support::checkpoint_of(in_double.opt));
       put("state", support::checkpoint_of(m.opt, {}));
-      put("empty", support::file_of("{}"));
+      for (const support::corpus_file& f : support::corpus())
+        put(f.name.c_str(), f.bytes);
       put("escapes",
           support::file_of(R"({"__metadata__":{"gradus/format":"1","\ud83e\udde0\u00e9\\\/\b":"\t\n\f\r\""}})"));
       put("spaces",
