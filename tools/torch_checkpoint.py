@@ -359,11 +359,12 @@ class Reader:
             if length > min(size - 8, self.LONGEST_HEADER):
                 raise ValueError(f"{path}: the header's length is {length}; expected at most {min(size - 8, self.LONGEST_HEADER)}")
             self.text = file.read(length)
-        self.start, self.size, self.at = 8 + length, size - 8 - length, 0
-        if len(self.text) != length:
-            raise ValueError(f"{path}: cannot be read")
-        self.parse()
-        del self.text, self.begins, self.ends, self.hashes
+            self.start, self.size, self.at = 8 + length, size - 8 - length, 0
+            if len(self.text) != length:
+                raise ValueError(f"{path}: cannot be read")
+            self.parse()
+            del self.text, self.begins, self.ends, self.hashes
+            self.values = {key: self.tensor(file, key) for key in self.entries}  # key -> its elements, one after the other
 
     def refuse(self, expected):
         raise ValueError(f"{self.path}: header, byte {self.at}: expected {expected}")
@@ -524,18 +525,16 @@ class Reader:
         if at != self.size:
             raise ValueError(f"{self.path}: the tensors end at byte {at} of the data; expected {self.size}, the file's end")
 
-    def tensor(self, key):
-        """A tensor's elements, one after the other."""
+    def tensor(self, file, key):
         dtype, elements, begin = self.entries[key]
         if dtype not in self.DTYPES:
             raise ValueError(f"{self.path}: {key} is of {shown(dtype)}; expected a type that gradus has")
         if elements == 0:
             return torch.empty(0, dtype=self.DTYPES[dtype])
-        with open(self.path, "rb") as file:
-            file.seek(self.start + begin)
-            data = bytearray(elements * self.DTYPES[dtype].itemsize)
-            if file.readinto(data) != len(data):
-                raise ValueError(f"{self.path}: cannot be read")
+        file.seek(self.start + begin)
+        data = bytearray(elements * self.DTYPES[dtype].itemsize)
+        if file.readinto(data) != len(data):
+            raise ValueError(f"{self.path}: cannot be read")
         return torch.frombuffer(data, dtype=self.DTYPES[dtype])
 
 
@@ -558,7 +557,7 @@ def from_gradus(path, state_dict, model, recipe=None, names=None, in_order=False
                   {"state//seed", *(f"parameters/{name}" for name in names.values()),
                    *(f"state/{name}/{slot}" for name in names.values() for slot in slots)})
     metadata = file.metadata
-    tensors = {key: file.tensor(key) for key in file.entries}
+    tensors = file.values
     if metadata.get("gradus/format") != "1":
         raise ValueError(f'{path}: gradus/format is {shown(metadata.get("gradus/format"))}; expected 1')
 
