@@ -409,7 +409,7 @@ class optimizer
   /// \param whole  the larger tensor's name  \param first  the index of the first element in it, a multiple of page_size
   ///               (4096), so that sums have the same bits too
   void set_part(const tensor_handle& h, std::string_view whole, std::uint64_t first)
-    requires(!on_device)
+    requires(!on_device || detail::shares_steps<Backend>)
   {
     begin_change();
     tensor& x = checked(h);
@@ -428,7 +428,7 @@ class optimizer
   /// Says whether the norm and v̄ include a tensor, by default yes: a copy that several processes have must count once.
   /// Not saved, so set it again after a resume. Host only.
   void set_in_norm(const tensor_handle& h, in_norm counts)
-    requires(!on_device)
+    requires(!on_device || detail::shares_steps<Backend>)
   {
     begin_change();
     tensor& x = checked(h);

@@ -32,6 +32,11 @@ add_executable(test_thrust_device backend/thrust_device.cpp)
 gradus_thrust_test(test_thrust_device OMP)
 add_test(NAME backend/thrust_device COMMAND test_thrust_device)
 
+# Steps over device memory that several ranks share: threads, with Thrust's threads switched off.
+add_executable(test_thrust_ranks backend/thrust_ranks.cpp)
+gradus_thrust_test(test_thrust_ranks CPP)
+add_test(NAME backend/thrust_ranks COMMAND test_thrust_ranks)
+
 # Suites of the other backends, unchanged: compiled once, and run on each system.
 function(gradus_thrust_suite target)  # further arguments: the suites
   list(TRANSFORM ARGN APPEND .cpp)

@@ -49,6 +49,16 @@ inline bool sharded_trained(std::size_t k, std::size_t i)
   return i / gradus::page_size % 3 != 1 && (i * 7 + k) % 5 != 0;
 }
 
+// Sets an array of a sharded optimizer, which may be in device memory, to the numbers at(i).
+template <class Opt, class X, class At>
+void set_values(Opt& opt, std::span<X> values, const At& at)
+{
+  std::vector<X> host(values.size());
+  for (std::size_t i = 0; i < host.size(); ++i)
+    host[i] = as_number<X>(at(i));
+  opt.copy_memory(values.data(), host.data(), values.size_bytes());
+}
+
 // Adds the model's tensors to a sharded optimizer, every third one in a group of its own, and sets its weights.
 template <class Opt>
 void add_sharded_model(Opt& opt, const typename Opt::recipe_type& second, bool has_masks = false)
@@ -63,20 +73,16 @@ void add_sharded_model(Opt& opt, const typename Opt::recipe_type& second, bool h
       opt.add(sharded_name(k), sharded_sizes[k], in);
   }
   opt.commit();
-  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
-    const auto p = opt.parameters(sharded_name(k));
-    for (std::size_t i = 0; i < p.size(); ++i)
-      p[i] = as_number<typename Opt::parameter_type>(sharded_start(k, i));
-  }
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+    set_values(opt, opt.parameters(sharded_name(k)), [k](std::size_t i) { return sharded_start(k, i); });
 }
-template <class Opt>
-void compute_sharded(Opt& opt, const thread_rank& world, int t)
+// \param world  a communicator
+template <class Opt, class World>
+void compute_sharded(Opt& opt, const World& world, int t)
 {
-  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
-    const auto g = opt.gradients(sharded_name(k));
-    for (std::size_t i = 0; i < g.size(); ++i)
-      g[i] = as_number<typename Opt::gradient_type>(sharded_gradient(k, i, t, world.rank(), world.size()));
-  }
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+    set_values(opt, opt.gradients(sharded_name(k)),
+               [&](std::size_t i) { return sharded_gradient(k, i, t, world.rank(), world.size()); });
 }
 template <class Opt>
 std::string bytes_of_weights(Opt& opt)
@@ -84,7 +90,9 @@ std::string bytes_of_weights(Opt& opt)
   std::string all;
   for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
     const auto p = opt.parameters(sharded_name(k));
-    all.append(reinterpret_cast<const char*>(p.data()), p.size_bytes());
+    std::string bytes(p.size_bytes(), '\0');
+    opt.copy_memory(bytes.data(), p.data(), bytes.size());
+    all += bytes;
   }
   return all;
 }

@@ -68,7 +68,8 @@ struct statement {
   static constexpr std::size_t word_count = 6;
 
   /// \param words  word_count of them
-  static void write(std::int64_t* words, std::uint64_t hash, std::uint64_t counted, bool has_problem, std::size_t rank)
+  GRADUS_HOST_DEVICE static void write(std::int64_t* words, std::uint64_t hash, std::uint64_t counted, bool has_problem,
+                                       std::size_t rank) noexcept
   {
     words[0] = std::int64_t(hash & 0xffffffffu);
     words[1] = std::int64_t(hash >> 32);
@@ -78,15 +79,15 @@ struct statement {
     words[5] = has_problem ? std::int64_t(rank) : 0;
   }
   /// From the sums over all ranks: whether all said the same hash.
-  static bool agrees(const std::int64_t* words, std::uint64_t hash, std::size_t ranks) noexcept
+  GRADUS_HOST_DEVICE static bool agrees(const std::int64_t* words, std::uint64_t hash, std::size_t ranks) noexcept
   {
     return words[0] == std::int64_t((hash & 0xffffffffu) * ranks) && words[1] == std::int64_t((hash >> 32) * ranks);
   }
-  static std::uint64_t counted(const std::int64_t* words) noexcept
+  GRADUS_HOST_DEVICE static std::uint64_t counted(const std::int64_t* words) noexcept
   {
     return std::uint64_t(words[2]) + (std::uint64_t(words[3]) << 32);
   }
-  static std::size_t problems(const std::int64_t* words) noexcept { return std::size_t(words[4]); }
+  GRADUS_HOST_DEVICE static std::size_t problems(const std::int64_t* words) noexcept { return std::size_t(words[4]); }
   /// The rank with the problem, if there is one.
   static std::size_t rank_with_problem(const std::int64_t* words) noexcept { return std::size_t(words[5]); }
 };

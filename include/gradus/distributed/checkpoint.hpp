@@ -134,7 +134,11 @@ void write_ranges(const Opt& opt, bool parameters, std::size_t rank, std::uint64
         if (sizeof(X) != bytes || values.empty())
           return;
         opt.for_ranges(index, [&](const element_range& r) {
-          file.write(offset + r.begin * sizeof(X), values.data() + r.begin, r.size() * sizeof(X));
+          std::uint64_t at = offset + r.begin * sizeof(X);
+          put_values(opt, values.subspan(r.begin, r.size()), staging, [&](const void* bytes, std::size_t n) {
+            file.write(at, bytes, n);
+            at += n;
+          });
         });
         offset += values.size_bytes();
       });
@@ -174,8 +178,7 @@ void save(sharded<Recipe, T, Comm, Backend>& opt, const std::string& path, const
   const auto broadcast = [&](void* bytes, std::size_t n) {
     if (talk.ranks() == 1)
       return;
-    auto request = talk.comm->broadcast(bytes, n, 0);
-    talk.wait(request, "name of the file");
+    talk.broadcast(bytes, n, 0, "name of the file");
   };
   broadcast(&length, sizeof length);
   partial.resize(std::size_t(length));

@@ -4,7 +4,6 @@
 /// still computed.
 
 #include <cstddef>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include <gradus/distributed/layout.hpp>
+#include <gradus/distributed/place.hpp>
 #include <gradus/distributed/reduction.hpp>
 #include <gradus/distributed/talk.hpp>
 #include <gradus/error.hpp>
@@ -24,12 +24,12 @@ namespace detail {
 
 /// The gradients of a model on one rank, of type G, and the sums over all ranks of those that the rank steps. A cycle is
 /// what happens between two steps.
-template <class Comm, class G>
+template <class Comm, class Place, class G>
 class gradient_exchange {
  public:
   using sum_type = sum_of<G>;
 
-  gradient_exchange(step_talk<Comm>& talk, gradus::reduction order, std::size_t microbatches)
+  gradient_exchange(step_talk<Comm, Place>& talk, gradus::reduction order, std::size_t microbatches)
       : talk_(&talk), order_(order), microbatches_(microbatches)
   {
     if (microbatches == 0)
@@ -48,17 +48,17 @@ class gradient_exchange {
   {
     layout_ = &layout;
     const std::size_t n = layout.elements(), buckets = layout.buckets().size(), ranks = layout.ranks();
-    gradients_ = {n, G()};
+    gradients_ = {n, G(), talk_->place.memory()};
     if (!in_place)
-      sums_ = {layout.of_rank(), sum_type()};
+      sums_ = {layout.of_rank(), sum_type(), talk_->place.memory()};
     std::size_t levels = 0;
     while (microbatches_ >> levels > 1)
       ++levels;
     for (std::size_t k = 0; microbatches_ > 1 && k <= levels; ++k)
-      levels_.emplace_back(n, G());
+      levels_.emplace_back(n, G(), talk_->place.memory());
     if (ranks > 1)
       for (auto& memory : received_)
-        memory = {buckets > 0 ? layout.buckets()[0].size() : 0, G()};
+        memory = {buckets > 0 ? layout.buckets()[0].size() : 0, G(), talk_->place.memory()};
     waiting_.assign(buckets, 0);
     is_ready_.assign(layout.tensors().size(), false);
     running_.reserve(most_running);
@@ -116,15 +116,15 @@ class gradient_exchange {
     const std::size_t n = layout_->elements();
     std::size_t level = 0;
     for (; accumulated_ >> level & 1; ++level)
-      add_pairwise(levels_[level].get(), gradients_.get(), n);
+      talk_->place.add_pairwise(levels_[level].get(), gradients_.get(), n);
     if (++accumulated_ == microbatches_) {
       // The sum that has just been made is the smallest, of `level`. The larger ones are added to it, smallest first.
       for (++level; accumulated_ >> level; ++level)
         if (accumulated_ >> level & 1)
-          add_pairwise(levels_[level].get(), gradients_.get(), n);
+          talk_->place.add_pairwise(levels_[level].get(), gradients_.get(), n);
       return;
     }
-    std::memcpy(levels_[level].get(), gradients_.get(), n * sizeof(G));
+    talk_->place.move(levels_[level].get(), gradients_.get(), n);
     clear();
   }
   /// Whether gradients were accumulated in this cycle.
@@ -145,6 +145,8 @@ class gradient_exchange {
 
  private:
   using request = typename Comm::request;
+  template <class X>
+  using array = array_memory<X, typename Place::memory_type>;
   static constexpr bool in_place = std::is_same_v<G, sum_type>;
   static constexpr std::size_t most_running = 2;  // exchanges at a time
 
@@ -196,7 +198,7 @@ class gradient_exchange {
   void finish_first(bool waits)
   {
     if (waits)
-      talk_->wait(running_.front().r, "exchange of the gradients");
+      talk_->follow(running_.front().r, "exchange of the gradients");
     const std::size_t b = running_.front().bucket;
     for (std::size_t k = 1; k < running_.size(); ++k)
       running_[k - 1] = std::move(running_[k]);
@@ -211,22 +213,22 @@ class gradient_exchange {
     if constexpr (in_place)
       if (order_ == reduction::engine || talk_->ranks() == 1) {
         if (to != pieces)
-          std::memcpy(to, pieces, mine.size() * sizeof(sum_type));
+          talk_->place.move(to, pieces, mine.size());
         return;
       }
-    add_pieces(pieces, talk_->ranks(), mine.size(), order_, to);
+    talk_->place.add_pieces(pieces, talk_->ranks(), mine.size(), order_, to);
   }
 
-  step_talk<Comm>* talk_;
+  step_talk<Comm, Place>* talk_;
   gradus::reduction order_;
   std::size_t microbatches_;
   const page_layout* layout_ = nullptr;
-  array_memory<G> gradients_;
-  array_memory<sum_type> sums_;             // of this rank's slices, if they are of another type
-  array_memory<G> received_[most_running];  // the pieces of a bucket
-  std::vector<array_memory<G>> levels_;     // sums of 1, 2, 4, … microbatches
-  std::vector<std::size_t> waiting_;        // for each bucket, how many of its tensors are not ready
-  std::vector<unsigned char> is_ready_;     // by tensor
+  array<G> gradients_;
+  array<sum_type> sums_;                 // of this rank's slices, if they are of another type
+  array<G> received_[most_running];      // the pieces of a bucket
+  std::vector<array<G>> levels_;         // sums of 1, 2, 4, … microbatches
+  std::vector<std::size_t> waiting_;     // for each bucket, how many of its tensors are not ready
+  std::vector<unsigned char> is_ready_;  // by tensor
   std::vector<running> running_;
   std::size_t next_ = 0;  // the buckets from this one on have been sent
   std::size_t accumulated_ = 0;

@@ -24,6 +24,7 @@
 #include <gradus/distributed/communicator.hpp>
 #include <gradus/distributed/gradient_exchange.hpp>
 #include <gradus/distributed/layout.hpp>
+#include <gradus/distributed/place.hpp>
 #include <gradus/distributed/reduction.hpp>
 #include <gradus/distributed/sharded_step.hpp>
 #include <gradus/distributed/sharded_values.hpp>
@@ -67,7 +68,7 @@ struct sharded_options {
 ///
 /// \tparam T        as for `optimizer`. Gradients of 16 bits are added in float
 /// \tparam Comm     a `communicator`, which must outlive the optimizer
-/// \tparam Backend  a CPU backend
+/// \tparam Backend  a CPU backend, or backend::thrust_device
 ///
 /// Not movable. `step` allocates nothing.
 template <class Recipe, class T, communicator Comm, class Backend = default_backend>
@@ -77,16 +78,23 @@ class sharded {
   /// Of the optimizer that steps this rank's parts; its gradients are sums.
   using inner_precision =
       precision<typename given::parameter_type, gradient_sum, typename given::state_type, typename given::master_type>;
+  using place_type = detail::memory_place<Backend>;
   using inner_backend = detail::sharing<Backend, Comm>;
   using inner_optimizer = optimizer<Recipe, inner_precision, inner_backend>;
   using request = typename Comm::request;
-  static_assert(!detail::moves_device_memory<Comm>,
-                "gradus: this communicator moves device memory, and a sharded optimizer has its parameters, gradients "
-                "and scalars in host memory; take one over host memory, such as comm::mpi.");
+  using parts_type = detail::parts<detail::model<Recipe, T, Backend>>;
+  static_assert(!detail::moves_device_memory<Comm> || place_type::on_device,
+                "gradus: this communicator moves device memory, and the parameters, gradients and scalars of this "
+                "backend are in host memory; take one over host memory, such as comm::mpi, or a backend over device "
+                "memory, such as backend::thrust_device.");
   static_assert(
-      !detail::names_engine<Backend, detail::parts<detail::model<Recipe, T, Backend>>>,
-      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel, and not "
-      "backend::with_product, because matrices would be cut.");
+      detail::moves_device_memory<Comm> || !place_type::on_device,
+      "gradus: this communicator moves host memory, and the parameters, gradients and scalars of this backend "
+      "are in device memory; take comm::nccl, or wrap this one in comm::staged.");
+  static_assert(
+      !detail::names_engine<Backend, parts_type> || detail::names_shared_engine<Backend, parts_type>,
+      "gradus: the backend of a sharded optimizer is a CPU backend, such as backend::simd, scalar or parallel, "
+      "or backend::thrust_device, and not backend::with_product, because matrices would be cut.");
 
  public:
   using precision_type = given;                             ///< the types of all numbers
@@ -95,12 +103,15 @@ class sharded {
   using recipe_type = Recipe;                               ///< of the hyperparameters
   using rule_type = typename inner_optimizer::rule_type;    ///< the composition that Recipe::rule() returns
   using value_type = typename inner_optimizer::value_type;  ///< of the arithmetic
+  /// Whether parameters and gradients are in a device's memory, which the host cannot access.
+  static constexpr bool on_device = place_type::on_device;
 
   /// An optimizer whose default group has these hyperparameters. Talks to no other rank.
   /// \throws std::invalid_argument for a hyperparameter or option that is out of range
   explicit sharded(Comm& world, Recipe hyperparameters, const sharded_options& options = {},
                    Backend backend = Backend())
-      : options_(options), talk_(world, options.timeout), inner_(hyperparameters, inner_backend(backend, talk_)),
+      : options_(options), talk_(world, place_type(backend), options.timeout),
+        inner_(hyperparameters, inner_backend(backend, talk_)),
         exchange_(talk_, options.reduction, options.microbatches)
   {
     if (options.timeout.count() <= 0)
@@ -297,8 +308,7 @@ class sharded {
       inner_.step(o);
 #if GRADUS_EXCEPTIONS
     } catch (...) {
-      if (!talk_.has_spoken())
-        talk_.refuse_step();
+      refuse_step();
       throw;
     }
 #endif
@@ -329,16 +339,13 @@ class sharded {
   bool replicas_agree()
   {
     check_committed();
-    const std::uint64_t hash =
-        detail::running_hash().add_bytes(parameters_.get(), layout_.elements() * sizeof(parameter_type)).value();
+    const std::uint64_t hash = hash_of_parameters();
     talk_.begin("replicas_agree()", settings());
     talk_.agree({});
     std::int64_t words[detail::statement::word_count];
     detail::statement::write(words, hash, 0, false, talk_.rank());
-    if (talk_.ranks() > 1) {
-      request r = talk_.comm->sum(words, detail::statement::word_count);
-      talk_.wait(r, "comparison of the parameters");
-    }
+    if (talk_.ranks() > 1)
+      talk_.sum(words, detail::statement::word_count, "comparison of the parameters");
     return detail::statement::agrees(words, hash, talk_.ranks());
   }
   /// Reads the master weights from the parameters, which other code has changed. Before the first step it happens by
@@ -402,7 +409,9 @@ class sharded {
   }
 
   /// Used by save and load: this rank and the talk of all ranks.
-  detail::step_talk<Comm>& talk() noexcept { return talk_; }
+  detail::step_talk<Comm, place_type>& talk() noexcept { return talk_; }
+  /// Copies bytes to or from parameters, gradients or state, which may be in a device's memory.
+  void copy_memory(void* to, const void* from, std::size_t bytes) const { talk_.place.copy(to, from, bytes); }
   /// Used by save and load: the hash of what all ranks must agree on.
   std::uint64_t settings()
   {
@@ -488,6 +497,10 @@ class sharded {
     for (std::size_t k = tensors_.size(); own.empty() || (name.empty() && places_.contains(own)); ++k)
       own = "tensor" + std::to_string(k);
     tensor added{own, n, in.value_or(group_handle{}), counts, {}};
+    if (trained && on_device)
+      detail::fail("the mask of tensor " + detail::quote(own) +
+                   " is given; expected none on a device: set the gradients of the other elements to 0, or choose a "
+                   "CPU backend");
     if (trained) {
       detail::check_may_have_mask<typename given::state_type>(own);
       added.trained = detail::copy_of_mask("mask", own, n, *trained);
@@ -608,6 +621,42 @@ class sharded {
     });
   }
 
+  /// The hash of this rank's parameters.
+  std::uint64_t hash_of_parameters() const
+  {
+    const std::size_t bytes = layout_.elements() * sizeof(parameter_type);
+    const auto* const all = reinterpret_cast<const unsigned char*>(parameters_.get());
+    detail::running_hash hash;
+    if constexpr (on_device) {
+      std::vector<unsigned char> piece(bytes < detail::staging_bytes ? bytes : detail::staging_bytes);
+      for (std::size_t i = 0, n; i < bytes; i += n) {
+        n = bytes - i < piece.size() ? bytes - i : piece.size();
+        copy_memory(piece.data(), all + i, n);
+        hash.add_bytes(piece.data(), n);
+      }
+    } else
+      hash.add_bytes(all, bytes);
+    return hash.value();
+  }
+  /// Takes part in a step that this rank has to refuse, so that no other rank waits for it or goes on.
+  void refuse_step() noexcept
+  {
+#if GRADUS_EXCEPTIONS
+    try {
+      if constexpr (on_device) {
+        // The other ranks find out from its words, and nothing is changed.
+        talk_.has_problem = true;
+        inner_.step();
+        talk_.finish_gathers();
+      } else if (!talk_.has_spoken())
+        talk_.refuse_step();
+    } catch (...) {
+      // This rank's own problem is reported.
+    }
+    talk_.has_problem = false;
+#endif
+  }
+
   // ── memory ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   void allocate()
@@ -618,8 +667,9 @@ class sharded {
       sizes.push_back(x.size);
     layout_ = {sizes, ranks, options_.bucket / sizeof(gradient_type)};
     const std::size_t n = layout_.elements(), buckets = layout_.buckets().size();
-    parameters_ = {n, parameter_type()};
+    parameters_ = {n, parameter_type(), talk_.place.memory()};
     exchange_.allocate(layout_);
+    talk_.reserve_operations(2 * buckets + 4);
     for (std::size_t b = 0; b < buckets; ++b) {
       const detail::element_range all = layout_.buckets()[b];
       auto& bucket = talk_.buckets.emplace_back();
@@ -677,21 +727,21 @@ class sharded {
       sizes.push_back(x.size);
       is_masked.push_back(x.is_masked);
     }
-    detail::part_collector found(sizes.size());
+    detail::part_collector found(sizes.size(), talk_.place);
     inner.visit_state(detail::in_place(found));
     detail::whole_visitor whole(visit, found, sizes, parts, is_masked);
     inner.visit_state(detail::in_place(whole));
   }
 
   sharded_options options_;
-  detail::step_talk<Comm> talk_;
+  detail::step_talk<Comm, place_type> talk_;
   inner_optimizer inner_;
-  detail::gradient_exchange<Comm, gradient_type> exchange_;
+  detail::gradient_exchange<Comm, place_type, gradient_type> exchange_;
   std::vector<tensor> tensors_;
   std::unordered_map<std::string, std::size_t> places_;
   detail::page_layout layout_;
   std::vector<rank_part> parts_;
-  detail::array_memory<parameter_type> parameters_;
+  detail::array_memory<parameter_type, typename place_type::memory_type> parameters_;
   std::uint64_t steps_ = 0, list_hash_ = 0;
   bool is_committed_ = false, has_masters_ = false, list_is_hashed_ = false;
   bool* others_failed_ = nullptr;

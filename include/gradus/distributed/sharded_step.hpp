@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include <gradus/distributed/place.hpp>
 #include <gradus/distributed/talk.hpp>
 #include <gradus/kernel/exact_sum.hpp>
 #include <gradus/optimizer/host_step.hpp>
@@ -53,19 +54,31 @@ class sharded_step : public host_step<Parts, Backend> {
   }
 };
 
-/// A CPU backend whose steps are shared with other ranks.
+/// The engine of steps that are shared: the one that the backend names, or else sharded_step.
+template <class Parts, class Backend, class Sharing>
+struct shared_engine {
+  using type = sharded_step<Parts, Sharing>;
+};
+template <class Parts, class Backend, class Sharing>
+  requires names_shared_engine<Backend, Parts>
+struct shared_engine<Parts, Backend, Sharing> {
+  using type = typename Backend::template shared_engine_type<Parts, Sharing>;
+};
+
+/// A backend whose steps are shared with other ranks.
 template <class Backend, class Comm>
 struct sharing : Backend {
-  step_talk<Comm>* talk;
+  using talk_type = step_talk<Comm, memory_place<Backend>>;
+  talk_type* talk;
 
-  sharing(const Backend& backend, step_talk<Comm>& t) : Backend(backend), talk(&t) {}
+  sharing(const Backend& backend, talk_type& t) : Backend(backend), talk(&t) {}
   void add_up(std::span<exact_sum> sums) { talk->add_up(sums); }
   std::uint64_t counted_elements() const noexcept { return talk->counted_elements(); }
   std::size_t cut_tensor(const void* parameters) const noexcept { return talk->cut_at(parameters); }
   std::span<exact_sum> cut_sums(std::size_t n) { return talk->cut_sums(n); }
 
   template <class Parts>
-  using engine_type = sharded_step<Parts, sharing>;
+  using engine_type = typename shared_engine<Parts, Backend, sharing>::type;
 };
 
 }  // namespace detail

@@ -83,10 +83,11 @@ class sharded_values {
 
 namespace detail {
 
-/// Finds the arrays of every part. Used as a visitor of state.
+/// Finds the arrays of every part. Used as a visitor of state. \tparam Place  a memory_place, where they are
+template <class Place>
 class part_collector {
  public:
-  explicit part_collector(std::size_t tensors) : tensors_(tensors) {}
+  part_collector(std::size_t tensors, const Place& place) : tensors_(tensors), place_(place) {}
 
   template <class Values>
   void operator()(std::string_view tensor, std::string_view slot, const Values& values) const
@@ -108,9 +109,17 @@ class part_collector {
     values_of_part part;
     part.n = values.size();
     using element = std::remove_const_t<typename Values::element_type>;
-    if constexpr (requires { values.data(); })
+    if constexpr (requires { values.data(); } && !Place::on_device)
       part.data = const_cast<element*>(values.data());
-    else {
+    else if constexpr (requires { values.data(); }) {
+      part.read = [values, &place = place_](std::size_t begin, std::size_t n, void* to) {
+        place.copy(to, values.data() + begin, n * sizeof(element));
+      };
+      if constexpr (std::is_same_v<element, typename Values::element_type>)
+        part.write = [values, &place = place_](std::size_t begin, std::size_t n, const void* from) {
+          place.copy(values.data() + begin, from, n * sizeof(element));
+        };
+    } else {
       part.read = [values](std::size_t begin, std::size_t n, void* to) { values.read(begin, n, to); };
       if constexpr (requires { values.write(0, 0, nullptr); })
         part.write = [values](std::size_t begin, std::size_t n, const void* from) { values.write(begin, n, from); };
@@ -124,6 +133,7 @@ class part_collector {
 
  private:
   std::size_t tensors_;
+  const Place& place_;
   mutable std::size_t seen_ = 0, slots_ = 0;
   mutable bool is_number_ = false;
   mutable std::string_view last_;
@@ -131,11 +141,11 @@ class part_collector {
 };
 
 /// Passes whole tensors on to a visitor, and copies the counts and sums that it writes to the parts.
-template <class Visitor>
+template <class Visitor, class Found>
 class whole_visitor {
  public:
   /// \param is_masked  of each tensor, whether it has a mask; an empty tensor does not show that of its parts
-  whole_visitor(Visitor& visit, const part_collector& found, const std::vector<std::size_t>& sizes,
+  whole_visitor(Visitor& visit, const Found& found, const std::vector<std::size_t>& sizes,
                 const std::vector<tensor_part>& parts, const std::vector<unsigned char>& is_masked)
       : visit_(visit), found_(found), sizes_(sizes), parts_(parts), is_masked_(is_masked), numbers_(sizes.size())
   {}
@@ -210,7 +220,7 @@ class whole_visitor {
   }
 
   Visitor& visit_;
-  const part_collector& found_;
+  const Found& found_;
   const std::vector<std::size_t>& sizes_;
   const std::vector<tensor_part>& parts_;
   const std::vector<unsigned char>& is_masked_;

@@ -23,9 +23,13 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
+/// A communicator whose operations the device's work can wait for, see `communicator`.
+template <class C>
+concept orders_device_work = requires(C& c, typename C::request& r) { c.follow(r); };
+
 /// What the engine of a sharded optimizer and the optimizer itself share: the communicator, and what a step says to the
-/// other ranks.
-template <class Comm>
+/// other ranks. \tparam Place  a memory_place: where the communicator's memory is
+template <class Comm, class Place>
 class step_talk {
  public:
   using request = typename Comm::request;
@@ -39,7 +43,7 @@ class step_talk {
     bool is_running = false;
   };
 
-  explicit step_talk(Comm& c, std::chrono::milliseconds timeout) : comm(&c), timeout_(timeout) {}
+  step_talk(Comm& c, Place p, std::chrono::milliseconds timeout) : comm(&c), place(std::move(p)), timeout_(timeout) {}
 
   /// The memory of a tensor that has several parts, which may be on several ranks.
   struct cut {
@@ -47,6 +51,8 @@ class step_talk {
   };
 
   Comm* comm;
+  Place place;
+  bool has_problem = false;  // whether this rank takes part in a device's step only to refuse it
   std::vector<bucket> buckets;
   std::vector<cut> cuts;  // in the order of memory, the same on all ranks
 
@@ -97,6 +103,57 @@ class step_talk {
 
   /// Waits for an operation.
   void wait(request& r, const char* what) { wait_for(*comm, r, timeout_, in_, what); }
+  /// Makes what follows on the device wait for an operation, or waits for it.
+  void follow(request& r, const char* what)
+  {
+    if constexpr (orders_device_work<Comm>) {
+      comm->follow(r);
+      followed_.push_back({r, what});
+    } else
+      wait(r, what);
+  }
+
+  // Operations on host memory, which wait.
+  void sum(std::int64_t* words, std::size_t n, const char* what)
+  {
+    place.lend(words, n * sizeof *words, [&](void* lent) {
+      request r = comm->sum(static_cast<std::int64_t*>(lent), n);
+      wait(r, what);
+    });
+  }
+  void broadcast(void* bytes, std::size_t n, std::size_t root, const char* what)
+  {
+    place.lend(bytes, n, [&](void* lent) {
+      request r = comm->broadcast(lent, n, root);
+      wait(r, what);
+    });
+  }
+  void gather(void* all, std::size_t bytes, const char* what)
+  {
+    place.lend(all, bytes * ranks(), [&](void* lent) {
+      request r = comm->all_gather(lent, bytes);
+      wait(r, what);
+    });
+  }
+
+  // A step on a device says what it has to say by words in device memory (backend/thrust/shared_step.hpp).
+
+  /// Makes room for as many operations as a step on a device has.
+  void reserve_operations(std::size_t n)
+  {
+    if constexpr (orders_device_work<Comm>)
+      followed_.reserve(n);
+  }
+  /// What all ranks must agree on in this step. \param more  of what only the engine knows
+  std::uint64_t hash_of_words(std::uint64_t more) const noexcept { return running_hash().add(hash_).add(more).value(); }
+  /// Adds up words over all ranks, in the order of the device's work.
+  void add_words(std::int64_t* words, std::size_t n)
+  {
+    if (ranks() == 1)
+      return;
+    request r = comm->sum(words, n);
+    follow(r, scalars);
+  }
 
   /// Adds sums over all ranks, and compares what the ranks believe.
   void add_up(std::span<exact_sum> sums) { talk(sums, false); }
@@ -105,16 +162,10 @@ class step_talk {
   /// \param mine  the problem of this rank, or ""
   void agree(const std::string& mine) { talk({}, !mine.empty()); }
   /// Takes part in the talk of a step that this rank has to refuse, so that no other rank waits for it or goes on.
-  void refuse_step() noexcept
+  void refuse_step()
   {
-#if GRADUS_EXCEPTIONS
-    try {
-      std::vector<exact_sum> none(usual_sums_);
-      talk(none, true);
-    } catch (...) {
-      // This rank's own problem is reported.
-    }
-#endif
+    std::vector<exact_sum> none(usual_sums_);
+    talk(none, true);
   }
 
   /// Starts to gather a bucket, whose weights this rank has computed.
@@ -133,6 +184,9 @@ class step_talk {
   }
   void finish_gathers()
   {
+    for (followed& f : followed_)
+      wait(f.r, f.what);
+    followed_.clear();
     for (bucket& b : buckets)
       if (b.is_running) {
         wait(b.gather, "all-gather of the parameters");
@@ -154,14 +208,19 @@ class step_talk {
       sums[k].carry();
       std::memcpy(words_.data() + k * exact_sum::word_count, sums[k].words, sizeof sums[k].words);
     }
-    if (ranks() > 1) {
-      request r = comm->sum(words_.data(), n);
-      wait(r, "sum of the step's scalars");
-    }
+    if (ranks() > 1)
+      sum(words_.data(), n, scalars);
     for (std::size_t k = 0; k < sums.size(); ++k)
       std::memcpy(sums[k].words, words_.data() + k * exact_sum::word_count, sizeof sums[k].words);
     if (said_ == 1)
       all_counted_ = statement::counted(last);
+    judge(last, hash);
+  }
+
+ public:
+  /// Fails on all ranks if one has a problem or the ranks disagree. \param last  the sum of their statements
+  void judge(const std::int64_t* last, std::uint64_t hash) const
+  {
     const std::size_t problems = statement::problems(last);
     if (problems == 1)
       fail(in_ + " failed on rank " + std::to_string(statement::rank_with_problem(last)) +
@@ -175,6 +234,15 @@ class step_talk {
            "nothing was changed on any rank");
   }
 
+ private:
+  static constexpr const char* scalars = "sum of the step's scalars";
+  /// An operation that the device waits for, and the host later.
+  struct followed {
+    request r;
+    const char* what;
+  };
+
+  std::vector<followed> followed_;
   std::chrono::milliseconds timeout_;
   std::string in_;
   std::uint64_t hash_ = 0, counted_ = 0, all_counted_ = 0;
@@ -189,8 +257,8 @@ class step_talk {
 /// \param hash      of the list and of all that ranks must agree on
 /// \param hashes    of each tensor
 /// \param describe  describe(i) → tensor i in words
-template <class Comm, class Describe>
-void agree_on_list(step_talk<Comm>& talk, std::uint64_t hash, const std::vector<std::uint64_t>& hashes,
+template <class Comm, class Place, class Describe>
+void agree_on_list(step_talk<Comm, Place>& talk, std::uint64_t hash, const std::vector<std::uint64_t>& hashes,
                    const Describe& describe)
 {
   const std::size_t ranks = talk.ranks();
@@ -202,18 +270,14 @@ void agree_on_list(step_talk<Comm>& talk, std::uint64_t hash, const std::vector<
   const char* const purpose = "comparison of the lists";
   std::int64_t words[statement::word_count];
   statement::write(words, hash, 0, hashes.empty(), talk.rank());
-  auto sum = talk.comm->sum(words, statement::word_count);
-  talk.wait(sum, purpose);
+  talk.sum(words, statement::word_count, purpose);
   if (statement::problems(words) > 0)
     fail("commit() has no tensors on " + std::to_string(statement::problems(words)) +
          " ranks; expected at least one add() before it on every rank");
   if (statement::agrees(words, hash, ranks))
     return;
   // Every rank looks for its first tensor that is not rank 0's, and all hear of the first of these.
-  const auto broadcast = [&](void* bytes, std::size_t n) {
-    auto r = talk.comm->broadcast(bytes, n, 0);
-    talk.wait(r, purpose);
-  };
+  const auto broadcast = [&](void* bytes, std::size_t n) { talk.broadcast(bytes, n, 0, purpose); };
   std::uint64_t count = hashes.size();
   broadcast(&count, sizeof count);
   std::vector<std::uint64_t> of_rank_0(std::size_t(count), 0);
@@ -227,8 +291,7 @@ void agree_on_list(step_talk<Comm>& talk, std::uint64_t hash, const std::vector<
   std::vector<std::uint64_t> firsts(2 * ranks);
   firsts[2 * talk.rank()] = first;
   firsts[2 * talk.rank() + 1] = hashes.size();
-  auto gather = talk.comm->all_gather(firsts.data(), 2 * sizeof firsts[0]);
-  talk.wait(gather, purpose);
+  talk.gather(firsts.data(), 2 * sizeof firsts[0], purpose);
   std::size_t other = 0;
   for (std::size_t k = 1; k < ranks; ++k)
     if ((firsts[2 * k] < count || firsts[2 * k + 1] != count) && (other == 0 || firsts[2 * k] < firsts[2 * other]))

@@ -41,6 +41,7 @@
 
 #include <gradus/backend/default.hpp>
 #include <gradus/backend/thrust/device_step.hpp>
+#include <gradus/backend/thrust/shared_step.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -109,6 +110,9 @@ struct thrust_device : thrust_ranges {
   /// The engine of an optimizer's steps.
   template <class Parts>
   using engine_type = detail::device_step<Parts, thrust_device>;
+  /// The engine of a sharded optimizer's steps. \tparam Sharing  this backend, with what the ranks talk by
+  template <class Parts, class Sharing>
+  using shared_engine_type = detail::shared_device_step<Parts, Sharing>;
   /// Whether launches have finished when they return, so that `step` returns its report. False on CUDA.
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
   static constexpr bool synchronous = false;

@@ -32,8 +32,10 @@ namespace detail {
 
 /// The engine of a device. \tparam Device  backend::thrust_device, or a class with its launch, launch_warps, copy,
 /// check_reachable, memory and synchronous
-template <class Parts, class Device>
+/// \tparam Tensor  the record of a tensor
+template <class Parts, class Device, template <class, std::size_t, unsigned> class Tensor = device_tensor>
 class device_step {
+ protected:
   using model = typename Parts::model;
   using precision = typename model::precision_type;
   using gradient_type = typename model::gradient_type;
@@ -49,13 +51,14 @@ class device_step {
       bits |= unsigned(model::slot_list[k].is_nonnegative) << k;
     return bits;
   }();
-  using tensor = device_tensor<precision, model::slots, nonnegative>;
+  using tensor = Tensor<precision, model::slots, nonnegative>;
   using cohort = device_cohort<rule_type, formula>;
   using own_type = device_own<formula>;
   static constexpr bool has_sums = rule_type::sums;
   using data = device_data<precision, tensor, cohort, model::one_pass>;
   using pack = backend::device_pack<value_type>;
   static constexpr bool in_codes = tensor::in_codes;
+  static constexpr bool is_shared = data::is_shared;                          // the step, by several ranks
   static constexpr std::size_t unit = in_codes ? block8::block : pack::size;  // elements that are updated together
   static constexpr bool scheduled = rule_type::scheduled;
   static_assert(std::is_trivially_copyable_v<rule_type> && std::is_trivially_copyable_v<formula>);
@@ -103,12 +106,13 @@ class device_step {
   /// Enqueues a step. The report is `pending`, unless launches have finished when they return.
   step_report step(Parts& p, const step_options& o)
   {
-    set_options(o);
-    if (!is_uploaded_ || !p.work.is_current())
-      upload(p);
-    decide(parts_of(p, o));
-    update();
-    was_stepped_ = true;
+    bring_up_to_date(p, o);
+    const step_parts parts = parts_of(p, o);
+    const first_look<data> first{data_of_step(), parts};
+    device_.launch_warps(pages_to_measure(parts), first);
+    if (parts.looks_twice)
+      device_.launch_warps(host_pages_.size(), second_look<data>{first.data, parts});
+    update(0, packs_);
     if constexpr (Device::synchronous)
       return report();
     else {
@@ -220,30 +224,17 @@ class device_step {
         device_.copy(values.data(), copy.data(), values.size_bytes());
   }
 
- private:
-  struct option_values {
-    double lr_scale, grad_scale, max_grad_norm;
-    std::optional<double> grad_norm_sq;
-    bool skip_nonfinite;
-    std::optional<double> mean_square;
-    std::optional<std::uint64_t> model_size;
-    std::optional<double> lr;
-    double decay_scale;
-    bool maximize;
-    bool operator==(const option_values&) const = default;
-  };
+ protected:
+  // ── the parts of a step ──────────────────────────────────────────────────────────────────────────────────────────
 
-  bool is_empty() const noexcept { return host_tensors_.empty(); }
-
-  device_board read_board() const
+  /// Stores the options and the list of tensors on the device. A step follows.
+  void bring_up_to_date(Parts& p, const step_options& o)
   {
-    device_board b;
-    device_.copy(&b, board_.get(), sizeof b);
-    return b;
+    set_options(o);
+    if (!is_uploaded_ || !p.work.is_current())
+      upload(p);
+    was_stepped_ = true;
   }
-
-  // ── launches ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
   /// What the step consists of. Takes note of what is known about the sums of second moments after it.
   step_parts parts_of([[maybe_unused]] Parts& p, const step_options& o)
   {
@@ -263,6 +254,70 @@ class device_step {
     else if constexpr (scheduled)
       parts.looks_twice = parts.looks_twice || (parts.has_elements && !parts.mean_is_given);
     return parts;
+  }
+  data data_of_step() const
+  {
+    return {board_.get(),
+            tensors_.get(),
+            pages_.get(),
+            cohorts_.get(),
+            sums_.get(),
+            exact_.get(),
+            std::int64_t(host_cohorts_.size()),
+            std::int64_t(host_sums_.size()),
+            std::int64_t(host_tensors_.size()),
+            own()};
+  }
+  /// The number of pages that the first launch reads.
+  std::size_t pages_to_measure(const step_parts& parts) const noexcept
+  {
+    return parts.measures || parts.looks ? host_pages_.size() : 0;
+  }
+  std::size_t pages() const noexcept { return host_pages_.size(); }
+  std::size_t packs() const noexcept { return packs_; }
+  const std::vector<tensor>& tensors() const noexcept { return host_tensors_; }
+  /// Whether a sum of second moments on the device may be unknown.
+  bool may_be_unknown() const noexcept { return may_be_unknown_; }
+
+  /// Updates the elements of some packs, or blocks of 8-bit codes.
+  void update(std::size_t begin, std::size_t end) const
+  {
+    const auto launch = [&](const auto& of_pack) {
+      if constexpr (in_codes)
+        device_.launch_warps(end - begin, of_pack);
+      else
+        device_.launch(end - begin, of_pack);
+    };
+    using update_type =
+        std::conditional_t<in_codes, update_codes<precision, tensor, cohort>, update_pack<precision, tensor, cohort>>;
+    const update_type of_pack{board_.get(), tensors_.get(), host_tensors_.size(), cohorts_.get(), own()};
+    if constexpr (is_shared)
+      launch(update_from<update_type>{of_pack, std::int64_t(begin)});
+    else
+      launch(of_pack);
+  }
+
+ private:
+  struct option_values {
+    double lr_scale, grad_scale, max_grad_norm;
+    std::optional<double> grad_norm_sq;
+    bool skip_nonfinite;
+    std::optional<double> mean_square;
+    std::optional<std::uint64_t> model_size;
+    std::optional<double> lr;
+    double decay_scale;
+    bool maximize;
+    bool operator==(const option_values&) const = default;
+  };
+
+  /// Whether a step has no elements. Of several ranks, some may have none in a step that has.
+  bool is_empty() const noexcept { return !is_shared && host_tensors_.empty(); }
+
+  device_board read_board() const
+  {
+    device_board b;
+    device_.copy(&b, board_.get(), sizeof b);
+    return b;
   }
 
   void plan_sums(Parts& p, const step_options& o, step_parts& parts)
@@ -287,41 +342,12 @@ class device_step {
     return sizeof(value_type) > sizeof(float) || (o.grad_norm_sq && !(*o.grad_norm_sq < 0x1p700));
   }
 
-  /// Enqueues everything before the update: one launch, or two if the moments must be looked at.
-  void decide(const step_parts& parts) const
-  {
-    const data d{board_.get(),
-                 tensors_.get(),
-                 pages_.get(),
-                 cohorts_.get(),
-                 sums_.get(),
-                 exact_.get(),
-                 std::int64_t(host_cohorts_.size()),
-                 std::int64_t(host_sums_.size()),
-                 std::int64_t(host_tensors_.size()),
-                 own()};
-    device_.launch_warps(parts.measures || parts.looks ? host_pages_.size() : 0, first_look<data>{d, parts});
-    if (parts.looks_twice)
-      device_.launch_warps(host_pages_.size(), second_look<data>{d, parts});
-  }
-
   list_of_own<cohort> own() const
   {
     if constexpr (has_sums)
       return own_.get();
     else
       return {};
-  }
-
-  void update() const
-  {
-    const std::size_t n = host_tensors_.size();
-    if constexpr (in_codes)
-      device_.launch_warps(packs_, update_codes<precision, tensor, cohort>{board_.get(), tensors_.get(), n,
-                                                                           cohorts_.get(), own()});
-    else
-      device_.launch(packs_,
-                     update_pack<precision, tensor, cohort>{board_.get(), tensors_.get(), n, cohorts_.get(), own()});
   }
 
   // ── the list on the device ───────────────────────────────────────────────────────────────────────────────────────
@@ -386,6 +412,12 @@ class device_step {
     d.cohort = x.cohort;
     d.sum = p.cohorts[x.cohort].sum;
     d.name_hash = x.name_hash;
+    if constexpr (is_shared) {
+      d.first_in_whole = x.first_in_whole;
+      d.counted = x.counted;
+      d.is_counted = x.is_counted;
+      d.cut = device_.cut_tensor(x.parameters);
+    }
     d.aligned = is_whole(x.parameters) && is_whole(x.gradients);
     if constexpr (precision::has_master) {
       d.master = x.master;

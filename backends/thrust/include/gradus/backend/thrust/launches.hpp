@@ -220,6 +220,8 @@ struct first_look {
     });
     for (std::size_t u = 0; u < Data::units; ++u) {
       const double sum = warp.sum(partial[u]);
+      if (!counts(p.tensor, sum))
+        continue;
       warp.add(data.norm(u), sum);
       if (Data::one_pass && data.sum_count > 1)  // the norm of a single entry is the total
         warp.add(data.norm(u, p.tensor.sum), sum);
@@ -244,7 +246,7 @@ struct first_look {
     }
     norm.gradients_are_finite = parts.looks && !is_set(b.has_nonfinite);
     const verdict decided = judge<T>(norm, b.grad_scale, b.max_grad_norm, b.skips);
-    b.applied = decided.applied && !decided.underflows;
+    b.applied = decided.applied && !decided.underflows && !(Data::is_shared && b.is_refused);
     b.scale = decided.scale;
     b.squares = norm.squares;
     b.has_norm = norm.known;
@@ -319,14 +321,17 @@ struct second_look {
     if constexpr (Data::terms > 0)
       add_terms<4>(data, warp, data.tensor_of_page[k], p, cohort.prepared);
     if constexpr (Data::one_pass) {
-      if (b.elements > 0 && is_needed(b.plan, data.sums[p.tensor.sum]))
+      if (b.elements > 0 && is_counted(p.tensor) && is_needed(b.plan, data.sums[p.tensor.sum]))
         warp.add(data.moments(p.tensor.sum),
                  sum_of_page<plain_term, 128 / sizeof(T)>(warp, p,
                                                           slot_element{decltype(cohort.prepared)::value_slot}));
     } else if constexpr (Data::scheduled)
-      if (!parts.mean_is_given)
-        warp.add(data.moments(p.tensor.sum),
-                 sum_of_page<plain_term, 8>(warp, p, next_moment_element<decltype(cohort.prepared)>{cohort.prepared}));
+      if (!parts.mean_is_given) {
+        const double sum = sum_of_page<plain_term, 8>(warp, p,
+                                                      next_moment_element<decltype(cohort.prepared)>{cohort.prepared});
+        if (counts(p.tensor, sum))
+          warp.add(data.moments(p.tensor.sum), sum);
+      }
   }
 
   template <class Team>

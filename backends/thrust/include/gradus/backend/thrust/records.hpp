@@ -32,6 +32,9 @@ struct device_board {
   double eps = 0;         // of the default group's scheduled decay
   bool of_model = false;  // whether the sums of second moments are a whole model's
 
+  // Of a step that several ranks take together: whether they disagree, or one of them refuses it.
+  bool is_refused = false;
+
   // The report.
   bool applied = false, has_norm = false, has_mean = false;
   std::uint32_t clamped = 0;  // flag
@@ -121,6 +124,15 @@ struct device_tensor {
   }
 };
 
+/// A part of a tensor, of which other ranks may have others.
+template <class Precision, std::size_t Slots, unsigned Nonnegative>
+struct device_part : device_tensor<Precision, Slots, Nonnegative> {
+  std::size_t first_in_whole;  // the index of its first element in the whole tensor
+  std::size_t counted;         // the number of elements without padding
+  std::size_t cut;             // the index of the tensor among those that have several parts, or no_place
+  bool is_counted;             // in the norm
+};
+
 /// The tensors with the same group and step count: their rule, and this step's coefficients.
 template <class Rule, class Formula>
 struct device_cohort {
@@ -174,7 +186,8 @@ struct device_sum {
 
 /// The index of the last of n records whose member `first` is at most k.
 template <class X>
-GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size_t X::* first, std::size_t k) noexcept
+GRADUS_HOST_DEVICE std::size_t last_from(const X* list, std::size_t n, std::size_t std::type_identity_t<X>::* first,
+                                         std::size_t k) noexcept
 {
   std::size_t low = 0, high = n;
   while (high - low > 1) {

@@ -29,6 +29,7 @@ struct device_data {
   using step_size = decltype(Cohort::rule.step_size);
   static constexpr std::size_t terms = term_count<step_size>();
   static constexpr bool sums_over_model = decltype(Cohort::rule)::sums_over_model;
+  static constexpr bool is_shared = requires(const Tensor& x) { x.is_counted; };  // by several ranks
 
   device_board* board;
   const Tensor* tensors;
@@ -84,6 +85,22 @@ struct device_data {
     return {x, begin, x.size - begin < page_size ? x.size : begin + page_size};
   }
 };
+
+/// Whether a sum over all ranks has the pages of a tensor.
+template <class Tensor>
+GRADUS_HOST_DEVICE bool is_counted([[maybe_unused]] const Tensor& x) noexcept
+{
+  if constexpr (requires { x.is_counted; })
+    return x.is_counted;
+  else
+    return true;
+}
+/// The same for a page whose sum is known: one that is not finite counts in any case.
+template <class Tensor>
+GRADUS_HOST_DEVICE bool counts(const Tensor& x, double page_sum) noexcept
+{
+  return is_counted(x) || !is_finite(page_sum);
+}
 
 // ── the terms of a sum: functions of tensor x and element i ──────────────────────────────────────────────────────────
 
@@ -200,6 +217,8 @@ GRADUS_HOST_DEVICE void add_terms(const Data& data, const Warp& warp, std::size_
     }
     unrolled<Formula::terms>([&](auto j) { partial[j][own] = sum[j]; });
   });
+  if (Data::sums_over_model && !is_counted(p.tensor))
+    return;
   for (std::size_t j = 0; j < Formula::terms; ++j)
     warp.add(data.term(k, j), warp.sum(partial[j]));
 }

@@ -86,7 +86,7 @@ struct update_pack {
     if constexpr (real<S>)
       return x.slots[k] + begin;
     else
-      return stochastic<S>{x.slots[k] + begin, {key, k, begin}};
+      return stochastic<S>{x.slots[k] + begin, {key, k, index_in_whole(x, begin)}};
   }
 };
 
@@ -184,7 +184,8 @@ struct update_codes {
         store_pack<Whole>(theta, i, length, v.theta[p]);
         unrolled<slots>([&](auto k) {
           store_codes<Whole>(on_device(x.slots[skipped + k]) + begin, i, length,
-                             encode<skipped + k>(v.slot[p][k], of_block[k], noise(key, skipped + k, begin).from(i)));
+                             encode<skipped + k>(v.slot[p][k], of_block[k],
+                                                 noise(key, skipped + k, index_in_whole(x, begin)).from(i)));
         });
       });
       unrolled<slots>([&](auto k) {
@@ -255,6 +256,26 @@ struct update_codes {
     four_codes r;
     unrolled<pack::size>([&](auto e) { r.x[e] = encode_one(map, x.x[e], largest, random(e)); });
     return r;
+  }
+};
+
+/// An update of some packs or blocks: those from the first on.
+template <class Update>
+struct update_from {
+  Update update;
+  std::int64_t first;
+  static constexpr unsigned blocks_per_processor = [] {
+    if constexpr (requires { Update::blocks_per_processor; })
+      return Update::blocks_per_processor;
+    else
+      return 0u;
+  }();
+
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k) const noexcept { update(first + k); }
+  template <class Warp>
+  GRADUS_HOST_DEVICE void operator()(std::int64_t k, const Warp& warp) const noexcept
+  {
+    update(first + k, warp);
   }
 };
 
