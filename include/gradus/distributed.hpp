@@ -7,3 +7,4 @@
 #include <gradus/distributed/communicator.hpp>
 #include <gradus/distributed/reduction.hpp>
 #include <gradus/distributed/sharded.hpp>
+#include <gradus/distributed/staged.hpp>

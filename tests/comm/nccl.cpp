@@ -34,8 +34,10 @@ ncclResult_t call(const std::string& text)
 }
 
 const ncclComm_t comm = reinterpret_cast<ncclComm_t>(memory);
-const cudaStream_t stream = reinterpret_cast<cudaStream_t>(memory + 1);
-bool is_ours(ncclComm_t c, cudaStream_t s) { return c == comm && s == stream; }
+const cudaStream_t stream = reinterpret_cast<cudaStream_t>(memory + 1),
+                   own = reinterpret_cast<cudaStream_t>(memory + 2);
+cudaStream_t backend = nullptr;  // the backend's stream, if operations have another
+bool is_ours(ncclComm_t c, cudaStream_t s) { return c == comm && s == (backend ? own : stream); }
 
 }  // namespace
 
@@ -93,10 +95,15 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* made, unsigned flags)
   *made = reinterpret_cast<cudaEvent_t>(memory + ++events);
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t s)
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
-  CHECK(s == stream);
-  call("mark");
+  CHECK((s == stream || s == own));
+  call(s == backend ? "mark " + place(e) + " of the backend" : "mark");
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
+{
+  call((s == backend ? "the backend waits for " : "wait for ") + place(e));
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t) { return is_done ? cudaSuccess : cudaErrorNotReady; }
@@ -158,10 +165,29 @@ TEST_CASE("comm::nccl: the calls of each operation")
             world.reduce_scatter(reinterpret_cast<double*>(at + 800), reinterpret_cast<double*>(at + 1000), 7);
           }) == words{"reduce 800 +7 doubles to 1000", "mark"});
     CHECK(calls_of([&] { world.sum(reinterpret_cast<std::int64_t*>(at + 16), 77); }) == words{"sum 16 +77", "mark"});
+    auto r = world.broadcast(at + 5, 9, 2);
+    CHECK(calls_of([&] { world.follow(r); }) == words{});  // on one stream there is nothing to do
     CHECK(calls_of([&] { world.broadcast(at + 5, 9, 2); }) == words{"broadcast 5 +9 from 2", "mark"});
-    CHECK(events == 6);
+    CHECK(events == 7);
   }
   CHECK(events == 0);
+}
+
+TEST_CASE("comm::nccl: on a stream of their own, operations wait for the backend's, which waits for those it follows")
+{
+  backend = stream;
+  {
+    gradus::comm::nccl world(comm, stream, own);
+    CHECK(events == 1);
+    calls.clear();
+    auto r = world.broadcast(memory + 5, 9, 2);
+    CHECK(calls == std::vector<std::string>{"mark 1 of the backend", "wait for 1", "broadcast 5 +9 from 2", "mark"});
+    calls.clear();
+    world.follow(r);
+    CHECK(calls == std::vector<std::string>{"the backend waits for 2"});
+  }
+  CHECK(events == 0);
+  backend = nullptr;
 }
 
 TEST_CASE("comm::nccl: an operation is complete when the device has reached its end, and its event is used again")

@@ -3,14 +3,12 @@
 // access. Any other access to it ends the program, as an access of the host to a GPU's memory would.
 
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
-#include <mutex>
-#include <string>
 
 #include <sys/mman.h>
 
 #include <gradus/backend/thrust.hpp>
+#include <gradus/distributed.hpp>
 
 #include "support/thread_ranks.hpp"
 
@@ -105,45 +103,6 @@ struct guarded_device : gradus::backend::thrust_device<> {
 };
 
 // The communicator among threads, over such memory.
-class guarded_rank {
- public:
-  static constexpr bool on_device = true;
-  using request = thread_rank::request;
-
-  guarded_rank(thread_rank& threads, guarded_memory& m) : threads_(&threads), memory_(&m) {}
-  std::size_t rank() const { return threads_->rank(); }
-  std::size_t size() const { return threads_->size(); }
-
-  request exchange(const void* from, void* to, std::size_t bytes)
-  {
-    return memory_->open([&] { return threads_->exchange(from, to, bytes); });
-  }
-  template <class X>
-  request reduce_scatter(const X* from, X* to, std::size_t n)
-  {
-    return memory_->open([&] { return threads_->reduce_scatter(from, to, n); });
-  }
-  request all_gather(void* all, std::size_t bytes)
-  {
-    return memory_->open([&] { return threads_->all_gather(all, bytes); });
-  }
-  request sum(std::int64_t* words, std::size_t n)
-  {
-    return memory_->open([&] { return threads_->sum(words, n); });
-  }
-  request broadcast(void* bytes, std::size_t n, std::size_t root)
-  {
-    return memory_->open([&] { return threads_->broadcast(bytes, n, root); });
-  }
-  bool test(request& r)
-  {
-    return memory_->open([&] { return threads_->test(r); });
-  }
-  [[noreturn]] void give_up(const std::string& sentence) { threads_->give_up(sentence); }
-
- private:
-  thread_rank* threads_;
-  guarded_memory* memory_;
-};
+using guarded_rank = gradus::comm::staged<thread_rank, guarded_device>;
 
 }  // namespace support

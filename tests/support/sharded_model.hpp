@@ -59,6 +59,14 @@ void set_values(Opt& opt, std::span<X> values, const At& at)
   opt.copy_memory(values.data(), host.data(), values.size_bytes());
 }
 
+template <class Opt, class X>
+std::string bytes_of(const Opt& opt, std::span<X> values)
+{
+  std::string bytes(values.size_bytes(), '\0');
+  opt.copy_memory(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+
 // Adds the model's tensors to a sharded optimizer, every third one in a group of its own, and sets its weights.
 template <class Opt>
 void add_sharded_model(Opt& opt, const typename Opt::recipe_type& second, bool has_masks = false)
@@ -88,12 +96,8 @@ template <class Opt>
 std::string bytes_of_weights(Opt& opt)
 {
   std::string all;
-  for (std::size_t k = 0; k < sharded_sizes.size(); ++k) {
-    const auto p = opt.parameters(sharded_name(k));
-    std::string bytes(p.size_bytes(), '\0');
-    opt.copy_memory(bytes.data(), p.data(), bytes.size());
-    all += bytes;
-  }
+  for (std::size_t k = 0; k < sharded_sizes.size(); ++k)
+    all += bytes_of(opt, opt.parameters(sharded_name(k)));
   return all;
 }
 

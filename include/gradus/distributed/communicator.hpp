@@ -23,7 +23,9 @@ GRADUS_OPEN_NAMESPACE
 /// the same order, with the same sizes. An operation is started and returns a request; its memory must stay as it is
 /// until `test` of the request has returned true. Several operations may be running.
 ///
-/// Memory is the host's, or a device's if the class has `static constexpr bool on_device = true`.
+/// Memory is the host's, or a device's if the class has `static constexpr bool on_device = true`. An operation on device
+/// memory happens after what has been enqueued on the backend's stream. If the class has `follow(request)`, what is enqueued
+/// there after it happens after the operation, which is still to be tested; without it, the host waits.
 ///
 /// - `exchange(from, to, bytes)` sends piece r of `from`, of so many bytes, to rank r, and puts the piece that rank r sent
 ///   to piece r of `to`.
@@ -58,6 +60,9 @@ namespace detail {
 /// A communicator whose memory is a device's.
 template <class C>
 concept moves_device_memory = requires { requires C::on_device; };
+/// A communicator whose operations the device's work can wait for.
+template <class C>
+concept orders_device_work = requires(C& c, typename C::request& r) { c.follow(r); };
 
 /// Waits until an operation is complete. After `timeout` it gives up, because a rank is missing.
 /// \param in  says in which call, such as "step 7"  \param what  the operation

@@ -23,10 +23,6 @@
 GRADUS_OPEN_NAMESPACE
 namespace detail {
 
-/// A communicator whose operations the device's work can wait for, see `communicator`.
-template <class C>
-concept orders_device_work = requires(C& c, typename C::request& r) { c.follow(r); };
-
 /// What the engine of a sharded optimizer and the optimizer itself share: the communicator, and what a step says to the
 /// other ranks. \tparam Place  a memory_place: where the communicator's memory is
 template <class Comm, class Place>

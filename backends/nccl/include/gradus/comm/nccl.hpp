@@ -21,14 +21,15 @@
 GRADUS_OPEN_NAMESPACE
 namespace comm {
 
-/// The ranks of an NCCL communicator, and a stream of its device. All memory is device memory, also the words of `sum`.
-/// Operations are enqueued on the stream, and so run one after another and after what was enqueued before; `test` asks the
-/// device and does not wait for it. The device must be the calling thread's current one.
+/// The ranks of an NCCL communicator, and a stream of its device, which must be the backend's. All memory is device memory,
+/// also the words of `sum`. Operations run one after another, and after what was enqueued on the stream before; `test`
+/// asks the device and does not wait for it. The device must be the calling thread's current one. Given a second stream,
+/// operations are enqueued there, so that a bucket is gathered while the next is updated.
 ///
-/// Communicator and stream are the caller's: they must outlive this object, which does not communicate when it is
+/// Communicator and streams are the caller's: they must outlive this object, which does not communicate when it is
 /// destroyed. An error of NCCL or CUDA, also one of another rank that NCCL notices while it works, and a rank that waited
 /// in vain end the process: the sentence is written to stderr, the communicator is aborted, and std::abort is called, so
-/// that the launcher ends the others. `sharded` keeps its memory on the host and does not take this communicator.
+/// that the launcher ends the others.
 class nccl {
  public:
   static constexpr bool on_device = true;  ///< pointers are to device memory
@@ -43,9 +44,9 @@ class nccl {
     std::size_t number = 0;
   };
 
-  /// Views a communicator and a stream.
+  /// Views a communicator and a stream. \param own  the stream of the operations
   /// \throws std::invalid_argument for no communicator, or one of another device than the current one
-  explicit nccl(ncclComm_t given, cudaStream_t stream = nullptr) : comm_(given), stream_(stream)
+  nccl(ncclComm_t given, cudaStream_t stream, cudaStream_t own) : comm_(given), stream_(stream), own_(own)
   {
     if (!given)
       detail::fail("the communicator of comm::nccl is null; expected one from ncclCommInitRank");
@@ -59,27 +60,34 @@ class nccl {
     rank_ = std::size_t(n);
     check(ncclCommCount(comm_, &n), "ncclCommCount");
     size_ = std::size_t(n);
+    if (own_ != stream_)
+      check(cudaEventCreateWithFlags(&begin_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   }
+  /// The same with one stream for all.
+  explicit nccl(ncclComm_t given, cudaStream_t stream = nullptr) : nccl(given, stream, stream) {}
   nccl(const nccl&) = delete;
   nccl& operator=(const nccl&) = delete;
   ~nccl()
   {
     for (const running& o : running_)
       cudaEventDestroy(o.end);
+    if (begin_)
+      cudaEventDestroy(begin_);
   }
 
   std::size_t rank() const noexcept { return rank_; }       ///< of this process, from 0
   std::size_t size() const noexcept { return size_; }       ///< the number of ranks
-  cudaStream_t stream() const noexcept { return stream_; }  ///< on which operations are enqueued
+  cudaStream_t stream() const noexcept { return stream_; }  ///< the backend's
 
   // ── see `communicator` ─────────────────────────────────────────────────────────────────────────────────────────────
 
   request exchange(const void* from, void* to, std::size_t bytes)
   {
+    begin();
     check(ncclGroupStart(), "ncclGroupStart");
     for (std::size_t r = 0; r < size_; ++r) {
-      check(ncclSend(static_cast<const char*>(from) + r * bytes, bytes, ncclUint8, int(r), comm_, stream_), "ncclSend");
-      check(ncclRecv(static_cast<char*>(to) + r * bytes, bytes, ncclUint8, int(r), comm_, stream_), "ncclRecv");
+      check(ncclSend(static_cast<const char*>(from) + r * bytes, bytes, ncclUint8, int(r), comm_, own_), "ncclSend");
+      check(ncclRecv(static_cast<char*>(to) + r * bytes, bytes, ncclUint8, int(r), comm_, own_), "ncclRecv");
     }
     check(ncclGroupEnd(), "ncclGroupEnd");
     return enqueued();
@@ -88,19 +96,21 @@ class nccl {
   request reduce_scatter(const double* from, double* to, std::size_t n) { return add_up(from, to, n, ncclFloat64); }
   request all_gather(void* all, std::size_t bytes)
   {
+    begin();
     // In place: this rank's piece is where its result is.
-    check(ncclAllGather(static_cast<char*>(all) + rank_ * bytes, all, bytes, ncclUint8, comm_, stream_),
-          "ncclAllGather");
+    check(ncclAllGather(static_cast<char*>(all) + rank_ * bytes, all, bytes, ncclUint8, comm_, own_), "ncclAllGather");
     return enqueued();
   }
   request sum(std::int64_t* words, std::size_t n)
   {
-    check(ncclAllReduce(words, words, n, ncclInt64, ncclSum, comm_, stream_), "ncclAllReduce");
+    begin();
+    check(ncclAllReduce(words, words, n, ncclInt64, ncclSum, comm_, own_), "ncclAllReduce");
     return enqueued();
   }
   request broadcast(void* bytes, std::size_t n, std::size_t root)
   {
-    check(ncclBroadcast(bytes, bytes, n, ncclUint8, int(root), comm_, stream_), "ncclBroadcast");
+    begin();
+    check(ncclBroadcast(bytes, bytes, n, ncclUint8, int(root), comm_, own_), "ncclBroadcast");
     return enqueued();
   }
   bool test(request& r)
@@ -116,6 +126,12 @@ class nccl {
     running_[r.number].is_free = true;
     return true;
   }
+  /// Makes what is enqueued on the backend's stream from now on wait for an operation.
+  void follow(request& r)
+  {
+    if (own_ != stream_)
+      check(cudaStreamWaitEvent(stream_, running_[r.number].end, 0), "cudaStreamWaitEvent");
+  }
   [[noreturn]] void give_up(const std::string& sentence)
   {
     std::fprintf(stderr, "gradus: %s\n", sentence.c_str());
@@ -130,10 +146,19 @@ class nccl {
     bool is_free;
   };
 
+  /// Makes an operation wait for what was enqueued on the backend's stream before.
+  void begin()
+  {
+    if (own_ == stream_)
+      return;
+    check(cudaEventRecord(begin_, stream_), "cudaEventRecord");
+    check(cudaStreamWaitEvent(own_, begin_, 0), "cudaStreamWaitEvent");
+  }
   template <class X>
   request add_up(const X* from, X* to, std::size_t n, ncclDataType_t type)
   {
-    check(ncclReduceScatter(from, to, n, type, ncclSum, comm_, stream_), "ncclReduceScatter");
+    begin();
+    check(ncclReduceScatter(from, to, n, type, ncclSum, comm_, own_), "ncclReduceScatter");
     return enqueued();
   }
   /// Marks the end of what has been enqueued. There are as many events as operations ever run at a time.
@@ -147,7 +172,7 @@ class nccl {
       check(cudaEventCreateWithFlags(&made, cudaEventDisableTiming), "cudaEventCreateWithFlags");
       running_.push_back({made, true});
     }
-    check(cudaEventRecord(running_[r.number].end, stream_), "cudaEventRecord");
+    check(cudaEventRecord(running_[r.number].end, own_), "cudaEventRecord");
     running_[r.number].is_free = false;
     return r;
   }
@@ -169,7 +194,8 @@ class nccl {
   }
 
   ncclComm_t comm_;
-  cudaStream_t stream_;
+  cudaStream_t stream_, own_;
+  cudaEvent_t begin_ = nullptr;
   std::size_t rank_ = 0, size_ = 1;
   std::vector<running> running_;
 };
