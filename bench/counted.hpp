@@ -21,6 +21,7 @@ template <gradus::communicator Comm>
 class counted {
  public:
   using request = typename Comm::request;
+  static constexpr bool on_device = gradus::detail::moves_device_memory<Comm>;
 
   explicit counted(Comm& comm) : comm_(&comm) {}
   traffic sent;

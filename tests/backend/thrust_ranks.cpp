@@ -14,6 +14,9 @@
 
 #include <thrust/device_vector.h>
 
+#include "../bench/counted.hpp"
+
+#include "support/folder.hpp"
 #include "support/guarded_device.hpp"
 #include "support/own_rules.hpp"
 #include "support/sharded_model.hpp"
@@ -93,6 +96,45 @@ std::vector<std::string> on_devices(std::size_t ranks, const F& f)
     f(world, device);
   });
 }
+
+// A communicator that the device's work follows: the host tests an operation later.
+class followed_rank {
+ public:
+  static constexpr bool on_device = true;
+  struct request {
+    guarded_rank::request r;
+    bool is_done = false;
+  };
+  int followed = 0, tested = 0;  // the operations that were followed, and that were tested after that
+
+  explicit followed_rank(guarded_rank& world) : world_(&world) {}
+  std::size_t rank() const { return world_->rank(); }
+  std::size_t size() const { return world_->size(); }
+  request exchange(const void* from, void* to, std::size_t bytes) { return {world_->exchange(from, to, bytes)}; }
+  template <class X>
+  request reduce_scatter(const X* from, X* to, std::size_t n)
+  {
+    return {world_->reduce_scatter(from, to, n)};
+  }
+  request all_gather(void* all, std::size_t bytes) { return {world_->all_gather(all, bytes)}; }
+  request sum(std::int64_t* words, std::size_t n) { return {world_->sum(words, n)}; }
+  request broadcast(void* bytes, std::size_t n, std::size_t root) { return {world_->broadcast(bytes, n, root)}; }
+  void follow(request& r)
+  {
+    ++followed;
+    gradus::detail::wait_for(*world_, r.r, 10s, "a test", "operation");
+    r.is_done = true;
+  }
+  bool test(request& r)
+  {
+    tested += r.is_done;
+    return r.is_done || world_->test(r.r);
+  }
+  void give_up(const std::string& sentence) { world_->give_up(sentence); }
+
+ private:
+  guarded_rank* world_;
+};
 
 using small = sharded<gradus::adamw, float, guarded_rank, guarded_device>;
 
@@ -237,6 +279,106 @@ TEST_CASE("sharded on a device: microbatches in a tree give the bits of any numb
   CHECK((three == end_of(6, 2)));
   CHECK((three == end_of(12, 1)));
   CHECK(three.size() == 20000);
+}
+
+TEST_CASE("sharded on a device: the device follows operations, which the host tests before the step returns")
+{
+  std::string ends[2];
+  for (const bool follows : {false, true}) {
+    const auto run = [&](auto& world, const guarded_device& device) {
+      sharded<gradus::adamw, float, std::remove_reference_t<decltype(world)>, guarded_device> opt(
+          world, {}, {.bucket = 2 * gradus::page_size * sizeof(float)}, device);
+      opt.add("a", 30000);
+      opt.commit();
+      for (int t = 0; t < 2; ++t) {
+        set_values(opt, opt.gradients("a"), [&](std::size_t i) { return double(i % 7) + double(world.rank()); });
+        if (t == 1)
+          opt.ready("a");
+        opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+        if constexpr (requires { world.followed; }) {
+          CHECK(world.followed >= (t + 1) * 2 + 4);  // two sums a step, and buckets
+          CHECK(world.tested == world.followed);
+        }
+      }
+      if (world.rank() == 1)
+        ends[follows] = bytes_of(opt, opt.parameters("a"));
+    };
+    const auto thrown = on_devices(2, [&](guarded_rank& world, const guarded_device& device) {
+      followed_rank followed(world);
+      follows ? run(followed, device) : run(world, device);
+    });
+    CHECK(thrown == std::vector<std::string>(2));
+  }
+  CHECK(ends[0].size() == 120000);
+  CHECK((ends[0] == ends[1]));
+}
+
+TEST_CASE("sharded on a device: what a rank sends in a step")
+{
+  for (const std::size_t ranks : {1u, 2u, 4u}) {
+    const std::size_t n = 100 * ranks * gradus::page_size + 1;  // a page too many for equal shards
+    const auto thrown = on_devices(ranks, [&](guarded_rank& guarded, const guarded_device& device) {
+      bench::counted world(guarded);
+      sharded<gradus::adams, float, bench::counted<guarded_rank>, guarded_device> opt(world, {.weight_decay = 0.1}, {},
+                                                                                      device);
+      opt.add("w", n);
+      opt.commit();
+      opt.step();
+      world.sent = {};
+      opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+      const double ideal = double(n) * sizeof(float) * double(ranks - 1) / double(ranks);
+      for (const std::uint64_t way : {world.sent.gradients, world.sent.parameters}) {
+        CHECK(double(way) >= ideal);
+        CHECK(double(way) <= 1.01 * ideal);
+      }
+      CHECK(world.sent.scalars == (ranks > 1 ? 624 + 8 : 0));
+      CHECK(world.sent.calls == (ranks > 1 ? 4 : 0));
+      CHECK(opt.state_bytes() <= opt.elements_of_rank() * 2 * sizeof(float));
+    });
+    CHECK(thrown == std::vector<std::string>(ranks));
+  }
+}
+
+TEST_CASE("sharded on a device: checkpoints are the plain optimizer's, and are gone on with")
+{
+  using precision = gradus::precision<gradus::bfloat16, float, gradus::bfloat16, gradus::remainder16>;
+  const gradus::adamw first{.lr = 0.01, .weight_decay = 0.1}, second{.lr = 0.02};
+  const folder files("thrust_ranks");
+  whole_model<gradus::adamw, precision> plain(first, second);
+  for (int t = 0; t < steps; ++t) {
+    plain.compute(t);
+    plain.opt.step();
+    if (t == 1)
+      gradus::save(plain.opt, files / "half.0", {.parameters = true});
+  }
+  std::string from = "half.0";
+  for (const std::size_t ranks : {3u, 2u, 1u}) {
+    const std::string half = "half." + std::to_string(ranks);
+    const auto thrown = on_devices(ranks, [&](guarded_rank& world, const guarded_device& device) {
+      using opt_type = sharded<gradus::adamw, precision, guarded_rank, guarded_device>;
+      {
+        opt_type opt(world, first, {.bucket = small_bucket}, device);
+        add_sharded_model(opt, second);
+        for (int t = 0; t < 2; ++t) {
+          compute_sharded(opt, world, t);
+          opt.step();
+        }
+        gradus::save(opt, files / half, {.parameters = true});
+      }
+      opt_type opt(world, {}, {}, device);
+      add_sharded_model(opt, second);
+      set_values(opt, opt.parameters(sharded_name(1)), [](std::size_t) { return 0.0; });
+      gradus::load(opt, files / from);
+      for (int t = 2; t < steps; ++t) {
+        compute_sharded(opt, world, t);
+        opt.step();
+      }
+      CHECK((bytes_of_weights(opt) == plain.bytes()));
+    });
+    CHECK(thrown == std::vector<std::string>(ranks));
+    CHECK((content(files / half) == content(files / "half.0")));
+    from = half;
+  }
 }
 
 TEST_CASE("sharded on a device: a NaN on one rank skips the step on all, and later steps are as if it had not been")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the program of mpi.cpp over several numbers of ranks.
+# mpi.sh device PROGRAM MPIRUN WORK  the program of mpi_device.cpp
 # mpi.sh bits PROGRAM MPIRUN WORK    results and checkpoints are the same for all numbers of ranks
 # mpi.sh fail PROGRAM MPIRUN WORK    whatever one rank does, the others end with a sentence, and in time
 set -uo pipefail
@@ -18,7 +19,9 @@ ranks() { # ranks N ARGUMENT...: the program's words are in $work/said
   timeout -k 5 "${limit:-60}" "$mpirun" -n "$n" "$program" "$@" >"$work/said" 2>&1
 }
 
-if [ "$what" = bits ]; then
+if [ "$what" = device ]; then
+  for n in 1 2 4; do ranks $n || fault "$n ranks: exit $?" "$(cat "$work/said")"; done
+elif [ "$what" = bits ]; then
   from=plain
   for n in 1 3 2 8 4; do
     ranks $n bits "$work" $from || fault "$n ranks: exit $?" "$(cat "$work/said")"

@@ -19,6 +19,13 @@ namespace detail {
 template <class Backend, class Parts>
 concept names_shared_engine = requires { typename Backend::template shared_engine_type<Parts, Backend>; };
 
+/// A backend whose memory its own copies access, and not the host.
+template <class Backend>
+concept has_device_memory = requires(const Backend& b, void* p) {
+  typename Backend::memory_type;
+  b.copy(p, p, std::size_t());
+};
+
 // ── launches on a device ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /// to[k] = from[k].
@@ -128,8 +135,7 @@ class memory_place {
 };
 
 /// A device's memory. Launches and copies are in the order of the backend's stream.
-template <class Backend>
-  requires(requires { typename Backend::memory_type; })
+template <has_device_memory Backend>
 class memory_place<Backend> {
  public:
   using memory_type = typename Backend::memory_type;
