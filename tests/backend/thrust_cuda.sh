@@ -187,6 +187,17 @@ run() {
           -DGRADUS_TEST_DATA="\"$source/..\"" "$source/../$1.cpp" "$source/../support/main.cpp" -o "$program"
   "$program"
 }
+# Sharded steps: no kernel needs a stack or spills; run where a GPU is.
+run_ranks() { # run_ranks FLAG...
+  local program=$scratch/thrust_ranks_gpu
+  "$nvcc" -x cu -std=c++20 -O1 --expt-relaxed-constexpr -diag-suppress 186 -Xptxas -v $include -I"$source/.." "${host[@]}" "$@" \
+          "$source/thrust_ranks_gpu.cpp" -o "$program" 2>"$program.log" || { cat "$program.log"; return 1; }
+  awk '/Compiling entry function/ { split($0, part, "\047"); kernel = part[2] }
+       kernel ~ /first_measure|first_verdict|second_measure|second_verdict|update_from|add_pieces_of_one/ && /stack frame/ {
+         ++seen; if (!/ 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads/) { print "thrust_cuda: " kernel ":" $0; bad = 1 } }
+       END { if (!seen) { print "thrust_cuda: no kernel of a sharded step"; bad = 1 }; exit bad }' "$program.log"
+  "$program" || [ $? -eq 77 ]
+}
 host=()
 [ "$(uname -m)" = x86_64 ] && host=(-Xcompiler -march=x86-64-v3)  # fused multiply-adds, as the GPU has
 if command -v nvidia-smi >/dev/null && nvidia-smi -L | grep '^GPU'; then
@@ -197,8 +208,10 @@ if command -v nvidia-smi >/dev/null && nvidia-smi -L | grep '^GPU'; then
       compute-sanitizer --tool $tool --error-exitcode 1 "$scratch/thrust_gpu" --test-case='*agrees with the CPU*,graph:*' | tail -3
     done
   fi
+  run_ranks -arch=native
   run golden -arch=native -include "$source/../support/thrust_under_test.hpp"
 else
   run backend/thrust_gpu -arch=sm_90 -DGRADUS_TEST_NO_GPU
+  run_ranks -arch=sm_90
   echo "thrust_cuda: CUDA was compiled and inspected, not run, as nvidia-smi finds no GPU"
 fi

@@ -178,11 +178,16 @@ class step_talk {
     for (bucket& b : buckets)
       b.is_running = b.is_running && !comm->test(b.gather);
   }
-  void finish_gathers()
+  /// Waits for operations that only the device has followed so far.
+  void finish_followed()
   {
     for (followed& f : followed_)
       wait(f.r, f.what);
     followed_.clear();
+  }
+  void finish_gathers()
+  {
+    finish_followed();
     for (bucket& b : buckets)
       if (b.is_running) {
         wait(b.gather, "all-gather of the parameters");

@@ -125,7 +125,7 @@ class device_step {
   /// Copies step counts and sums that steps changed from the device; waits for it.
   void settle(Parts& p)
   {
-    if (!is_uploaded_ || !p.work.is_current() || !was_stepped_)
+    if (!is_up_to_date(p) || !was_stepped_)
       return;
     device_.copy(host_cohorts_.data(), cohorts_.get(), host_cohorts_.size() * sizeof(cohort));
     std::uint64_t steps = 0;
@@ -231,10 +231,11 @@ class device_step {
   void bring_up_to_date(Parts& p, const step_options& o)
   {
     set_options(o);
-    if (!is_uploaded_ || !p.work.is_current())
+    if (!is_up_to_date(p))
       upload(p);
     was_stepped_ = true;
   }
+  bool is_up_to_date(const Parts& p) const noexcept { return is_uploaded_ && p.work.is_current(); }
   /// What the step consists of. Takes note of what is known about the sums of second moments after it.
   step_parts parts_of([[maybe_unused]] Parts& p, const step_options& o)
   {

@@ -125,7 +125,7 @@ struct first_verdict : first_look<Data> {
       device_board& b = *d.board;
       const std::int64_t* const said = words + layout::said(d);
       b.has_nonfinite = words[layout::flag(d)] != 0;
-      b.is_refused = said[4] != 0 || !statement::agrees(said, mine.hash, mine.ranks);
+      b.is_refused = statement::problems(said) > 0 || !statement::agrees(said, mine.hash, mine.ranks);
       b.elements = double(statement::counted(said));
     });
     first_look<Data>::finish(team);
@@ -262,7 +262,10 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
   /// Enqueues a step; the report is pending.
   step_report step(Parts& p, const step_options& o)
   {
-    if (base::may_be_unknown())
+    const bool must_settle = base::may_be_unknown();
+    if (must_settle || !base::is_up_to_date(p))
+      talk().finish_followed();  // while there is a deadline: copies wait for the device, and so for what it follows
+    if (must_settle)
       base::settle(p);  // so that all ranks know the same of the sums
     base::bring_up_to_date(p, o);
     const bool reads_moments = data::one_pass ? base::may_be_unknown() : data::scheduled;
