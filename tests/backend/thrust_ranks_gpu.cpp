@@ -28,15 +28,16 @@ namespace {
 using namespace support;
 
 #if THRUST_DEVICE_SYSTEM == THRUST_DEVICE_SYSTEM_CUDA
+auto backend_on(cudaStream_t stream) { return gradus::backend::thrust_device(thrust::cuda::par_nosync.on(stream)); }
 // Each rank has a stream.
 class rank_stream {
  public:
-  using backend_type = gradus::backend::thrust_device<decltype(thrust::cuda::par_nosync.on(cudaStream_t()))>;
+  using backend_type = decltype(backend_on(nullptr));
 
   rank_stream() { cudaStreamCreate(&stream_); }
   rank_stream(const rank_stream&) = delete;
   ~rank_stream() { cudaStreamDestroy(stream_); }
-  backend_type backend() const { return backend_type(thrust::cuda::par_nosync.on(stream_)); }
+  backend_type backend() const { return backend_on(stream_); }
   void wait() const { cudaStreamSynchronize(stream_); }
 
  private:
