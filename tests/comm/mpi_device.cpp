@@ -1,5 +1,5 @@
 // Device memory over MPI for host memory: Thrust's host systems in place of a GPU. Run by mpi.sh with several numbers of
-// ranks, whose weights must be the plain optimizer's.
+// ranks, whose weights must be the plain optimizer's, and whose steps allocate nothing once the buffers are there.
 
 #include <cstdio>
 #include <string>
@@ -8,6 +8,8 @@
 #include <gradus/comm/mpi.hpp>
 #include <gradus/distributed.hpp>
 #include <gradus/gradus.hpp>
+
+#include "../bench/counted_allocations.hpp"
 
 #include "support/sharded_model.hpp"
 
@@ -29,7 +31,13 @@ bool compare(gradus::comm::mpi& ranks, const Recipe& first, const Recipe& second
   for (int t = 0; t < 3; ++t) {
     plain.compute(t);
     support::compute_sharded(opt, world, t);
-    const auto a = plain.opt.step(o), b = opt.step(o);
+    const auto a = plain.opt.step(o);
+    const long before = allocations;
+    const auto b = opt.step(o);
+    if (t == 2 && allocations != before) {
+      std::fprintf(stderr, "rank %zu: a step allocates %ld times\n", world.rank(), allocations - before);
+      good = false;
+    }
     good = good && a.grad_norm == b.grad_norm && support::bytes_of_weights(opt) == plain.bytes();
   }
   if (!good)
