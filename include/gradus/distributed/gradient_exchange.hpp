@@ -48,17 +48,17 @@ class gradient_exchange {
   {
     layout_ = &layout;
     const std::size_t n = layout.elements(), buckets = layout.buckets().size(), ranks = layout.ranks();
-    gradients_ = {n, G(), talk_->place.memory()};
+    gradients_ = {n, G(), talk_->memory.source()};
     if (!in_place)
-      sums_ = {layout.of_rank(), sum_type(), talk_->place.memory()};
+      sums_ = {layout.of_rank(), sum_type(), talk_->memory.source()};
     std::size_t levels = 0;
     while (microbatches_ >> levels > 1)
       ++levels;
     for (std::size_t k = 0; microbatches_ > 1 && k <= levels; ++k)
-      levels_.emplace_back(n, G(), talk_->place.memory());
+      levels_.emplace_back(n, G(), talk_->memory.source());
     if (ranks > 1)
       for (auto& memory : received_)
-        memory = {buckets > 0 ? layout.buckets()[0].size() : 0, G(), talk_->place.memory()};
+        memory = {buckets > 0 ? layout.buckets()[0].size() : 0, G(), talk_->memory.source()};
     waiting_.assign(buckets, 0);
     is_ready_.assign(layout.tensors().size(), false);
     running_.reserve(most_running);
@@ -116,15 +116,15 @@ class gradient_exchange {
     const std::size_t n = layout_->elements();
     std::size_t level = 0;
     for (; accumulated_ >> level & 1; ++level)
-      talk_->place.add_pairwise(levels_[level].get(), gradients_.get(), n);
+      talk_->memory.add_pairwise(levels_[level].get(), gradients_.get(), n);
     if (++accumulated_ == microbatches_) {
       // The sum that has just been made is the smallest, of `level`. The larger ones are added to it, smallest first.
       for (++level; accumulated_ >> level; ++level)
         if (accumulated_ >> level & 1)
-          talk_->place.add_pairwise(levels_[level].get(), gradients_.get(), n);
+          talk_->memory.add_pairwise(levels_[level].get(), gradients_.get(), n);
       return;
     }
-    talk_->place.move(levels_[level].get(), gradients_.get(), n);
+    talk_->memory.move(levels_[level].get(), gradients_.get(), n);
     clear();
   }
   /// Whether gradients were accumulated in this cycle.
@@ -213,10 +213,10 @@ class gradient_exchange {
     if constexpr (in_place)
       if (order_ == reduction::engine || talk_->ranks() == 1) {
         if (to != pieces)
-          talk_->place.move(to, pieces, mine.size());
+          talk_->memory.move(to, pieces, mine.size());
         return;
       }
-    talk_->place.add_pieces(pieces, talk_->ranks(), mine.size(), order_, to);
+    talk_->memory.add_pieces(pieces, talk_->ranks(), mine.size(), order_, to);
   }
 
   step_talk<Comm, Place>* talk_;

@@ -102,7 +102,7 @@ class memory_place {
   static constexpr bool on_device = false;
 
   explicit memory_place(const Backend&) {}
-  memory_type memory() const noexcept { return {}; }
+  memory_type source() const noexcept { return {}; }
 
   /// Copies to or from the host.
   void copy(void* to, const void* from, std::size_t bytes) const noexcept
@@ -142,7 +142,7 @@ class memory_place<Backend> {
   static constexpr bool on_device = true;
 
   explicit memory_place(const Backend& b) : backend_(b) {}
-  memory_type memory() const { return backend_.memory(); }
+  memory_type source() const { return backend_.memory(); }
 
   void copy(void* to, const void* from, std::size_t bytes) const { backend_.copy(to, from, bytes); }
   template <class X>
@@ -164,7 +164,7 @@ class memory_place<Backend> {
   void lend(void* bytes, std::size_t n, const F& f)
   {
     if (n > room_) {
-      lent_ = {n, 0, memory()};
+      lent_ = {n, 0, source()};
       room_ = n;
     }
     copy(lent_.get(), bytes, n);

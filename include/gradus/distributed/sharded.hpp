@@ -411,7 +411,7 @@ class sharded {
   /// Used by save and load: this rank and the talk of all ranks.
   detail::step_talk<Comm, place_type>& talk() noexcept { return talk_; }
   /// Copies bytes to or from parameters, gradients or state, which may be in a device's memory.
-  void copy_memory(void* to, const void* from, std::size_t bytes) const { talk_.place.copy(to, from, bytes); }
+  void copy_memory(void* to, const void* from, std::size_t bytes) const { talk_.memory.copy(to, from, bytes); }
   /// Used by save and load: the hash of what all ranks must agree on.
   std::uint64_t settings()
   {
@@ -645,7 +645,7 @@ class sharded {
     try {
       if constexpr (on_device) {
         // The other ranks find out from its words, and nothing is changed.
-        talk_.has_problem = true;
+        talk_.refuses = true;
         inner_.step();
         talk_.finish_gathers();
       } else if (!talk_.has_spoken())
@@ -653,7 +653,7 @@ class sharded {
     } catch (...) {
       // This rank's own problem is reported.
     }
-    talk_.has_problem = false;
+    talk_.refuses = false;
 #endif
   }
 
@@ -667,7 +667,7 @@ class sharded {
       sizes.push_back(x.size);
     layout_ = {sizes, ranks, options_.bucket / sizeof(gradient_type)};
     const std::size_t n = layout_.elements(), buckets = layout_.buckets().size();
-    parameters_ = {n, parameter_type(), talk_.place.memory()};
+    parameters_ = {n, parameter_type(), talk_.memory.source()};
     exchange_.allocate(layout_);
     talk_.reserve_operations(2 * buckets + 4);
     for (std::size_t b = 0; b < buckets; ++b) {
@@ -727,7 +727,7 @@ class sharded {
       sizes.push_back(x.size);
       is_masked.push_back(x.is_masked);
     }
-    detail::part_collector found(sizes.size(), talk_.place);
+    detail::part_collector found(sizes.size(), talk_.memory);
     inner.visit_state(detail::in_place(found));
     detail::whole_visitor whole(visit, found, sizes, parts, is_masked);
     inner.visit_state(detail::in_place(whole));

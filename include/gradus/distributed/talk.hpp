@@ -39,7 +39,7 @@ class step_talk {
     bool is_running = false;
   };
 
-  step_talk(Comm& c, Place p, std::chrono::milliseconds timeout) : comm(&c), place(std::move(p)), timeout_(timeout) {}
+  step_talk(Comm& c, Place p, std::chrono::milliseconds timeout) : comm(&c), memory(std::move(p)), timeout_(timeout) {}
 
   /// The memory of a tensor that has several parts, which may be on several ranks.
   struct cut {
@@ -47,8 +47,8 @@ class step_talk {
   };
 
   Comm* comm;
-  Place place;
-  bool has_problem = false;  // whether this rank takes part in a device's step only to refuse it
+  Place memory;
+  bool refuses = false;  // whether this rank takes part in a device's step only to refuse it
   std::vector<bucket> buckets;
   std::vector<cut> cuts;  // in the order of memory, the same on all ranks
 
@@ -112,21 +112,21 @@ class step_talk {
   // Operations on host memory, which wait.
   void sum(std::int64_t* words, std::size_t n, const char* what)
   {
-    place.lend(words, n * sizeof *words, [&](void* lent) {
+    memory.lend(words, n * sizeof *words, [&](void* lent) {
       request r = comm->sum(static_cast<std::int64_t*>(lent), n);
       wait(r, what);
     });
   }
   void broadcast(void* bytes, std::size_t n, std::size_t root, const char* what)
   {
-    place.lend(bytes, n, [&](void* lent) {
+    memory.lend(bytes, n, [&](void* lent) {
       request r = comm->broadcast(lent, n, root);
       wait(r, what);
     });
   }
   void gather(void* all, std::size_t bytes, const char* what)
   {
-    place.lend(all, bytes * ranks(), [&](void* lent) {
+    memory.lend(all, bytes * ranks(), [&](void* lent) {
       request r = comm->all_gather(lent, bytes);
       wait(r, what);
     });

@@ -272,7 +272,7 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
     const step_parts parts = base::parts_of(p, o);
     const data d = base::data_of_step();
     hash_ = talk().hash_of_words(hash_of_sums(p));
-    const rank_words mine{hash_, p.work.counted_elements(), talk().rank(), talk().ranks(), talk().has_problem};
+    const rank_words mine{hash_, p.work.counted_elements(), talk().rank(), talk().ranks(), talk().refuses};
     words_said_ = first_words<data>::said(d);
 
     const first_look<data> first{d, parts};
