@@ -195,7 +195,7 @@ class sharded {
     exchange_.begin_cycle();
   }
 
-  /// A tensor's parameters, whole on every rank. Valid as long as the optimizer.
+  /// A tensor's parameters, whole on every rank. Valid as long as the optimizer. On a device, a span of its memory.
   std::span<parameter_type> parameters(std::string_view name)
   {
     const detail::element_range r = layout_.tensors()[committed(name)];
