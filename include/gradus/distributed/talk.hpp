@@ -100,10 +100,12 @@ class step_talk {
   /// Waits for an operation.
   void wait(request& r, const char* what) { wait_for(*comm, r, timeout_, in_, what); }
   /// Makes what follows on the device wait for an operation, or waits for it.
-  void follow(request& r, const char* what)
+  /// \param is_read  false if the device needs no result of it
+  void follow(request& r, const char* what, [[maybe_unused]] bool is_read = true)
   {
     if constexpr (orders_device_work<Comm>) {
-      comm->follow(r);
+      if (is_read)
+        comm->follow(r);
       followed_.push_back({r, what});
     } else
       wait(r, what);
@@ -143,12 +145,12 @@ class step_talk {
   /// What all ranks must agree on in this step. \param more  of what only the engine knows
   std::uint64_t hash_of_words(std::uint64_t more) const noexcept { return running_hash().add(hash_).add(more).value(); }
   /// Adds up words over all ranks, in the order of the device's work.
-  void add_words(std::int64_t* words, std::size_t n)
+  void add_words(std::int64_t* words, std::size_t n, bool is_read = true)
   {
     if (ranks() == 1)
       return;
     request r = comm->sum(words, n);
-    follow(r, scalars);
+    follow(r, scalars, is_read);
   }
 
   /// Adds sums over all ranks, and compares what the ranks believe.

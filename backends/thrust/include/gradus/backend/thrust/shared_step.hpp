@@ -76,11 +76,12 @@ struct first_words : words_of_step<Data> {
   GRADUS_HOST_DEVICE static std::size_t size(const Data& d) noexcept { return said(d) + statement::word_count; }
 };
 
-/// Measures this rank's gradients, and writes the words.
+/// Measures this rank's gradients, and writes the words. Clears those of the second look, which follow.
 template <class Data>
 struct first_measure : first_look<Data> {
   std::int64_t* words;
   rank_words mine;
+  std::size_t second;  // the number of words of the second look
 
   template <class Team>
   GRADUS_HOST_DEVICE void finish(const Team& team) const noexcept
@@ -92,6 +93,7 @@ struct first_measure : first_look<Data> {
       words[layout::flag(d)] = is_set(d.board->has_nonfinite);
       statement::write(words + layout::said(d), mine.hash, mine.counted, mine.has_problem, mine.rank);
     });
+    team.for_each(std::int64_t(second), [&](std::int64_t k) { words[layout::size(d) + std::size_t(k)] = 0; });
   }
 };
 
@@ -161,7 +163,6 @@ struct second_words : words_of_step<Data> {
       this->write_sums(team, words + model_terms(), terms_of_model,
                        [&](std::size_t j) -> exact_sum& { return d.term(0, j); });
     if constexpr (terms_of_cut > 0) {
-      team.for_each(std::int64_t(flag() - term(0, 0)), [&](std::int64_t k) { words[term(0, 0) + std::size_t(k)] = 0; });
       for_cut_words(team, d, [&](std::size_t at, exact_sum& sum, std::size_t word) {
         add_atomically(words[at], sum.words[word]);  // several parts may be on one rank
       });
@@ -276,18 +277,18 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
     words_said_ = first_words<data>::said(d);
 
     const first_look<data> first{d, parts};
-    backend().launch_warps(base::pages_to_measure(parts), first_measure<data>{first, words_.get(), mine});
-    talk().add_words(words_.get(), first_words<data>::size(d));
-    backend().launch_warps(0, first_verdict<data>{first, words_.get(), mine});
-
     const second_look<data> second{d, parts};
     const second_words<data> words{{},
                                    words_.get() + first_words<data>::size(d),
                                    reads_moments ? std::size_t(d.sum_count) : 0,
                                    talk().cuts.size()};
+    backend().launch_warps(base::pages_to_measure(parts), first_measure<data>{first, words_.get(), mine, words.size()});
+    talk().add_words(words_.get(), first_words<data>::size(d));
+    backend().launch_warps(0, first_verdict<data>{first, words_.get(), mine});
+
     if (parts.looks_twice)
       backend().launch_warps(base::pages(), second_measure<data>{second, words});
-    talk().add_words(words.words, words.size());
+    talk().add_words(words.words, words.size(), parts.looks_twice);
     if (parts.looks_twice)
       backend().launch_warps(0, second_verdict<data>{second, words});
 
