@@ -217,22 +217,22 @@ class step_talk {
       std::memcpy(sums[k].words, words_.data() + k * exact_sum::word_count, sizeof sums[k].words);
     if (said_ == 1)
       all_counted_ = statement::counted(last);
-    judge(last, hash);
+    judge(last, hash, in_);
   }
 
  public:
   /// Fails on all ranks if one has a problem or the ranks disagree. \param last  the sum of their statements
-  void judge(const std::int64_t* last, std::uint64_t hash) const
+  void judge(const std::int64_t* last, std::uint64_t hash, const std::string& in) const
   {
     const std::size_t problems = statement::problems(last);
     if (problems == 1)
-      fail(in_ + " failed on rank " + std::to_string(statement::rank_with_problem(last)) +
+      fail(in + " failed on rank " + std::to_string(statement::rank_with_problem(last)) +
            ", whose error says why; nothing was changed on any rank");
     if (problems > 1)
-      fail(in_ + " failed on " + std::to_string(problems) +
+      fail(in + " failed on " + std::to_string(problems) +
            " ranks, whose errors say why; nothing was changed on any rank");
     if (!statement::agrees(last, hash, ranks()))
-      fail("the ranks disagree in " + in_ +
+      fail("the ranks disagree in " + in +
            ": expected every rank to make the same calls with the same options, hyperparameters and frozen tensors; "
            "nothing was changed on any rank");
   }

@@ -14,10 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-#include <vector>
+#include <string>
 
 #include <gradus/backend/thrust/device_step.hpp>
 #include <gradus/distributed/agreement.hpp>
@@ -275,6 +272,7 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
     hash_ = talk().hash_of_words(hash_of_sums(p));
     const rank_words mine{hash_, p.work.counted_elements(), talk().rank(), talk().ranks(), talk().refuses};
     words_said_ = first_words<data>::said(d);
+    in_ = talk().in();
 
     const first_look<data> first{d, parts};
     const second_look<data> second{d, parts};
@@ -313,7 +311,7 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
     if (words_said_ > 0) {
       std::int64_t said[statement::word_count];
       backend().copy(said, words_.get() + words_said_, sizeof said);
-      talk().judge(said, hash_);
+      talk().judge(said, hash_, in_);
     }
     return base::report();
   }
@@ -338,6 +336,7 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
   array<std::int64_t> words_;
   std::size_t room_ = 0, words_said_ = 0;
   std::uint64_t hash_ = 0;
+  std::string in_;  // the name of the last step
 };
 
 }  // namespace detail
