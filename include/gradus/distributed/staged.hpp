@@ -1,6 +1,6 @@
 #pragma once
 /// \file
-/// A communicator for device memory over one for host memory, such as MPI that knows nothing of devices.
+/// A communicator for device memory over one for host memory, such as comm::mpi.
 
 #include <cstddef>
 #include <cstdint>
