@@ -12,6 +12,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <memory>
@@ -1129,8 +1131,18 @@ class history {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerInitialize(int*, char***)
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv)
 {
+  // Histories to begin with: libFuzzer alone would begin with a call or two.
+  for (int i = 1; i < *argc; ++i)
+    if (const std::filesystem::path corpus = (*argv)[i]; std::filesystem::is_directory(corpus))
+      for (std::uint64_t seed = 0; seed < 50; ++seed) {
+        support::random r(seed);
+        std::string bytes(200 + r.below(1300), 0);
+        for (char& byte : bytes)
+          byte = char(r.below(256));
+        std::ofstream(corpus / ("seed" + std::to_string(seed)), std::ios::binary) << bytes;
+      }
   std::atexit([] {
     std::printf("fuzz/api: %llu histories of %llu calls, %llu steps among them, %llu loads, %llu refusals\n",
                 done.histories, done.calls, done.steps, done.loads, done.refusals);
