@@ -25,10 +25,12 @@ struct tensor {
   std::size_t group = 0;
   std::vector<double> w, g, m, v, top;
   std::vector<bool> trained;  // empty: all are
+  std::vector<bool> padding;  // empty: none is
   unsigned long t = 0;
   bool attached = true, frozen = false, bound = true, counted = true;
 
   bool takes_part() const { return attached && bound && !frozen; }
+  bool counts(std::size_t i) const { return counted && is_trained(i) && (padding.empty() || !padding[i]); }
   bool is_trained(std::size_t i) const { return trained.empty() || trained[i]; }
 };
 
@@ -58,8 +60,8 @@ std::size_t counted_elements(const Tensors& all)
 {
   std::size_t n = 0;
   for (const tensor& x : all)
-    for (std::size_t i = 0; x.takes_part() && x.counted && i < x.w.size(); ++i)
-      n += x.is_trained(i);
+    for (std::size_t i = 0; x.takes_part() && i < x.w.size(); ++i)
+      n += x.counts(i);
   return n;
 }
 
@@ -110,7 +112,7 @@ report step(kind k, Tensors& all, const std::vector<group>& groups, const option
       x.v[i] = h.beta2 * x.v[i] + (1 - h.beta2) * g * g;
       x.top[i] = std::fmax(x.top[i], x.v[i]);
       sum += x.counted ? x.v[i] / (1 - std::pow(h.beta2, double(x.t))) : 0;
-      count += x.counted;
+      count += x.counts(i);
     }
   }
   r.mean_square = o.mean_square.value_or(count > 0 ? sum / count : 0);
