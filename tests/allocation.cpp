@@ -14,62 +14,11 @@
 #include <gradus/checkpoint.hpp>
 #include <gradus/gradus.hpp>
 
-// ── every operator new of this program, counted ──────────────────────────────────────────────────────────────────────
+#include "support/failing_memory.hpp"
 
 namespace {
 
-long allocations = 0;
-long until_failure = -1;  // how many more succeed; -1: all
-
-void* allocate(std::size_t size, std::size_t alignment) noexcept
-{
-  ++allocations;
-  if (until_failure == 0)
-    return nullptr;
-  if (until_failure > 0)
-    --until_failure;
-  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment + (size == 0) * alignment);
-}
-void* allocate_or_throw(std::size_t size, std::size_t alignment = alignof(std::max_align_t))
-{
-  if (void* const p = allocate(size, alignment))
-    return p;
-  throw std::bad_alloc();
-}
-// Not inlined: GCC 12 takes a free that it sees in a delete for a mistake.
-[[gnu::noinline]] void release(void* p) noexcept { std::free(p); }
-
-}  // namespace
-
-void* operator new(std::size_t n) { return allocate_or_throw(n); }
-void* operator new[](std::size_t n) { return allocate_or_throw(n); }
-void* operator new(std::size_t n, std::align_val_t a) { return allocate_or_throw(n, std::size_t(a)); }
-void* operator new[](std::size_t n, std::align_val_t a) { return allocate_or_throw(n, std::size_t(a)); }
-void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, alignof(std::max_align_t)); }
-void* operator new[](std::size_t n, const std::nothrow_t&) noexcept { return allocate(n, alignof(std::max_align_t)); }
-void* operator new(std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept
-{
-  return allocate(n, std::size_t(a));
-}
-void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) noexcept
-{
-  return allocate(n, std::size_t(a));
-}
-
-void operator delete(void* p) noexcept { release(p); }
-void operator delete[](void* p) noexcept { release(p); }
-void operator delete(void* p, std::size_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
-void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
-void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
-void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
-
-namespace {
+using support::allocations, support::until_failure;
 
 template <class F>
 long allocations_in(F&& f)

@@ -66,6 +66,10 @@ expect 2 '"deca"' test deca
 expect 2 '"rules/"' test rules/
 expect 2 '"ules/decay"' test ules/decay
 expect 2 '--fuzz takes nothing else' test baseline --fuzz
+expect 2 "\"--hours\"" fuzz --hours 2
+expect 1 "expected a whole number from 1" fuzz --minutes 0
+expect 1 "expected a whole number from 1" torture --kills -3
+expect 2 "\"--kill\"" torture --kill 3
 expect 2 '--all takes nothing else' test --all schedule
 expect 2 '"include"' format include
 expect 2 '"--fix"' tidy --fix

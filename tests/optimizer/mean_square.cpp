@@ -280,6 +280,28 @@ TEST_CASE("model_size: refused after steps without it, on every backend")
   CHECK_THROWS_AS(opt.step({.grad_norm_sq = 100, .model_size = 10000}), std::invalid_argument);
 }
 
+TEST_CASE("recompute_second_moment_sum: moments that were written before the first step count too")
+{
+  // Whether the tensor takes part meanwhile, or only joins afterwards, or leaves and comes back.
+  for (const int way : {0, 1, 2, 3}) {
+    std::vector<double> w(12, 1), g(12, 0.5);
+    gradus::optimizer<gradus::adams, double> opt({.beta2 = 0.5, .weight_decay = 0.1});
+    const auto h = opt.add("w", w, g);
+    if (way == 1 || way == 3)
+      opt.freeze(h);
+    opt.state("w", "exp_avg_sq")[0] = 6;
+    if (way == 3)
+      opt.visit_state([](auto, auto, auto) {});
+    else
+      opt.recompute_second_moment_sum();
+    if (way == 2)
+      opt.freeze(h);
+    opt.unfreeze(h);
+    // v/(1 − β₂) = (0.5·6 + 0.5·0.25 + 11·0.5·0.25)/0.5 over 12 elements
+    CHECK(*opt.step().mean_square == doctest::Approx((3 + 12 * 0.125) / 0.5 / 12).epsilon(1e-14));
+  }
+}
+
 TEST_CASE("recompute_second_moment_sum: moments that were written by hand count after it")
 {
   tensor<double> a(20, 1), b(20, 1);

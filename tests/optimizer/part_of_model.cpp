@@ -113,3 +113,24 @@ TEST_CASE("set_in_norm: a tensor that is counted elsewhere is in neither norm no
   run(gradus::compose(1e-3, gradus::first_moment::ema{}, gradus::second_moment::ema_max{},
                       gradus::step_size::adaptive{}, gradus::decay::scheduled{.weight_decay = 0.1}));
 }
+
+TEST_CASE("set_in_norm: where all that counts is 0 or tiny, a tensor that is counted elsewhere is no infinite norm")
+{
+  for (const double tiny : {0.0, 1e-200}) {
+    std::vector<double> a(10, 1), ga(10, tiny), b(10, 1), gb(10, 3), alone = a;
+    gradus::optimizer<gradus::adamw, double> opt, reference;
+    opt.add("a", a, ga);
+    opt.set_in_norm(opt.add("b", b, gb), gradus::in_norm::counted_elsewhere);
+    reference.add("a", alone, ga);
+    const auto report = opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+    CHECK(report.applied);
+    CHECK(report.grad_norm == reference.step({.max_grad_norm = 1}).grad_norm);
+    CHECK(same(a, alone));
+    CHECK(b[0] != 1);
+    // Infinities and numbers whose squares are infinite are told apart as ever.
+    gb[3] = 1e200;
+    CHECK(opt.step({.max_grad_norm = 1, .skip_nonfinite = true}).applied);
+    gb[3] = HUGE_VAL;
+    CHECK(!opt.step({.max_grad_norm = 1, .skip_nonfinite = true}).applied);
+  }
+}

@@ -88,6 +88,10 @@ class replaced_file {
   /// Replaces the old file by the new one. On POSIX systems the new file is on the disk when this returns.
   void commit()
   {
+#if GRADUS_POSIX
+    // Before the old file is gone, because memory may run out.
+    const std::string folder = path_.substr(0, name_begin());
+#endif
     bool good = std::fflush(file_) == 0;
 #if GRADUS_POSIX
     good = good && fsync(fileno(file_)) == 0;
@@ -96,7 +100,6 @@ class replaced_file {
     std::fclose(file_);
     file_ = nullptr;
     // The new name is stored in the folder, so the folder must be flushed too.
-    const std::string folder = path_.substr(0, name_begin());
     const int descriptor = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (descriptor >= 0) {
       (void)!fsync(descriptor);  // some file systems cannot, and the file is complete anyway

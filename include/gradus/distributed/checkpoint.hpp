@@ -199,7 +199,8 @@ void save(sharded<Recipe, T, Comm, Backend>& opt, const std::string& path, const
 /// Loads a file that `save` wrote for any number of ranks, or for the plain optimizer. Collective; a rank reads all
 /// parameters and its own ranges of the state. Otherwise as `load` of an optimizer.
 /// \throws std::invalid_argument  on every rank, if the file is damaged, does not fit or cannot be read on any; then
-///         nothing has changed
+///         nothing has changed. If memory runs out on a rank, or the file becomes unreadable, after all checks, a part of
+///         the state may already be loaded
 template <class Recipe, class T, class Comm, class Backend>
 load_report load(sharded<Recipe, T, Comm, Backend>& opt, const std::string& path, const load_options& o = {})
 {

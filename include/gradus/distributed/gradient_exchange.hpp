@@ -51,6 +51,7 @@ class gradient_exchange {
     gradients_ = {n, G(), talk_->memory.source()};
     if (!in_place)
       sums_ = {layout.of_rank(), sum_type(), talk_->memory.source()};
+    levels_.clear();
     std::size_t levels = 0;
     while (microbatches_ >> levels > 1)
       ++levels;

@@ -188,9 +188,13 @@ class sharded {
     agree_on_list();
     std::string problem;
     std::exception_ptr thrown;
+    parts_of_commit made{*this};
     guarded(problem, thrown, [&] { allocate(); });
     talk_.begin("commit()", list_hash());
     speak(problem, thrown);
+    made.stay = true;
+    for (tensor& x : tensors_)
+      x.trained = {};  // the parts have theirs
     is_committed_ = true;
     exchange_.begin_cycle();
   }
@@ -677,6 +681,8 @@ class sharded {
       bucket.end = parameters_.get() + all.end;
       bucket.slice = layout_.slice(b, rank).size() * sizeof(parameter_type);
     }
+    // A step adds up one sum for each β₂ and step count.
+    talk_.reserve(rule_type::scheduled ? tensors_.size() + 1 : 1, 0);
     if constexpr (rule_type::sums) {
       for (std::size_t i = 0; i < tensors_.size(); ++i)
         if (!rule_type::sums_over_model && layout_.is_cut(i)) {
@@ -686,7 +692,9 @@ class sharded {
       constexpr std::size_t terms = detail::term_count<decltype(rule_type::step_size)>();
       talk_.reserve(terms, terms + 1);
     }
-    for (const detail::tensor_part& p : layout_.parts(rank)) {
+    const auto parts = layout_.parts(rank);
+    parts_.reserve(parts.size());
+    for (const detail::tensor_part& p : parts) {
       const tensor& x = tensors_[p.tensor];
       std::string name(1, '\0');
       name += std::to_string(parts_.size());
@@ -700,9 +708,21 @@ class sharded {
       inner_.set_in_norm(h, x.counts);
       parts_.push_back({p, h});
     }
-    for (tensor& x : tensors_)
-      x.trained = {};  // the parts have theirs
   }
+  /// Removes the parts again if commit fails, on this rank or another, so that it can be called again.
+  struct parts_of_commit {
+    sharded& of;
+    bool stay = false;
+    ~parts_of_commit()
+    {
+      if (stay)
+        return;
+      for (; !of.parts_.empty(); of.parts_.pop_back())  // from the last, so that the next tensors get places in order
+        of.inner_.remove(of.parts_.back().handle, removed_state::dropped);
+      of.talk_.buckets.clear();
+      of.talk_.cuts.clear();
+    }
+  };
 
   /// Master weights are those of the parameters at the first step, unless they were loaded.
   void read_masters()

@@ -70,6 +70,8 @@ class host_sums {
     if constexpr (std::is_same_v<gradient_type, double>)
       if (const double unit = unit_for(plain); unit != 1) {
         sum_pages(p, false, [this, unit](const item& x, std::size_t i, std::size_t n) {
+          if (!x.is_counted && unit < 1)
+            return 0.0;  // finite, because the plain sum is; in this unit it may overflow
           const auto sum = [&](const double* g) { return scaled_square_sum(backend_, g, n, 1 / unit); };
           return x.trained ? of_trained(x.gradients + i, x.trained + i, n, sum) : sum(x.gradients + i);
         });

@@ -130,8 +130,9 @@ struct model {
     bool attached = false;
     bool has_gradients = false;
     bool is_frozen = false;
-    bool active = false;     // takes part in steps: attached, with gradients, and not frozen
-    bool is_counted = true;  // in the norm and in v̄
+    bool may_have_moments = false;  // its moments may have been written although it has taken no step
+    bool active = false;            // takes part in steps: attached, with gradients, and not frozen
+    bool is_counted = true;         // in the norm and in v̄
   };
 
   /// The data of a tensor that a step needs. first_element and first_page count from the start of the whole list.

@@ -123,9 +123,13 @@ struct parts {
     }
   }
 
+  /// Makes all sums unknown, those that tensors will join too, because moments may have been written.
   void forget_sums() noexcept
   {
     work.outdate();
+    if constexpr (rule_type::scheduled)
+      for (tensor& x : table.all())
+        expect_moments(x);
     sums.forget();
   }
 
@@ -191,8 +195,11 @@ struct parts {
       x.active = false;
       // A tensor that has no gradients yet is covered by a sum that was loaded with it.
       const bool is_covered = Model::one_pass && is_finite(x.second_moment_sum);
-      if (!x.attached || x.is_frozen || (!x.has_gradients && !is_covered))
+      if (!x.attached || x.is_frozen || (!x.has_gradients && !is_covered)) {
+        if constexpr (rule_type::scheduled)
+          expect_moments(x);
         continue;
+      }
       const std::size_t live = sums.entries().live();
       enlist(x);
       if constexpr (Model::one_pass) {
@@ -264,7 +271,18 @@ struct parts {
 
   bool has_moments(const tensor& x) const noexcept
   {
-    return steps_of(x) > 0 || initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
+    return steps_of(x) > 0 || x.may_have_moments ||
+           initial_value(groups[x.group].rule, Model::formula::value_slot) != 0;
+  }
+
+  /// The sum of a tensor that has taken no step is 0 until somebody may have written its moments.
+  void expect_moments(tensor& x) noexcept
+  {
+    if (x.name.empty() || has_moments(x))
+      return;
+    if (x.active)
+      sums.entries()[cohorts[x.cohort].sum].summed -= random_of(x);
+    x.may_have_moments = true;
   }
 
   /// The random number by which entry::tensors and entry::summed identify a tensor.
