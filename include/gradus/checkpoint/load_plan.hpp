@@ -15,6 +15,7 @@
 #include <gradus/checkpoint/comparison.hpp>
 #include <gradus/checkpoint/keys.hpp>
 #include <gradus/checkpoint/options.hpp>
+#include <gradus/checkpoint/safetensors/byte_order.hpp>
 #include <gradus/checkpoint/safetensors/convert.hpp>
 #include <gradus/checkpoint/safetensors/dtype.hpp>
 #include <gradus/checkpoint/safetensors/header.hpp>
@@ -191,6 +192,7 @@ class load_plan {
       std::memcpy(&count, bytes, sizeof count);
     else
       safetensors::convert(*s.from->type, bytes, *s.type, reinterpret_cast<unsigned char*>(&count), 1);
+    safetensors::change_order(&count, 1, sizeof count);
     s.count = count;
     const double value = sum ? std::bit_cast<double>(count) : 0;
     const auto check = [&](bool good, const char* expected) {

@@ -1,0 +1,292 @@
+"""Builds tests for other machines, runs them under emulation, and compares their bits and checkpoints with x86-64's.
+
+    machines.py [--work FOLDER] [--jobs N] [--page FILE] [--short] [NAME...]
+
+Without names it tries all machines. Results go into the table of FILE between <!-- machines --> and <!-- end of machines -->;
+rows of machines that were not tried stay. --short only exchanges checkpoints. Ends with 77 if no machine could be tried, because
+something is not installed.
+
+  bits         tests/bits: hashes of long trajectories, recorded on x86-64
+  golden       tests/golden: trajectories of other implementations, within rounding
+  checkpoints  exchange.cpp: files equal x86-64's to the byte, and each machine resumes from the other's
+  threads      tests/executor/thread_pool
+  files        tests/checkpoint: replaced_file and random_access_file
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
+TESTS = SOURCE / "tests"
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
+# Wrong conclusions of g++ 12 from inlined code; see tests/CMakeLists.txt.
+DOUBTFUL = [f"-Wno-error={name}" for name in ("restrict", "array-bounds", "maybe-uninitialized", "stringop-overflow", "stringop-overread")]
+COLUMNS = ("bits", "golden", "checkpoints", "threads", "files")
+
+
+class Failed(Exception):
+    """What was run, and what it said."""
+
+
+@dataclasses.dataclass(eq=False)
+class Check:
+    """A test program: its sources under tests, and the compiler's flags."""
+    sources: tuple
+    flags: tuple = ("-O1",)
+    arguments: tuple = ()
+    doctest: bool = True
+
+
+CHECKS = {
+    "bits": Check(("bits/trajectories.cpp",)),
+    "golden": Check(("golden.cpp",), ("-O0",)),
+    "checkpoints": Check(("machines/exchange.cpp",), doctest=False),
+    "threads": Check(("executor/thread_pool.cpp",)),
+    "files": Check(("checkpoint/replaced_file.cpp", "checkpoint/random_access_file.cpp"), ("-O0",)),
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Machine:
+    """How to compile and run for a machine."""
+    name: str
+    title: str
+    fused: bool                      # the family of bits
+    compiler: str
+    flags: tuple = ()
+    emulator: tuple = ()
+    debian: tuple = ()               # packages
+    simd: str = "scalar"
+    changes: dict = dataclasses.field(default_factory=dict)  # other checks than CHECKS has, by column
+    limits: dict = dataclasses.field(default_factory=dict)   # what replaces a check in the table, by column
+
+    def check(self, column):
+        return self.changes.get(column, CHECKS[column])
+
+    def missing(self):
+        programs = [self.compiler, *self.emulator[:1]]
+        return [p for p in programs if not shutil.which(p)]
+
+
+# A pool's test that limits the address space cannot be run under qemu, which has its own memory there.
+UNDER_QEMU = Check(CHECKS["threads"].sources, arguments=("--test-case-exclude=*cannot start threads*",))
+
+
+def linux(name, title, fused, triple, qemu, packages, **others):
+    return Machine(name, title, fused, f"{triple}-g++", flags=("-static", *others.pop("flags", ())), emulator=(f"qemu-{qemu}-static",),
+                   debian=(packages, "qemu-user-static"), changes={"threads": UNDER_QEMU, **others.pop("changes", {})}, **others)
+
+
+MACHINES = [
+    linux("aarch64", "aarch64", True, "aarch64-linux-gnu", "aarch64", "g++-aarch64-linux-gnu", simd="simd"),
+    linux("s390x", "s390x (big-endian)", True, "s390x-linux-gnu", "s390x", "g++-s390x-linux-gnu"),
+]
+
+# What the others are compared with.
+HERE = {True: Machine("x86-64-v3", "x86-64 with FMA", True, "g++", ("-march=x86-64-v3",), simd="simd"),
+        False: Machine("x86-64", "x86-64", False, "g++", ("-march=x86-64",), simd="simd")}
+
+
+def run(command, limit=3000, cwd=None):
+    try:
+        result = subprocess.run([str(word) for word in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                timeout=limit, text=True, errors="replace")
+    except subprocess.TimeoutExpired as e:
+        raise Failed(f"{shlex.join(str(word) for word in command)} runs for more than {limit} s") from e
+    if result.returncode:
+        raise Failed(f"{shlex.join(str(word) for word in command)} ends with {result.returncode}:\n{result.stdout[-6000:]}")
+    return result.stdout
+
+
+class Builder:
+    """Compiles into a folder, and what is newer than its sources not again."""
+
+    def __init__(self, machine, work):
+        self.machine, self.folder = machine, work / machine.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.include = work / "include"  # of this machine's headers only those that fit all machines
+        self.include.mkdir(exist_ok=True)
+        for library in ("xsimd", "doctest"):
+            link = self.include / library
+            if not link.exists():
+                link.symlink_to(pathlib.Path("/usr/include") / library)
+
+    def compile(self, source, flags):
+        out = self.folder / (source.replace("/", "_").removesuffix(".cpp") + ".o")
+        said = out.with_suffix(".d")
+        if out.exists() and said.exists():
+            needed = said.read_text(encoding="utf-8").replace("\\\n", " ").split(":", 1)[1].split()
+            if all(os.path.exists(f) and os.path.getmtime(f) <= out.stat().st_mtime for f in needed):
+                return out
+        m = self.machine
+        run([m.compiler, "-std=c++20", *flags, *WARNINGS, *DOUBTFUL, *(f for f in m.flags if f != "-static"), f"-I{SOURCE}/include",
+             f"-I{SOURCE}/backends/simd/include", f"-I{TESTS}", "-isystem", self.include, f'-DGRADUS_TEST_DATA="{TESTS}"', "-MMD",
+             "-c", TESTS / source, "-o", out])
+        return out
+
+    def sources(self, columns):
+        """All that these checks compile, each once, with its flags."""
+        all_of_them = {}
+        for column in columns:
+            check = self.machine.check(column)
+            for source in check.sources:
+                all_of_them[source] = check.flags
+            if check.doctest:
+                all_of_them["support/main.cpp"] = ("-O1",)
+        return all_of_them
+
+    def link(self, column):
+        check = self.machine.check(column)
+        sources = [*check.sources, *(["support/main.cpp"] if check.doctest else [])]
+        objects = [self.compile(s, self.sources([column])[s]) for s in sources]
+        out = self.folder / f"test_{column}"
+        run([self.machine.compiler, *self.machine.flags, *objects, "-pthread", "-o", out])
+        return out
+
+    def command(self, program, *arguments):
+        return [*self.machine.emulator, program, *arguments]
+
+
+def exchange(builder, here):
+    """Compares the checkpoints of two machines, and resumes each from the other's."""
+    theirs, ours = builder.link("checkpoints"), here.link("checkpoints")
+    folder = builder.folder / "exchange"
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def steps(b, program, begin, end, load, save):
+        (folder / save).mkdir(parents=True, exist_ok=True)
+        run(b.command(program, begin, end, load, save), cwd=folder)
+
+    steps(here, ours, 0, 11, "-", "ours11")
+    steps(here, ours, 0, 40, "-", "ours40")
+    steps(builder, theirs, 0, 11, "-", "theirs11")
+    steps(builder, theirs, 0, 40, "-", "theirs40")
+    steps(here, ours, 11, 40, "theirs11", "ours_from_theirs")
+    steps(builder, theirs, 11, 40, "ours11", "theirs_from_ours")
+    names = sorted(f.name for f in (folder / "ours40").iterdir())
+    if len(names) != 5:
+        raise Failed(f"exchange.cpp has saved {names}; expected 5 checkpoints")
+    different = [f"{other}/{name}" for one, other in (("ours11", "theirs11"), ("ours40", "theirs40"), ("ours40", "ours_from_theirs"),
+                                                      ("ours40", "theirs_from_ours"))
+                 for name in names if (folder / one / name).read_bytes() != (folder / other / name).read_bytes()]
+    if different:
+        raise Failed(f"these checkpoints in {folder} differ from x86-64's: {', '.join(different)}")
+    return f"{len(names)} checkpoints of 40 steps have the bytes of x86-64"
+
+
+def try_check(column, builder, here):
+    started = time.time()
+    try:
+        if column == "checkpoints":
+            said = exchange(builder, here)
+        else:
+            folder = builder.folder / f"run_{column}"
+            folder.mkdir(exist_ok=True)
+            said = run(builder.command(builder.link(column), *builder.machine.check(column).arguments), cwd=folder)
+            said = re.findall(r"^\[doctest\] test cases:.*", said, re.MULTILINE)[0]
+        good = True
+    except Failed as e:
+        said, good = str(e), False
+    print(f"{builder.machine.name}: {column}: {'pass' if good else 'FAILS'} ({time.time() - started:.0f} s): {said}", flush=True)
+    return good
+
+
+def try_machine(machine, here, columns, work, jobs):
+    """Each column's cell of the table."""
+    columns = [c for c in columns if c not in machine.limits]
+    builder = Builder(machine, work)
+
+    def compile_first(task):
+        try:
+            task[0].compile(*task[1:])
+        except Failed:
+            pass  # each program that needs it says so when it is linked
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        tasks = [(b, *s) for b, names in ((builder, columns), (here, ["checkpoints"])) for s in b.sources(names).items()]
+        list(pool.map(compile_first, tasks))
+        cells = dict(zip(columns, pool.map(lambda c: try_check(c, builder, here), columns)))
+    return {**machine.limits, **{c: "pass" if good else "**fails**" for c, good in cells.items()}}
+
+
+def version_of(machine):
+    """Compiler and emulator, with their versions."""
+    def version(program):
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace").stdout
+        found = re.search(r"\d+\.\d+(\.\d+)?", said.split(")")[-1] if "(GCC)" not in said and ")" in said.splitlines()[0] else said)
+        return f"{program} {found[0]}" if found else program
+    return ", ".join(version(p) for p in [machine.compiler, *machine.emulator[:1]])
+
+
+def row_of(machine, cells):
+    family = "fused" if machine.fused else "unfused"
+    cells = {**cells, "bits": f"{cells['bits']}, {family}"}
+    return f"| {machine.title} | {version_of(machine)} | {' | '.join(cells[c] for c in COLUMNS)} | {machine.simd} |"
+
+
+def write_table(page, rows):
+    """Replaces the rows of these machines, in the order of MACHINES."""
+    text = page.read_text(encoding="utf-8")
+    before, old, after = re.fullmatch(r"(.*<!-- machines -->\n)(.*)(<!-- end of machines -->.*)", text, re.DOTALL).groups()
+    kept = {line.split("|")[1].strip(): line for line in old.splitlines() if line.startswith("| ")}
+    kept.update((m.title, row) for m, row in rows.items())
+    head = [f"| machine | compiler, emulator | {' | '.join(COLUMNS)} | backend |", "|---" * (len(COLUMNS) + 3) + "|"]
+    lines = head + [kept[m.title] for m in MACHINES if m.title in kept]
+    page.write_text(before + "\n".join(lines) + "\n" + after, encoding="utf-8")
+
+
+def main():
+    names = [m.name for m in MACHINES]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", default="build/machines", type=pathlib.Path)
+    parser.add_argument("--jobs", default=os.cpu_count(), type=int)
+    parser.add_argument("--page", type=pathlib.Path)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--list", action="store_true", help="print the names and each one's Debian packages")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(names))
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(names))
+    if unknown:
+        parser.error(f"no machine is called {' or '.join(unknown)}; expected {' '.join(names)}")
+    if arguments.list:
+        for m in MACHINES:
+            print(m.name, *m.debian)
+        return 0
+    cpu = pathlib.Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not cpu.exists() or not {"fma", "avx2"} <= set(cpu.read_text(encoding="utf-8").split()):
+        print("machines: needs x86-64 Linux with AVX2 and FMA to compare with")
+        return 77
+    work = arguments.work.resolve()
+    columns = ["checkpoints"] if arguments.short else list(COLUMNS)
+    here = {fused: Builder(machine, work) for fused, machine in HERE.items()}
+    rows, failed = {}, False
+    for machine in MACHINES:
+        if arguments.names and machine.name not in arguments.names:
+            continue
+        if missing := machine.missing():
+            print(f"machines: needs {' and '.join(missing)} for {machine.name} (Debian: {' '.join(machine.debian)})")
+            continue
+        cells = try_machine(machine, here[machine.fused], columns, work, arguments.jobs)
+        failed = failed or "**fails**" in cells.values()
+        if not arguments.short:
+            rows[machine] = row_of(machine, cells)
+            print(rows[machine], flush=True)
+        else:
+            rows[machine] = ""
+    if rows and arguments.page and not arguments.short:
+        write_table(arguments.page, rows)
+    return 1 if failed else 0 if rows else 77
+
+
+if __name__ == "__main__":
+    sys.exit(main())
