@@ -47,8 +47,8 @@ void run(const char* name, const Recipe& recipe)
     // A product with a power of two, so that a compiler may fuse it with the sum or not.
     for (std::size_t k = 0; k < 2; ++k)
       for (std::size_t i = 0; i < sizes[k]; ++i)
-        gradients[k][i] =
-            G(float(double(float(weights[k][i])) * 0.25 + double((7 * int(i) + 3 * t + int(k)) % 11 - 5) / 64));
+        gradients[k][i] = G(float(double(float(weights[k][i])) * 0.25 +
+                                  double((7 * int(i) + 3 * t + int(k)) % 11 - 5) / 64));
     opt.step({.max_grad_norm = 0.5});
   }
   gradus::save(opt, save_folder + file, {.parameters = true, .metadata = {{"t", std::to_string(steps_end)}}});
