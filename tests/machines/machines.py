@@ -44,13 +44,13 @@ class Check:
     sources: tuple
     flags: tuple = ("-O1",)
     arguments: tuple = ()
-    doctest: bool = True
+    main: bool = True                # whether it takes support/main.cpp
 
 
 CHECKS = {
     "bits": Check(("bits/trajectories.cpp",)),
     "golden": Check(("golden.cpp",), ("-O0",)),
-    "checkpoints": Check(("machines/exchange.cpp",), doctest=False),
+    "checkpoints": Check(("machines/exchange.cpp",), main=False),
     "threads": Check(("executor/thread_pool.cpp",)),
     "files": Check(("checkpoint/replaced_file.cpp", "checkpoint/random_access_file.cpp"), ("-O0",)),
 }
@@ -65,8 +65,10 @@ class Machine:
     compiler: str
     flags: tuple = ()
     emulator: tuple = ()
-    debian: tuple = ()               # packages
+    debian: tuple = ()               # packages of the compiler and the emulator
+    environment: dict = dataclasses.field(default_factory=dict)
     simd: str = "scalar"
+    suffix: str = ""                 # of programs
     changes: dict = dataclasses.field(default_factory=dict)  # other checks than CHECKS has, by column
     limits: dict = dataclasses.field(default_factory=dict)   # what replaces a check in the table, by column
 
@@ -74,8 +76,10 @@ class Machine:
         return self.changes.get(column, CHECKS[column])
 
     def missing(self):
-        programs = [self.compiler, *self.emulator[:1]]
-        return [p for p in programs if not shutil.which(p)]
+        return [program for program in self.programs() if not shutil.which(program)]
+
+    def programs(self):
+        return self.compiler, self.emulator[0]
 
 
 # A pool's test that limits the address space cannot be run under qemu, which has its own memory there.
@@ -89,7 +93,19 @@ def linux(name, title, fused, triple, qemu, packages, **others):
 
 MACHINES = [
     linux("aarch64", "aarch64", True, "aarch64-linux-gnu", "aarch64", "g++-aarch64-linux-gnu", simd="simd"),
+    linux("riscv64", "riscv64", True, "riscv64-linux-gnu", "riscv64", "g++-riscv64-linux-gnu"),
+    linux("ppc64le", "ppc64le", True, "powerpc64le-linux-gnu", "ppc64le", "g++-powerpc64le-linux-gnu"),
     linux("s390x", "s390x (big-endian)", True, "s390x-linux-gnu", "s390x", "g++-s390x-linux-gnu"),
+    linux("armhf", "armhf (32 bits)", False, "arm-linux-gnueabihf", "arm", "g++-arm-linux-gnueabihf"),
+    linux("i386", "i386 (32 bits, SSE2)", False, "i686-linux-gnu", "i386", "g++-i686-linux-gnu",
+          flags=("-msse2", "-mfpmath=sse"), simd="simd"),
+    Machine("windows", "Windows x86-64", False, "x86_64-w64-mingw32-g++-posix", ("-static", "-march=x86-64"), ("/usr/lib/wine/wine64",),
+            ("g++-mingw-w64-x86-64-posix", "wine64"), {"WINEDEBUG": "-all", "WINEPREFIX": "{work}/wine"}, simd="simd", suffix=".exe",
+            changes={"files": Check(("checkpoint/replaced_file/windows.cpp",), ("-O0",), main=False)}),
+    Machine("wasm", "WebAssembly", False, "em++",
+            ("-fexceptions", "-pthread", "-sNODERAWFS=1", "-sINITIAL_MEMORY=512MB", "-sEXIT_RUNTIME=1", "-sPROXY_TO_PTHREAD=1"),
+            ("node", "--no-experimental-fetch"),  # emscripten 3.1.6 would fetch programs, and node has no fetch of files
+            ("emscripten", "nodejs"), {"NODE_PATH": "/usr/share/nodejs"}, suffix=".js"),
 ]
 
 # What the others are compared with.
@@ -97,9 +113,9 @@ HERE = {True: Machine("x86-64-v3", "x86-64 with FMA", True, "g++", ("-march=x86-
         False: Machine("x86-64", "x86-64", False, "g++", ("-march=x86-64",), simd="simd")}
 
 
-def run(command, limit=3000, cwd=None):
+def run(command, limit=3000, cwd=None, environment=None):
     try:
-        result = subprocess.run([str(word) for word in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        result = subprocess.run([str(word) for word in command], cwd=cwd, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 timeout=limit, text=True, errors="replace")
     except subprocess.TimeoutExpired as e:
         raise Failed(f"{shlex.join(str(word) for word in command)} runs for more than {limit} s") from e
@@ -114,6 +130,7 @@ class Builder:
     def __init__(self, machine, work):
         self.machine, self.folder = machine, work / machine.name
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.environment = {name: value.format(work=work) for name, value in machine.environment.items()}
         self.include = work / "include"  # of this machine's headers only those that fit all machines
         self.include.mkdir(exist_ok=True)
         for library in ("xsimd", "doctest"):
@@ -129,7 +146,7 @@ class Builder:
             if all(os.path.exists(f) and os.path.getmtime(f) <= out.stat().st_mtime for f in needed):
                 return out
         m = self.machine
-        run([m.compiler, "-std=c++20", *flags, *WARNINGS, *DOUBTFUL, *(f for f in m.flags if f != "-static"), f"-I{SOURCE}/include",
+        self.run([m.compiler, "-std=c++20", *flags, *WARNINGS, *DOUBTFUL, *(f for f in m.flags if f != "-static"), f"-I{SOURCE}/include",
              f"-I{SOURCE}/backends/simd/include", f"-I{TESTS}", "-isystem", self.include, f'-DGRADUS_TEST_DATA="{TESTS}"', "-MMD",
              "-c", TESTS / source, "-o", out])
         return out
@@ -141,20 +158,23 @@ class Builder:
             check = self.machine.check(column)
             for source in check.sources:
                 all_of_them[source] = check.flags
-            if check.doctest:
+            if check.main:
                 all_of_them["support/main.cpp"] = ("-O1",)
         return all_of_them
 
     def link(self, column):
         check = self.machine.check(column)
-        sources = [*check.sources, *(["support/main.cpp"] if check.doctest else [])]
+        sources = [*check.sources, *(["support/main.cpp"] if check.main else [])]
         objects = [self.compile(s, self.sources([column])[s]) for s in sources]
-        out = self.folder / f"test_{column}"
-        run([self.machine.compiler, *self.machine.flags, *objects, "-pthread", "-o", out])
+        out = self.folder / f"test_{column}{self.machine.suffix}"
+        self.run([self.machine.compiler, *self.machine.flags, *objects, "-pthread", "-o", out])
         return out
 
-    def command(self, program, *arguments):
-        return [*self.machine.emulator, program, *arguments]
+    def run(self, command, **where):
+        return run(command, environment=self.environment, **where)
+
+    def emulate(self, program, *arguments, **where):
+        return self.run([*self.machine.emulator, program, *arguments], **where)
 
 
 def exchange(builder, here):
@@ -165,7 +185,7 @@ def exchange(builder, here):
 
     def steps(b, program, begin, end, load, save):
         (folder / save).mkdir(parents=True, exist_ok=True)
-        run(b.command(program, begin, end, load, save), cwd=folder)
+        b.emulate(program, begin, end, load, save, cwd=folder)
 
     steps(here, ours, 0, 11, "-", "ours11")
     steps(here, ours, 0, 40, "-", "ours40")
@@ -192,7 +212,7 @@ def try_check(column, builder, here):
         else:
             folder = builder.folder / f"run_{column}"
             folder.mkdir(exist_ok=True)
-            said = run(builder.command(builder.link(column), *builder.machine.check(column).arguments), cwd=folder)
+            said = builder.emulate(builder.link(column), *builder.machine.check(column).arguments, cwd=folder)
             said = re.findall(r"^\[doctest\] test cases:.*", said, re.MULTILINE)[0]
         good = True
     except Failed as e:
@@ -222,10 +242,11 @@ def try_machine(machine, here, columns, work, jobs):
 def version_of(machine):
     """Compiler and emulator, with their versions."""
     def version(program):
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace").stdout
-        found = re.search(r"\d+\.\d+(\.\d+)?", said.split(")")[-1] if "(GCC)" not in said and ")" in said.splitlines()[0] else said)
-        return f"{program} {found[0]}" if found else program
-    return ", ".join(version(p) for p in [machine.compiler, *machine.emulator[:1]])
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace").stdout.splitlines()
+        line = re.sub(r"\([^()]*\)|^\S+ version", "", said[0].replace(program, "", 1)) if said else ""
+        found = re.search(r"\d+(\.\d+)*", line)
+        return os.path.basename(program) + (f" {found[0]}" if found else "")
+    return ", ".join(version(p) for p in machine.programs())
 
 
 def row_of(machine, cells):
@@ -252,7 +273,7 @@ def main():
     parser.add_argument("--jobs", default=os.cpu_count(), type=int)
     parser.add_argument("--page", type=pathlib.Path)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--list", action="store_true", help="print the names and each one's Debian packages")
+    parser.add_argument("--list", action="store_true", help="print each name with its programs and their Debian packages")
     parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(names))
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(names))
@@ -260,7 +281,7 @@ def main():
         parser.error(f"no machine is called {' or '.join(unknown)}; expected {' '.join(names)}")
     if arguments.list:
         for m in MACHINES:
-            print(m.name, *m.debian)
+            print(m.name, *(f"{program}={package}" for program, package in zip(m.programs(), m.debian)))
         return 0
     cpu = pathlib.Path("/proc/cpuinfo")
     if platform.machine() != "x86_64" or not cpu.exists() or not {"fma", "avx2"} <= set(cpu.read_text(encoding="utf-8").split()):
