@@ -3,7 +3,7 @@
 //   exchange BEGIN END LOAD SAVE
 //
 // LOAD is a folder of an earlier run, or "-" for a run from the start; SAVE is the folder that gets NAME.safetensors for each
-// optimizer. machines.py compares the files of two machines.
+// optimizer. It prints the default backend's name. machines.py compares the files of two machines.
 
 #include <cstddef>
 #include <cstdio>
@@ -62,6 +62,7 @@ try {
     return 2;
   steps_begin = std::atoi(argv[1]);
   steps_end = std::atoi(argv[2]);
+  std::printf("%s\n", gradus::default_backend_name());
   load_folder = argv[3];
   save_folder = argv[4];
   using gradus::bfloat16, gradus::float16, gradus::precision;

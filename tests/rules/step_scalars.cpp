@@ -13,7 +13,7 @@ using gradus::one_minus_power;
 }  // namespace
 
 // By Python's decimal in 80 digits: 1 - Decimal(beta)**t.
-TEST_CASE("one_minus_power: right to the last digits, for a beta near 1 too")
+TEST_CASE("one_minus_power: rounded to nearest, for a beta near 1 too")
 {
   struct row {
     double beta, t, correction;
@@ -35,9 +35,20 @@ TEST_CASE("one_minus_power: right to the last digits, for a beta near 1 too")
                        row{0.999999999, 3, 2.99999991215420578e-9},
                        row{0.999999999, 2e9, 8.64664709243635965e-1},
                        row{0.9999999999999999, 7, 7.77156117237609319e-16}})
-    // clang-format on
+  // clang-format on
+  {
     CHECK(std::fabs(one_minus_power(x.beta, x.t) / x.correction - 1) < 3e-15);
+    CHECK((one_minus_power(x.beta, x.t) == x.correction || x.beta > 1 - 1e-10));
+  }
   CHECK(one_minus_power(0, 1) == 1);
   CHECK(one_minus_power(0, 1000) == 1);
   CHECK(one_minus_power(0.999, 1) == 1 - 0.999);
+  CHECK(one_minus_power(0.999, 0) == 0);
+  CHECK(one_minus_power(1, 1e9) == 0);
+  CHECK(one_minus_power(1e-300, 3) == 1);
+  CHECK(one_minus_power(0.5, 1e18) == 1);
+  // Not a step count.
+  CHECK(std::fabs(one_minus_power(0.25, 0.5) - 0.5) < 1e-15);
+  CHECK(one_minus_power(0.5, 1e300) == 1);
+  CHECK(std::isnan(one_minus_power(0.5, std::nan(""))));
 }
