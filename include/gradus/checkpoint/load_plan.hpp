@@ -2,7 +2,6 @@
 /// \file
 /// Plans a load: decides what is loaded from where before anything changes, and then loads it.
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -194,7 +193,7 @@ class load_plan {
       safetensors::convert(*s.from->type, bytes, *s.type, reinterpret_cast<unsigned char*>(&count), 1);
     safetensors::change_order(&count, 1, sizeof count);
     s.count = count;
-    const double value = sum ? std::bit_cast<double>(count) : 0;
+    const double value = sum ? __builtin_bit_cast(double, count) : 0;
     const auto check = [&](bool good, const char* expected) {
       if (!good)
         fail(file_.where + ": " + safetensors::json_string(key) + " is " + (sum ? show(value) : std::to_string(count)) +

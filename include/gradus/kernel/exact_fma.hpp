@@ -58,7 +58,7 @@ T exact_fma(T a, T b, T c) noexcept
   constexpr int fraction = std::numeric_limits<T>::digits - 1, exponent_bits = int(8 * sizeof(T)) - 1 - fraction;
   constexpr std::uint64_t infinity = ((std::uint64_t(1) << exponent_bits) - 1) << fraction;
   constexpr int lowest = 2 - (1 << (exponent_bits - 1)) - fraction;  // exponent of the least denormal
-  const auto bits_of = [](T x) { return std::uint64_t(std::bit_cast<bits_type>(x)); };
+  const auto bits_of = [](T x) { return std::uint64_t(__builtin_bit_cast(bits_type, x)); };
   const auto magnitude_of = [&](T x) { return bits_of(x) & (infinity | ((std::uint64_t(1) << fraction) - 1)); };
   const auto exponent_of = [&](T x) {
     const int field = int(magnitude_of(x) >> fraction);
@@ -116,7 +116,7 @@ T exact_fma(T a, T b, T c) noexcept
   if (field < (1 << exponent_bits) - 1)
     result = (std::uint64_t(field) << fraction) + sum.low;
   result = (result < infinity ? result : infinity) | std::uint64_t(negative) << (8 * sizeof(T) - 1);
-  return std::bit_cast<T>(bits_type(result));
+  return __builtin_bit_cast(T, bits_type(result));
 }
 
 }  // namespace detail
