@@ -66,6 +66,7 @@ class Machine:
     fused: bool                      # the family of bits
     compiler: str
     flags: tuple = ()
+    link: tuple = ("-static",)       # the linker's flags
     emulator: tuple = ()
     debian: tuple = ()               # packages of the compiler and the emulator
     environment: dict = dataclasses.field(default_factory=dict)
@@ -90,7 +91,7 @@ UNDER_QEMU = {"threads": dataclasses.replace(CHECKS["threads"], arguments=("--te
 
 
 def linux(name, title, fused, triple, qemu, packages, **others):
-    return Machine(name, title, fused, f"{triple}-g++", flags=("-static", *others.pop("flags", ())), emulator=(f"qemu-{qemu}-static",),
+    return Machine(name, title, fused, f"{triple}-g++", flags=others.pop("flags", ()), emulator=(f"qemu-{qemu}-static",),
                    debian=(packages, "qemu-user-static"), changes={**UNDER_QEMU, **others.pop("changes", {})}, **others)
 
 
@@ -103,18 +104,18 @@ MACHINES = [
           flags=("-D_FILE_OFFSET_BITS=64", "-Wno-psabi")),
     linux("i386", "i386 (32 bits, SSE2)", False, "i686-linux-gnu", "i386", "g++-i686-linux-gnu",
           flags=("-D_FILE_OFFSET_BITS=64", "-msse2", "-mfpmath=sse")),
-    Machine("windows", "Windows x86-64", False, "x86_64-w64-mingw32-g++-posix", ("-static", "-march=x86-64", "-Wa,-mbig-obj"), ("/usr/lib/wine/wine64",),
+    Machine("windows", "Windows x86-64", False, "x86_64-w64-mingw32-g++-posix", ("-march=x86-64", "-Wa,-mbig-obj"), ("-static",), ("/usr/lib/wine/wine64",),
             ("g++-mingw-w64-x86-64-posix", "wine64"), {"WINEDEBUG": "-all", "WINEPREFIX": "{work}/wine"}, suffix=".exe",
             changes={"files": Check(("checkpoint/replaced_file/windows.cpp",), ("-O0",), main=False)}),
     Machine("wasm", "WebAssembly", False, "em++",
-            ("-fexceptions", "-pthread", "-sNODERAWFS=1", "-sINITIAL_MEMORY=512MB", "-sEXIT_RUNTIME=1", "-sPROXY_TO_PTHREAD=1"),
+            ("-fexceptions", "-pthread"), ("-sNODERAWFS=1", "-sINITIAL_MEMORY=512MB", "-sEXIT_RUNTIME=1", "-sPROXY_TO_PTHREAD=1"),
             ("node", "--no-experimental-fetch"),  # emscripten 3.1.6 would fetch programs, and node has no fetch of files
             ("emscripten", "nodejs"), {"NODE_PATH": "/usr/share/nodejs"}, suffix=".js"),
 ]
 
 # What the others are compared with.
-HERE = {True: Machine("x86-64-v3", "x86-64 with FMA", True, "g++", ("-march=x86-64-v3",)),
-        False: Machine("x86-64", "x86-64", False, "g++", ("-march=x86-64",))}
+HERE = {True: Machine("x86-64-v3", "x86-64 with FMA", True, "g++", ("-march=x86-64-v3",), ()),
+        False: Machine("x86-64", "x86-64", False, "g++", ("-march=x86-64",), ())}
 
 
 def run(command, limit=3000, cwd=None, environment=None):
@@ -150,7 +151,7 @@ class Builder:
             if all(os.path.exists(f) and os.path.getmtime(f) <= out.stat().st_mtime for f in needed):
                 return out
         m = self.machine
-        self.run([m.compiler, "-std=c++20", *flags, *WARNINGS, *DOUBTFUL, *(f for f in m.flags if f != "-static"), f"-I{SOURCE}/include",
+        self.run([m.compiler, "-std=c++20", *flags, *WARNINGS, *(DOUBTFUL if "g++" in m.compiler else []), *m.flags, f"-I{SOURCE}/include",
              f"-I{SOURCE}/backends/simd/include", f"-I{TESTS}", "-isystem", self.include, f'-DGRADUS_TEST_DATA="{TESTS}"', "-MMD",
              "-c", TESTS / source, "-o", out])
         return out
@@ -171,7 +172,7 @@ class Builder:
         sources = [*check.sources, *(["support/main.cpp"] if check.main else [])]
         objects = [self.compile(s, self.sources([column])[s]) for s in sources]
         out = self.folder / f"test_{column}{self.machine.suffix}"
-        self.run([self.machine.compiler, *self.machine.flags, *objects, "-pthread", "-o", out])
+        self.run([self.machine.compiler, *self.machine.flags, *objects, "-pthread", *self.machine.link, "-o", out])
         return out
 
     def run(self, command, **where):
