@@ -89,6 +89,11 @@ class Machine:
 UNDER_QEMU = {"threads": dataclasses.replace(CHECKS["threads"], arguments=("--test-case-exclude=*cannot start threads*",)),
               "files": dataclasses.replace(CHECKS["files"], arguments=("--test-case-exclude=*two hundred kills*",))}
 
+# WebAssembly has neither fork() nor limits.
+WITHOUT_PROCESSES = {
+    "threads": dataclasses.replace(CHECKS["threads"], arguments=("--test-case-exclude=*fork*,*idle pool*",)),
+    "files": dataclasses.replace(CHECKS["files"], arguments=("--test-case=*by a path*,*links are followed*,*left alone*,*umask*,*be read*",))}
+
 
 def linux(name, title, fused, triple, qemu, packages, **others):
     return Machine(name, title, fused, f"{triple}-g++", flags=others.pop("flags", ()), emulator=(f"qemu-{qemu}-static",),
@@ -110,7 +115,7 @@ MACHINES = [
     Machine("wasm", "WebAssembly", False, "em++",
             ("-fexceptions", "-pthread"), ("-sNODERAWFS=1", "-sINITIAL_MEMORY=512MB", "-sEXIT_RUNTIME=1", "-sPROXY_TO_PTHREAD=1"),
             ("node", "--no-experimental-fetch"),  # emscripten 3.1.6 would fetch programs, and node has no fetch of files
-            ("emscripten", "nodejs"), {"NODE_PATH": "/usr/share/nodejs"}, suffix=".js"),
+            ("emscripten", "nodejs"), {"NODE_PATH": "/usr/share/nodejs"}, suffix=".js", changes=WITHOUT_PROCESSES),
 ]
 
 # What the others are compared with.
