@@ -3,7 +3,7 @@
     machines.py [--work FOLDER] [--jobs N] [--page FILE] [--short] [NAME...]
 
 Without names it tries all machines. Results go into the table of FILE between <!-- machines --> and <!-- end of machines -->;
-rows of machines that were not tried stay. --short only exchanges checkpoints. Ends with 77 if no machine could be tried, because
+rows of machines that were not tried stay. What has passed is not run again unless it has changed. --short only exchanges checkpoints. Ends with 77 if no machine could be tried, because
 something is not installed.
 
   bits         tests/bits: hashes of long trajectories, recorded on x86-64
@@ -51,7 +51,7 @@ class Check:
 
 CHECKS = {
     "bits": Check(("bits/trajectories.cpp",)),
-    "golden": Check(("golden.cpp",), ("-O0",)),
+    "golden": Check(("golden.cpp",), ("-O0", "-DGRADUS_TEST_DOUBLE_ONLY")),
     "checkpoints": Check(("machines/exchange.cpp",), main=False),
     "threads": Check(("executor/thread_pool.cpp",)),
     "files": Check(("checkpoint/replaced_file.cpp", "checkpoint/random_access_file.cpp"), ("-O0",)),
@@ -134,6 +134,11 @@ def run(command, limit=3000, cwd=None, environment=None):
     return result.stdout
 
 
+def is_newer(file, files):
+    """Whether a file exists, and is newer than others, which exist too."""
+    return os.path.exists(file) and all(os.path.exists(f) and os.path.getmtime(f) <= os.path.getmtime(file) for f in files)
+
+
 class Builder:
     """Compiles into a folder, and what is newer than its sources not again."""
 
@@ -151,9 +156,8 @@ class Builder:
     def compile(self, source, flags):
         out = self.folder / (source.replace("/", "_").removesuffix(".cpp") + ".o")
         said = out.with_suffix(".d")
-        if out.exists() and said.exists():
-            needed = said.read_text(encoding="utf-8").replace("\\\n", " ").split(":", 1)[1].split()
-            if all(os.path.exists(f) and os.path.getmtime(f) <= out.stat().st_mtime for f in needed):
+        if said.exists():
+            if is_newer(out, said.read_text(encoding="utf-8").replace("\\\n", " ").split(":", 1)[1].split()):
                 return out
         m = self.machine
         self.run([m.compiler, "-std=c++20", *flags, *WARNINGS, *(DOUBTFUL if "g++" in m.compiler else []), *m.flags, f"-I{SOURCE}/include",
@@ -177,6 +181,8 @@ class Builder:
         sources = [*check.sources, *(["support/main.cpp"] if check.main else [])]
         objects = [self.compile(s, self.sources([column])[s]) for s in sources]
         out = self.folder / f"test_{column}{self.machine.suffix}"
+        if is_newer(out, objects):
+            return out
         self.run([self.machine.compiler, *self.machine.flags, *objects, "-pthread", *self.machine.link, "-o", out])
         return out
 
@@ -222,9 +228,14 @@ def try_check(column, builder, here):
             cells["backend"] = exchange(builder, here)
             said = f"all of x86-64's bytes, by the {cells['backend']} backend"
         else:
-            with tempfile.TemporaryDirectory(dir=builder.folder) as folder:
-                said = builder.emulate(builder.link(column), *builder.machine.check(column).arguments, cwd=folder)
-            said = re.findall(r"^\[doctest\] test cases:.*", said, re.MULTILINE)[0]
+            program, arguments = builder.link(column), builder.machine.check(column).arguments
+            passed = builder.folder / f"{column}.passed"  # with these arguments
+            if not is_newer(passed, [program]) or passed.read_text(encoding="utf-8").splitlines()[0] != shlex.join(arguments):
+                with tempfile.TemporaryDirectory(dir=builder.folder) as folder:
+                    said = builder.emulate(program, *arguments, cwd=folder)
+                said = re.findall(r"^\[doctest\] test cases:.*", said, re.MULTILINE)[0]
+                passed.write_text(f"{shlex.join(arguments)}\n{said}\n", encoding="utf-8")
+            said = passed.read_text(encoding="utf-8").splitlines()[1]
         cells[column] = "pass"
     except Failed as e:
         said, cells = str(e), {column: FAILS}
@@ -304,9 +315,8 @@ def main():
     columns = ["checkpoints"] if arguments.short else list(COLUMNS)
     here = {fused: Builder(machine, work) for fused, machine in HERE.items()}
     rows, failed = {}, False
-    for machine in MACHINES:
-        if arguments.names and machine.name not in arguments.names:
-            continue
+    by_name = {m.name: m for m in MACHINES}
+    for machine in [by_name[name] for name in arguments.names or names]:
         if missing := machine.missing():
             print(f"machines: needs {' and '.join(missing)} for {machine.name} (Debian: {' '.join(machine.debian)})")
             continue
@@ -315,10 +325,10 @@ def main():
         if not arguments.short:
             rows[machine] = row_of(machine, cells)
             print(rows[machine], flush=True)
+            if arguments.page:
+                write_table(arguments.page, rows)
         else:
             rows[machine] = ""
-    if rows and arguments.page and not arguments.short:
-        write_table(arguments.page, rows)
     return 1 if failed else 0 if rows else 77
 
 
