@@ -58,6 +58,10 @@ expect 2 '"nonsense"' nonsense
 expect 2 '"--halp"' --halp
 expect 2 '"bogus"' test bogus
 expect 2 '"bogus"' test baseline bogus
+for machine in aarch64 s390x windows wasm; do expect 0 $machine test --help; done
+expect 2 '"rules/decay"' test --machines s390x rules/decay
+expect 2 '"--all"' test --machines --all
+expect 2 'test --machines takes nothing else' test baseline --machines
 expect 2 '"base"' test base
 expect 2 '"--fuz"' test --fuz
 expect 2 '"schedul"' test schedule schedul

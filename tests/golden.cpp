@@ -150,9 +150,13 @@ TEST_CASE("golden: every recipe follows the trajectories of PyTorch or the autho
     for (const auto& c : r.file.cases)
       with_recipe(c, [&](const auto& recipe) {
         const double in_double = worst_difference<double, Backend>(r.file.problem, c, recipe);
-        const double in_float = worst_difference<float, Backend>(r.file.problem, c, recipe);
-        std::printf("%-16s double %.1e  float %.1e\n", c.name.c_str(), in_double, in_float);
+        std::printf("%-16s double %.1e", c.name.c_str(), in_double);
         CHECK_MESSAGE(in_double < r.in_double, c.name);
+#if !defined(GRADUS_TEST_DOUBLE_ONLY)  // so tests/machines, to compile in half the time
+        const double in_float = worst_difference<float, Backend>(r.file.problem, c, recipe);
+        std::printf("  float %.1e", in_float);
         CHECK_MESSAGE(in_float < r.in_float, c.name);
+#endif
+        std::printf("\n");
       });
 }

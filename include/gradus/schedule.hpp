@@ -29,12 +29,12 @@ namespace detail {
 inline void check_t(double t) { gradus::detail::check("t", t, range::at_least_zero); }
 
 /// Goes from a to b as x goes from 0 to 1, along a line.
-inline double between(double a, double b, double x) { return std::fma(b - a, x, a); }
+inline double between(double a, double b, double x) { return fused(b - a, x, a); }
 
 /// Goes from a to b as x goes from 0 to 1, along half a cosine.
 inline double half_cosine(double x, double a, double b)
 {
-  return std::fma(a - b, 0.5 * (1 + std::cos(3.14159265358979323846 * x)), b);
+  return fused(a - b, 0.5 * (1 + std::cos(3.14159265358979323846 * x)), b);
 }
 /// The same from 1 to eta_min.
 inline double half_cosine(double x, double eta_min) { return half_cosine(x, 1, eta_min); }

@@ -1,7 +1,6 @@
 #pragma once
 // Comparison to the bit, and the instruction sets whose results are compared.
 
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
@@ -18,7 +17,7 @@ namespace support {
 template <class T>
 bits_of<T> bits(T x)
 {
-  return std::bit_cast<bits_of<T>>(x);
+  return __builtin_bit_cast(bits_of<T>, x);
 }
 
 // −0 is not 0. One NaN is as good as another: IEEE 754 leaves open which of two is handed on, and compilers swap

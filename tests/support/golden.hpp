@@ -63,7 +63,7 @@ inline file read(const std::string& path)
         if (word == "scales")
           f.problem.scales = split<double>(value);
         if (word == "undecayed")
-          f.problem.undecayed = std::stoull(value);
+          f.problem.undecayed = std::size_t(std::stoull(value));
       }
     } else if (word == "case") {
       f.cases.emplace_back();

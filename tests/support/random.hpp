@@ -1,7 +1,6 @@
 #pragma once
 // Random numbers that are the same with every standard library: its distributions are not, this is.
 
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -34,7 +33,7 @@ class random {
   T any()
   {
     const std::uint64_t high = word() >> 32, low = word() >> 32;  // the lower bits of a word are less random
-    return std::bit_cast<T>(bits_of<T>(high << 32 | low));
+    return __builtin_bit_cast(T, bits_of<T>(high << 32 | low));
   }
 
  private:

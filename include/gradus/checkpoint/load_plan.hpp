@@ -2,7 +2,6 @@
 /// \file
 /// Plans a load: decides what is loaded from where before anything changes, and then loads it.
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +14,7 @@
 #include <gradus/checkpoint/comparison.hpp>
 #include <gradus/checkpoint/keys.hpp>
 #include <gradus/checkpoint/options.hpp>
+#include <gradus/checkpoint/safetensors/byte_order.hpp>
 #include <gradus/checkpoint/safetensors/convert.hpp>
 #include <gradus/checkpoint/safetensors/dtype.hpp>
 #include <gradus/checkpoint/safetensors/header.hpp>
@@ -191,8 +191,9 @@ class load_plan {
       std::memcpy(&count, bytes, sizeof count);
     else
       safetensors::convert(*s.from->type, bytes, *s.type, reinterpret_cast<unsigned char*>(&count), 1);
+    safetensors::change_order(&count, 1, sizeof count);
     s.count = count;
-    const double value = sum ? std::bit_cast<double>(count) : 0;
+    const double value = sum ? __builtin_bit_cast(double, count) : 0;
     const auto check = [&](bool good, const char* expected) {
       if (!good)
         fail(file_.where + ": " + safetensors::excerpt(key) + " is " + (sum ? show(value) : std::to_string(count)) +

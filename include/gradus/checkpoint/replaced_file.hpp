@@ -2,9 +2,9 @@
 /// \file
 /// Replaces a file as a whole or not at all.
 ///
-/// On POSIX systems the new file is flushed to the disk and takes the old file's place in one move, so one of the two
-/// survives a kill or a power cut at any moment. On other systems nothing is flushed, and a kill between two moves can
-/// leave only the new file, under its temporary name.
+/// On POSIX systems and Windows the new file is flushed to the disk and takes the old file's place in one move, so one of
+/// the two survives a kill or a power cut at any moment. On other systems nothing is flushed, and a kill between two
+/// moves can leave only the new file, under its temporary name.
 
 #include <cerrno>
 #include <cstddef>
@@ -33,6 +33,8 @@ GRADUS_OPEN_NAMESPACE
 /// was killed and left a partial file, the same user's next save to that path deletes it. Of two saves to one path at
 /// the same time, one is refused. If PATH.partial is anything else, or too long a name, the partial file is called
 /// .gradus-….partial, in the same folder.
+///
+/// On Windows a path is in the process's code page, links are replaced, not followed, and PATH.partial is the only name.
 class replaced_file {
  public:
   /// Creates the partial file. Refuses a path that cannot be written, and anything but a regular file or a link to one.
@@ -60,7 +62,18 @@ class replaced_file {
     }
 #else
     partial_ = path_ + ".partial";
+#if defined(_WIN32)
+    constexpr unsigned long none = ~0ul, folder = 0x10;
+    const unsigned long attributes = GetFileAttributesA(path.c_str());
+    if (attributes != none && attributes & folder)
+      refuse("a folder");
+    // A killed process's partial file can be deleted; one that is open cannot.
+    if (std::remove(partial_.c_str()) != 0 && errno == EACCES && (GetFileAttributesA(partial_.c_str()) & folder) == 0)
+      refuse("which another save is writing");
+    file_ = std::fopen(partial_.c_str(), "wbx");
+#else
     file_ = std::fopen(partial_.c_str(), "wb");
+#endif
 #endif
     if (!file_)
       refuse_error("could not be created");
@@ -69,10 +82,8 @@ class replaced_file {
   replaced_file& operator=(const replaced_file&) = delete;
   ~replaced_file()
   {
-    if (file_) {
-      std::remove(partial_.c_str());
-      std::fclose(file_);
-    }
+    if (file_)
+      abandon();
   }
 
   /// The partial file's name, for other processes that write parts of it before `commit`.
@@ -85,7 +96,7 @@ class replaced_file {
       refuse_error("could not be written");
   }
 
-  /// Replaces the old file by the new one. On POSIX systems the new file is on the disk when this returns.
+  /// Replaces the old file by the new one. On POSIX systems and Windows the new file is on the disk when this returns.
   void commit()
   {
 #if GRADUS_POSIX
@@ -106,12 +117,32 @@ class replaced_file {
       ::close(descriptor);
     }
 #else
+#if defined(_WIN32)
+    good = good && _commit(_fileno(file_)) == 0;
+    if (!good)
+      refuse_error("could not be written");
+    good = std::fclose(file_) == 0;  // or it could not be renamed
+    file_ = nullptr;
+    constexpr unsigned long replace_existing = 1, write_through = 8;
+    if (!good || !MoveFileExA(partial_.c_str(), path_.c_str(), replace_existing | write_through)) {
+      const unsigned long error = good ? GetLastError() : 0;
+      const int reason = errno;
+      std::remove(partial_.c_str());
+      errno = !good                         ? reason
+              : error == 5 || error == 32   ? EACCES  // access denied, sharing violation
+              : error == 39 || error == 112 ? ENOSPC
+              : error == 2 || error == 3    ? ENOENT
+                                            : EIO;
+      refuse_error("could not be written");
+    }
+#else
     good = std::fclose(file_) == 0 && good;
     file_ = nullptr;
     if (good)
       std::remove(path_.c_str());  // rename does not replace files on every system
     if (!good || std::rename(partial_.c_str(), path_.c_str()) != 0)
       refuse_error("could not be written");
+#endif
 #endif
   }
 
@@ -231,6 +262,19 @@ class replaced_file {
   }
 #endif
 
+  /// Closes and deletes the partial file.
+  void abandon() noexcept
+  {
+#if GRADUS_POSIX
+    std::remove(partial_.c_str());  // before another save can lock it
+    std::fclose(file_);
+#else
+    std::fclose(file_);  // Windows deletes no open file
+    std::remove(partial_.c_str());
+#endif
+    file_ = nullptr;
+  }
+
   [[noreturn]] void refuse(const std::string& found)
   {
     detail::fail<io_error>("path is " + detail::quote(given_.c_str()) + ", " + found +
@@ -240,11 +284,8 @@ class replaced_file {
   [[noreturn]] void refuse_error(const std::string& what)
   {
     const std::string reason = std::strerror(errno);
-    if (file_) {
-      std::remove(partial_.c_str());
-      std::fclose(file_);
-      file_ = nullptr;
-    }
+    if (file_)
+      abandon();
     detail::fail<io_error>("path is " + detail::quote(given_) + ", and " + partial_ + " " + what + ": " + reason +
                            "; expected free space and write permission there");
   }

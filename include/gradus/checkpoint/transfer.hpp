@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <gradus/checkpoint/safetensors/byte_order.hpp>
 #include <gradus/checkpoint/safetensors/convert.hpp>
 #include <gradus/checkpoint/safetensors/dtype.hpp>
 #include <gradus/checkpoint/safetensors/header.hpp>
@@ -44,7 +45,27 @@ struct in_place {
   }
 };
 
-/// Calls put(bytes, count) for the bytes of a span: once if they are in host memory, else piece by piece.
+/// Calls put(bytes, count) for the bytes that n elements in host memory have in a file: once if they have them in memory
+/// too, else piece by piece.
+template <class X, class Put>
+void put_elements(const X* elements, std::size_t n, [[maybe_unused]] std::vector<unsigned char>& staging,
+                  const Put& put)
+{
+  if constexpr (safetensors::has_file_order || sizeof(X) == 1)
+    put(elements, n * sizeof(X));
+  else {
+    staging.resize(staging_bytes);
+    constexpr std::size_t at_once = staging_bytes / sizeof(X);
+    for (std::size_t i = 0, count; i < n; i += count) {
+      count = n - i < at_once ? n - i : at_once;
+      std::memcpy(staging.data(), elements + i, count * sizeof(X));
+      safetensors::change_order(staging.data(), count, sizeof(X));
+      put(staging.data(), count * sizeof(X));
+    }
+  }
+}
+
+/// Calls put(bytes, count) for the bytes of a span in a file: once if they are in host memory, else piece by piece.
 template <class Opt, class X, class Put>
 void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vector<unsigned char>& staging,
                 const Put& put)
@@ -55,10 +76,11 @@ void put_values([[maybe_unused]] const Opt& opt, std::span<X> values, std::vecto
     for (std::size_t i = 0, n; i < values.size_bytes(); i += n) {
       n = values.size_bytes() - i < staging_bytes ? values.size_bytes() - i : staging_bytes;
       opt.copy_memory(staging.data(), from + i, n);
+      safetensors::change_order(staging.data(), n / sizeof(X), sizeof(X));
       put(staging.data(), n);
     }
   } else if (!values.empty())
-    put(values.data(), values.size_bytes());
+    put_elements(values.data(), values.size(), staging, put);
 }
 
 /// The same for master weights that are stored as remainders.
@@ -71,6 +93,7 @@ void put_values(const Opt&, const joined_masters<Engine, const float>& values, s
   for (std::size_t i = 0, n; i < values.size(); i += n) {
     n = values.size() - i < at_once ? values.size() - i : at_once;
     values.read(i, n, staging.data());
+    safetensors::change_order(staging.data(), n, sizeof(float));
     put(staging.data(), n * sizeof(float));
   }
 }
@@ -143,8 +166,10 @@ class value_reader {
   {
     if (!e || e->elements == 0)
       return;
-    if (!is_staged(*e, type))
-      return check(source_.read(source_.self, data_start_ + e->begin, to, static_cast<std::size_t>(e->end - e->begin)));
+    if (!is_staged(*e, type)) {
+      check(source_.read(source_.self, data_start_ + e->begin, to, static_cast<std::size_t>(e->end - e->begin)));
+      return safetensors::change_order(to, static_cast<std::size_t>(e->elements), type.bytes);
+    }
     auto* const out = static_cast<unsigned char*>(to);
     const auto put = [&](std::size_t begin, std::size_t n, const void* piece) {
       if (memory_.copy)
@@ -179,7 +204,9 @@ class value_reader {
       check(source_.read(source_.self, data_start_ + e.begin + i * e.type->bytes, read_.data(), n * e.type->bytes));
       if (e.type != &type)
         safetensors::convert(*e.type, read_.data(), type, converted_.data(), n);
-      put(static_cast<std::size_t>(i), n, e.type == &type ? read_.data() : converted_.data());
+      unsigned char* const values = e.type == &type ? read_.data() : converted_.data();
+      safetensors::change_order(values, n, type.bytes);
+      put(static_cast<std::size_t>(i), n, values);
     }
   }
   void check(bool good) const

@@ -3,7 +3,6 @@
 /// How ranks find out that they disagree: each sends the hash of what it believes, and compares the sum of all hashes
 /// with its own. Also the hashes.
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -27,7 +26,7 @@ class running_hash {
     value_ = mix(value_ + 0x9e3779b97f4a7c15u + mix(x));
     return *this;
   }
-  running_hash& add(double x) noexcept { return add(std::bit_cast<std::uint64_t>(x)); }
+  running_hash& add(double x) noexcept { return add(__builtin_bit_cast(std::uint64_t, x)); }
   running_hash& add(bool x) noexcept { return add(std::uint64_t(x)); }
   running_hash& add(std::string_view text) noexcept { return add(hash(text)).add(std::uint64_t(text.size())); }
   running_hash& add(const char* text) noexcept { return add(std::string_view(text)); }

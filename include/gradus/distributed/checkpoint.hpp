@@ -96,10 +96,16 @@ void write_ranges(const Opt& opt, bool parameters, std::size_t rank, std::uint64
 {
   std::uint64_t offset = header;
   std::vector<unsigned char> staging;
+  const auto put = [&]<class X>(std::uint64_t at, const X* elements, std::size_t n) {
+    put_elements(elements, n, staging, [&](const void* bytes, std::size_t count) {
+      file.write(at, bytes, count);
+      at += count;
+    });
+  };
   const auto put_ranges = [&]<class X>(const sharded_values<X>& values) {
     for (const values_of_part& p : values.parts()) {
       if (p.data) {
-        file.write(offset + p.first * sizeof(X), p.data, p.n * sizeof(X));
+        put(offset + p.first * sizeof(X), static_cast<const X*>(p.data), p.n);
         continue;
       }
       constexpr std::size_t at_once = staging_bytes / sizeof(X);
@@ -107,6 +113,7 @@ void write_ranges(const Opt& opt, bool parameters, std::size_t rank, std::uint64
       for (std::size_t i = 0, n; i < p.n; i += n) {
         n = p.n - i < at_once ? p.n - i : at_once;
         p.read(i, n, staging.data());
+        safetensors::change_order(staging.data(), n, sizeof(X));
         file.write(offset + (p.first + i) * sizeof(X), staging.data(), n * sizeof(X));
       }
     }
@@ -122,7 +129,7 @@ void write_ranges(const Opt& opt, bool parameters, std::size_t rank, std::uint64
         put_ranges(values);
       else if constexpr (requires { values.data(); }) {
         if (rank == 0)  // counts and sums, which all ranks have
-          file.write(offset, values.data(), values.size_bytes());
+          put(offset, values.data(), values.size());
         offset += values.size_bytes();
       }
     };

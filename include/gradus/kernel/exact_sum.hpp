@@ -40,7 +40,7 @@ class exact_sum {
   template <class F>
   GRADUS_HOST_DEVICE static void split(double x, const F& f) noexcept
   {
-    const std::uint64_t bits = std::bit_cast<std::uint64_t>(x);
+    const std::uint64_t bits = __builtin_bit_cast(std::uint64_t, x);
     const std::uint64_t exponent = (bits >> 52) & 0x7ffu, fraction = bits & ((std::uint64_t(1) << 52) - 1);
     const bool negative = (bits >> 63) != 0;
     if (exponent == 0x7ffu)
@@ -72,11 +72,12 @@ class exact_sum {
     constexpr std::uint64_t infinity = std::uint64_t(0x7ff) << 52, nan = infinity | (std::uint64_t(1) << 51);
     const std::int64_t nans = words[digit_count], plus = words[digit_count + 1], minus = words[digit_count + 2];
     if (nans > 0 || (plus > 0 && minus > 0))
-      return std::bit_cast<double>(nan);
+      return __builtin_bit_cast(double, nan);
     if (plus > 0 || minus > 0)
-      return std::bit_cast<double>(infinity | (std::uint64_t(minus > 0) << 63));
+      return __builtin_bit_cast(double, infinity | (std::uint64_t(minus > 0) << 63));
     const leading_digits sum = leading(1);
-    return std::bit_cast<double>(sum.is_negative ? magnitude(leading(-1)) | std::uint64_t(1) << 63 : magnitude(sum));
+    return __builtin_bit_cast(double,
+                              sum.is_negative ? magnitude(leading(-1)) | std::uint64_t(1) << 63 : magnitude(sum));
   }
 
  private:

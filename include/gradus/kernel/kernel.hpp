@@ -447,7 +447,7 @@ GRADUS_HOST_DEVICE double next_second_moment_sum_by_beta(double beta2, double su
                                                          double grad_scale) noexcept
 {
   const double scale = double(T(grad_scale));
-  return std::fma(double(T(1 - beta2)), scale * scale * grad_norm_sq, double(T(beta2)) * sum);
+  return fused(double(T(1 - beta2)), scale * scale * grad_norm_sq, double(T(beta2)) * sum);
 }
 
 }  // namespace detail

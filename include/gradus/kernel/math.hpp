@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <gradus/config.hpp>
+#include <gradus/kernel/exact_fma.hpp>
 
 #include <gradus/macros_off.hpp>
 
@@ -23,15 +24,34 @@ template <class T>
 concept real = __is_same(T, float) || __is_same(T, double);
 
 /// a*b + c for elements and their sums: rounded once if the target has a fused instruction, otherwise twice (see
-/// GRADUS_FUSED). Scalars that are computed once a step use std::fma, which is fused everywhere, so that coefficients
-/// do not depend on the target: a program of one family of bits can pass them to a backend of the other.
+/// GRADUS_FUSED). Scalars that are computed once a step use `fused`.
 template <real T>
 GRADUS_HOST_DEVICE inline T fma(T a, T b, T c) noexcept
 {
-#if GRADUS_FUSED
+#if GRADUS_FUSED && defined(__MINGW32__)
+  // The instruction, also without optimization; std::fma would then be the C library's, which rounds twice.
+  if constexpr (sizeof(T) == sizeof(float))
+    return __builtin_fmaf(a, b, c);
+  else
+    return __builtin_fma(a, b, c);
+#elif GRADUS_FUSED
   return std::fma(a, b, c);
 #else
   return a * b + c;
+#endif
+}
+
+/// a*b + c rounded once on every target, for scalars that are computed once a step. Coefficients then do not depend on
+/// the target, and a program of one family of bits can pass them to a backend of the other.
+template <real T>
+GRADUS_HOST_DEVICE inline T fused(T a, T b, T c) noexcept
+{
+#if GRADUS_FUSED
+  return fma(a, b, c);
+#elif defined(__MINGW32__) || defined(__NEWLIB__)
+  return detail::exact_fma(a, b, c);  // their std::fma rounds twice
+#else
+  return std::fma(a, b, c);
 #endif
 }
 

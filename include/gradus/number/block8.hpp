@@ -2,7 +2,6 @@
 /// \file
 /// Blocks of 8-bit codes, a number format for moments.
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -86,8 +85,8 @@ struct dynamic_map : code_values {
   /// \param random  16 random bits
   GRADUS_INLINE GRADUS_HOST_DEVICE std::uint8_t code(float share, std::uint32_t random) const noexcept
   {
-    const std::uint32_t bits = std::bit_cast<std::uint32_t>(share);
-    const float a = std::bit_cast<float>(bits & 0x7fffffffu);
+    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, share);
+    const float a = __builtin_bit_cast(float, bits & 0x7fffffffu);
     float s = slope[0], o = offset[0];
     // Unrolled over constants, because compilers would otherwise load the numbers from memory, one element at a time.
     const auto choose = [&]<std::size_t... J>(std::index_sequence<J...>) GRADUS_INLINE {
@@ -127,7 +126,7 @@ namespace detail {
 /// The scale of a block from the bits of its largest magnitude.
 GRADUS_HOST_DEVICE inline float scale_of_block(std::uint32_t largest) noexcept
 {
-  return largest < 0x00800000u ? 0.0f : std::bit_cast<float>(largest);
+  return largest < 0x00800000u ? 0.0f : __builtin_bit_cast(float, largest);
 }
 
 /// The code of one element of such a block.
@@ -151,7 +150,7 @@ void encode(const float* from, std::uint8_t* codes, float* scales, std::size_t n
     const std::size_t length = n - begin < block8::block ? n - begin : block8::block;
     std::uint32_t largest = 0;  // as bits; a NaN's are larger than all others
     for (std::size_t i = begin; i < begin + length; ++i) {
-      const std::uint32_t a = std::bit_cast<std::uint32_t>(from[i]) & 0x7fffffffu;
+      const std::uint32_t a = __builtin_bit_cast(std::uint32_t, from[i]) & 0x7fffffffu;
       largest = a > largest ? a : largest;
     }
     const float scale = detail::scale_of_block(largest);

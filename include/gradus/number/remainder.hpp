@@ -7,7 +7,6 @@
 /// even, 65537 floats round to an even bfloat16, one more than a remainder can tell apart: one lies halfway to the
 /// neighbour below, another one halfway to the neighbour above. One further bit tells these two apart.
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -23,7 +22,8 @@ struct remainder16 {
 
   remainder16() = default;
   /// The remainder of a float.
-  GRADUS_HOST_DEVICE explicit remainder16(float x) noexcept : bits(std::uint16_t(std::bit_cast<std::uint32_t>(x))) {}
+  GRADUS_HOST_DEVICE explicit remainder16(float x) noexcept : bits(std::uint16_t(__builtin_bit_cast(std::uint32_t, x)))
+  {}
 };
 
 /// The float that was rounded to nearest. Exact for all floats except signalling NaNs, which become quiet.
@@ -31,13 +31,13 @@ struct remainder16 {
 GRADUS_HOST_DEVICE inline float completed_float(bfloat16 rounded, remainder16 rest, bool above) noexcept
 {
   const std::uint32_t difference = rest.bits - (rest.bits >= 0x8000u && !above ? 0x10000u : 0u);
-  return std::bit_cast<float>((std::uint32_t(rounded.bits) << 16) + difference);
+  return __builtin_bit_cast(float, (std::uint32_t(rounded.bits) << 16) + difference);
 }
 /// Whether the upper half of a float was not rounded up, although its lower half is 2¹⁵ or more. So it is if the float
 /// lies halfway to the neighbour above, and for NaNs.
 GRADUS_HOST_DEVICE inline bool lies_above(float x, bfloat16 rounded) noexcept
 {
-  const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t u = __builtin_bit_cast(std::uint32_t, x);
   return (u & 0x8000u) && !((u >> 16 ^ rounded.bits) & 1u);
 }
 

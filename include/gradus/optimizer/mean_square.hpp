@@ -7,7 +7,6 @@
 /// one sum, whether their norm is computed or given. A sum that is not finite is unknown, and is recomputed from the
 /// moments before the next step that needs it.
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -24,7 +23,7 @@ namespace detail {
 /// The value of an unknown sum: NaN, from its bits, so that it is NaN under -ffast-math too.
 GRADUS_HOST_DEVICE inline double unknown_sum() noexcept
 {
-  return std::bit_cast<double>(std::uint64_t(0x7ff8000000000000u));
+  return __builtin_bit_cast(double, std::uint64_t(0x7ff8000000000000u));
 }
 
 /// Whether a step has to compute the gradients' norm. \tparam OnePass  see model::one_pass
@@ -73,7 +72,7 @@ class second_moment_sums {
     std::uint64_t tensors = 0, summed = 0;
 
     bool is_known() const noexcept { return tensors == summed && is_finite(sum); }
-    double beta2() const noexcept { return std::bit_cast<double>(key); }
+    double beta2() const noexcept { return __builtin_bit_cast(double, key); }
   };
 
   aging_table<entry>& entries() noexcept { return entries_; }

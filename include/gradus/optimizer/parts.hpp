@@ -206,7 +206,7 @@ struct parts {
         auto& e = sums.entries()[cohorts[x.cohort].sum];
         if (sums.entries().live() > live)
           e.sum = x.second_moment_sum;
-        else if (std::bit_cast<std::uint64_t>(e.sum) != std::bit_cast<std::uint64_t>(x.second_moment_sum))
+        else if (__builtin_bit_cast(std::uint64_t, e.sum) != __builtin_bit_cast(std::uint64_t, x.second_moment_sum))
           e.sum = unknown_sum();
         e.summed = e.tensors;
       }
@@ -264,7 +264,7 @@ struct parts {
   std::uint64_t key_of_sum(std::size_t group) const noexcept
   {
     if constexpr (Model::one_pass)
-      return std::bit_cast<std::uint64_t>(double(groups[group].rule.second_moment.beta()));
+      return __builtin_bit_cast(std::uint64_t, double(groups[group].rule.second_moment.beta()));
     else
       return group;
   }

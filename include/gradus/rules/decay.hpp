@@ -223,7 +223,7 @@ struct proximal {
   /// The factor on the step.
   GRADUS_HOST_DEVICE double step_factor(const step_scalars& k) const noexcept
   {
-    return 1 / std::fma(k.lr, weight_decay, 1.0);
+    return 1 / fused(k.lr, weight_decay, 1.0);
   }
   /// The formula of one step.
   template <class T>

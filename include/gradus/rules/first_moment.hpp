@@ -267,7 +267,7 @@ struct nesterov_ema {
   /// μ of step t.
   GRADUS_HOST_DEVICE double momentum(double t) const noexcept
   {
-    return product(beta1, std::fma(-0.5, std::pow(0.96, t * momentum_decay), 1.0));
+    return product(beta1, fused(-0.5, std::pow(0.96, t * momentum_decay), 1.0));
   }
   /// P, from the P of the step before.
   GRADUS_HOST_DEVICE void advance(double* state, const step_scalars& k) const noexcept
@@ -299,7 +299,7 @@ struct nesterov_ema {
   GRADUS_HOST_DEVICE formula<T> prepare(const step_scalars& k) const noexcept
   {
     const double all = k.state[0], next = momentum(k.t + 1);
-    return {ema{beta1}.prepare<T>(k), T((1 - momentum(k.t)) / (1 - all)), T(next / std::fma(-all, next, 1.0))};
+    return {ema{beta1}.prepare<T>(k), T((1 - momentum(k.t)) / (1 - all)), T(next / fused(-all, next, 1.0))};
   }
 };
 
@@ -746,7 +746,7 @@ struct schedule_free {
   {
     constexpr auto lowest = double(std::numeric_limits<T>::lowest());  // for a β₁ so near to 0 that w is 0
     const double weight = (beta1 - 1) / beta1;
-    return std::fma(T(weight < lowest ? lowest : weight), w[0], theta);
+    return fused(T(weight < lowest ? lowest : weight), w[0], theta);
   }
 
   /// The element formula with one step's coefficients.
@@ -786,7 +786,7 @@ struct schedule_free {
     const double rest = 1 - part;
     return {step_size::ratio_of<T>(root, eps * root),
             T(weight_decay * k.decay_scale),
-            T(now * std::fma(-beta1, rest, 1.0)),
+            T(now * fused(-beta1, rest, 1.0)),
             T(part),
             T(rest),
             T(now * beta1 * rest)};

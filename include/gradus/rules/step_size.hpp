@@ -138,7 +138,7 @@ struct decaying {
   static constexpr std::string_view kind = "decaying";  ///< the rule's name in checkpoints
   static constexpr bool reads_second_moment = true;     ///< needs a second moment
   /// 1/(1 + (t−1)·lr_decay).
-  GRADUS_HOST_DEVICE double lr_factor(double t) const noexcept { return 1 / std::fma(t - 1, lr_decay, 1.0); }
+  GRADUS_HOST_DEVICE double lr_factor(double t) const noexcept { return 1 / fused(t - 1, lr_decay, 1.0); }
 
   /// a(v) of one step.
   template <class T>
@@ -249,7 +249,7 @@ struct bounded {
   GRADUS_HOST_DEVICE clipped_ratio<T> prepare(const step_scalars& k) const noexcept
   {
     const double final_step = k.lr == 0 ? 0 : final_lr * k.lr_scale;
-    return {ratio_of<T>(k.lr * std::sqrt(k.bc2) / k.bc1, eps), T(final_step * (1 - 1 / std::fma(gamma, k.t, 1.0))),
+    return {ratio_of<T>(k.lr * std::sqrt(k.bc2) / k.bc1, eps), T(final_step * (1 - 1 / fused(gamma, k.t, 1.0))),
             T(final_step * (1 + 1 / (gamma * k.t)))};
   }
 };
@@ -308,7 +308,7 @@ GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double co
   // artanh z = z + z³/3 + z⁵/5 + …; L(y) = y/(3 + y²/(5 + y²/(7 + …))).
   double series = 1.0 / 25;
   for (int k = 23; k > 0; k -= 2)
-    series = std::fma(z * z, series, 1.0 / k);
+    series = fused(z * z, series, 1.0 / k);
   const double y = z * series;
   const auto langevin = [](double x) {
     double below = 21;
@@ -316,7 +316,7 @@ GRADUS_HOST_DEVICE inline double average_length(double beta, double t, double co
       below = k + x * x / below;
     return x / below;
   };
-  return t - std::fma(t, langevin(t * y), -langevin(y));
+  return t - fused(t, langevin(t * y), -langevin(y));
 }
 
 /// u = α/bc1 · d · r√bc2/(√v + eps) once the variance of 1/√v is tractable (ρ_t > 5, PyTorch's threshold), and before

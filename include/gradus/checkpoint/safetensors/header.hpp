@@ -4,7 +4,6 @@
 /// header in JSON, and the tensors' bytes side by side; all numbers are little-endian.
 /// (https://github.com/huggingface/safetensors)
 
-#include <bit>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,9 +18,6 @@
 
 GRADUS_OPEN_NAMESPACE
 namespace safetensors {
-
-static_assert(std::endian::native == std::endian::little,
-              "gradus: checkpoints are little-endian, and so must the machine be.");
 
 /// The format's limit on the length of a header, in bytes.
 inline constexpr std::uint64_t longest_header = 100'000'000;

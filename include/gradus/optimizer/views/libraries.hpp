@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -132,11 +133,8 @@ struct known_view {};
 template <class R>
 struct known_view<R, view_kind::range> {
   static constexpr bool is_view = std::ranges::enable_borrowed_range<R>;
-  // The span gets the pointer from the iterators, because a class's data() may be a different pointer.
-  static constexpr auto data(auto& r) noexcept
-  {
-    return std::span<std::remove_reference_t<decltype(*r.begin())>>(r.begin(), size(r)).data();
-  }
+  // From the iterators, because a class's data() may be a different pointer.
+  static constexpr auto data(auto& r) noexcept { return std::to_address(r.begin()); }
   static constexpr std::size_t size(auto& r) noexcept { return static_cast<std::size_t>(r.end() - r.begin()); }
 };
 

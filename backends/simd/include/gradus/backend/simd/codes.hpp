@@ -7,7 +7,6 @@
 #include <immintrin.h>
 #endif
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -36,7 +35,7 @@ struct code_tables {
   {
     const dynamic_map<Signed> map;
     for (std::size_t j = 0; j < decades; ++j)
-      threshold[j] = std::bit_cast<std::uint32_t>(map.threshold[j]);
+      threshold[j] = __builtin_bit_cast(std::uint32_t, map.threshold[j]);
     for (std::size_t j = 0; j <= decades; ++j) {
       slope[j] = map.slope[j];
       offset[j] = map.offset[j];
@@ -240,7 +239,7 @@ void encode_in_registers(const float* from, std::uint8_t* codes, float* scales, 
     const std::size_t length = n - begin < block8::block ? n - begin : block8::block, whole = length / row * row;
     std::uint32_t most = Registers::largest(from + begin, whole);
     for (std::size_t i = begin + whole; i < begin + length; ++i) {
-      const std::uint32_t a = std::bit_cast<std::uint32_t>(from[i]) & 0x7fffffffu;
+      const std::uint32_t a = __builtin_bit_cast(std::uint32_t, from[i]) & 0x7fffffffu;
       most = a > most ? a : most;
     }
     scales[begin / block8::block] = scale_of_block(most);
@@ -248,7 +247,7 @@ void encode_in_registers(const float* from, std::uint8_t* codes, float* scales, 
   for (std::size_t begin = 0; begin < n; begin += block8::block) {
     const std::size_t length = n - begin < block8::block ? n - begin : block8::block, whole = length / row * row;
     const float scale = scales[begin / block8::block];
-    const std::uint32_t bits = std::bit_cast<std::uint32_t>(scale);
+    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, scale);
     if (bits == 0 || bits >= 0x7f800000u) {
       std::memset(codes + begin, bits == 0 ? 0 : int(dynamic_map<Signed>::last), length);
       continue;
