@@ -58,7 +58,7 @@ expect 2 '"nonsense"' nonsense
 expect 2 '"--halp"' --halp
 expect 2 '"bogus"' test bogus
 expect 2 'takes nothing else' test --matrix a b
-expect 2 '"--bogus"' test --matrix --bogus
+expect 2 'takes nothing else' test --matrix --bogus
 expect 2 '"bogus"' test baseline bogus
 expect 2 '"base"' test base
 expect 2 '"--fuz"' test --fuz

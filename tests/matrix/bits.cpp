@@ -1,5 +1,5 @@
-// Part of the program that matrix.py compiles with every compiler and set of flags: the bits recorded in
-// bits/expected.txt. Without doctest, which other machines' compilers may not find.
+// What matrix.py compiles with every compiler and set of flags, alone or as a unit of use.cpp's program: the bits
+// recorded in bits/expected.txt. Without doctest, which not every compiler finds.
 
 #include <cstdio>
 #include <string>
@@ -10,6 +10,8 @@
 
 #include "support/compositions.hpp"
 #include "support/fingerprint.hpp"
+
+bool has_recorded_bits();
 
 bool has_recorded_bits()
 {
@@ -35,3 +37,7 @@ bool has_recorded_bits()
   check("sums", "double", support::fingerprint_of_sums<double>(backend));
   return good;
 }
+
+#if defined(ALONE)
+int main() { return has_recorded_bits() ? 0 : 1; }
+#endif

@@ -8,11 +8,12 @@ what continuous integration runs, and writes nothing.
 
 A cell compiles with all warnings as errors and runs what it has compiled. What it does is its row's `kind`:
 
-    program    bits.cpp and use.cpp: the recorded bits, and a run as users write it, which is compiled at -O0
-    whole      the same, with the row's optimization for both
-    unordered  the same, for builds that may round in another order: all but the bits
+    bits       bits.cpp: the recorded bits of every optimizer
+    use        use.cpp, without optimization: a run as users write it, and its recorded bits
+    both       one after the other
+    whole      a program of both units with the row's flags
     flags      ../flags.cpp: every recipe to rounding, as a build without such flags has it
-    syntax     bits.cpp and use.cpp are looked at, and not run
+    syntax     both units are looked at, and not run
     refused    a unit must not compile, and the compiler must say why in the words of the row
     own        a function of the row does it
 """
@@ -51,7 +52,7 @@ USUAL = ["g++-12", "clang-22"]
 
 
 class Row:
-    def __init__(self, section, name, flags, on, kind="program", std="c++20", library="libstdc++", says="", short=(), function=None):
+    def __init__(self, section, name, flags, on, kind="bits", std="c++20", library="libstdc++", says="", short=(), function=None):
         self.section, self.name, self.flags, self.on, self.kind = section, name, flags.split(), on, kind
         self.std, self.library, self.says, self.short, self.function = std, library, says, short, function
 
@@ -64,11 +65,11 @@ def rows():
 
     s = "Standards, instruction sets and libraries"
     row(s, "C++17", "-std=c++17", ALL, kind="refused", says="gradus needs C++20")
-    row(s, "C++20, baseline, `-O1`", "-O1", ALL, short=("g++-11", "clang-13"))
-    row(s, "C++23, x86-64-v3, `-O1`", "-O1 -march=x86-64-v3", ALL, std="c++2b")
-    row(s, "C++26, x86-64-v4, `-O3`", "-O3 -march=x86-64-v4", ["g++-14"] + CLANG[4:], std="c++2c", short=("clang-22",))
-    row(s, "libc++, C++20, x86-64-v3, `-O1`", "-O1 -march=x86-64-v3", CLANG, library="libc++")
-    row(s, "libc++, C++26, baseline, `-O2`", "-O2", ["clang-19", "clang-20", "clang-21", "clang-22"], std="c++2c", library="libc++")
+    row(s, "C++20, baseline, `-O1`", "-O1", ALL, kind="both", short=("g++-11", "clang-13"))
+    row(s, "C++23, x86-64-v3", "-march=x86-64-v3", ALL, kind="use", std="c++2b")
+    row(s, "C++26, x86-64-v4", "-march=x86-64-v4", ["g++-14"] + CLANG[4:], kind="use", std="c++2c", short=("clang-22",))
+    row(s, "libc++, C++20, x86-64-v3", "-march=x86-64-v3", CLANG, kind="use", library="libc++")
+    row(s, "libc++, C++26, baseline", "", ["clang-19", "clang-20", "clang-21", "clang-22"], kind="use", std="c++2c", library="libc++")
     row(s, "`-march=x86-64-v2`", "-O1 -march=x86-64-v2", USUAL)
     row(s, "`-march=native`", "-O2 -march=native", ENDS)
     row(s, "without xsimd", "-O1 -march=x86-64-v3 -DGRADUS_NO_XSIMD", ENDS)
@@ -76,12 +77,12 @@ def rows():
     for level in ["-O0", "-O3", "-Os"]:
         row(s, f"`{level}`", f"{level} -march=x86-64-v3", ENDS if level != "-Os" else USUAL)
     row(s, "`-O3 -funroll-loops -fno-strict-aliasing`", "-O3 -funroll-loops -fno-strict-aliasing", USUAL)
-    row(s, "`-funsigned-char`", "-O1 -funsigned-char", USUAL)
+    row(s, "`-funsigned-char`", "-funsigned-char", USUAL, kind="use")
     s = "Flags that allow other arithmetic"
-    some = ["g++-11", "g++-12", "g++-14", "clang-13", "clang-14", "clang-19", "clang-22"]
+    some = ["g++-12", "clang-14", "clang-19", "clang-22"]
     row(s, "`-ffast-math`", "-O2 -ffast-math", ALL, kind="flags", short=("clang-22",))
     row(s, "`-ffast-math`, x86-64-v4", "-O2 -ffast-math -march=x86-64-v4", ["g++-12", "clang-19", "clang-22"], kind="flags")
-    row(s, "`-Ofast`, x86-64-v3", "-Ofast -march=x86-64-v3 -Wno-deprecated", ENDS, kind="flags")
+    row(s, "`-Ofast`, x86-64-v3", "-Ofast -march=x86-64-v3 -Wno-deprecated", USUAL, kind="flags")
     row(s, "`-ffast-math -fno-finite-math-only`", "-O3 -ffast-math -fno-finite-math-only", some, kind="flags")
     row(s, "`-funsafe-math-optimizations`", "-O2 -funsafe-math-optimizations", some, kind="flags")
     row(s, "`-ffinite-math-only`", "-O2 -ffinite-math-only", some, kind="flags")
@@ -110,7 +111,6 @@ def rows():
     row(s, "link-time optimization with lld", "-O2 -flto -fuse-ld=lld -march=x86-64-v3", ["clang-22"], kind="whole")
     row(s, "the same, `-flto=thin`", "-O2 -flto=thin -fuse-ld=lld -march=x86-64-v3", ["clang-22"], kind="whole")
     row(s, "`-static`", "-O1 -static", ["g++-12"], kind="whole")
-    row(s, "both units in one", "-O1", ENDS, kind="own", function=special.one_unit)
     row(s, "all tests in one unit", "-O0 -march=x86-64-v3", USUAL, kind="own", function=special.all_tests)
     row(s, "precompiled header", "-O1", ["g++-12", "g++-14", "clang-14", "clang-22"], kind="own", function=special.precompiled)
     row(s, "the module", "-O1", ["clang-16", "clang-17", "clang-18", "clang-19", "clang-22"], kind="own", function=special.module)
@@ -118,16 +118,16 @@ def rows():
     s = "Sanitizers"
     on = ["g++-12", "g++-14", "clang-14", "clang-22"]
     row(s, "address, undefined", "-O1 -g1 -march=x86-64-v3 -fsanitize=address,undefined -fno-sanitize-recover=all", on, kind="whole")
-    row(s, "thread", "-O1 -g1 -fsanitize=thread -Wno-error=tsan", ["g++-12", "g++-14", "clang-14", "clang-22"], kind="whole")
+    row(s, "thread", "-O1 -g1 -fsanitize=thread -Wno-error=tsan", ["g++-12", "clang-14", "clang-22"], kind="whole")
     row(s, "integer, implicit conversions that lose bits", "-O1 -g1 -fsanitize=implicit-integer-truncation,local-bounds,float-divide-by-zero,float-cast-overflow "
         "-fno-sanitize-recover=all", ["clang-22"], library="libc++", kind="whole")
     row(s, "memory, with libc++ built so", "-O1 -g1 -fsanitize=memory -fno-sanitize-recover=all", ["clang-22"], kind="own", function=special.memory)
     s = "Hardening"
     row(s, "`-D_FORTIFY_SOURCE=3`", "-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3", ["g++-12", "g++-14", "clang-22"], kind="whole")
-    row(s, "`-D_GLIBCXX_ASSERTIONS`", "-O1 -D_GLIBCXX_ASSERTIONS", USUAL)
-    row(s, "`-D_GLIBCXX_DEBUG`", "-O1 -D_GLIBCXX_DEBUG", USUAL)
-    row(s, "libc++, hardened, debug mode", "-O1 -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_DEBUG", ["clang-18", "clang-19", "clang-22"], library="libc++")
-    row(s, "libc++, assertions", "-O1 -D_LIBCPP_ENABLE_ASSERTIONS=1", ["clang-15", "clang-16"], library="libc++")
+    row(s, "`-D_GLIBCXX_ASSERTIONS`", "-D_GLIBCXX_ASSERTIONS", USUAL, kind="use")
+    row(s, "`-D_GLIBCXX_DEBUG`", "-D_GLIBCXX_DEBUG", USUAL, kind="use")
+    row(s, "libc++, hardened, debug mode", "-O1 -D_LIBCPP_HARDENING_MODE=_LIBCPP_HARDENING_MODE_DEBUG", ["clang-18", "clang-19", "clang-22"], kind="use", library="libc++")
+    row(s, "libc++, assertions", "-O1 -D_LIBCPP_ENABLE_ASSERTIONS=1", ["clang-15", "clang-16"], kind="use", library="libc++")
     row(s, "`-fhardened`", "-O2 -fhardened -Wno-error=hardened", ["g++-14"], kind="whole")
     row(s, "the parts of `-fhardened`", "-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -D_GLIBCXX_ASSERTIONS -ftrivial-auto-var-init=pattern -fPIE -pie "
         "-fstack-protector-strong -fstack-clash-protection -fcf-protection=full -Wl,-z,relro,-z,now -Wno-unused-command-line-argument", ["g++-12", "clang-22"], kind="whole")
@@ -201,17 +201,21 @@ class Cell:
     def units(self):
         return [f"{self.here}/tests/matrix/bits.cpp", f"{self.here}/tests/matrix/use.cpp"]
 
-    def kind_program(self, *arguments, optimization=("-O0",)):
-        bits, use = self.units()
-        self.compile([*self.flags(), *optimization, "-c", use, "-o", f"{self.seen}/use.o"])
-        self.compile([*self.flags(), bits, f"{self.seen}/use.o", "-o", f"{self.seen}/program"])
-        self.execute(f"{self.seen}/program", *arguments)
+    def kind_bits(self):
+        self.compile([*self.flags(), "-DALONE", self.units()[0], "-o", f"{self.seen}/program"])
+        self.execute(f"{self.seen}/program")
+
+    def kind_use(self):
+        self.compile([*self.flags(), "-O0", self.units()[1], "-o", f"{self.seen}/program"])
+        self.execute(f"{self.seen}/program")
+
+    def kind_both(self):
+        self.kind_use()
+        self.kind_bits()
 
     def kind_whole(self):
-        self.kind_program(optimization=[])
-
-    def kind_unordered(self):
-        self.kind_program("unordered")
+        self.compile([*self.flags(), "-DWITH_BITS", *self.units(), "-o", f"{self.seen}/program"])
+        self.execute(f"{self.seen}/program")
 
     def kind_syntax(self):
         for unit in self.units():

@@ -17,14 +17,6 @@ class Failed(Exception):
     pass
 
 
-def one_unit(cell):
-    """Both units included by one, as unity builds do it."""
-    unit = cell.folder / "unity.cpp"
-    unit.write_text("".join(f'#include "{path}"\n' for path in cell.units()))
-    cell.compile([*cell.flags(), f"{cell.seen}/unity.cpp", "-o", f"{cell.seen}/program"])
-    cell.execute(f"{cell.seen}/program")
-
-
 # Tests that a unit cannot have beside others: they look at macros, replace operator new, or have a main or libraries of their own.
 ALONE = {"allocation", "flags", "no_exceptions", "mixed_flags", "checkpoint/torch_exchange", "golden/peers", "kernel/hooks", "backend/dispatch",
          "backend/dispatch_program", "backend/thrust", "backend/thrust_device", "backend/thrust_gpu", "executor/tbb", "executor/openmp",
@@ -56,7 +48,7 @@ def precompiled(cell):
     else:
         cell.compile([*cell.flags(), "-x", "c++-header", f"{cell.seen}/all.hpp", "-o", f"{cell.seen}/all.pch"])
         use = ["-include-pch", f"{cell.seen}/all.pch"]
-    cell.compile([*cell.flags(), *use, *cell.units(), "-o", f"{cell.seen}/program"])
+    cell.compile([*cell.flags(), *use, cell.units()[1], "-o", f"{cell.seen}/program"])
     cell.execute(f"{cell.seen}/program")
 
 
@@ -106,5 +98,5 @@ def memory_libcxx(cell):
 def memory(cell):
     folder = memory_libcxx(cell)
     include = ["-nostdinc++", "-isystem", f"{cell.compiler.libcxx}/include/c++/v1", "-stdlib=libc++", "-nostdlib++"]
-    cell.compile([*cell.flags(), *include, *cell.units(), folder / "libc++.a", "-lgcc_s", "-o", f"{cell.seen}/program"])
+    cell.compile([*cell.flags(), *include, "-DWITH_BITS", *cell.units(), folder / "libc++.a", "-lgcc_s", "-o", f"{cell.seen}/program"])
     cell.execute(f"{cell.seen}/program")
