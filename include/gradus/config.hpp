@@ -6,6 +6,11 @@
 #error "gradus needs C++20: compile with -std=c++20 or later (with old compilers -std=c++2a)."
 #include "gradus needs C++20"  // no such file, so that compilers stop here instead of reporting every line after #error
 #endif
+#include <version>
+#if !defined(__cpp_lib_bit_cast)
+#error "gradus needs a standard library with std::bit_cast: libstdc++ 11, libc++ 14 or later."
+#include "gradus needs std::bit_cast"  // as above
+#endif
 
 #define GRADUS_VERSION_MAJOR 0  ///< raised by changes that break code, from 1.0.0 on
 #define GRADUS_VERSION_MINOR 1  ///< raised by new features; while MAJOR is 0, also by changes that break code

@@ -68,7 +68,8 @@ def rows():
     row(s, "C++20, baseline, `-O1`", "-O1", ALL, kind="both", short=("g++-11", "clang-13"))
     row(s, "C++23, x86-64-v3", "-march=x86-64-v3", ALL, kind="use", std="c++2b")
     row(s, "C++26, x86-64-v4", "-march=x86-64-v4", ["g++-14"] + CLANG[4:], kind="use", std="c++2c", short=("clang-22",))
-    row(s, "libc++, C++20, x86-64-v3", "-march=x86-64-v3", CLANG, kind="use", library="libc++")
+    row(s, "libc++, C++20, x86-64-v3", "-march=x86-64-v3", CLANG[1:], kind="use", library="libc++")
+    row(s, "libc++ 13", "", ["clang-13"], kind="refused", library="libc++", says="gradus needs a standard library with std::bit_cast")
     row(s, "libc++, C++26, baseline", "", ["clang-19", "clang-20", "clang-21", "clang-22"], kind="use", std="c++2c", library="libc++")
     row(s, "`-march=x86-64-v2`", "-O1 -march=x86-64-v2", USUAL)
     row(s, "`-march=native`", "-O2 -march=native", ENDS)
@@ -157,8 +158,11 @@ class Cell:
 
     def flags(self, std=None):
         here = self.here
+        own = self.row.flags
+        if self.compiler.zig:
+            own = [re.sub(r"^-march=(.*)", lambda found: "-mcpu=" + found[1].replace("-", "_"), flag) for flag in own]
         return ([] if any(flag.startswith("-std=") for flag in self.row.flags) else [f"-std={std or self.row.std}"]) + [
-            *self.strict(), *self.row.flags, f"-I{here}/include", f"-I{here}/backends/simd/include", f"-I{here}/tests",
+            *self.strict(), *own, f"-I{here}/include", f"-I{here}/backends/simd/include", f"-I{here}/tests",
             f'-DGRADUS_TEST_DATA="{here}/tests"', "-pthread", *self.compiler.standard_library(self.row.library), *self.xsimd()]
 
     def xsimd(self):
