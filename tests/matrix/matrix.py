@@ -1,10 +1,10 @@
 """Compiles gradus with every compiler and set of flags that can be had, runs what they make, and writes the table.
 
-    matrix.py [--work FOLDER] [--only PATTERN] [--list] [--jobs N] [--afresh] [--bring] [--short]
+    matrix.py [--work FOLDER] [--only PATTERN] [--list] [--jobs N] [--afresh] [--known] [--bring] [--short]
 
 Without --only, all cells are tried, and the table in docs/platforms.md is written anew. What has passed with the same
-sources and flags is not tried again, so that a run which was stopped goes on; --afresh tries it again. --short tries
-what continuous integration runs, and writes nothing.
+sources and flags is not tried again, so that a run which was stopped goes on; --afresh tries it again. --known tries nothing,
+and writes what has passed so far. --short tries what continuous integration runs, and writes nothing.
 
 A cell compiles with all warnings as errors and runs what it has compiled. What it does is its row's `kind`:
 
@@ -163,12 +163,14 @@ class Cell:
             own = [re.sub(r"^-march=(.*)", lambda found: "-mcpu=" + found[1].replace("-", "_"), flag) for flag in own]
         return ([] if any(flag.startswith("-std=") for flag in self.row.flags) else [f"-std={std or self.row.std}"]) + [
             *self.strict(), *own, f"-I{here}/include", f"-I{here}/backends/simd/include", f"-I{here}/tests",
-            f'-DGRADUS_TEST_DATA="{here}/tests"', "-pthread", *self.compiler.standard_library(self.row.library), *self.xsimd()]
+            f'-DGRADUS_TEST_DATA="{here}/tests"', "-pthread", *self.compiler.standard_library(self.row.library), *self.headers()]
 
-    def xsimd(self):
-        if self.compiler.zig or "-m32" in self.row.flags:  # neither looks into /usr/include by itself for all of it
-            return ["-idirafter", "/usr/include"] if self.compiler.zig else []
-        return []
+    def headers(self):
+        """Where a compiler does not look by itself."""
+        if self.compiler.zig:
+            return ["-idirafter", "/usr/include"]
+        # asm/errno.h: Debian's gcc-multilib has a link to it, but excludes cross compilers.
+        return ["-idirafter", "/usr/include/x86_64-linux-gnu"] if "-m32" in self.row.flags else []
 
     def compile(self, arguments, what="does not compile"):
         done = self.compiler.run(arguments, self.folder)
@@ -260,9 +262,13 @@ class Matrix:
                 if path.suffix in (".hpp", ".cpp", ".cppm", ".txt") and path.is_file() and "golden" not in path.parts:
                     digest.update(str(path.relative_to(SOURCE)).encode() + path.read_bytes())
         for target in {self.folder(c) for c in used}:
+            mark = target / "copied"  # another run may be reading them
+            if mark.exists() and mark.read_text() == digest.hexdigest():
+                continue
             for folder in FOLDERS:
                 shutil.rmtree(target / folder, ignore_errors=True)
                 shutil.copytree(SOURCE / folder, target / folder)
+            mark.write_text(digest.hexdigest())
         return digest.hexdigest()
 
     def strict_walks(self, cell):
@@ -303,12 +309,13 @@ def table(matrix, results):
 
 def write_page(matrix, results):
     text = PAGE.read_text(encoding="utf-8")
-    counts = {what: sum(r["result"] == what for r in results.values()) for what in ("pass", "limit", "absent", "FAIL")}
+    counts = {what: sum(r["result"] == what for r in results.values()) for what in ("pass", "limit", "absent", "FAIL", "not yet")}
     here = ", ".join(f"{c.name.replace('-', ' ')} ({c.full_version()})" for c in matrix.all if not c.missing)
     missing = "".join(f"\n\nNot there: {c.name.replace('-', ' ')}, {c.missing}." for c in matrix.all if c.missing)
     body = (f"<!-- compilers: written by ./dev test --matrix -->\n{table(matrix, results)}\n\n"
-            f"{len(results)} cells: {counts['pass']} pass, {counts['limit']} are limits, {counts['absent']} could not be tried, {counts['FAIL']} fail. "
-            f"{datetime.date.today()}, {platform.system()} on {platform.machine()}: {here}.{missing}\n<!-- end of compilers -->")
+            f"{len(results)} cells: {counts['pass']} pass, {counts['limit']} are limits, {counts['absent']} could not be tried, {counts['FAIL']} fail"
+            + (f", {counts['not yet']} have not been tried yet with these sources" if counts["not yet"] else "") +
+            f". {datetime.date.today()}, {platform.system()} on {platform.machine()}: {here}.{missing}\n<!-- end of compilers -->")
     text, found = re.subn(r"<!-- compilers.*?<!-- end of compilers -->", lambda _: body, text, flags=re.S)
     if found != 1:
         sys.exit("matrix: docs/platforms.md lacks the marks of its table")
@@ -322,6 +329,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="prints the names of the cells")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--afresh", action="store_true", help="tries again what has passed")
+    parser.add_argument("--known", action="store_true", help="writes the table of what has passed with these sources, and tries nothing")
     parser.add_argument("--bring", action="store_true", help="brings the compilers that are no packages of this system, and ends")
     parser.add_argument("--short", action="store_true", help="tries what continuous integration runs")
     options = parser.parse_args()
@@ -342,7 +350,7 @@ def main():
         print("matrix: needs", ", ".join(sorted({c.compiler.name for c in cells})))
         return 77
     digest = matrix.copy_sources({c.compiler for c in present} | {next(c for c in matrix.all if not c.missing and not c.root)})
-    if any(c.row.kind == "flags" for c in present):
+    if not options.known and any(c.row.kind == "flags" for c in present):
         matrix.record_walks()
     records = work / "results"
     records.mkdir(exist_ok=True)
@@ -355,6 +363,8 @@ def main():
         record = records / f"{key}.json"
         if record.exists() and not options.afresh:
             return cell, json.loads(record.read_text())
+        if options.known:
+            return cell, {"result": "not yet", "text": ""}
         begun = time.monotonic()
         result, text = cell.run()
         done = {"result": result, "text": text, "seconds": round(time.monotonic() - begun, 1)}
@@ -374,6 +384,7 @@ def main():
         write_page(matrix, results)
         print(table(matrix, results))
     absent = sum(r["result"] == "absent" for r in results.values())
+    absent += sum(r["result"] == "not yet" for r in results.values())
     print(f"\nmatrix: {len(results) - len(failed) - absent} passed, {len(failed)} failed" + (f", {absent} skipped" if absent else ""))
     if absent:
         print("matrix: skipped for want of", ", ".join(sorted({c.compiler.name for c in cells if c.compiler.missing})))
