@@ -59,7 +59,7 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
                            std::uint64_t steps = 300)
 {
   random r(2023);
-  std::vector<T> weights(length), gradients(length), curvature(length), noise(length + steps);
+  std::vector<T> weights(length), gradients(length), curvature(length), noise(length + std::size_t(steps));
   for (T& x : weights)
     x = T(r.uniform(-1, 1));
   for (T& x : curvature)
@@ -77,7 +77,7 @@ std::string fingerprint_of(const Backend& backend, const Rule& rule, std::size_t
   fingerprint f;
   for (std::uint64_t t = 1; t <= steps; ++t) {
     for (std::size_t i = 0; i < length; ++i)
-      gradients[i] = curvature[i] * (weights[i] - noise[i + t - 1]);
+      gradients[i] = curvature[i] * (weights[i] - noise[i + std::size_t(t) - 1]);
     k = gradus::make_step_scalars(rule, t, t <= 200 ? 1 : 0.125, 0, k);
     if constexpr (requires { rule.first_moment.beta1; })
       if (k.bc1 != 1)
