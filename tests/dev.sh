@@ -57,6 +57,8 @@ expect 2 './dev bench'
 expect 2 '"nonsense"' nonsense
 expect 2 '"--halp"' --halp
 expect 2 '"bogus"' test bogus
+expect 2 'takes nothing else' test --matrix a b
+expect 2 'takes nothing else' test --matrix --bogus
 expect 2 '"bogus"' test baseline bogus
 for machine in aarch64 s390x windows wasm; do expect 0 $machine test --help; done
 expect 2 '"rules/decay"' test --machines s390x rules/decay
