@@ -425,6 +425,12 @@ TEST_CASE("sharded on a device: a tensor that is counted elsewhere is not in the
         const double scale = 1 / (*r.grad_norm + 1e-6);
         CHECK(*r.mean_square == doctest::Approx(scale * scale));
       }
+      // Where all that counts is 0, squares are summed in a small unit.
+      set_values(opt, opt.gradients("a"), [](std::size_t) { return 0.0; });
+      set_values(opt, opt.gradients("copy"), [](std::size_t) { return 7.0; });
+      const step_report r = opt.step({.max_grad_norm = 1, .skip_nonfinite = true});
+      CHECK(r.applied);
+      CHECK(*r.grad_norm == 0);
     });
     CHECK(thrown == std::vector<std::string>(2));
   }

@@ -220,7 +220,8 @@ struct first_look {
     });
     for (std::size_t u = 0; u < Data::units; ++u) {
       const double sum = warp.sum(partial[u]);
-      if (!counts(p.tensor, sum))
+      // In a small unit, the sum of finite gradients that do not count may overflow.
+      if (!counts(p.tensor, sum) || (Data::unit(u) < 1 && !is_counted(p.tensor)))
         continue;
       warp.add(data.norm(u), sum);
       if (Data::one_pass && data.sum_count > 1)  // the norm of a single entry is the total
