@@ -50,7 +50,7 @@ class Compiler:
         elif not shutil.which(self.command[0]):
             self.missing = f"Debian's {name} is not installed"
         if not self.gnu and not self.zig:
-            folder = work / "libc++" / self.version / "usr/lib" / f"llvm-{self.version}"
+            folder = (self.root or work) / "libc++" / self.version / "usr/lib" / f"llvm-{self.version}"
             if (folder / "include/c++/v1").is_dir():
                 self.libcxx = folder
 
