@@ -17,6 +17,7 @@ MIRROR = "http://deb.debian.org/debian"
 INSTALLED = ["g++-11", "g++-12", "clang-13", "clang-14", "clang-15", "clang-16", "clang-19", "clang-22"]
 IN_NEWER = ["g++-13", "g++-14", "clang-17", "clang-18"]
 OF_ZIG = {"20": "0.15.2", "21": "0.16.0"}  # clang's version, ziglang's
+SOURCES_OF_LIBCXX = "0.17.1"  # the ziglang that has the sources of libc++ 22, for the memory sanitizer
 
 
 def quiet(*command, **options):
@@ -49,7 +50,7 @@ class Compiler:
         elif not shutil.which(self.command[0]):
             self.missing = f"Debian's {name} is not installed"
         if not self.gnu and not self.zig:
-            folder = work / "libc++" / self.version / "usr/lib" / f"llvm-{self.version}"
+            folder = (self.root or work) / "libc++" / self.version / "usr/lib" / f"llvm-{self.version}"
             if (folder / "include/c++/v1").is_dir():
                 self.libcxx = folder
 
@@ -111,7 +112,7 @@ def bring(work):
             if done.returncode:
                 print(f"matrix: Debian {NEWER} could not be had: {done.stderr.strip().splitlines()[-1:]}")
                 shutil.rmtree(newer, ignore_errors=True)
-    for version, package in OF_ZIG.items():
+    for version, package in [*OF_ZIG.items(), ("22", SOURCES_OF_LIBCXX)]:
         folder = work / f"zig-{package}"
         if not folder.exists():
             print(f"matrix: installing ziglang {package}, which has clang {version}", flush=True)

@@ -1,10 +1,9 @@
 """The cells of the matrix that need more than flags. Each function is given its cell."""
 
-import os
-import pathlib
 import re
-import shutil
 import subprocess
+
+import compilers
 
 # Of clang's -Weverything: what no C++20 library can heed, or is a matter of taste.
 MATTERS_OF_STYLE = ["c++98-compat", "c++98-compat-pedantic", "pre-c++14-compat", "pre-c++17-compat", "pre-c++20-compat-pedantic", "c++20-compat", "padded",
@@ -66,18 +65,15 @@ def no_exceptions(cell):
     cell.execute(f"{cell.seen}/program")
 
 
-ZIG_WITH_SAME_LIBCXX = "0.17.1"
-
-
 def memory_libcxx(cell):
     """libc++ under the memory sanitizer, from the sources that ziglang brings for its own use; made once."""
     work = cell.matrix.work
     folder = work / "libc++-memory"
     if (folder / "libc++.a").exists():
         return folder
-    lib = work / f"zig-{ZIG_WITH_SAME_LIBCXX}" / "ziglang/lib"
+    lib = work / f"zig-{compilers.SOURCES_OF_LIBCXX}" / "ziglang/lib"
     if not lib.is_dir() or not cell.compiler.libcxx:
-        raise Failed(f"needs the sources of libc++ from PyPI's ziglang {ZIG_WITH_SAME_LIBCXX}, and Debian's libc++-22-dev")
+        raise Failed(f"needs the sources of libc++ from PyPI's ziglang {compilers.SOURCES_OF_LIBCXX}, and Debian's libc++-22-dev")
     objects = folder / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     flags = ["-std=c++23", "-O1", "-g1", "-fsanitize=memory", "-fsanitize-memory-track-origins", "-fPIC", "-nostdinc++", "-w", "-DNDEBUG",
