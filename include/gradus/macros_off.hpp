@@ -63,6 +63,8 @@
 #undef far
 #pragma push_macro("small")
 #undef small
+#pragma push_macro("hyper")
+#undef hyper
 #pragma push_macro("interface")
 #undef interface
 #pragma push_macro("byte")

@@ -19,6 +19,7 @@
 #pragma pop_macro("near")
 #pragma pop_macro("far")
 #pragma pop_macro("small")
+#pragma pop_macro("hyper")
 #pragma pop_macro("interface")
 #pragma pop_macro("byte")
 #pragma pop_macro("bit")

@@ -55,6 +55,7 @@
 #define near
 #define far
 #define small char
+#define hyper long long
 #define interface struct
 #define IN
 #define OUT

@@ -2,6 +2,8 @@
 //
 // windows "save" PATH saves until it is killed.
 
+#include <windows.h>  // first, as it agrees with what gradus declares, and its macros harm nothing
+
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
@@ -17,8 +19,6 @@
 #include "support/checkpoint.hpp"
 #include "support/folder.hpp"
 #include "support/random.hpp"
-
-#include <windows.h>  // agrees with what gradus declares
 
 namespace fs = std::filesystem;
 using support::contains, support::content, support::folder, support::refusal;
