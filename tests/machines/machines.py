@@ -72,6 +72,7 @@ class Machine:
     environment: dict = dataclasses.field(default_factory=dict)
     suffix: str = ""                 # of programs
     changes: dict = dataclasses.field(default_factory=dict)  # other checks than CHECKS has, by column
+    differs: tuple = ()              # checkpoints whose last bits differ by the C library's pow, log and expm1
     limits: dict = dataclasses.field(default_factory=dict)   # what replaces a check in the table, by column
 
     def check(self, column):
@@ -111,6 +112,7 @@ MACHINES = [
           flags=("-D_FILE_OFFSET_BITS=64", "-msse2", "-mfpmath=sse")),
     Machine("windows", "Windows x86-64", False, "x86_64-w64-mingw32-g++-posix", ("-march=x86-64", "-Wa,-mbig-obj"), ("-static",), ("/usr/lib/wine/wine64",),
             ("g++-mingw-w64-x86-64-posix", "wine64"), {"WINEDEBUG": "-all", "WINEPREFIX": "{work}/wine"}, suffix=".exe",
+            differs=("radam.safetensors",),
             changes={"files": Check(("checkpoint/replaced_file/windows.cpp",), ("-O0",), main=False),
                      # Without inlining and with SIMD, the names are too many and too long for mingw's object files.
                      "golden": Check(("golden.cpp",), ("-O1", "-DGRADUS_TEST_DOUBLE_ONLY", "-DGRADUS_NO_XSIMD"))}),
@@ -216,7 +218,7 @@ def exchange(builder, here):
         raise Failed(f"exchange.cpp has saved {names}; expected 5 checkpoints")
     different = [f"{other}/{name}" for one, other in (("ours11", "theirs11"), ("ours40", "theirs40"), ("ours40", "ours_from_theirs"),
                                                       ("ours40", "theirs_from_ours"))
-                 for name in names if (folder / one / name).read_bytes() != (folder / other / name).read_bytes()]
+                 for name in names if name not in builder.machine.differs and (folder / one / name).read_bytes() != (folder / other / name).read_bytes()]
     if different:
         raise Failed(f"these checkpoints in {folder} differ from x86-64's: {', '.join(different)}")
     return backend
@@ -238,7 +240,8 @@ def try_check(column, builder, here):
                 said = re.findall(r"^\[doctest\] test cases:.*", said, re.MULTILINE)[0]
                 passed.write_text(f"{shlex.join(arguments)}\n{said}\n", encoding="utf-8")
             said = passed.read_text(encoding="utf-8").splitlines()[1]
-        cells[column] = "pass"
+        but = [name.removesuffix(".safetensors") for name in builder.machine.differs] if column == "checkpoints" else []
+        cells[column] = "pass" + (f", but for {' and '.join(but)}" if but else "")
     except Failed as e:
         said, cells = str(e), {column: FAILS}
     print(f"{builder.machine.name}: {column}: {cells[column]} ({time.time() - started:.0f} s): {said}", flush=True)
