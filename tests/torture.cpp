@@ -246,8 +246,13 @@ void kill_runs(long kills, const fs::path& folder)
       fault("a run ended before it was killed");
     within += fs::exists(path + ".partial");
     small_run run;
-    if (!run.load(path))
+    if (!run.load(path)) {
+      if (last > 0)
+        fault("kill " + std::to_string(k) + ": the file is gone");
       continue;
+    }
+    if (run.steps < last)
+      fault("kill " + std::to_string(k) + ": the file of step " + std::to_string(last) + " is an older one again");
     if (support::checkpoint_of(run.opt) != expected(run.steps))
       fault("kill " + std::to_string(k) + ": the file of step " + std::to_string(run.steps) +
             " is not that of the run");
@@ -260,6 +265,8 @@ void kill_runs(long kills, const fs::path& folder)
   }
   fs::remove(path);
   fs::remove(path + ".partial");
+  if (resumed == 0)
+    fault("no run was resumed");
   std::printf("kills: %ld, %ld of them within a save, %ld after which the file was a later one; %llu steps in the end. "
               "Every file loaded, and all %ld steps after one had the bits of the uninterrupted run\n",
               kills, within, turns, static_cast<unsigned long long>(last), resumed);

@@ -209,7 +209,7 @@ TEST_CASE("muon: matrices, and the memory for their products")
     CHECK(support::checkpoint_of(plenty) == support::checkpoint_of(opt));
     CHECK(starve([&] { opt.remove(h, removed_state::kept); }, [] { return true; }) == 0);
     const std::string kept = support::checkpoint_of(opt);
-    CHECK(starve([&] { h = opt.add(name, w, g); }, [&] { return support::checkpoint_of(opt) == kept; }) >= 0);
+    starve([&] { h = opt.add(name, w, g); }, [&] { return support::checkpoint_of(opt) == kept; });
     opt.set_shape(h, view_shape(storage_order::row_major, 30, 10));
     opt.step();
     plenty.step();

@@ -494,6 +494,61 @@ TEST_CASE("sharded on a device: an option that one rank refuses ends the step on
   CHECK(thrown == std::vector<std::string>(3));
 }
 
+TEST_CASE("sharded on a device: the sums of second moments survive a step that was refused")
+{
+  for (const bool refuses : {true, false}) {
+    const auto thrown = on_devices(2, [&](guarded_rank& world, const guarded_device& device) {
+      sharded<gradus::adams, float, guarded_rank, guarded_device> opt(world, {.weight_decay = 0.1}, {}, device);
+      add_two(opt);
+      set_gradients(opt, 1);
+      opt.step();
+      opt.recompute_sums();
+      set_gradients(opt, 1);
+      step_options odd;
+      if (world.rank() == 1 && refuses)
+        odd.lr_scale = -1;
+      else if (world.rank() == 1)
+        odd.max_grad_norm = 1;
+      CHECK_THROWS_AS(opt.step(odd), std::invalid_argument);
+      for (int t = 0; t < 2; ++t) {
+        set_gradients(opt, 1);
+        CHECK(opt.step().mean_square == doctest::Approx(4));  // the ranks' gradients are added
+      }
+    });
+    CHECK(thrown == std::vector<std::string>(2));
+  }
+}
+
+TEST_CASE("sharded on a device: what one rank alone wanted to look for is forgotten")
+{
+  const auto thrown = on_devices(2, [&](guarded_rank& world, const guarded_device& device) {
+    small opt(world, {}, {}, device);
+    add_two(opt);
+    const step_options looks{.grad_norm_sq = std::numeric_limits<double>::infinity(), .skip_nonfinite = true};
+    set_gradients(opt, std::numeric_limits<double>::quiet_NaN());
+    CHECK_THROWS_AS(opt.step(world.rank() == 0 ? looks : step_options{}), std::invalid_argument);
+    set_gradients(opt, 1);
+    CHECK(opt.step(looks).applied);
+  });
+  CHECK(thrown == std::vector<std::string>(2));
+}
+
+TEST_CASE("sharded on a device: ranks without parts of several cut tensors")
+{
+  const auto thrown = on_devices(20, [&](guarded_rank& world, const guarded_device& device) {
+    sharded<gradus::lamb, float, guarded_rank, guarded_device> opt(world, {.lr = 0.01}, {}, device);
+    for (int k = 0; k < 6; ++k)
+      opt.add("", 8192);
+    opt.commit();
+    for (int t = 0; t < 2; ++t) {
+      set_gradients(opt, 1);
+      opt.step();
+    }
+    CHECK(opt.replicas_agree());
+  });
+  CHECK(thrown == std::vector<std::string>(20));
+}
+
 TEST_CASE("sharded on a device: a rank that is missing is noticed after the timeout")
 {
   const auto thrown = on_devices(3, [&](guarded_rank& world, const guarded_device& device) {

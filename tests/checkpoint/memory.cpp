@@ -221,6 +221,22 @@ TEST_CASE("load: hostile headers take a small multiple of their length in memory
   check_load("any_optimizer", any, files);
 }
 
+TEST_CASE("load: small headers and the caller's own strings take 2 MB more at most")
+{
+  std::vector<hostile_file> files = hostile_files(700);
+  std::string pairs = R"({"__metadata__":{"gradus/format":"1")";
+  for (std::size_t i = 0; i < 9'999; ++i)
+    pairs += ",\"" + short_name(i) + "\":\"\"";
+  files.push_back({"9999 strings", support::file_of(pairs + "}}", {})});
+  std::vector<float> w(3, 0.5f), g(w);
+  gradus::optimizer<gradus::sgd> opt(gradus::sgd{});
+  opt.add("a", w, g);
+  for (const hostile_file& file : files) {
+    const double times = factor(file, [&] { support::refusal([&] { support::load_bytes(opt, file.bytes); }); });
+    CHECK_MESSAGE((times - 4) * double(file.bytes.size()) < 2e6, file.what);
+  }
+}
+
 TEST_CASE("save, load: the number of strings of the caller's own is limited")
 {
   std::vector<float> w(3, 0.5f), g(w);

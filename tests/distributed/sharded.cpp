@@ -397,6 +397,29 @@ TEST_CASE("sharded: a rank's memory is its share, or a page more")
     }
 }
 
+TEST_CASE("sharded: a rank that alone has another number of sums gets the same error as the others")
+{
+  const gradus::adams usual{.weight_decay = 0.1}, other{.beta2 = 0.9, .weight_decay = 0.1};
+  for (const bool alone : {true, false}) {
+    const auto thrown = on_ranks(2, [&](thread_rank& world) {
+      sharded<gradus::adams, float, thread_rank> opt(world, usual);
+      const auto group = opt.add_group(usual);
+      opt.add("a", 9000);
+      opt.add("b", 100, group);
+      opt.commit();
+      opt.step();
+      if (!alone || world.rank() == 1)
+        opt.set_hyperparameters(other, group);
+      opt.step();
+      opt.step();
+      CHECK(opt.step_count("b") == 3);
+    });
+    for (const auto& t : thrown)
+      CHECK(t.starts_with(alone ? "gradus: the ranks disagree in step 2: " : ""));
+    CHECK(thrown[0].empty() != alone);
+  }
+}
+
 TEST_CASE("sharded: ranks that disagree get the same error, and nothing changes")
 {
   const auto fails = [](const std::string& expected, const auto& f) {

@@ -62,9 +62,9 @@ class Compiler:
     def standard_library(self, which):
         """Flags for libstdc++ or libc++."""
         if which == "libstdc++":
-            # Zig knows no other library than its own.
             if self.version == "17":
                 return ["--gcc-install-dir=/usr/lib/gcc/x86_64-linux-gnu/13"]  # it cannot read libstdc++ 14's tuple as C++23
+            # Zig knows no other library than its own.
             return ["-nostdinc++", "-nostdlib++", "-isystem", "/usr/include/c++/12", "-isystem", "/usr/include/x86_64-linux-gnu/c++/12",
                     "/usr/lib/gcc/x86_64-linux-gnu/12/libstdc++.so",
                     "/usr/lib/gcc/x86_64-linux-gnu/12/libgcc.a", "/lib/x86_64-linux-gnu/libgcc_s.so.1", "-Wno-unused-command-line-argument"] if self.zig else []

@@ -17,10 +17,12 @@ class Failed(Exception):
 
 
 # Tests that a unit cannot have beside others: they look at macros, replace operator new, or have a main or libraries of their own.
-ALONE = {"allocation", "flags", "no_exceptions", "mixed_flags", "checkpoint/torch_exchange", "golden/peers", "kernel/hooks", "backend/dispatch",
-         "backend/dispatch_program", "backend/thrust", "backend/thrust_device", "backend/thrust_gpu", "executor/tbb", "executor/openmp",
+ALONE = {"allocation", "allocation/members", "checkpoint/failing_calls", "checkpoint/hostile", "checkpoint/memory",
+         "checkpoint/replaced_file/windows", "torture", "flags", "no_exceptions", "mixed_flags", "checkpoint/torch_exchange", "golden/peers", "kernel/hooks", "backend/dispatch",
+         "backend/dispatch_program", "backend/thrust", "backend/thrust_device", "backend/thrust_gpu", "backend/thrust_ranks",
+         "backend/thrust_ranks_gpu", "executor/tbb", "executor/openmp",
          "tools/conformance", "bench/tensors", "optimizer/views/libraries"}
-ALONE_FOLDERS = ("bindings", "comm", "compile_fail", "consumers", "fuzz", "headers", "interop", "support", "matrix", "docs", "torture")
+ALONE_FOLDERS = ("bindings", "comm", "compile_fail", "consumers", "fuzz", "headers", "interop", "support", "machines", "matrix", "docs")
 
 
 def all_tests(cell):

@@ -200,8 +200,12 @@ class step_talk {
  private:
   void talk(std::span<exact_sum> sums, bool has_problem)
   {
-    if (!sums.empty() && said_ == 0)
+    if (!sums.empty() && said_ == 0 && sums.size() != usual_sums_) {
+      // Do all ranks have another number of sums? This one may be alone with it, and sums of different lengths do not meet.
+      std::vector<exact_sum> none(usual_sums_);
+      talk(none, has_problem);
       usual_sums_ = sums.size();
+    }
     const std::uint64_t hash = running_hash().add(hash_).add(std::uint64_t(said_++)).value();
     const std::size_t n = sums.size() * exact_sum::word_count + statement::word_count;
     words_.resize(n);

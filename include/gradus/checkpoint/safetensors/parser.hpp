@@ -1,7 +1,7 @@
 #pragma once
 /// \file
 /// Reads and checks the header of a safetensors file, whatever its bytes are. It takes at most three times the header's
-/// length in memory, and the header must fit into the file.
+/// length and a few kilobytes in memory, and the header must fit into the file.
 
 #include <cstddef>
 #include <cstdint>

@@ -143,7 +143,8 @@ class device_step {
         p.sums.entries()[k].sum = host_sums_[k].sum;
         may_be_unknown_ = may_be_unknown_ || !is_finite(host_sums_[k].sum);
       }
-      p.sums.set_of_model(read_board().of_model);
+      knows_model_ = read_board().of_model;
+      p.sums.set_of_model(knows_model_);
     }
   }
 

@@ -123,7 +123,7 @@ struct first_verdict : first_look<Data> {
     team.for_each(1, [&](std::int64_t) {
       device_board& b = *d.board;
       const std::int64_t* const said = words + layout::said(d);
-      b.has_nonfinite = words[layout::flag(d)] != 0;
+      b.has_nonfinite = this->parts.looks && words[layout::flag(d)] != 0;  // else nobody would clear it
       b.is_refused = statement::problems(said) > 0 || !statement::agrees(said, mine.hash, mine.ranks);
       b.elements = double(statement::counted(said));
     });
@@ -247,10 +247,10 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
   void reserve(std::size_t tensors, std::size_t pages)
   {
     base::reserve(tensors, pages);
-    // The first words and the second.
+    // The first words and the second. At most so many tensors have several parts.
     const std::size_t sums = (data::units + 1) * (data::scheduled ? 2 * tensors : 1),
-                      terms = data::terms * (talk().cuts.size() + 1),
-                      n = (sums + terms) * exact_sum::word_count + talk().cuts.size() + statement::word_count + 2;
+                      terms = data::terms * (tensors + 1),
+                      n = (sums + terms) * exact_sum::word_count + tensors + statement::word_count + 2;
     if (n <= room_)
       return;
     words_ = {n, std::int64_t(), backend().memory()};
@@ -260,7 +260,9 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
   /// Enqueues a step; the report is pending.
   step_report step(Parts& p, const step_options& o)
   {
-    const bool must_settle = base::may_be_unknown();
+    // After a step that was refused, the device knows what has become of the sums.
+    const bool must_settle = base::may_be_unknown() || !is_judged_;
+    is_judged_ = false;
     if (must_settle || !base::is_up_to_date(p))
       talk().finish_followed();  // while there is a deadline: copies wait for the device, and so for what it follows
     if (must_settle)
@@ -312,6 +314,7 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
       std::int64_t said[statement::word_count];
       backend().copy(said, words_.get() + words_said_, sizeof said);
       talk().judge(said, hash_, in_);
+      is_judged_ = true;
     }
     return base::report();
   }
@@ -336,7 +339,8 @@ class shared_device_step : public device_step<Parts, Device, device_part> {
   array<std::int64_t> words_;
   std::size_t room_ = 0, words_said_ = 0;
   std::uint64_t hash_ = 0;
-  std::string in_;  // the name of the last step
+  mutable bool is_judged_ = true;  // whether the ranks agreed in the last step
+  std::string in_;                 // the name of the last step
 };
 
 }  // namespace detail
