@@ -353,7 +353,7 @@ TEST_CASE("sharded on a device: checkpoints are the plain optimizer's, and are g
   }
   std::string from = "half.0";
   for (const std::size_t ranks : {3u, 2u, 1u}) {
-    const std::string half = "half." + std::to_string(ranks);
+    const std::string middle = "half." + std::to_string(ranks);
     const auto thrown = on_devices(ranks, [&](guarded_rank& world, const guarded_device& device) {
       using opt_type = sharded<gradus::adamw, precision, guarded_rank, guarded_device>;
       {
@@ -363,7 +363,7 @@ TEST_CASE("sharded on a device: checkpoints are the plain optimizer's, and are g
           compute_sharded(opt, world, t);
           opt.step();
         }
-        gradus::save(opt, files / half, {.parameters = true});
+        gradus::save(opt, files / middle, {.parameters = true});
       }
       opt_type opt(world, {}, {}, device);
       add_sharded_model(opt, second);
@@ -376,8 +376,8 @@ TEST_CASE("sharded on a device: checkpoints are the plain optimizer's, and are g
       CHECK((bytes_of_weights(opt) == plain.bytes()));
     });
     CHECK(thrown == std::vector<std::string>(ranks));
-    CHECK((content(files / half) == content(files / "half.0")));
-    from = half;
+    CHECK((content(files / middle) == content(files / "half.0")));
+    from = middle;
   }
 }
 
