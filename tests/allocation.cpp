@@ -18,7 +18,7 @@
 
 namespace {
 
-using support::allocations, support::until_failure;
+using support::allocations;
 
 template <class F>
 long allocations_in(F&& f)
@@ -106,25 +106,12 @@ std::string text_of(const auto& opt)
   return all;
 }
 
-// Calls with memory for one allocation, for two, … until it is enough; gives how often it was not.
+// `starve` for a call that leaves the optimizer as it was.
 template <class Optimizer, class Call>
 int starve(Optimizer& opt, Call&& call)
 {
   const std::string before = text_of(opt);
-  for (int n = 0;; ++n) {
-    bool failed = false;
-    until_failure = n;
-    try {
-      call();
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    }
-    until_failure = -1;
-    if (!failed)
-      return n;
-    CHECK((text_of(opt) == before));
-    REQUIRE(n < 10000);
-  }
+  return support::starve(call, [&] { return text_of(opt) == before; });
 }
 
 }  // namespace

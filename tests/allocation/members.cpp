@@ -35,33 +35,9 @@
 namespace {
 
 using namespace gradus;
-using support::living, support::until_failure;
+using support::living, support::starve;
 
-// Makes a call with memory for no allocation, for one, for two, … until it is enough; gives how often it was not.
-// \param same  whether all is as it was before the call
-template <class Call, class Same>
-int starve(Call&& call, const Same& same)
-{
-  for (int n = 0;; ++n) {
-    bool failed = false;
-    until_failure = n;
-    try {
-      call();
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    } catch (...) {
-      until_failure = -1;
-      throw;
-    }
-    until_failure = -1;
-    if (!failed)
-      return n;
-    CHECK(same());
-    REQUIRE(n < 10000);
-  }
-}
-
-// The same for a call that is refused: with too little memory for the sentence it throws bad_alloc.
+// `starve` for a call that is refused: with too little memory for the sentence it throws bad_alloc.
 template <class Call, class Same>
 int starve_refusal(Call&& call, const Same& same)
 {
