@@ -14,7 +14,7 @@
 #include <gradus/checkpoint.hpp>
 #include <gradus/gradus.hpp>
 
-#include "support/failing_memory.hpp"
+#include "support/starve.hpp"
 
 namespace {
 

@@ -28,7 +28,7 @@
 #include <gradus/schedule.hpp>
 
 #include "support/checkpoint.hpp"
-#include "support/failing_memory.hpp"
+#include "support/starve.hpp"
 #include "support/folder.hpp"
 #include "support/thread_ranks.hpp"
 

@@ -7,8 +7,6 @@
 #include <cstdlib>
 #include <new>
 
-#include <doctest/doctest.h>
-
 namespace support {
 
 inline std::atomic<long> allocations = 0, living = 0, failed_allocations = 0;
@@ -47,30 +45,6 @@ struct count_at_end {
   }
 };
 inline const count_at_end says_it;
-
-// Makes a call with memory for no allocation, for one, for two, … until it is enough; gives how often it was not.
-// \param same  whether all is as it was before the call
-template <class Call, class Same>
-int starve(Call&& call, const Same& same)
-{
-  for (int n = 0;; ++n) {
-    bool failed = false;
-    until_failure = n;
-    try {
-      call();
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    } catch (...) {
-      until_failure = -1;
-      throw;
-    }
-    until_failure = -1;
-    if (!failed)
-      return n;
-    CHECK(same());
-    REQUIRE(n < 10000);
-  }
-}
 
 }  // namespace support
 
