@@ -33,27 +33,13 @@ using gradus::in_norm, gradus::sharded, gradus::sharded_options, gradus::step_op
 constexpr int steps = 4;
 constexpr std::size_t small_bucket = 8 * gradus::page_size * sizeof(float);
 
-bool same(const step_report& a, const step_report& b)
-{
-  return a.applied == b.applied && a.grad_norm == b.grad_norm && a.mean_square == b.mean_square &&
-         a.decay_factor == b.decay_factor && a.decay_clamped == b.decay_clamped;
-}
-
 // Takes steps with several numbers of ranks, and compares weights and reports with the plain optimizer's.
 // \param change(opt, t)     before step t; the plain optimizer is changed by plain_change
 template <class T, class Recipe, class Change, class PlainChange>
 void compare(const Recipe& first, const Recipe& second, const step_options& o, const sharded_options& exchange,
              const Change& change, const PlainChange& plain_change)
 {
-  whole_model<Recipe, T> plain(first, second);
-  std::vector<std::string> expected;
-  std::vector<step_report> reports;
-  for (int t = 0; t < steps; ++t) {
-    plain_change(plain, t);
-    plain.compute(t);
-    reports.push_back(plain.opt.step(o));
-    expected.push_back(plain.bytes());
-  }
+  const plain_run<Recipe, T> plain(first, second, o, steps, plain_change);
   for (const std::size_t ranks : {1u, 2u, 4u}) {
     std::atomic<int> good = 0;
     const auto thrown = on_ranks(ranks, [&](thread_rank& threads) {
@@ -62,16 +48,7 @@ void compare(const Recipe& first, const Recipe& second, const step_options& o, c
       guarded_rank world(threads, device);
       sharded<Recipe, T, guarded_rank, guarded_device> opt(world, first, exchange, device);
       add_sharded_model(opt, second);
-      for (int t = 0; t < steps; ++t) {
-        change(opt, t);
-        compute_sharded(opt, world, t);
-        // In an order of each rank's own, and not all.
-        for (std::size_t k = world.rank(); k < sharded_sizes.size(); k += 1 + world.rank())
-          opt.ready(sharded_name(k));
-        const step_report r = opt.step(o);
-        good += same(r, reports[std::size_t(t)]) && same(opt.report(), r) &&
-                bytes_of_weights(opt) == expected[std::size_t(t)];
-      }
+      good += plain.steps_as_plain(opt, world, change);
     });
     for (const auto& t : thrown)
       CHECK(t == "");

@@ -143,4 +143,50 @@ struct whole_model {
   }
 };
 
+// A run of the plain optimizer, step by step, which runs of sharded ones are held against.
+template <class Recipe, class T>
+struct plain_run {
+  gradus::step_options options;
+  std::vector<std::string> weights;
+  std::vector<gradus::step_report> reports;
+
+  // \param change(plain, t)  before step t
+  template <class Change>
+  plain_run(const Recipe& first, const Recipe& second, const gradus::step_options& o, int steps, const Change& change,
+            bool has_masks = false)
+      : options(o)
+  {
+    whole_model<Recipe, T> plain(first, second, has_masks);
+    for (int t = 0; t < steps; ++t) {
+      change(plain, t);
+      plain.compute(t);
+      reports.push_back(plain.opt.step(o));
+      weights.push_back(plain.bytes());
+    }
+  }
+  // Takes the same steps; gives how many have the same weights and report. \param change(opt, t)  before step t
+  template <class Opt, class World, class Change>
+  int steps_as_plain(Opt& opt, const World& world, const Change& change) const
+  {
+    int good = 0;
+    for (std::size_t t = 0; t < reports.size(); ++t) {
+      change(opt, int(t));
+      compute_sharded(opt, world, int(t));
+      // In an order of each rank's own, and not all.
+      for (std::size_t k = world.rank(); k < sharded_sizes.size(); k += 1 + world.rank())
+        opt.ready(sharded_name(k));
+      const gradus::step_report r = opt.step(options);
+      good += same(r, reports[t]) && same(opt.report(), r) && bytes_of_weights(opt) == weights[t];
+    }
+    return good;
+  }
+
+ private:
+  static bool same(const gradus::step_report& a, const gradus::step_report& b)
+  {
+    return a.applied == b.applied && a.grad_norm == b.grad_norm && a.mean_square == b.mean_square &&
+           a.decay_factor == b.decay_factor && a.decay_clamped == b.decay_clamped;
+  }
+};
+
 }  // namespace support
