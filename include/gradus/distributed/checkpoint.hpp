@@ -142,8 +142,8 @@ void write_ranges(const Opt& opt, bool parameters, std::size_t rank, std::uint64
           return;
         opt.for_ranges(index, [&](const element_range& r) {
           std::uint64_t at = offset + r.begin * sizeof(X);
-          put_values(opt, values.subspan(r.begin, r.size()), staging, [&](const void* bytes, std::size_t n) {
-            file.write(at, bytes, n);
+          put_values(opt, values.subspan(r.begin, r.size()), staging, [&](const void* data, std::size_t n) {
+            file.write(at, data, n);
             at += n;
           });
         });
