@@ -4,7 +4,7 @@
 #
 #   thrust_cuda.sh INCLUDE_DIR SOURCE_DIR SCRATCH_DIR [NVCC]
 #
-# For sm_80 and sm_90, on the latter in more precisions, each recipe must have one kernel that updates elements. It accesses whole
+# For sm_80 and sm_90, on the latter in more precisions (or only there, in those that GRADUS_TEST_PRECISIONS names), each recipe must have one kernel that updates elements. It accesses whole
 # packs 16 bytes at a time (8 for 16-bit numbers, 4 for 8-bit codes), and moves the bytes a parameter that the algorithm needs
 # and no more, with no local memory, no arithmetic in double and no call. The kernels that measure and decide have a batch of
 # loads in flight, and no local memory. Prints those bytes, the registers a thread and the occupancy by them.
@@ -154,9 +154,10 @@ look_at_warps() { # look_at_warps PTX LOG PRECISION.
     END { close_kernel(); exit bad }'
 }
 
+all="single masters remainders short_moments codes doubles"
 for arch in sm_80 sm_90; do
-  for precision in single masters remainders short_moments codes doubles; do
-    [ $arch = sm_80 ] && [ $precision != single ] && continue
+  for precision in ${GRADUS_TEST_PRECISIONS:-$all}; do
+    [ $arch = sm_80 ] && { [ $precision != single ] || [ "${GRADUS_TEST_PRECISIONS:-}" ]; } && continue
     out=$scratch/$precision.$arch
     graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
     "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=$arch -ptx \

@@ -1,9 +1,12 @@
 # As it is, the source must be refused with SENTENCE; with FIXED defined it must compile. Or CASES has "NAME=sentence|NAME=…":
 # as it is, the source must compile; with CASE_NAME defined it must be refused with that sentence.
-# ALONE: by one error. FIRST: by a sentence before all other errors.
+# ALONE: by one error. FIRST: by a sentence before all other errors. PRECOMPILED is the header that all begin with.
 
 set(compile ${COMPILER} -std=c++20 -fsyntax-only -I${ROOT}/include -I${ROOT}/backends/simd/include
             -I${ROOT}/backends/dispatch/include)
+if(NOT FIRST)  # else the flags are what is refused
+  list(APPEND compile -include ${PRECOMPILED})
+endif()
 set(faults "")
 
 function(refuse define sentence)
@@ -37,7 +40,7 @@ if(CASES)
 else()
   set(fixed -DFIXED)
 endif()
-if(NOT FIRST)  # else the flags are what is refused
+if(NOT FIRST)
   execute_process(COMMAND ${compile} ${fixed} ${FLAGS} ${SOURCE} RESULT_VARIABLE result ERROR_VARIABLE err)
   if(NOT result EQUAL 0)
     message(FATAL_ERROR "the fixed twin does not compile:\n${err}")
