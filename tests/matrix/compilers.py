@@ -69,7 +69,7 @@ class Compiler:
                     "/usr/lib/gcc/x86_64-linux-gnu/12/libstdc++.so",
                     "/usr/lib/gcc/x86_64-linux-gnu/12/libgcc.a", "/lib/x86_64-linux-gnu/libgcc_s.so.1", "-Wno-unused-command-line-argument"] if self.zig else []
         if self.zig:
-            return []
+            return ["/usr/lib/gcc/x86_64-linux-gnu/12/libgcc.a"]  # what asks for the processor's name; Zig has its own libc++
         lib = "/libc++/" + str(self.libcxx).split("/libc++/")[1] if self.root else self.libcxx
         return ["-stdlib=libc++", "-nostdinc++", "-isystem", f"{lib}/include/c++/v1", f"-L{lib}/lib", f"-Wl,-rpath,{lib}/lib",
                 "-Wno-unused-command-line-argument"]
@@ -94,8 +94,9 @@ def unpack_libcxx(version, to, root=None):
     enter = ["chroot", str(root)] if root else []
     to.mkdir(parents=True, exist_ok=True)
     inside = "/" + str(to.relative_to(root)) if root else str(to)
-    for package in [f"libc++-{version}-dev", f"libc++abi-{version}-dev", f"libc++1-{version}", f"libc++abi1-{version}", f"libunwind-{version}",
-                    f"libunwind-{version}-dev"]:
+    # Of the same package, some Debians have only the name that ends in t64.
+    for package in [f"libc++-{version}-dev", f"libc++abi-{version}-dev", f"libunwind-{version}-dev",
+                    *(name + version + end for name in ("libc++1-", "libc++abi1-", "libunwind-") for end in ("", "t64"))]:
         subprocess.run([*enter, "sh", "-c", f'cd "{inside}" && apt-get download -qq {package} && dpkg -x {package}_*.deb . ; rm -f *.deb'],
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -254,12 +254,16 @@ class Matrix:
         return "/gradus" if compiler.root else str(self.work / "here")
 
     def copy_sources(self, used):
-        """A copy of the sources for each root; returns a digest of them."""
-        digest = hashlib.sha256()
+        """A copy of the sources for each root. Keeps digests: of all sources, and of what most rows compile."""
+        digest, most = hashlib.sha256(), hashlib.sha256()
         for folder in FOLDERS:
             for path in sorted((SOURCE / folder).rglob("*")):
-                if path.suffix in (".hpp", ".cpp", ".cppm", ".txt") and path.is_file() and "golden" not in path.parts:
-                    digest.update(str(path.relative_to(SOURCE)).encode() + path.read_bytes())
+                if path.suffix in (".hpp", ".cpp", ".cppm", ".txt", ".py") and path.is_file() and "golden" not in path.parts:
+                    name = str(path.relative_to(SOURCE))
+                    digest.update(name.encode() + path.read_bytes())
+                    if path.suffix != ".py" and (folder != "tests" or re.match("tests/(matrix/|support/|bits/expected.txt|flags.cpp)", name)):
+                        most.update(name.encode() + path.read_bytes())
+        self.digests = {True: digest.hexdigest(), False: most.hexdigest()}
         for target in {self.folder(c) for c in used}:
             mark = target / "copied"  # another run may be reading them
             if mark.exists() and mark.read_text() == digest.hexdigest():
@@ -268,7 +272,12 @@ class Matrix:
                 shutil.rmtree(target / folder, ignore_errors=True)
                 shutil.copytree(SOURCE / folder, target / folder)
             mark.write_text(digest.hexdigest())
-        return digest.hexdigest()
+
+    def key(self, cell):
+        """All that a cell's result depends on, but the compiler's program."""
+        row = cell.row
+        parts = [self.digests[row.kind == "own"], cell.name, row.kind, row.says, cell.flags()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def strict_walks(self, cell):
         """What every recipe gives without such flags, as ../flags.cpp records it."""
@@ -348,7 +357,7 @@ def main():
     if not present:
         print("matrix: needs", ", ".join(sorted({c.compiler.name for c in cells})))
         return 77
-    digest = matrix.copy_sources({c.compiler for c in present} | {next(c for c in matrix.all if not c.missing and not c.root)})
+    matrix.copy_sources({c.compiler for c in present} | {next(c for c in matrix.all if not c.missing and not c.root)})
     if not options.known and any(c.row.kind == "flags" for c in present):
         matrix.record_walks()
     records = work / "results"
@@ -356,10 +365,9 @@ def main():
     results = {}
 
     def attempt(cell):
-        key = hashlib.sha256(json.dumps([digest, cell.name, cell.row.flags, cell.row.kind, cell.row.std]).encode()).hexdigest()
         if cell.compiler.missing:
             return cell, {"result": "absent", "text": cell.compiler.missing}
-        record = records / f"{key}.json"
+        record = records / f"{matrix.key(cell)}.json"
         if record.exists() and not options.afresh:
             return cell, json.loads(record.read_text())
         if options.known:
