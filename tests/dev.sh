@@ -75,6 +75,8 @@ expect 2 '--fuzz takes nothing else' test baseline --fuzz
 expect 2 "\"--hours\"" fuzz --hours 2
 expect 1 "expected a whole number from 1" fuzz --minutes 0
 expect 1 "expected a whole number from 1" torture --kills -3
+expect 1 '"5x"; expected a whole number from 1' fuzz --minutes=5x
+expect 1 '"0"; expected a whole number from 1' torture --steps=0
 expect 2 "\"--kill\"" torture --kill 3
 expect 2 '--all takes nothing else' test --all schedule
 expect 2 '"include"' format include
