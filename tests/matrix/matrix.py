@@ -113,7 +113,7 @@ def rows():
     row(s, "`-static`", "-O1 -static", ["g++-12"], kind="whole")
     row(s, "all tests in one unit", "-O0 -march=x86-64-v3", USUAL, kind="own", function=special.all_tests)
     row(s, "precompiled header", "-O1", ["g++-12", "g++-14", "clang-14", "clang-22"], kind="own", function=special.precompiled)
-    row(s, "the module", "-O1", ["clang-16", "clang-17", "clang-18", "clang-19", "clang-22"], kind="own", function=special.module)
+    row(s, "the module", "-O1", ["clang-17", "clang-18", "clang-19", "clang-22"], kind="own", function=special.module)
     row(s, "`-fno-exceptions -fno-rtti`", "-O0 -fno-exceptions -fno-rtti", ["g++-14", "clang-22"], kind="own", function=special.no_exceptions)
     s = "Sanitizers"
     on = ["g++-12", "g++-14", "clang-14", "clang-22"]

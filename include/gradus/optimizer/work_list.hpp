@@ -131,9 +131,9 @@ class work_list {
   };
 
   /// The position of an item's first element, which for the end of the list is the number of elements.
-  std::size_t first_element(std::size_t item) const noexcept
+  std::size_t first_element(std::size_t index) const noexcept
   {
-    return item < items_.size() ? items_[item].first_element : elements_;
+    return index < items_.size() ? items_[index].first_element : elements_;
   }
 
   /// The start of piece k of n.
