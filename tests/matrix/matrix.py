@@ -111,7 +111,7 @@ def rows():
     row(s, "link-time optimization with lld", "-O2 -flto -fuse-ld=lld -march=x86-64-v3", ["clang-22"], kind="whole")
     row(s, "the same, `-flto=thin`", "-O2 -flto=thin -fuse-ld=lld -march=x86-64-v3", ["clang-22"], kind="whole")
     row(s, "`-static`", "-O1 -static", ["g++-12"], kind="whole")
-    row(s, "all tests in one unit", "-O0 -march=x86-64-v3", USUAL, kind="own", function=special.all_tests)
+    row(s, "all headers and both units in one", "-O0 -march=x86-64-v3", ["g++-12", "g++-14", "clang-22"], kind="own", function=special.one_unit)
     row(s, "precompiled header", "-O1", ["g++-12", "g++-14", "clang-14", "clang-22"], kind="own", function=special.precompiled)
     row(s, "the module", "-O1", ["clang-17", "clang-18", "clang-19", "clang-22"], kind="own", function=special.module)
     row(s, "`-fno-exceptions -fno-rtti`", "-O0 -fno-exceptions -fno-rtti", ["g++-14", "clang-22"], kind="own", function=special.no_exceptions)

@@ -16,29 +16,19 @@ class Failed(Exception):
     pass
 
 
-# Tests that a unit cannot have beside others: they look at macros, replace operator new, or have a main or libraries of their own.
-ALONE = {"allocation", "allocation/members", "checkpoint/failing_calls", "checkpoint/hostile", "checkpoint/memory",
-         "checkpoint/replaced_file/windows", "torture", "flags", "no_exceptions", "mixed_flags", "checkpoint/torch_exchange", "golden/peers", "kernel/hooks", "backend/dispatch",
-         "backend/dispatch_program", "backend/thrust", "backend/thrust_device", "backend/thrust_gpu", "backend/thrust_ranks",
-         "backend/thrust_ranks_gpu", "executor/tbb", "executor/openmp",
-         "tools/conformance", "bench/tensors", "optimizer/views/libraries"}
-ALONE_FOLDERS = ("bindings", "comm", "compile_fail", "consumers", "fuzz", "headers", "interop", "support", "machines", "matrix", "docs")
+# Headers that are halves of something, or need other libraries.
+NEED_MORE = re.compile(r"/macros_|/interop/(?!element)|/gemm/(eigen|blas)|/executor/tbb")
 
 
-def all_tests(cell):
-    """Every test of tests/ in one unit, each in a namespace of its own; what they include stands before them."""
-    tests = cell.matrix.folder(cell.compiler) / "tests"
-    names = [str(p.relative_to(tests).with_suffix("")) for p in sorted(tests.rglob("*.cpp")) if p.relative_to(tests).parts[0] not in ALONE_FOLDERS]
-    names = [name for name in names if name not in ALONE]
-    headers, bodies = [], []
-    for name in names:
-        text = (tests / (name + ".cpp")).read_text()
-        headers += [line for line in re.findall(r'^#include ([<"].*[>"])', text, re.M) if line not in headers]
-        bodies.append(f'namespace test_{name.replace("/", "_")} {{\n#include "{name}.cpp"\n}}\n')
-    unit = cell.folder / "all.cpp"
-    unit.write_text("#include <doctest/doctest.h>\n" + "".join(f"#include {h}\n" for h in headers) + "".join(bodies))
-    cell.compile([*cell.flags(), f"{cell.seen}/all.cpp", f"{cell.here}/tests/support/main.cpp", "-o", f"{cell.seen}/program"])
-    cell.execute(f"{cell.seen}/program", "--test-case-exclude=*resume*")
+def one_unit(cell):
+    """Every header of gradus, the last first, and both units of the others in one."""
+    here = cell.matrix.folder(cell.compiler)
+    headers = [p.relative_to(here / folder) for folder in ("include", "backends/simd/include") for p in (here / folder).rglob("*.hpp")]
+    lines = [f"#include <{header}>\n" for header in sorted(headers, reverse=True) if not NEED_MORE.search(str(header))]
+    lines += ["#define WITH_BITS\n", *(f'#include "matrix/{name}.cpp"\n' for name in ("bits", "use"))]
+    (cell.folder / "one.cpp").write_text("".join(lines))
+    cell.compile([*cell.flags(), f"{cell.seen}/one.cpp", "-o", f"{cell.seen}/program"])
+    cell.execute(f"{cell.seen}/program")
 
 
 def precompiled(cell):
