@@ -529,6 +529,7 @@ class optimizer
     if (to.size() != x.size)
       detail::fail("size of `to` is " + std::to_string(to.size()) + "; expected " + std::to_string(x.size) +
                    ", the size of the parameters of tensor " + detail::quote(x.name));
+    detail::check_alignment("to", x.name, to);
     if constexpr (averages_weights<decltype(rule_type::first_moment)>)
       detail::average_weights<model>(parts_.groups[x.group].rule.first_moment, x, parts_.steps_of(x), to);
   }
