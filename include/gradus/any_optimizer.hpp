@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -55,14 +56,23 @@ std::vector<named_number> recipe_hyperparameters(std::string_view recipe_name)
 template <class T, class Backend = default_backend, class Recipes = all_recipes>
 class any_optimizer
     : public range_front<any_optimizer<T, Backend, Recipes>, detail::parameter_of<T>, detail::gradient_of<T>, Backend> {
+  static_assert(precise<T>, "gradus: the precision T of an any_optimizer is float, double or a gradus::precision<…>.");
+  static_assert(backend_type_of<Backend>,
+                "gradus: the backend of an any_optimizer is backend::scalar, simd, dispatch, thrust or parallel, "
+                "or your own class with sweep, and accumulate or page_sums, like backend::scalar.");
+  // With another T or Backend no recipe is compiled, so that the sentence above is the only error.
+  static constexpr bool compiles_recipes = precise<T> && backend_type_of<Backend>;
+
  public:
-  using precision_type = precision_of<T>;                                          ///< the number types
+  using precision_type = typename detail::precision_or_float<T>::precision;        ///< the number types
   using value_type = typename precision_type::compute_type;                        ///< of the arithmetic
   using state_type = typename precision_type::state_type;                          ///< of the moments
   using parameters_span = std::span<typename precision_type::parameter_type>;      ///< a tensor's weights
   using gradients_span = std::span<const typename precision_type::gradient_type>;  ///< a tensor's gradients
   /// Whether the state is in memory of the backend's own, on a device.
-  static constexpr bool on_device = optimizer<sgd, T, Backend>::on_device;
+  static constexpr bool on_device =
+      optimizer<sgd, std::conditional_t<compiles_recipes, T, float>,
+                std::conditional_t<compiles_recipes, Backend, default_backend>>::on_device;
   /// One tensor's new memory, for rebind_spans of several at once.
   using rebinding = detail::rebinding<parameters_span, gradients_span>;
   using numbers = std::span<const named_number>;            ///< hyperparameters
@@ -476,7 +486,8 @@ void any_optimizer<T, Backend, Recipes>::make(std::string_view recipe_name, numb
   static_assert(detail::names_are_distinct<Recipes>(),
                 "gradus: each recipe of any_optimizer has a name of its own: give yours a static constexpr "
                 "std::string_view name = \"mine\", and list each once.");
-  Recipes::for_each(maker{*this, recipe_name, hyperparameters, backend});
+  if constexpr (compiles_recipes)
+    Recipes::for_each(maker{*this, recipe_name, hyperparameters, backend});
   if (!self_)
     detail::fail_unknown("optimizer", recipe_name, recipe_names<Recipes>());
 }

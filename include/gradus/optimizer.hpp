@@ -529,6 +529,7 @@ class optimizer
     if (to.size() != x.size)
       detail::fail("size of `to` is " + std::to_string(to.size()) + "; expected " + std::to_string(x.size) +
                    ", the size of the parameters of tensor " + detail::quote(x.name));
+    detail::check_alignment("to", x.name, to);
     if constexpr (averages_weights<decltype(rule_type::first_moment)>)
       detail::average_weights<model>(parts_.groups[x.group].rule.first_moment, x, parts_.steps_of(x), to);
   }
@@ -795,8 +796,12 @@ class optimizer
     const std::size_t place = parts_.table.find(name);
     if (place == detail::no_place)
       detail::fail("name is " + detail::quote(name) + "; expected the name of a tensor of this optimizer");
-    const tensor& x = parts_.table[place];
-    return detail::slot_of<model>(x, parts_.groups[x.group].rule, slot_name);
+    // 8-bit codes have no such span, and `state` does not exist; an explicit instantiation comes here nevertheless.
+    if constexpr (!std::is_same_v<state_type, block8>) {
+      const tensor& x = parts_.table[place];
+      return detail::slot_of<model>(x, parts_.groups[x.group].rule, slot_name);
+    }
+    return {};
   }
 
   detail::owner_number owner_;

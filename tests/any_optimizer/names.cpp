@@ -95,7 +95,8 @@ TEST_CASE("with_numbers: other libraries' names are refused with gradus's")
     CHECK_THROWS_WITH_AS(with_numbers("it", recipe, numbers{{elsewhere, 0.5}}), doctest::Contains(meant.c_str()),
                          std::invalid_argument);
   };
-  for (const char* name : {"learning_rate", "learningRate", "Learning_Rate", "alpha", "eta", "step_size"})
+  for (const char* name :
+       {"learning_rate", "learningRate", "Learning_Rate", "learning-rate", "alpha", "eta", "step_size"})
     check(gradus::adam{}, name, "lr");
   check(gradus::adamw{}, "wd", "weight_decay");
   check(gradus::adamw{}, "l2", "weight_decay");

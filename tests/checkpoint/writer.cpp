@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,19 @@ std::vector<std::string> keys_of(const Opt& opt)
     keys.push_back(key);
   return keys;
 }
+
+// Rules of a program's own, each with one name that is not UTF-8.
+struct kind_in_latin1 : gradus::first_moment::ema {
+  static constexpr std::string_view kind = "m\xfcller";
+};
+struct slot_in_latin1 : gradus::first_moment::ema {
+  static constexpr std::array slots{gradus::slot{"m\xfcller", gradus::slot::any_sign}};
+};
+struct field_in_latin1 : gradus::first_moment::none {
+  double alpha = 0.5;
+  static constexpr auto fields = gradus::fields(gradus::field{"m\xfcller", &field_in_latin1::alpha,
+                                                              gradus::range::zero_to_one});
+};
 
 }  // namespace
 
@@ -92,6 +107,21 @@ TEST_CASE("save, load: a tensor's name may contain anything that is UTF-8")
     refused.add(bad, tensors[0].weights, tensors[0].gradients);
     CHECK(contains(refusal([&] { checkpoint_of(refused); }), "expected UTF-8, as the file's keys are"));
   }
+}
+
+TEST_CASE("save: names of rules, slots and hyperparameters that are not UTF-8 are refused")
+{
+  const auto refusal_of = [](const auto& first) {
+    tensor w(3);
+    optimizer opt(gradus::compose(0.1, first, gradus::second_moment::none{}, gradus::step_size::constant{},
+                                  gradus::decay::none{}));
+    opt.add("w", w.weights, w.gradients);
+    return refusal([&] { checkpoint_of(opt); });
+  };
+  const std::string expected = "; expected UTF-8, as the file's keys are";
+  CHECK(contains(refusal_of(kind_in_latin1{}), "name of the recipe is \"m?ller + none + constant + none\"" + expected));
+  CHECK(contains(refusal_of(slot_in_latin1{}), "key of a slot is \"state/w/m?ller\"" + expected));
+  CHECK(contains(refusal_of(field_in_latin1{}), "name of a hyperparameter is \"first_moment.m?ller\"" + expected));
 }
 
 TEST_CASE("save: elements are aligned in the file")

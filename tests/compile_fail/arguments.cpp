@@ -17,6 +17,15 @@ gradus::optimizer<gradus::adamw, float, int> opt;
 gradus::optimizer opt(gradus::adamw{}, gradus::backend::scalar{});
 #endif
 
+using recipes = gradus::recipe_list<gradus::adamw>;
+#if defined(CASE_INT_AS_BACKEND_BY_NAME)
+gradus::any_optimizer<float, int, recipes> by_name("adamw");
+#elif defined(CASE_INT_AS_PRECISION_BY_NAME)
+gradus::any_optimizer<int, gradus::backend::scalar, recipes> by_name("adamw");
+#else
+gradus::any_optimizer<float, gradus::backend::scalar, recipes> by_name("adamw");
+#endif
+
 struct executor {
 #if !defined(CASE_EXECUTOR_WITHOUT_RUN)
   void run(std::size_t n, gradus::executor::work work) const noexcept
@@ -95,6 +104,7 @@ bool caller(std::span<float> w, std::span<const float> g, std::span<float> m, st
 int main()
 {
   opt.step();
+  by_name.step();
   in_threads.step();
   own.step();
 }

@@ -12,6 +12,8 @@
 #define FIRST_SLOTS gradus::slot{"spread", gradus::slot::any_sign}
 #elif defined(CASE_SLOT_CALLED_STEP)
 #define FIRST_SLOTS gradus::slot{"step", gradus::slot::any_sign}
+#elif defined(CASE_SLOT_CALLED_TRAINED)
+#define FIRST_SLOTS gradus::slot{"trained", gradus::slot::any_sign}
 #elif defined(CASE_SLOT_WITH_A_SLASH)
 #define FIRST_SLOTS gradus::slot{"a/b", gradus::slot::any_sign}
 #elif defined(CASE_SLOT_CALLED_AS_SCALES_ARE)

@@ -3,11 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstring>
 #include <functional>
 #include <initializer_list>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
@@ -563,6 +565,19 @@ TEST_CASE("views: spans that come straight to an optimizer are refused too at an
   CHECK_THROWS_WITH_AS(opt.rebind_spans(h, w, bad),
                        ("gradus: " + not_aligned("gradients of tensor \"w\"", bad)).c_str(), std::invalid_argument);
   CHECK(opt.parameter_count() == 2);
+}
+
+TEST_CASE("copy_average: an address that its elements cannot have is refused")
+{
+  alignas(16) std::byte memory[64] = {};
+  const auto bad = misaligned<float>(memory, 2, 2);
+  std::vector<float> w(2), g(2);
+  gradus::optimizer<gradus::schedule_free_adamw> opt;
+  const auto h = opt.add("w", w, g);
+  opt.step();
+  CHECK_THROWS_WITH_AS(opt.copy_average(h, bad), ("gradus: " + not_aligned("to of tensor \"w\"", bad)).c_str(),
+                       std::invalid_argument);
+  CHECK(std::all_of(std::begin(memory), std::end(memory), [](std::byte b) { return b == std::byte(); }));
 }
 
 // ── tensors of frameworks ───────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,10 @@
 
 using namespace support;
 
+// With 8-bit state, which has no spans of values, every member of the class compiles, too.
+template class gradus::optimizer<gradus::adam, gradus::precision<float, float, gradus::block8>,
+                                 gradus::backend::scalar>;
+
 TEST_CASE("state_bytes: of every recipe")
 {
   const auto check = [](auto recipe, std::size_t expected) {

@@ -70,9 +70,9 @@ inline const std::string_view* known_elsewhere_as(std::string_view name) noexcep
 [[noreturn]] inline void fail_unknown(const std::string& what, std::string_view given,
                                       const std::vector<std::string_view>& known)
 {
-  std::string name(given);  // in lower case
+  std::string name(given);  // in lower case, and without the hyphens of command lines
   for (char& c : name)
-    c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+    c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c == '-' ? '_' : c;
   const std::string_view* const synonym = known_elsewhere_as(name);
   // Between two equally near names, the more similar length decides.
   const auto distance = [&name](std::string_view k) {

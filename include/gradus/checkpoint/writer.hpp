@@ -48,22 +48,29 @@ void for_each_saved(const Opt& opt, bool parameters, const F& f)
 template <class Opt>
 std::string header_of(const Opt& opt, const save_options& o)
 {
+  const auto check_utf8 = [](const char* what, std::string_view text) {
+    if (!safetensors::is_utf8(text))
+      fail(std::string(what) + " is " + safetensors::excerpt(text) + "; expected UTF-8, as the file's keys are");
+  };
+  const std::string recipe = recipe_of(opt);
+  check_utf8("name of the recipe", recipe);
   safetensors::header_writer header;
   header.metadata(metadata_key("format"), checkpoint_format);
   header.metadata(metadata_key("version"), std::to_string(GRADUS_VERSION_MAJOR) + '.' +
                                                std::to_string(GRADUS_VERSION_MINOR) + '.' +
                                                std::to_string(GRADUS_VERSION_PATCH));
-  header.metadata(metadata_key("recipe"), recipe_of(opt));
+  header.metadata(metadata_key("recipe"), recipe);
   header.metadata(metadata_key("groups"), std::to_string(opt.group_count()));
   for (std::size_t g = 0; g < opt.group_count(); ++g)
-    for (const auto& [name, value] : numbers_of(opt, g))
+    for (const auto& [name, value] : numbers_of(opt, g)) {
+      check_utf8("name of a hyperparameter", name);
       header.metadata(hyperparameter_key(g, name), to_text(value));
+    }
   for (std::size_t g = 0; g < opt.group_count(); ++g)
     if (const double lr_scale = opt.lr_scale(opt.group_at(g)); lr_scale != 1)
       header.metadata(lr_scale_key(g), to_text(lr_scale));
   opt.visit_tensors([&](std::string_view tensor, auto, std::size_t group, bool takes_part) {
-    if (!safetensors::is_utf8(tensor))
-      fail("name of a tensor is " + safetensors::excerpt(tensor) + "; expected UTF-8, as the file's keys are");
+    check_utf8("name of a tensor", tensor);
     header.metadata(metadata_key("group_of/", tensor), std::to_string(group));
     if (!takes_part)
       header.metadata(metadata_key("frozen/", tensor), "1");
@@ -80,6 +87,7 @@ std::string header_of(const Opt& opt, const save_options& o)
     header.metadata(name, value);
   }
   for_each_saved(opt, o.parameters, [&]<class Values>(const std::string& key, const Values& values) {
+    check_utf8("key of a slot", key);
     header.tensor(key, safetensors::dtype_of<std::remove_const_t<typename Values::element_type>>(), values.size());
   });
   std::string bytes = header.finish();

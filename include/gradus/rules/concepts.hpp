@@ -196,7 +196,8 @@ constexpr bool slot_names_are_good() noexcept
     for (const scalar& s : F::scalars)
       names[count++] = s.name;
   for (std::size_t i = 0; i < n; ++i) {
-    for (const std::string_view taken : {"", "step", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_of_model"})
+    for (const std::string_view taken :
+         {"", "step", "trained", "master", "seed", "exp_avg_sq_sum", "exp_avg_sq_sum_is_of_model"})
       if (names[i] == taken)
         return false;
     if (names[i].find('/') != names[i].npos)
