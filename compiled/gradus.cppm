@@ -1,4 +1,4 @@
-// The module gradus: what gradus.hpp, checkpoint.hpp and the pool of threads declare. Experimental: clang++ 17 and later compile it.
+// The module gradus: what gradus.hpp, checkpoint.hpp and the pool of threads declare. Experimental: clang++ 17, 18, 19 and 22 compile it.
 //
 //   clang++ -std=c++20 -O3 -I include --precompile compiled/gradus.cppm -o gradus.pcm
 //   clang++ -std=c++20 -O3 -fmodule-file=gradus=gradus.pcm main.cpp gradus.pcm

@@ -4,10 +4,11 @@
 #
 #   thrust_cuda.sh INCLUDE_DIR SOURCE_DIR SCRATCH_DIR [NVCC]
 #
-# For sm_80 and sm_90, on the latter in more precisions (or only there, in those that GRADUS_TEST_PRECISIONS names), each recipe must have one kernel that updates elements. It accesses whole
-# packs 16 bytes at a time (8 for 16-bit numbers, 4 for 8-bit codes), and moves the bytes a parameter that the algorithm needs
-# and no more, with no local memory, no arithmetic in double and no call. The kernels that measure and decide have a batch of
-# loads in flight, and no local memory. Prints those bytes, the registers a thread and the occupancy by them.
+# For sm_80 and sm_90, on the latter in more precisions, each recipe must have one kernel that updates elements. It accesses
+# whole packs 16 bytes at a time (8 for 16-bit numbers, 4 for 8-bit codes), and moves the bytes a parameter that the algorithm
+# needs and no more, with no local memory, no arithmetic in double and no call. The kernels that measure and decide have a
+# batch of loads in flight, and no local memory. Prints those bytes, the registers a thread and the occupancy by them. Where
+# GRADUS_TEST_PRECISIONS is set, only the precisions that it names are looked at, and only for sm_90.
 set -euo pipefail
 include="-I$1/include -I$1/backends/thrust/include" source=$2 scratch=$3 nvcc=${4:-nvcc}
 [[ $nvcc = *NOTFOUND ]] && nvcc=nvcc
@@ -154,10 +155,10 @@ look_at_warps() { # look_at_warps PTX LOG PRECISION.
     END { close_kernel(); exit bad }'
 }
 
-all="single masters remainders short_moments codes doubles"
+chosen=${GRADUS_TEST_PRECISIONS:-}
 for arch in sm_80 sm_90; do
-  for precision in ${GRADUS_TEST_PRECISIONS:-$all}; do
-    [ $arch = sm_80 ] && { [ $precision != single ] || [ "${GRADUS_TEST_PRECISIONS:-}" ]; } && continue
+  for precision in ${chosen:-single masters remainders short_moments codes doubles}; do
+    [ $arch = sm_80 ] && { [ $precision != single ] || [ "$chosen" ]; } && continue
     out=$scratch/$precision.$arch
     graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
     "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=$arch -ptx \

@@ -261,7 +261,7 @@ class Matrix:
                 if path.suffix in (".hpp", ".cpp", ".cppm", ".txt", ".py") and path.is_file() and "golden" not in path.parts:
                     name = str(path.relative_to(SOURCE))
                     digest.update(name.encode() + path.read_bytes())
-                    if path.suffix != ".py" and (folder != "tests" or re.match("tests/(matrix/|support/|bits/expected.txt|flags.cpp)", name)):
+                    if folder != "tests" or re.match("tests/(matrix/(?!special)|support/|bits/expected.txt|flags.cpp)", name):
                         most.update(name.encode() + path.read_bytes())
         self.digests = {True: digest.hexdigest(), False: most.hexdigest()}
         for target in {self.folder(c) for c in used}:
