@@ -231,7 +231,7 @@ GRADUS_HOST_DEVICE inline T rounded(T a) noexcept
 #endif
 }
 
-/// a*b, rounded; no compiler fuses it with a later sum.
+/// a*b, rounded. No compiler fuses it with a later sum, but clang with -ffp-contract=fast.
 template <class V>
 GRADUS_HOST_DEVICE inline V product(V a, V b) noexcept
 {
