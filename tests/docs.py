@@ -28,7 +28,7 @@ import sys
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 FRAGMENT = ["-Wno-shadow", "-Wno-unused"]  # it hides what is given, and shows more than it uses
 INCLUDE = ["tools/conformance", "include", "backends/simd/include", "backends/dispatch/include", "backends/thrust/include", "backends/mpi/include", "tests/docs"]
-CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings"]
+CUDA = ["-std=c++20", "--expt-relaxed-constexpr", "-diag-suppress", "186,177", "-Werror", "all-warnings", "-Xcompiler", "-fsyntax-only"]
 
 
 def mpi_flags():
@@ -122,6 +122,8 @@ class Checker:
         self.mode, self.source, self.work, self.compiler, self.flags = mode, source, work, compiler, flags
         self.faults, self.units, self.seen = 0, 0, 0
         work.mkdir(parents=True, exist_ok=True)
+        if mode == "cuda" and "--Ofast-compile" in subprocess.run([compiler, "--help"], capture_output=True, text=True).stdout:
+            self.flags = [*flags, "-Ofc", "max"]
 
     def fault(self, where, text):
         self.faults += 1
@@ -166,12 +168,13 @@ class Checker:
             self.fault(f"{block.path}:{block.line}", f"{file} does not have what is shown here:\n{block.text}")
 
     def fragments(self, blocks):
-        """Those that include the same are one translation unit, a function each."""
+        """Those that include the same are one translation unit, a function each; for nvcc, which takes long over the headers, all."""
         units = {}
         for block in blocks:
             includes = block.includes()
-            if block.is_header:
-                includes.insert(0, f"#include <gradus/{str(block.path).split('include/gradus/')[-1]}>")
+            header = f"#include <gradus/{str(block.path).split('include/gradus/')[-1]}>"
+            if block.is_header and header not in includes:
+                includes.insert(0, header)
             own = any("gradus/" in line for line in block.includes())
             has_opt = re.search(r"(optimizer|>) opt\b", block.text)
             if self.mode != "host":
@@ -181,6 +184,9 @@ class Checker:
             else:
                 includes += ['#include "given.hpp"']
             units.setdefault((tuple(includes), block.runs and self.mode != "cuda"), []).append(block)
+        if self.mode == "cuda":
+            together = dict.fromkeys(line for includes, _ in units for line in includes)
+            units = {((*together, '#include "rule.hpp"'), False): blocks}
         for number, ((includes, run), members) in enumerate(units.items()):
             text = "\n".join(includes) + "\n"
             for k, block in enumerate(members):
@@ -233,25 +239,25 @@ class Checker:
             self.configure(where, "-S", project, "-B", project / "build", compiler, f"-DCMAKE_PREFIX_PATH={self.work}/cmake/prefix")
 
     def rule(self, path, text):
-        """The rule of one's own, without the main that shows it."""
+        """The rule of one's own, without the main that shows it; for nvcc a block beside the fragments."""
         text = re.split(r"^int main\(", text, flags=re.M)[0]
         parts = re.split(r"^struct (\w+)", text, flags=re.M)
         rules = [name for name, rest in zip(parts[1::2], parts[2::2]) if "value_slot =" in rest]
         if len(rules) != 1:
             return self.fault(path, f"the second moments found are {rules}; expected one")
-        run = self.mode != "cuda"
+        if self.mode == "cuda":
+            return Block(path, 1, f"{text}\nint faults() {{ return faults_of<{rules[0]}>(); }}\n")
         body = f'#line 1 "{path}"\n{text}\n#include "rule.hpp"\nint main() {{ return faults_of<{rules[0]}>(); }}\n'
-        self.build(f"the rule of {path}", f"rule_{path.stem}", body, [] if self.mode == "cuda" else FRAGMENT, run)
+        self.build(f"the rule of {path}", f"rule_{path.stem}", body, FRAGMENT)
 
     def rules(self):
         page = self.source / "CONTRIBUTING.md"
         taught = [b for b in blocks_of_page(page) if b.language == "cpp" and "value_slot" in b.text]
         if len(taught) != 1:
             self.fault(page, f"{len(taught)} blocks have a second moment; expected one")
-        for block in taught:
-            self.rule(page, block.text)
         example = self.source / "examples/custom_rule.cpp"
-        self.rule(example, example.read_text(encoding="utf-8"))
+        found = [self.rule(page, block.text) for block in taught] + [self.rule(example, example.read_text(encoding="utf-8"))]
+        return [block for block in found if block]
 
     def run(self):
         gpu = self.source / "docs/gpu.md"
@@ -278,7 +284,8 @@ class Checker:
                 self.quote(block)
             elif block.is_program:
                 self.build(f"{block.path}:{block.line}", f"program_{block.path.stem}_{block.line}", block.located(block.text), run=block.runs)
-        self.fragments([b for b in cpp if not b.is_quote and not b.is_program])
+        rules = self.rules() if self.mode != "thrust" else []
+        self.fragments([b for b in cpp if not b.is_quote and not b.is_program] + rules)
         if cmake := [b for b in blocks if b.language == "cmake"]:
             self.cmake(cmake)
         for block in blocks:
@@ -292,8 +299,6 @@ class Checker:
                 self.c_fragment(block)
             elif block.language == "sh" and subprocess.run(["bash", "-n", "-c", block.text]).returncode:
                 self.fault(where, "bash does not read it")
-        if self.mode != "thrust":
-            self.rules()
         print(f"{self.seen} blocks, {self.units} translation units, {self.faults} faults")
         return 1 if self.faults or not cpp else 0
 
