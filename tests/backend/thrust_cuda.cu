@@ -40,9 +40,15 @@ void train_by_graph(cudaStream_t stream, thrust::device_vector<float>& weights, 
 }
 #endif
 
+#if defined(GRADUS_TEST_RECIPES)
+using recipes = gradus::recipe_list<GRADUS_TEST_RECIPES>;
+#else
+using recipes = gradus::all_recipes;
+#endif
+
 void step_all()
 {
-  gradus::for_each_recipe([]<class Recipe>(std::string_view, std::type_identity<Recipe>) {
+  recipes::for_each([]<class Recipe>(std::string_view, std::type_identity<Recipe>) {
     gradus::optimizer<Recipe, GRADUS_TEST_PRECISION, gradus::backend::thrust> opt;
     opt.step();
   });

@@ -8,7 +8,8 @@
 # whole packs 16 bytes at a time (8 for 16-bit numbers, 4 for 8-bit codes), and moves the bytes a parameter that the algorithm
 # needs and no more, with no local memory, no arithmetic in double and no call. The kernels that measure and decide have a
 # batch of loads in flight, and no local memory. Prints those bytes, the registers a thread and the occupancy by them. Where
-# GRADUS_TEST_PRECISIONS is set, only the precisions that it names are looked at, and only for sm_90.
+# GRADUS_TEST_PRECISIONS is set, only the precisions that it names are looked at, only for sm_90, and all but the first with a few
+# recipes.
 set -euo pipefail
 include="-I$1/include -I$1/backends/thrust/include" source=$2 scratch=$3 nvcc=${4:-nvcc}
 [[ $nvcc = *NOTFOUND ]] && nvcc=nvcc
@@ -19,8 +20,8 @@ fi
 ptxas=$(dirname "$(command -v "$nvcc")")/ptxas
 mkdir -p "$scratch"
 
-look() { # look PTX LOG PRECISION.
-  awk -v precision="$3" -v log_file="$2" '
+look() { # look PTX LOG PRECISION RECIPES, which are all if none is named
+  awk -v precision="$3" -v log_file="$2" -v recipes=" $4 " '
     function short_name(s) { gsub(/[0-9]+/, " ", s); return s }
     BEGIN {
       # recipe: which rules, slots, the forms of the kernel, and the slots of all forms together. A momentum of 0 and a
@@ -88,7 +89,11 @@ look() { # look PTX LOG PRECISION.
       if (complaint != "") { print "thrust_cuda: " r[1] " has" complaint; bad = 1 }
     }
     END {
-      for (k in known) { split(known[k], r, " "); if (!seen[r[1]]) { print "thrust_cuda: no kernel of " r[1]; bad = 1 } }
+      for (k in known) {
+        split(known[k], r, " ")
+        expected_here = recipes ~ /^ *$/ || index(recipes, " " r[1] " ")
+        if (expected_here && !seen[r[1]]) { print "thrust_cuda: no kernel of " r[1]; bad = 1 }
+      }
       exit bad
     }' "$1"
 }
@@ -155,17 +160,24 @@ look_at_warps() { # look_at_warps PTX LOG PRECISION.
     END { close_kernel(); exit bad }'
 }
 
+# Recipes with: no momentum, a mean square, four bodies, four slots, flags, sums over tensors.
+few="sgd adams rmsprop adan nadam lamb"
 chosen=${GRADUS_TEST_PRECISIONS:-}
 for arch in sm_80 sm_90; do
   for precision in ${chosen:-single masters remainders short_moments codes doubles}; do
     [ $arch = sm_80 ] && { [ $precision != single ] || [ "$chosen" ]; } && continue
     out=$scratch/$precision.$arch
-    graph=(); [ $precision = single ] && graph=(-DGRADUS_TEST_GRAPH)
-    "$nvcc" "${graph[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=$arch -ptx \
+    defined=(); recipes=
+    [ $precision = single ] && defined+=(-DGRADUS_TEST_GRAPH)
+    if [ "$chosen" ] && [ $precision != "${chosen%% *}" ]; then
+      recipes=$few
+      defined+=("-DGRADUS_TEST_RECIPES=$(sed 's/[a-z_]*/gradus::&/g; s/ /\\,/g' <<<"$few")")  # nvcc takes a comma for the end
+    fi
+    "$nvcc" "${defined[@]}" -std=c++20 -O3 --expt-relaxed-constexpr -diag-suppress 186 $include -arch=$arch -ptx \
             -DGRADUS_TEST_PRECISION=$precision "$source/thrust_cuda.cu" -o "$out.ptx"
     "$ptxas" -v -arch=$arch "$out.ptx" -o "$out.cubin" 2>"$out.log"
-    printf '\n%s, %s\n' "$arch" "$precision"
-    [ $precision = codes ] || [ $precision = doubles ] || look "$out.ptx" "$out.log" "$precision"
+    printf '\n%s, %s\n' "$arch" "$precision${recipes:+, $recipes}"
+    [ $precision = codes ] || [ $precision = doubles ] || look "$out.ptx" "$out.log" "$precision" "$recipes"
     look_at_warps "$out.ptx" "$out.log" "$precision"
   done
 done
