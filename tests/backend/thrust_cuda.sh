@@ -197,14 +197,15 @@ done
 # run NAME FLAG...: the test program of that name
 run() {
   local program=$scratch/$(basename "$1")
-  "$nvcc" -x cu -std=c++20 -O1 --expt-relaxed-constexpr -diag-suppress 186 $include -I"$source/.." "${host[@]}" "${@:2}" \
-          -DGRADUS_TEST_DATA="\"$source/..\"" "$source/../$1.cpp" "$source/../support/main.cpp" -o "$program"
+  "$nvcc" -std=c++20 -c "$source/../support/main.cpp" -o "$scratch/main.o"  # for the host alone
+  "$nvcc" -x cu -std=c++20 "${speed[@]}" --expt-relaxed-constexpr -diag-suppress 186 $include -I"$source/.." "${host[@]}" "${@:2}" \
+          -DGRADUS_TEST_DATA="\"$source/..\"" "$source/../$1.cpp" -Xlinker "$scratch/main.o" -o "$program"
   "$program"
 }
 # Sharded steps: no kernel needs a stack or spills; run where a GPU is.
 run_ranks() { # run_ranks FLAG...
   local program=$scratch/thrust_ranks_gpu
-  "$nvcc" -x cu -std=c++20 -O1 --expt-relaxed-constexpr -diag-suppress 186 -Xptxas -v $include -I"$source/.." "${host[@]}" "$@" \
+  "$nvcc" -x cu -std=c++20 "${speed[@]}" --expt-relaxed-constexpr -diag-suppress 186 -Xptxas -v $include -I"$source/.." "${host[@]}" "$@" \
           "$source/thrust_ranks_gpu.cpp" -o "$program" 2>"$program.log" || { cat "$program.log"; return 1; }
   awk '/Compiling entry function/ { split($0, part, "\047"); kernel = part[2] }
        kernel ~ /first_measure|first_verdict|second_measure|second_verdict|update_from|add_pieces_of_one/ && /stack frame/ {
@@ -214,6 +215,7 @@ run_ranks() { # run_ranks FLAG...
 }
 host=()
 [ "$(uname -m)" = x86_64 ] && host=(-Xcompiler -march=x86-64-v3)  # fused multiply-adds, as the GPU has
+speed=(-O1)
 if command -v nvidia-smi >/dev/null && nvidia-smi -L | grep '^GPU'; then
   run backend/thrust_gpu -arch=native
   if command -v compute-sanitizer >/dev/null; then
@@ -225,7 +227,10 @@ if command -v nvidia-smi >/dev/null && nvidia-smi -L | grep '^GPU'; then
   run_ranks -arch=native
   run golden -arch=native -include "$source/../support/thrust_under_test.hpp"
 else
-  run backend/thrust_gpu -arch=sm_90 -DGRADUS_TEST_NO_GPU
+  speed=(-O0)  # of the host's code
+  quick=()
+  if "$nvcc" --help | grep -e --Ofast-compile >/dev/null; then quick=(-Ofc max); fi
+  run backend/thrust_gpu -arch=sm_90 -DGRADUS_TEST_NO_GPU "${quick[@]}"
   run_ranks -arch=sm_90
   echo "thrust_cuda: CUDA was compiled and inspected, not run, as nvidia-smi finds no GPU"
 fi
