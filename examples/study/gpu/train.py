@@ -188,8 +188,8 @@ def train(o):
                 "decay_sum": decay + (lines[-1].get("decay_sum", 0.0)), "seconds": time.time() - start}
         epoch += 1
         if epoch == run["epochs"]:
-            probe = network.normalised(images[:PROBE])
-            line["sharpness"] = network.top_eigenvalue(model, probe, labels[:PROBE])
+            count = 32 if o.toy else PROBE
+            line["sharpness"] = network.top_eigenvalue(model, network.normalised(images[:count]), labels[:count])
         lines.append(line)
         weights = f"weights-{epoch}.safetensors"
         opt.save(o.state / weights)
