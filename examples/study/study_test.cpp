@@ -254,7 +254,7 @@ TEST_CASE("the gradients of networks on images are those of the loss")
 {
   for (const char* model : {"mlp", "vgg", "vgg_bn", "resnet"}) {
     CAPTURE(std::string(model));
-    study::images t(model, fashion_mnist::usual_folder, 512, 128, 3);
+    study::images t(model, fashion_mnist::usual_folder, 192, 64, 3);
     check_gradients(t, [&] { return t.probe_gradients(); }, 2e-3, 2e-2);
     check_gradients(
         t,
@@ -268,7 +268,7 @@ TEST_CASE("the gradients of networks on images are those of the loss")
 
 TEST_CASE("batch normalisation remembers the means of training, and only of training")
 {
-  study::images t("vgg_bn", fashion_mnist::usual_folder, 512, 128, 3);
+  study::images t("vgg_bn", fashion_mnist::usual_folder, 64, 32, 3);
   const auto remembered = [&] { return std::vector<float>(t.buffers().begin(), t.buffers().end()); };
   const std::vector<float> at_first = remembered();
   REQUIRE(at_first.size() == 2 * (16 + 32 + 64));
@@ -276,7 +276,7 @@ TEST_CASE("batch normalisation remembers the means of training, and only of trai
   t.test();
   CHECK(remembered() == at_first);
   t.start_epoch(0);
-  for (int i = 0; i < 200; ++i)  // without a step, they become the batch's
+  for (int i = 0; i < 150; ++i)  // without a step, they become the batch's
     t.step_gradients(0);
   const std::vector<float> of_the_batch = remembered();
   t.step_gradients(0);
