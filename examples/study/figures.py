@@ -42,11 +42,11 @@ def pyplot():
     return plt
 
 
-def save(figure, path):
+def svg_of(figure):
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     pyplot().close(figure)
-    path.write_text(lighter(text.getvalue()))
+    return lighter(text.getvalue())
 
 
 def panels(count, columns=3, width=3.4, height=2.7):

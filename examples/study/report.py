@@ -3,7 +3,7 @@ import pathlib
 
 from claims import claim_table, every_test, test_table
 from experiments import EXPERIMENTS, entrant, key, planned
-from figures import AXES, FIGURES, save
+from figures import AXES, FIGURES, svg_of
 from logs import by_kind, found, groups, label, read_logs
 from cells import figure_text, markdown, p_text, summary
 from stats import Difference
@@ -147,7 +147,7 @@ def report_command(o):
     (o.out / "tables.md").write_text(tables(logs, o.size))
     for letter, rs in planned(None, o.size).items():
         for file, _, draw in FIGURES[letter]:
-            save(draw(rs, logs), o.out / f"{file}.svg")
+            (o.out / f"{file}.svg").write_text(svg_of(draw(rs, logs)))
     if o.page:
         o.page.write_text(page_with_claims(o.page.read_text(), logs))
     print(f"study: {o.out / 'tables.md'}, from {len(logs)} runs")

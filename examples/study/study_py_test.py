@@ -2,6 +2,7 @@
 """Tests of study.py: with a worker that only pretends to train, and with the one that STUDY_WORKER names."""
 import argparse
 import contextlib
+import functools
 import io
 import json
 import lzma
@@ -69,6 +70,22 @@ else:
 '''
 
 
+@functools.cache
+def full_logs():
+    return study_logs.read_logs([HERE / "results"], "full")
+
+
+@functools.cache
+def full_figures():
+    """{file: (figure, its SVG)} of docs."""
+    drawn = {}
+    for letter, rs in experiments.planned(None, "full").items():
+        for file, _, draw in figures.FIGURES[letter]:
+            figure = draw(rs, full_logs())
+            drawn[file] = figure, figures.svg_of(figure)
+    return drawn
+
+
 def tool(*arguments, **environment):
     return subprocess.run([sys.executable, HERE / "study.py", *map(str, arguments)], text=True, capture_output=True,
                           env=os.environ | environment)
@@ -120,7 +137,7 @@ class RealWorker(Folder):
         return lines, state[8 + int.from_bytes(state[:8], "little"):]
 
     def test_a_killed_run_goes_on_with_the_same_bits(self):
-        for model, optimizer, images, batch in (("resnet", "adams", 300, 50), ("lstm", "sgd_decoupled", 9000, 8)):
+        for model, optimizer, images, batch in (("resnet", "adams", 100, 20), ("lstm", "sgd_decoupled", 9000, 8)):
             run = experiments.runs([model], [optimizer], epochs=4, images=images, batch=batch)[0]
             self.assertEqual(self.train(run, f"{model}-whole"), (0, ""))
             self.assertEqual(self.train(run, f"{model}-cut", kill_after=2)[0], -signal.SIGKILL)
@@ -355,16 +372,13 @@ class Report(Folder):
 
     def test_the_tables_and_figures_in_docs_are_from_the_logs_here(self):
         paper = HERE.parents[1] / "docs" / "paper"
-        logs = study_logs.read_logs([HERE / "results"], "full")
+        logs = full_logs()
         self.assertEqual(report.tables(logs, "full"), (paper / "tables.md").read_text())
         page = (paper.parent / "paper.md").read_text()
         self.assertEqual(report.page_with_claims(page, logs), page)
-        for letter, rs in experiments.planned(None, "full").items():
-            for file, _, draw in figures.FIGURES[letter]:
-                figures.save(draw(rs, logs), self.path / "figure.svg")
-                self.assertEqual((self.path / "figure.svg").read_text(), (paper / f"{file}.svg").read_text(), file)
-        drawn = {f"{file}.svg" for figures in figures.FIGURES.values() for file, _, _ in figures}
-        self.assertEqual({p.name for p in paper.iterdir()}, {"tables.md", *drawn})
+        for file, (_, text) in full_figures().items():
+            self.assertEqual(text, (paper / f"{file}.svg").read_text(), file)
+        self.assertEqual({p.name for p in paper.iterdir()}, {"tables.md", *(f"{file}.svg" for file in full_figures())})
         for link in re.findall(r"\]\(paper/([^)#]+)\)", page):
             self.assertTrue((paper / link).exists(), link)
 
@@ -442,14 +456,7 @@ class Figures(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.logs = study_logs.read_logs([HERE / "results"], "full")
-        cls.drawn = {file: draw(rs, cls.logs) for letter, rs in experiments.planned(None, "full").items()
-                     for file, _, draw in figures.FIGURES[letter]}
-
-    @classmethod
-    def tearDownClass(cls):
-        for figure in cls.drawn.values():
-            figures.pyplot().close(figure)
+        cls.drawn = {file: figure for file, (figure, _) in full_figures().items()}
 
     def test_ticks_do_not_overlap(self):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -488,7 +495,7 @@ class Choices(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.logs = study_logs.read_logs([HERE / "results"], "full")
+        cls.logs = full_logs()
 
     def test_matched_strengths_match(self):
         matched = [log for log in self.logs.values() if experiments.is_matched(log.run)]
