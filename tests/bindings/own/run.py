@@ -14,7 +14,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "python"))
-from run import environment  # noqa: E402
+from run import environment, quickly  # noqa: E402
 
 RECIPES = "sgd;adamw;warm;mine::believing"
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
@@ -54,7 +54,7 @@ def main():
 
     build = work / "build"
     definitions = [f"-DGRADUS_RECIPES={RECIPES}", f"-DGRADUS_RECIPES_HEADER={header}"]
-    run("cmake", "-S", root, "-B", build, "-DCMAKE_BUILD_TYPE=Release", f"-DCMAKE_CXX_COMPILER={cxx}", f"-DCMAKE_CXX_FLAGS=-I{root}/tests", *definitions)
+    run("cmake", "-S", root, "-B", build, "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", f"-DCMAKE_CXX_COMPILER={cxx}", f"-DCMAKE_CXX_FLAGS=-I{root}/tests", *definitions)
     run("cmake", "--build", build, "--target", "gradus_c_shared", "gradus_c_static")
     library = build / "bindings/c/libgradus.a"
     for kind, link in (("shared", [build / "bindings/c/libgradus.so", f"-Wl,-rpath,{build}/bindings/c"]), ("static", [library, "-lstdc++", "-pthread"])):
@@ -73,7 +73,7 @@ def main():
     package = work / "package"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps", "--upgrade", f"--target={package}",
         *(f"--config-settings=cmake.define.{d[2:]}" for d in definitions), f"--config-settings=cmake.define.GRADUS_LIBRARY={library}",
-        f"--config-settings=cmake.define.CMAKE_CXX_FLAGS=-I{root}/tests", f"--config-settings=build-dir={work}/wheel", root / "bindings/python")
+        f"--config-settings=cmake.define.CMAKE_CXX_FLAGS=-I{root}/tests", *quickly(), f"--config-settings=build-dir={work}/module", root / "bindings/python")
     run(python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_own.py", env={**os.environ, "PYTHONPATH": str(package)}, cwd=work)
 
 

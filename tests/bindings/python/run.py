@@ -7,6 +7,7 @@ program; without it nothing is tested. PyTorch comes from the Python that runs t
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -28,6 +29,12 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "torch.pth").write_text(found.stdout if found.returncode == 0 else "")
     return python
+
+
+def quickly() -> list[str]:
+    """Options of pip, for further builds of the package: the module as the compiler is done with it soonest."""
+    defines = ["CMAKE_CXX_FLAGS_DEBUG=-O0", *(["CMAKE_CXX_COMPILER=clang++"] if shutil.which("clang++") else [])]
+    return ["--config-settings=cmake.build-type=Debug", "--config-settings=install.strip=false", *(f"--config-settings=cmake.define.{x}" for x in defines)]
 
 
 def main() -> int:

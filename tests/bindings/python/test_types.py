@@ -78,13 +78,17 @@ def test_the_stub_of_gradus_torch_is_what_torch_stub_prints() -> None:
     assert pathlib.Path(gradus.__file__).with_name("torch.pyi").read_text() == printed
 
 
-@pytest.mark.parametrize("line, error", [
-    ('opt.step(lr_scle=1)', 'call-arg'), ('opt.add("v", [1.0], dw)', 'arg-type'), ('opt.step().norm', 'attr-defined'),
-    ('gradus.Optimizer("sgd", lr="x")', 'arg-type'), ('opt.save(3)', 'arg-type'), ('x: int = opt.dtype', 'assignment')])
-def test_mypy_finds_mistakes(line: str, error: str, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "use.py").write_text(USE + line)
-    result = mypy(str(tmp_path / "use.py"))
-    assert f"[{error}]" in result.stdout and "Found 1 error" in result.stdout, result.stdout
+def test_mypy_finds_mistakes(tmp_path: pathlib.Path) -> None:
+    mistakes = (('opt.step(lr_scle=1)', 'call-arg'), ('opt.add("v", [1.0], dw)', 'arg-type'), ('opt.step().norm', 'attr-defined'),
+                ('gradus.Optimizer("sgd", lr="x")', 'arg-type'), ('opt.save(3)', 'arg-type'), ('x: int = opt.dtype', 'assignment'))
+    files = [tmp_path / f"use{k}.py" for k in range(len(mistakes))]
+    for file, (line, _) in zip(files, mistakes):
+        file.write_text(USE + line)
+    said = mypy(*map(str, files)).stdout
+    for file, (_, error) in zip(files, mistakes):
+        (found,) = [line for line in said.splitlines() if f"{file.name}:" in line and " error: " in line]
+        assert found.endswith(f"[{error}]"), said
+    assert f"Found {len(files)} errors" in said, said
 
 
 def test_the_stub_has_what_the_module_has() -> None:

@@ -13,7 +13,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "python"))
-from run import environment  # noqa: E402
+from run import environment, quickly  # noqa: E402
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     define = "--config-settings=cmake.define."
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-build-isolation", "--no-deps", "--upgrade",
                     f"--target={package}", f"{define}GRADUS_CUDA=ON", f"{define}GRADUS_THRUST_SYSTEM=CPP", f"{define}GRADUS_LIBRARY={static}",
-                    "--config-settings=cmake.build-type=Debug", "--config-settings=install.strip=false", f"--config-settings=build-dir={work}/wheel",
+                    *quickly(), f"--config-settings=build-dir={work}/module",
                     root / "bindings" / "python"], check=True)
     paths = os.pathsep.join(str(x) for x in (package, HERE.parent / "python"))
     return subprocess.run([python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE],
