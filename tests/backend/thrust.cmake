@@ -99,7 +99,7 @@ find_program(nvcc nvcc HINTS /usr/local/cuda/bin NO_CACHE)
 add_test(NAME backend/thrust_cuda
          COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/backend/thrust_cuda.sh ${PROJECT_SOURCE_DIR}
                  ${CMAKE_CURRENT_SOURCE_DIR}/backend ${CMAKE_CURRENT_BINARY_DIR}/cuda ${nvcc})
-set_tests_properties(backend/thrust_cuda PROPERTIES SKIP_RETURN_CODE 77)
+set_tests_properties(backend/thrust_cuda PROPERTIES SKIP_RETURN_CODE 77 COST 250)  # seconds: long ones first
 if(nvcc AND Python3_EXECUTABLE)
   add_test(NAME docs/cuda COMMAND ${docs} cuda ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_BINARY_DIR}/docs_cuda ${nvcc} -arch=sm_80)
 endif()

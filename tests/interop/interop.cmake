@@ -22,6 +22,7 @@ endif()
 if(TARGET gradus_libtorch)
   gradus_test(interop/libtorch)
   target_link_libraries(test_interop_libtorch PRIVATE gradus_libtorch)
+  set_target_properties(test_interop_libtorch PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)  # PyTorch has a CHECK, too
 else()
   gradus_interop_needs(libtorch "LibTorch (PyTorch in build/torch, as ./dev test --all installs it, or -DGRADUS_LIBTORCH=FOLDER)")
 endif()
